@@ -1,0 +1,349 @@
+"""The command line. Knows every experiment without importing it, and JAX only when work starts."""
+
+import ast
+import dataclasses
+import hashlib
+import importlib
+import itertools
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from jaxtl.paths import unknown
+from jaxtl.train.options import RunOptions
+
+USAGE = """\
+python launch.py --list
+python launch.py --experiment=NAME [--seeds=5] [--arms=A,B] [--config.FIELD=VALUE ...]
+python launch.py --experiment=NAME --help      the fields of its Config, and --run.* options
+python launch.py --prepare=DATASET             download and prepare a TFDS dataset
+"""
+
+FOLDER = Path("experiments")
+
+
+def define_flags() -> flags.FlagValues:
+    """The flags besides --config.* and --run.*; nothing global is touched."""
+    values = flags.FlagValues()
+
+    def define(definition, name: str, default: Any, text: str) -> None:
+        definition(name, default, text, flag_values=values)
+
+    define(flags.DEFINE_string, "experiment", None, "a file of experiments/, without .py")
+    define(flags.DEFINE_bool, "list", False, "show every experiment with its measured result")
+    define(flags.DEFINE_string, "prepare", None, "prepare a TFDS dataset, then stop")
+    define(flags.DEFINE_string, "seeds", "5", "number of seeds, or a list such as 0,3,7")
+    define(flags.DEFINE_string, "arms", "all", "names of arms, separated by commas")
+    define(flags.DEFINE_string, "workdir", "runs", "the run goes to WORKDIR/EXPERIMENT")
+    define(flags.DEFINE_bool, "resume", True, "go on with what the directory holds")
+    define(flags.DEFINE_multi_string, "sweep", [], "FIELD=V1,V2,...: run with each value")
+    define(flags.DEFINE_bool, "verbose", False, "log what is decided on the way")
+    define(flags.DEFINE_bool, "help", False, "this text; with --experiment its fields")
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line; returns the exit status (0, 1 bad input, 130 interrupted)."""
+    try:
+        return _main(list(argv))
+    except (ValueError, flags.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _main(argv: list[str]) -> int:
+    ours = ("--config.", "--run.")
+    values = define_flags()
+    rest = values([arg for arg in argv if not arg.startswith(ours)])
+    if len(rest) > 1:
+        raise ValueError(f"unexpected argument {rest[1]!r}; flags are written --name=value")
+    fields = [arg for arg in argv[1:] if arg.startswith(ours)]
+    if bare := [arg for arg in fields if "=" not in arg]:
+        raise ValueError(f"{bare[0]}: write {bare[0]}=VALUE")
+    if values.list:
+        return show_list()
+    if values.prepare:
+        return prepare(values.prepare, fields)
+    if values.experiment is None:
+        print(USAGE + values.main_module_help() if values.help else USAGE)
+        if not values.help:
+            raise ValueError("--experiment=NAME is missing; --list shows the names")
+        return 0
+    path = find(values.experiment)
+    seeds = parse_seeds(values.seeds)
+    arms = () if values.arms == "all" else tuple(values.arms.split(","))
+    check_arm_names(path, arms)
+    options = parse(RunOptions(), "run", [f for f in fields if f.startswith("--run.")])
+    if options.data_dir:
+        os.environ["TFDS_DATA_DIR"] = options.data_dir
+    return launch(path, seeds, arms, options, fields, values)
+
+
+def known_experiments() -> list[str]:
+    """Names of the files of experiments/ in the current directory."""
+    if not FOLDER.is_dir():
+        raise ValueError(f"no folder {FOLDER}/ here ({Path.cwd()}); run from the repository's root")
+    return sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("_"))
+
+
+def find(name: str) -> Path:
+    """The file of an experiment.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    known = known_experiments()
+    if name not in known:
+        raise ValueError(unknown("experiment", name, known))
+    return FOLDER / f"{name}.py"
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`5` -> (0, 1, 2, 3, 4); `0,3,7` -> those.
+
+    Raises:
+        ValueError: not numbers, none, negative ones or one twice.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds={text}: expected a number or a list such as 0,3,7") from None
+    seeds = tuple(numbers) if "," in text else tuple(range(numbers[0]))
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds={text}: expected at least one seed, each >= 0 and named once")
+    return seeds
+
+
+def check_arm_names(path: Path, arms: Sequence[str]) -> None:
+    """Refuse an unknown arm by reading the file, where its arms are written as a literal dict.
+
+    Raises:
+        ValueError: an arm is not among them.
+    """
+    for node in ast.walk(ast.parse(path.read_text())):
+        if (
+            isinstance(node, ast.keyword)
+            and node.arg == "arms"
+            and isinstance(node.value, ast.Dict)
+        ):
+            keys = node.value.keys
+            if all(isinstance(key, ast.Constant) for key in keys):
+                for arm in arms:
+                    if arm not in {key.value for key in keys}:
+                        raise ValueError(unknown("arm", arm, [key.value for key in keys]))
+
+
+def docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
+
+
+def result_line(text: str) -> str:
+    """The paragraph of a docstring that begins with `Result:`, as one line."""
+    for paragraph in text.split("\n\n"):
+        if paragraph.startswith("Result:"):
+            return " ".join(paragraph.removeprefix("Result:").split())
+    return "not measured"
+
+
+def show_list() -> int:
+    """Print every experiment, what it asks and what was measured."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_lines=True)
+    for column in ("experiment", "question", "measured result"):
+        table.add_column(column, overflow="fold")
+    for name in known_experiments():
+        text = docstring(FOLDER / f"{name}.py")
+        table.add_row(name, text.split("\n\n")[0].replace("\n", " "), result_line(text))
+    Console().print(table)
+    return 0
+
+
+def prepare(name: str, fields: Sequence[str]) -> int:
+    """Prepare a TFDS dataset in the data directory."""
+    options = parse(RunOptions(), "run", fields)
+    from jaxtl import data
+
+    data.prepare(name, options.data_dir or None)
+    print(f"{name} is prepared")
+    return 0
+
+
+def parse(default: Any, group: str, args: Sequence[str]) -> Any:
+    """A frozen dataclass with fields set by `--<group>.<field>=<value>`.
+
+    Args:
+        default: instance with the defaults; nested dataclasses are addressed by dots.
+
+    Raises:
+        ValueError: an unknown field (with the closest) or a value of the wrong type.
+    """
+    import tyro
+
+    root = dataclasses.make_dataclass("Root", [(group, type(default), default)], frozen=True)
+    known = list(field_names(default, f"--{group}."))
+    for arg in args:
+        if (name := arg.partition("=")[0]) not in known:
+            raise ValueError(unknown("field", name, known))
+    try:
+        parsed = tyro.cli(
+            root,
+            default=root(default),
+            args=list(args),
+            prog="launch.py",
+            use_underscores=True,
+            console_outputs=False,
+            config=(
+                tyro.conf.AvoidSubcommands,
+                tyro.conf.FlagConversionOff,
+                tyro.conf.UsePythonSyntaxForLiteralCollections,
+            ),
+        )
+    except SystemExit:
+        raise ValueError(wrong_values(default, group, args)) from None
+    return getattr(parsed, group)
+
+
+def field_names(config: Any, prefix: str) -> Any:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from field_names(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
+
+
+def wrong_values(default: Any, group: str, args: Sequence[str]) -> str:
+    """What is expected by each argument whose field exists."""
+    lines = []
+    for arg in args:
+        name, _, text = arg.partition("=")
+        holder, *path = default, *name.removeprefix(f"--{group}.").split(".")
+        for part in path[:-1]:
+            holder = getattr(holder, part)
+        field = {f.name: f for f in dataclasses.fields(holder)}[path[-1]]
+        kind = getattr(field.type, "__name__", field.type)
+        lines.append(f"{name}={text}: expected {kind}, as in {getattr(holder, path[-1])!r}")
+    return "bad value among\n  " + "\n  ".join(lines)
+
+
+def show_help(module: Any) -> None:
+    """Print an experiment's docstring, the fields of its Config and the run options."""
+    print(module.__doc__)
+    for group, config in (("config", module.Config()), ("run", RunOptions())):
+        for name in field_names(config, ""):
+            print(f"  --{group}.{name}={_get(config, name)!r}")
+
+
+def launch(
+    path: Path,
+    seeds: tuple[int, ...],
+    arms: tuple[str, ...],
+    options: RunOptions,
+    fields: Sequence[str],
+    values: flags.FlagValues,
+) -> int:
+    """Import the experiment and run it."""
+    sys.path.insert(0, str(Path.cwd()))
+    module = importlib.import_module(f"{FOLDER}.{path.stem}")
+    if values.help:
+        show_help(module)
+        return 0
+    config_args = [arg for arg in fields if arg.startswith("--config.")]
+    config = parse(module.Config(), "config", config_args)
+
+    from jaxtl.report import print_table
+    from jaxtl.train.experiment import Run, run_experiment
+    from jaxtl.train.interrupt import Interrupted
+    from jaxtl.train.progress import Reporter
+
+    configure(options, values.verbose)
+    run = Run(
+        name=path.stem,
+        config=dataclasses.asdict(config),
+        experiment_digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        seeds=seeds,
+        arms=arms,
+        directory=Path(values.workdir) / path.stem,
+        options=options,
+        resume=values.resume,
+        headline=docstring(path).split("\n")[0],
+    )
+    sweep = []
+    for fields_, swept in sweep_points(config, values.sweep, getattr(module, "SWEEP", {})):
+        folder = ",".join(f"{name}={value}" for name, value in fields_.items())
+        directory = run.directory / "sweep" / folder
+        point = dataclasses.replace(run, config=dataclasses.asdict(swept), directory=directory)
+        sweep.append((fields_, module.build(swept), point))
+    try:
+        summary = run_experiment(module.build(config), run, Reporter(), sweep)
+    except Interrupted as stopped:
+        print(f"{stopped}: saved; the same command goes on from here", file=sys.stderr)
+        return 130
+    print_table(summary)
+    print(f"\nreport: {run.directory / 'report.html'}")
+    return 0
+
+
+def sweep_points(
+    config: Any, given: Sequence[str], default: Mapping[str, Sequence[Any]]
+) -> list[tuple[dict[str, Any], Any]]:
+    """({field: value}, config) of each point of a sweep; several fields are multiplied.
+
+    Args:
+        config: what the other fields are taken from.
+        given: FIELD=V1,V2,... of the command line; a single empty string asks for no sweep.
+        default: {field: values} of the experiment file, used where nothing is given.
+
+    Raises:
+        ValueError: an unknown field or a value of the wrong type.
+    """
+    if given == [""]:
+        return []
+    axes = [[(name, str(value)) for value in values] for name, values in default.items()]
+    if given:
+        axes = []
+        for name, equals, values in (text.partition("=") for text in given):
+            if not equals:
+                raise ValueError(f"--sweep={name}: expected FIELD=V1,V2,...")
+            axes.append([(name, value) for value in values.split(",")])
+    points = []
+    for point in itertools.product(*axes) if axes else ():
+        swept = config
+        for name, value in point:
+            swept = parse(swept, "config", [f"--config.{name}={value}"])
+        points.append(({name: _get(swept, name) for name, _ in point}, swept))
+    return points
+
+
+def _get(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def configure(options: RunOptions, verbose: bool) -> None:
+    """Logging and the compilation cache."""
+    import logging
+
+    import jax
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("jaxtl").setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    folder = options.compilation_cache
+    if folder == "auto":
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = str(Path(cache) / "jaxtl" / "compiled")
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

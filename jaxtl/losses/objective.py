@@ -1,0 +1,55 @@
+"""The supervised objective: one weighted sum for every head, domain and example."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jaxtl.paths import unknown
+from jaxtl.plan import Batch, Head
+
+
+def supervised(
+    heads: Mapping[str, Head],
+    logits: Mapping[str, jax.Array],
+    batch: Batch,
+    lambdas: Mapping[str, jax.Array | float] | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Sum over heads h of lambda_h * sum_d (1 / B) sum_i weights[h][i, d] * loss_h[i, d].
+
+    Linear in the weights, so that the mean over micro-batches (or shards) of equal size is the
+    value of the whole batch. A label of weight 0 may be anything, NaN included: it contributes
+    exactly 0 to the value and to the gradient.
+
+    Args:
+        heads: {head: Head}; those without labels in the batch contribute nothing.
+        logits: {head: [B, D, size]} float.
+        batch: with `labels` {head: [B, D, ...]} and `weights` {head: [B, D]}.
+        lambdas: {head: factor}, a float or [] array (it may be learned); 1 where absent.
+
+    Returns:
+        The objective [] and {"<head>_loss": []}, the terms before the lambdas.
+
+    Raises:
+        ValueError: a lambda names no head.
+    """
+    lambdas = lambdas or {}
+    for name in lambdas.keys() - heads.keys():
+        raise ValueError(unknown("head", name, heads))
+    total, metrics = jnp.zeros(()), {}
+    for name, head in heads.items():
+        if name in batch["labels"]:
+            term = _weighted(head, logits[name], batch["labels"][name], batch["weights"][name])
+            total += lambdas.get(name, 1.0) * term
+            metrics[f"{name}_loss"] = term
+    return total, metrics
+
+
+def _weighted(head: Head, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    seen = weights > 0
+    # A valid label in place of a hidden one: `where` after the loss alone would leave 0 * NaN in
+    # the gradient.
+    aligned = jnp.expand_dims(seen, tuple(range(seen.ndim, labels.ndim)))
+    outputs = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    losses = head.loss(outputs, jnp.where(aligned, labels, 0))
+    return jnp.where(seen, weights * losses, 0).sum() / weights.shape[0]

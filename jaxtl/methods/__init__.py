@@ -1,0 +1,1 @@
+"""Methods: values that say what is minimised, what trains and how."""

@@ -1,0 +1,167 @@
+"""Linear heads solved on the host in float64: feature transfer and parameter transfer.
+
+`prepare` computes the model's features once and solves the head on them; there is no gradient
+step. The features are the backbone's (feature transfer, `g_wt(h_w(x))`), or the inputs themselves
+where the model is linear (parameter transfer). Every example counts by its weight: of several
+domains the larger counts more, unlike in mini-batches, which take as many examples from each.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+
+import jax
+import numpy as np
+from absl import logging
+
+from jaxtl import paths
+from jaxtl.data import to_float
+from jaxtl.methods.transfer.linear_fit import Fit, logistic_fit, ridge_fit, stratified_folds
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
+
+PENALTIES = tuple(float(penalty) for penalty in np.logspace(-3, 5, 17))
+
+
+def ridge(
+    penalties: Sequence[float] = PENALTIES,
+    *,
+    heads: Sequence[str] = ("heads/.*",),
+    towards_source: bool = False,
+    folds: int | None = None,
+) -> Method:
+    """Ridge regression of the labels on the features.
+
+    Minimises sum_i w_i |y_i - x_i W - b|^2 + penalty * |W - W_0|^2, a sum and not a mean, as
+    scikit-learn's `Ridge(alpha=penalty)`; b is not penalised. The targets of a head of classes are
+    one-hot: its logits are scores of which the largest wins, so that its cross-entropy is not a
+    likelihood.
+
+    Args:
+        penalties: candidates >= 0; several are compared by the squared error on examples left out.
+        heads: path patterns of the heads to solve; those without labels stay as they are.
+        towards_source: W_0 is the kernel that the stage starts from, the source's solution, which
+            shrinkage returns to (biased ridge, hypothesis transfer); otherwise 0.
+        folds: number of cross-validation folds; None leaves out one example at a time.
+
+    Raises:
+        ValueError: the penalties or folds are not valid.
+    """
+    _check(penalties, folds, ">= 0")
+
+    def fit(features, labels, weights, head, kernel, assigned):
+        targets = np.eye(head.size)[labels] if head.integer else labels.reshape(len(labels), -1)
+        prior = kernel if towards_source else None
+        return ridge_fit(features, targets, penalties, weights, prior, assigned)
+
+    return _solved("ridge", fit, heads, folds)
+
+
+def logistic(
+    penalties: Sequence[float] = (1.0,), *, heads: Sequence[str] = ("heads/.*",), folds: int = 5
+) -> Method:
+    """Multinomial logistic regression of the classes on the features.
+
+    Minimises sum_i w_i cross_entropy_i + penalty / 2 * |W|^2, scikit-learn's
+    `LogisticRegression(C=1 / penalty)`; the bias is not penalised.
+
+    Args:
+        penalties: candidates > 0; several are compared by the cross-entropy on examples left out.
+        heads: path patterns of the heads to solve; those without labels stay as they are.
+        folds: number of cross-validation folds, stratified by class.
+
+    Raises:
+        ValueError: the penalties or folds are not valid; when it runs, a head has no classes.
+    """
+    _check(penalties, folds, "> 0")
+
+    def fit(features, labels, weights, head, kernel, assigned):
+        if not head.integer:
+            raise ValueError("logistic regression needs class labels; use ridge for numbers.")
+        return logistic_fit(features, labels, head.size, penalties, weights, assigned)
+
+    return _solved("logistic regression", fit, heads, folds)
+
+
+def _check(penalties: Sequence[float], folds: int | None, bound: str) -> None:
+    allowed = {">= 0": np.greater_equal, "> 0": np.greater}[bound]
+    if not (len(penalties) and np.isfinite(penalties).all() and allowed(penalties, 0).all()):
+        raise ValueError(f"penalties must be finite, at least one, {bound}; got {list(penalties)}.")
+    if folds is not None and folds < 2:
+        raise ValueError(f"folds must be at least 2; got {folds}.")
+
+
+def _solved(
+    what: str, fit: Callable[..., Fit], patterns: Sequence[str], folds: int | None
+) -> Method:
+    """A method that replaces kernel and bias of heads.
+
+    Args:
+        what: its name, for the log.
+        fit: (features [n, features], labels [n, ...], weights [n], Head, kernel, fold of each
+            example [n] or None) -> Fit.
+        patterns: paths of the heads.
+        folds: how many.
+    """
+
+    def prepare(
+        model: Model, params: Params, state: State, domains: list[Columns]
+    ) -> tuple[Params, State]:
+        flat = paths.flatten(params)
+        names = _whole_heads(model, patterns, flat)
+        features = cache(lambda i: _features(model, params, state, domains[i].inputs))
+        labelled = {name: rows for name in names if (rows := _labelled(name, domains))}
+        if not labelled:
+            raise ValueError(f"no domain has labels for the heads to solve: {', '.join(names)}.")
+        for name, rows in labelled.items():
+            head, kernel = model.heads[name], flat[f"heads/{name}/kernel"]
+            x = np.concatenate([features(i)[seen] for i, seen in rows.items()])
+            labels = np.concatenate([domains[i].labels[name][seen] for i, seen in rows.items()])
+            weights = np.concatenate([domains[i].weights[name][seen] for i, seen in rows.items()])
+            if not np.isfinite(x).all():
+                raise ValueError(f"the features that head {name!r} is solved on are not finite.")
+            classes = labels if head.integer else np.zeros(len(labels))
+            assigned = None if folds is None else stratified_folds(classes, folds)
+            solved = fit(x, labels, weights, head, kernel, assigned)
+            flat[f"heads/{name}/kernel"] = solved.kernel.astype(kernel.dtype)
+            flat[f"heads/{name}/bias"] = solved.bias.astype(kernel.dtype)
+            message = "%s: head %s solved on %d examples with penalty %g (left-out error %.4g)."
+            logging.info(message, what, name, len(x), solved.penalty, solved.errors.min())
+        return paths.nest(flat), state
+
+    return Method(prepare=prepare, solves=tuple(patterns))
+
+
+def _labelled(head: str, domains: list[Columns]) -> dict[int, np.ndarray]:
+    """{domain: its examples [n] bool whose label of the head counts}, where there are any."""
+    rows = {i: d.weights[head] > 0 for i, d in enumerate(domains) if head in d.labels}
+    return {i: seen for i, seen in rows.items() if seen.any()}
+
+
+def _whole_heads(model: Model, patterns: Sequence[str], flat: dict[str, np.ndarray]) -> list[str]:
+    chosen = paths.select(patterns, flat)
+    names = [name for name in model.heads if f"heads/{name}/kernel" in chosen]
+    whole = {f"heads/{name}/{leaf}" for name in names for leaf in ("kernel", "bias")}
+    if chosen != whole:
+        raise ValueError(
+            f"a closed form solves whole heads, kernel and bias; {', '.join(patterns)} differs "
+            f"from that in {', '.join(sorted(chosen ^ whole))}."
+        )
+    return names
+
+
+@partial(jax.jit, static_argnums=0)
+def _apply(apply: Callable, params: Params, state: State, inputs: PyTree) -> jax.Array:
+    return apply(params, state, to_float(inputs))[0]["features"]
+
+
+def _features(
+    model: Model, params: Params, state: State, inputs: PyTree, batch_size: int = 256
+) -> np.ndarray:
+    """[n, features], in batches of one shape: the last repeats its last example."""
+    count = len(jax.tree.leaves(inputs)[0])
+    batch_size, parts = min(batch_size, count), []
+    params, state = jax.device_put((params, state))
+    for start in range(0, count, batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
+        batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
+        parts.append(np.asarray(_apply(model.apply, params, state, batch)))
+    return np.concatenate(parts)[:count]

@@ -1,0 +1,7 @@
+"""What is measured on a dataset: sums over examples on the device, metrics on the host."""
+
+from jaxtl.metrics.binary import multilabel
+from jaxtl.metrics.confusion import classification, per_class
+from jaxtl.metrics.residuals import regression
+
+__all__ = ["classification", "multilabel", "per_class", "regression"]

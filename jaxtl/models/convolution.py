@@ -1,0 +1,170 @@
+"""Convolution and max pooling that are fast on a CPU, and the native operation elsewhere.
+
+XLA's CPU convolution runs on one core, and the gradient of its pooling (select-and-scatter) costs
+more than the rest of a small network's step. Here a convolution is patches and one matrix product,
+and pooling is a reshape and a maximum. `jax.lax.platform_dependent` chooses when the program is
+compiled: values, gradients and parameters are those of `flax.linen` on every platform.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# A larger window, such as the 16 x 16 patches of a ViT, would be hundreds of slices.
+_MOST_TAPS = 49
+
+
+def convolve(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: lax.ConvDimensionNumbers | None = None,
+    feature_group_count: int = 1,
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated`, for `nn.Conv(..., conv_general_dilated=convolve)`.
+
+    On a CPU, a small channels-last window without dilation is patches and one dot, and a depthwise
+    one a sum over its taps; everything else is `lax.conv_general_dilated` there too.
+
+    Args:
+        inputs: [batch, *size, channels] float.
+        kernel: [*window, channels / feature_group_count, features] float.
+        window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
+            feature_group_count, precision: as `jax.lax.conv_general_dilated` takes them.
+
+    Returns:
+        [batch, *output size, features].
+
+    Raises:
+        ValueError: the window does not fit into the padded inputs.
+    """
+    window, rank = kernel.shape[:-2], inputs.ndim
+    layout = lax.conv_dimension_numbers(inputs.shape, kernel.shape, dimension_numbers)
+    depthwise = feature_group_count == inputs.shape[-1] == kernel.shape[-1]
+
+    def native(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            inputs,
+            kernel,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            feature_group_count,
+            precision=precision,
+        )
+
+    def dot(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        patches = jnp.concatenate(_taps(inputs, window, window_strides, padding), axis=-1)
+        weights = kernel.reshape(-1, kernel.shape[-1])
+        outputs = jnp.dot(patches.reshape(-1, len(weights)), weights, precision=precision)
+        return outputs.reshape(*patches.shape[:-1], -1)
+
+    def tap_sum(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        weights = kernel.reshape(-1, *(1,) * (rank - 1), kernel.shape[-1])
+        taps = _taps(inputs, window, window_strides, padding)
+        return sum(tap * weight for tap, weight in zip(taps, weights, strict=True))
+
+    if (
+        layout.lhs_spec == layout.out_spec == (0, rank - 1, *range(1, rank - 1))
+        and layout.rhs_spec == (rank - 1, rank - 2, *range(rank - 2))
+        and {*(lhs_dilation or ()), *(rhs_dilation or ())} <= {1}
+        and math.prod(window) <= _MOST_TAPS
+        and (feature_group_count == 1 or depthwise)
+    ):
+        fast = dot if feature_group_count == 1 else tap_sum
+        return lax.platform_dependent(inputs, kernel, cpu=fast, default=native)
+    return native(inputs, kernel)
+
+
+def _taps(
+    inputs: jax.Array,
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+) -> list[jax.Array]:
+    """For each offset in the window, the inputs it meets: [batch, *output size, channels]."""
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(inputs.shape[1:-1], window, strides, padding)
+    edges = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
+    padded = lax.pad(inputs, jnp.zeros((), inputs.dtype), edges)
+    reach = [n - width + 1 for n, width in zip(padded.shape[1:-1], window, strict=True)]
+    if min(reach) < 1:
+        raise ValueError(
+            f"a window of {tuple(window)} does not fit into inputs of {inputs.shape[1:-1]} with "
+            f"padding {tuple(padding)}: use larger inputs or padding 'SAME'."
+        )
+    return [
+        padded[
+            (
+                slice(None),
+                *(
+                    slice(start, start + n, stride)
+                    for start, n, stride in zip(offset, reach, strides, strict=True)
+                ),
+            )
+        ]
+        for offset in itertools.product(*map(range, window))
+    ]
+
+
+def max_pool(inputs: jax.Array, window: int = 2) -> jax.Array:
+    """The maximum of each window; the gradient goes to its first maximum, as in `nn.max_pool`.
+
+    Args:
+        inputs: [batch, height, width, channels] float.
+        window: its side and its stride; rows and columns that fill no window are left out.
+
+    Returns:
+        [batch, height // window, width // window, channels].
+
+    Raises:
+        ValueError: the inputs are smaller than the window.
+    """
+    if min(inputs.shape[1:3]) < window:
+        raise ValueError(
+            f"a pooling window of {window} does not fit into inputs of {inputs.shape[1:3]}: "
+            "use larger inputs or convolutions with padding 'SAME'."
+        )
+
+    def native(inputs: jax.Array) -> jax.Array:
+        sides = (1, window, window, 1)
+        return lax.reduce_window(inputs, -jnp.inf, lax.max, sides, sides, "VALID")
+
+    def reshaped(inputs: jax.Array) -> jax.Array:
+        n, height, width, channels = inputs.shape
+        rows, columns = height // window, width // window
+        cropped = inputs[:, : rows * window, : columns * window]
+        return _maximum(cropped.reshape(n, rows, window, columns, window, channels))
+
+    return lax.platform_dependent(inputs, cpu=reshaped, default=native)
+
+
+@jax.custom_jvp
+def _maximum(windows: jax.Array) -> jax.Array:
+    """[batch, rows, window, columns, window, channels] -> [batch, rows, columns, channels]."""
+    return windows.max((2, 4))
+
+
+@_maximum.defjvp
+def _maximum_jvp(primals, tangents):
+    (windows,), (tangent,) = primals, tangents
+    maximum, side = _maximum(windows), windows.shape[2]
+    taps = np.arange(side**2, dtype=np.int16)
+    # A blank region behind a ReLU with a positive bias ties, so the first has to be found; with
+    # selects, because a reduction that finds it makes the gradient four times as slow.
+    first = jnp.full(maximum.shape, taps[-1])
+    for tap in taps[-2::-1]:
+        first = jnp.where(windows[:, :, tap // side, :, tap % side] == maximum, tap, first)
+    chosen = first[:, :, None, :, None] == taps.reshape(1, 1, side, 1, side, 1)
+    return maximum, jnp.where(chosen, tangent, 0).sum((2, 4))

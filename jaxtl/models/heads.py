@@ -1,0 +1,79 @@
+"""Heads: what a model predicts, and the loss of one example.
+
+A label that is hidden or missing is -1 or NaN and has weight 0. `where(weight > 0, loss, 0)` keeps
+its loss out of the sum, but a NaN label would still make the gradient NaN (0 * NaN): whoever calls
+a loss of float labels also puts zeros, `where(weight > 0, labels, 0)`, in the labels' place.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtl.plan import Head, Module
+
+
+def classes(size: int) -> Head:
+    """One of `size` classes: softmax cross-entropy; labels [...] integers in [0, size).
+
+    The loss of label -1 is finite and means nothing.
+    """
+
+    def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+
+    return Head(size, loss)
+
+
+def binary(size: int) -> Head:
+    """Any of `size` classes: sigmoid cross-entropy, the mean over classes.
+
+    Labels are [..., size] floats in [0, 1].
+    """
+
+    def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        return optax.sigmoid_binary_cross_entropy(logits, labels).mean(-1)
+
+    return Head(size, loss, (size,), integer=False)
+
+
+def regression(size: int = 1) -> Head:
+    """`size` real numbers: squared error, the mean over outputs, without the factor 1/2.
+
+    Labels are [..., size] floats, or [...] for size 1.
+    """
+
+    def loss(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+        labels = labels[..., None] if size == 1 else labels
+        return optax.squared_error(outputs, labels).mean(-1)
+
+    return Head(size, loss, () if size == 1 else (size,), integer=False)
+
+
+def mlp_head(hidden: Sequence[int], size: int) -> Module:
+    """A network on a model's features, such as a domain discriminator.
+
+    Args:
+        hidden: widths of the hidden layers `dense_0`, `dense_1`, ..., each followed by a ReLU.
+        size: number of outputs, of the layer `output`.
+
+    Returns:
+        Module with apply: (params, [..., features]) -> [..., size].
+    """
+    network = _Network((*hidden, size))
+    return Module(
+        lambda rng, output: network.init(rng, output["features"])["params"],
+        lambda params, inputs: network.apply({"params": params}, inputs),
+    )
+
+
+class _Network(nn.Module):
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i, width in enumerate(self.widths[:-1]):
+            x = nn.relu(nn.Dense(width, name=f"dense_{i}")(x))
+        return nn.Dense(self.widths[-1], name="output")(x)

@@ -1,0 +1,279 @@
+"""The nouns: what a model, a method, a domain, a stage and an experiment are.
+
+All of them are values. An experiment compares arms; an arm is a chain of stages; a stage trains
+one model with one method on some domains. Nothing here computes anything.
+
+The layout of a batch, shared by everything (B examples, D domains):
+
+    inputs   pytree of [B, D, ...]       the leaves share the first two axes
+    labels   {head: [B, D, ...]}         integers or floats; -1 or NaN where hidden or missing
+    weights  {head: [B, D]}              float >= 0; 0 = this label must not be used
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+PyTree = Any
+Params = dict[str, Any]
+State = dict[str, Any]
+Batch = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """A linear output of a model and the loss that reads it.
+
+    Attributes:
+        size: number of outputs.
+        loss: (outputs [..., size], labels [..., *label_shape]) -> per-example loss [...].
+        label_shape: shape of one label; () for a class index or a scalar value.
+        integer: labels are class indices in [0, size); otherwise they are floats.
+    """
+
+    size: int
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    label_shape: tuple[int, ...] = ()
+    integer: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A backbone of named blocks with heads on its last features, as pure functions.
+
+    Parameters live under `backbone/<block>/...` and `heads/<head>/{kernel,bias}`, batch statistics
+    under the same paths in the state. Entries under other paths are left alone.
+
+    Attributes:
+        blocks: names of the backbone's blocks, in order.
+        heads: {name: Head}.
+        init: (rng, inputs with leading axis [n]) -> (params, state). The value of a parameter
+            depends on the rng and its own path only, not on which other blocks or heads exist.
+        apply: (params, state, inputs [n, ...], *, rng=None, train=False) -> (output, state) with
+            output = {"features": [n, features], "logits": {head: [n, size]}}.
+        cut: block -> (model up to and including the block, without heads, whose "features" are the
+            block's output; the rest of the model, whose inputs those are). Both use this model's
+            paths and read the same params.
+        live: patterns over the state's paths: the batch statistics that follow the data while
+            `train` is true. The others are constants.
+    """
+
+    blocks: tuple[str, ...]
+    heads: Mapping[str, Head]
+    init: Callable[..., tuple[Params, State]]
+    apply: Callable[..., tuple[dict[str, Any], State]]
+    cut: Callable[[str], tuple["Model", "Model"]]
+    live: tuple[str, ...] = (".*",)
+
+
+class Module(NamedTuple):
+    """A network that a method brings along, such as a domain discriminator.
+
+    Attributes:
+        init: (rng, model output) -> params.
+        apply: (params, inputs) -> outputs.
+    """
+
+    init: Callable[[jax.Array, dict[str, Any]], Params]
+    apply: Callable[[Params, jax.Array], jax.Array]
+
+
+LossFn = Callable[..., tuple[jax.Array, tuple[State, dict[str, jax.Array]]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """One gradient step inside a training step.
+
+    Attributes:
+        loss: (model, params, state, batch, rng, step) -> (loss [], (state, {metric: []})). With
+            `combine`, the loss is a vector [tasks].
+        optimizers: names of the method's optimizers that this update steps; the gradient is taken
+            with respect to their parameters only.
+        repeat: how often, on the same batch.
+        combine: (Jacobian: the gradients' tree with a leading axis [tasks], losses [tasks]) ->
+            gradients; None for a scalar loss.
+        per_example: the loss is a mean over the examples of the batch, so that it may be cut into
+            micro-batches. False for whatever couples examples (MMD, CORAL, contrastive losses).
+    """
+
+    loss: LossFn
+    optimizers: tuple[str, ...] = ("all",)
+    repeat: int = 1
+    combine: Callable[[PyTree, jax.Array], PyTree] | None = None
+    per_example: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What is minimised, what trains, and how.
+
+    Attributes:
+        optimizers: {name: (path patterns, optax transformation)}. The first group that matches a
+            parameter trains it; what no group matches, and a group called "frozen", stays.
+        updates: the gradient steps of one training step, in order; empty if `prepare` does all.
+        modules: {name: Module}; parameters under `<name>/...`, fresh in every stage.
+        state: (model, params) -> pytree kept under `method` in the state.
+        prepare: (model, params, state, domains: [Columns]) -> (params, state), on the host, before
+            step 0. Sees one seed at a time; params are NumPy arrays. It may change only what its
+            optimizers' patterns or `solves` match.
+        solves: path patterns of the parameters that `prepare` computes in closed form.
+        prepare_every: call `prepare` again every so many steps; 0 for never.
+        predict: (model, params, state, inputs) -> output, where prediction is not `model.apply`.
+        fresh_frozen: parameters may be both fresh and frozen (random features, on purpose).
+    """
+
+    optimizers: Mapping[str, tuple[Sequence[str], optax.GradientTransformation]] = (
+        dataclasses.field(default_factory=dict)
+    )
+    updates: tuple[Update, ...] = ()
+    modules: Mapping[str, Module] = dataclasses.field(default_factory=dict)
+    state: Callable[[Model, Params], PyTree] | None = None
+    prepare: Callable[..., tuple[Params, State]] | None = None
+    solves: tuple[str, ...] = ()
+    prepare_every: int = 0
+    predict: Callable[..., dict[str, Any]] | None = None
+    fresh_frozen: bool = False
+
+
+class Columns(NamedTuple):
+    """The examples of one domain that a seed trains on, in memory.
+
+    Attributes:
+        inputs: pytree of [n, ...] NumPy arrays; images are uint8 until they reach the model.
+        labels: {head: [n, ...]}; -1 or NaN where missing or hidden.
+        weights: {head: [n] float32}; 0 where the label must not be used.
+    """
+
+    inputs: PyTree
+    labels: Mapping[str, np.ndarray]
+    weights: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """A dataset playing a role in a stage.
+
+    Attributes:
+        dataset: a `jaxtl.data.Dataset`.
+        heads: {head: label column of the dataset}.
+        labelled: False hides every label: weight 0, label -1 (NaN for float labels).
+        weight: lambda_d, the factor of this domain's terms in the objective.
+        example_weights: {label column: array [n]} -> [n] float >= 0, the lambda_{d,i}, drawn from
+            the labels of the seed's own examples (class weights, ...); None for all ones.
+        augment: (rng, inputs [n, ...] float) -> inputs, applied on the device while training.
+    """
+
+    dataset: Any
+    heads: Mapping[str, str]
+    labelled: bool = True
+    weight: float = 1.0
+    example_weights: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
+    augment: Callable[[jax.Array, PyTree], PyTree] | None = None
+
+
+def labelled(
+    dataset: Any,
+    head: str | Mapping[str, str],
+    *,
+    weight: float = 1.0,
+    example_weights: Callable | None = None,
+    augment: Callable | None = None,
+) -> Domain:
+    """A domain whose labels train `head`: its name, or {head: label column} for several."""
+    return Domain(dataset, _columns(head), True, weight, example_weights, augment)
+
+
+def unlabelled(
+    dataset: Any, head: str | Mapping[str, str], *, augment: Callable | None = None
+) -> Domain:
+    """A domain whose labels no method can see; `head` says where its predictions are read."""
+    return Domain(dataset, _columns(head), False, augment=augment)
+
+
+def _columns(head: str | Mapping[str, str]) -> Mapping[str, str]:
+    return {head: "label"} if isinstance(head, str) else dict(head)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One model trained by one method on some domains for some steps.
+
+    Attributes:
+        name: also the folder of its checkpoints; arms that share a stage share its name.
+        model, method, domains: what trains, how, on what.
+        batch_size: examples per domain and step.
+        num_steps: training steps; 0 if `method.prepare` does all.
+        fresh: path patterns of the parameters (with their batch statistics) that are initialised
+            instead of loaded from the stage before. All of them in an arm's first stage.
+    """
+
+    name: str
+    model: Model
+    method: Method
+    domains: Sequence[Domain]
+    batch_size: int
+    num_steps: int
+    fresh: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A dataset that is only looked at, with what is measured on it.
+
+    Attributes:
+        dataset: a `jaxtl.data.Dataset`.
+        head: the head that predicts.
+        column: the label column of the dataset.
+        sums: (outputs [n, size], labels [n, ...], weights [n]) -> pytree of sums over the
+            examples; pure and jitted. Padding has weight 0.
+        results: the summed pytree (NumPy) -> {metric: float}; NaN where undefined.
+    """
+
+    dataset: Any
+    head: str
+    column: str
+    sums: Callable[[jax.Array, jax.Array, jax.Array], PyTree]
+    results: Callable[[PyTree], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Primary:
+    """The metric that decides, as `<evaluation>/<metric>`, and which way is better."""
+
+    metric: str
+    direction: Literal["max", "min"]
+
+
+def maximize(metric: str) -> Primary:
+    return Primary(metric, "max")
+
+
+def minimize(metric: str) -> Primary:
+    return Primary(metric, "min")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Ways to reach a target task, compared.
+
+    Attributes:
+        arms: {name: stages in order}.
+        baseline: the arm that gains are measured against.
+        evals: {name: Evaluation}; metrics are called `<evaluation>/<metric>`.
+        primary: the metric of the verdict.
+        derived: {metric name: {metric: value} of one seed -> value}, such as a worst case over
+            several evaluations.
+    """
+
+    arms: Mapping[str, Sequence[Stage]]
+    baseline: str
+    evals: Mapping[str, Evaluation]
+    primary: Primary
+    derived: Mapping[str, Callable[[Mapping[str, float]], float]] = dataclasses.field(
+        default_factory=dict
+    )

@@ -1,0 +1,117 @@
+"""Learning curves: training metrics by step, over the chains of all arms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxtl.report.canvas import CLASSES, canvas, saved, styles
+from jaxtl.report.results import ArmResult
+from jaxtl.report.verdict import LOWER_IS_BETTER
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_POINTS = 80  # per line and stage; more are averaged in bins
+
+
+@saved
+def learning_curves(arms: Mapping[str, ArmResult], baseline: str) -> Figure:
+    """Training metrics by step: first stages of chains on the left, what follows on the right."""
+    sources, tails = _chains(arms)
+    metrics = curve_metrics(arms)
+    looks = styles(list(arms), baseline)
+    source_looks = {
+        name: {"color": CLASSES[i % len(CLASSES)]} for i, name in enumerate(dict(sources))
+    }
+    panels = [("Source stages", sources, source_looks), ("Target stages", tails, looks)]
+    panels = [panel for panel in panels if panel[1]]
+    width = 3.9 * len(panels) + 1.4
+    figure, axes = canvas(len(metrics), len(panels), width, 0.9 + 2.3 * len(metrics), "Training")
+    bins = 1
+    for column, (title, lines, look) in enumerate(panels):
+        for row, metric in enumerate(metrics):
+            ax = axes[row, column]
+            for name, stages in lines:
+                bins = max(bins, _curve(ax, stages, metric, name, look[name]))
+            _finish_curves(ax, metric, title if row == 0 else "", row == len(metrics) - 1)
+        handles = {
+            label: handle
+            for ax in axes[:, column]
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
+        legend = {"loc": "upper center", "ncols": 3, "fontsize": 8}
+        axes[-1, column].legend(
+            handles.values(), handles.keys(), bbox_to_anchor=(0.5, -0.22), **legend
+        )
+    still = [name for name, arm in arms.items() if not any(map(len, arm.curves.values()))]
+    note = "line: mean over seeds; band: smallest to largest seed"
+    note += f"; points: means of up to {bins} logged steps" if bins > 1 else ""
+    note += f"\nno training steps: {', '.join(still)}" if still else ""
+    figure.supxlabel(note, fontsize=8, color="#777777")
+    return figure
+
+
+def _chains(arms: Mapping[str, ArmResult]):
+    """([(stage, its curves)] of first stages, [(arm, curves of its other stages)])."""
+    sources, tails = {}, []
+    for name, arm in arms.items():
+        first = arm.stages[:1] if len(arm.stages) > 1 else ()
+        sources |= {stage: [arm.curves[stage]] for stage in first if arm.curves.get(stage)}
+        rest = [arm.curves[stage] for stage in arm.stages[len(first) :] if arm.curves.get(stage)]
+        if rest:
+            tails.append((name, rest))
+    return list(sources.items()), tails
+
+
+def curve_metrics(arms: Mapping[str, ArmResult], limit: int = 3) -> list[str]:
+    """The metrics that most stages logged, the loss first."""
+    count: dict[str, int] = {}
+    for curves in {stage: c for arm in arms.values() for stage, c in arm.curves.items()}.values():
+        for metric in curves.keys() - {"step"}:
+            count[metric] = count.get(metric, 0) + 1
+    return sorted(count, key=lambda metric: (metric != "loss", -count[metric], metric))[:limit]
+
+
+def _curve(ax: Axes, stages: Sequence[Mapping[str, np.ndarray]], metric: str, name, look) -> int:
+    """One line a stage, one after the other; returns how many logged steps a point stands for."""
+    offset, longest, label = 0, 1, name
+    for curves in stages:
+        step = np.asarray(curves["step"], np.float64)
+        if metric in curves and step.size:
+            value = np.asarray(curves[metric], np.float64).reshape(step.size, -1)
+            size = math.ceil(step.size / MOST_POINTS)
+            longest = max(longest, size)
+            step, value = _binned(step, size) + offset, _binned(value, size)
+            ax.plot(step, value.mean(axis=1), label=label, **look)
+            label = None
+            if value.shape[1] > 1:
+                band = {"color": look["color"], "alpha": 0.14, "linewidth": 0}
+                ax.fill_between(step, value.min(axis=1), value.max(axis=1), **band)
+        offset += int(curves["step"][-1]) + 1 if len(step) else 0
+    return longest
+
+
+def _binned(values: np.ndarray, size: int) -> np.ma.MaskedArray:
+    """Means of `size` consecutive rows; what is not finite is masked."""
+    starts = np.arange(0, len(values), size)
+    counts = np.diff(np.append(starts, len(values))).reshape(-1, *[1] * (values.ndim - 1))
+    with np.errstate(invalid="ignore"):
+        return np.ma.masked_invalid(np.add.reduceat(values, starts, axis=0) / counts)
+
+
+def _finish_curves(ax: Axes, metric: str, title: str, last: bool) -> None:
+    ax.set_ylabel(metric)
+    if title:
+        ax.set_title(title)
+    if last:
+        ax.set_xlabel("step")
+    drawn = [line.get_ydata() for line in ax.get_lines() if line.get_label()[0] != "_"]
+    drawn = np.ma.concatenate(drawn) if drawn else np.ma.array([])
+    falls = metric in LOWER_IS_BETTER or metric.endswith("loss")
+    if falls and drawn.count() and drawn.min() > 0 and drawn.max() > 30 * drawn.min():
+        ax.set_yscale("log")

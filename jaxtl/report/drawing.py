@@ -1,0 +1,44 @@
+"""Which figures a run has."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jaxtl.report import curves, figures, projection, wording
+from jaxtl.report.results import ArmResult
+
+
+def draw(
+    summary: Mapping[str, Any], arms: Mapping[str, ArmResult], folder: str | os.PathLike
+) -> dict[str, list[Path]]:
+    """Draws all figures that the data allow into `folder`, and removes those of earlier runs.
+
+    Returns:
+        {section of the report: PNG files}; a section without figures is absent.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    drawn: dict[str, list[Path]] = {}
+
+    def add(section: str, name: str, function: Any, *args: Any) -> None:
+        drawn.setdefault(section, []).append(function(folder / f"{name}.png", *args))
+
+    if wording.compared(summary) and summary["baseline"] in summary["arms"]:
+        add("gains", "gains", figures.gains, summary)
+    if curves.curve_metrics(arms):
+        add("curves", "curves", curves.learning_curves, arms, summary["baseline"])
+    first = summary["primary"]["metric"].partition("/")[0]
+    evaluations = dict.fromkeys(name for arm in arms.values() for name in arm.confusion)
+    for evaluation in sorted(evaluations, key=lambda name: name != first):
+        escaped = quote(evaluation, safe=" ")
+        add("classes", f"per_class_{escaped}", figures.per_class, evaluation, arms)
+        add("confusion", f"confusion_{escaped}", figures.confusion, evaluation, arms)
+    if any(projection.finite_features(arm) for arm in arms.values()):
+        add("features", "features", projection.feature_view, arms)
+    if summary.get("sweep"):
+        add("sweep", "sweep", figures.sweep, summary)
+    return drawn

@@ -1,0 +1,135 @@
+"""Metrics of trained parameters on datasets that are only looked at."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.data import to_float
+from jaxtl.plan import Evaluation, Method, Model, Params, PyTree, State
+
+
+class Measured(NamedTuple):
+    """One evaluation of all seeds.
+
+    Attributes:
+        metrics: {metric: [seeds] float64}, NaN where undefined.
+        confusion: [seeds, classes, classes] counts, rows true; None for regression.
+    """
+
+    metrics: dict[str, np.ndarray]
+    confusion: np.ndarray | None
+
+
+class Evaluator:
+    """Measures models on a fixed set of evaluations; compiles once per model and evaluation.
+
+    Args:
+        evals: {name: Evaluation}.
+        seeds: a dataset drawn per seed is evaluated on each seed's own rows.
+        batch_size: examples per batch.
+    """
+
+    def __init__(self, evals: Mapping[str, Evaluation], seeds: tuple[int, ...], batch_size: int):
+        self._evals, self._seeds, self._batch_size = evals, seeds, batch_size
+        self._examples: dict[str, PyTree] = {}
+        self._compiled: dict[tuple, tuple] = {}
+
+    def measure(
+        self, model: Model, method: Method, params: Params, state: State
+    ) -> dict[str, Measured]:
+        """{evaluation: what was measured} for the evaluations whose head the model has.
+
+        Args:
+            model, method: a method's own `predict` is used if it has one.
+            params, state: leaves lead with the axis of seeds.
+        """
+        return {
+            name: self._measure(name, model, method, params, state)
+            for name, evaluation in self._evals.items()
+            if evaluation.head in model.heads
+        }
+
+    def _measure(self, name, model, method, params, state) -> Measured:
+        evaluation = self._evals[name]
+        if name not in self._examples:
+            self._examples[name] = jax.device_put(
+                _examples(evaluation, model, self._seeds, self._batch_size)
+            )
+        key = (name, id(model), id(method.predict))
+        if key not in self._compiled:  # the model stays referenced, so its id is not reused
+            self._compiled[key] = (_sums(model, method.predict, evaluation), model, method)
+        sums = self._compiled[key][0](params, state, *self._examples[name])
+        sums = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
+        results = [
+            evaluation.results(jax.tree.map(lambda leaf, i=i: leaf[i], sums))
+            for i in range(len(self._seeds))
+        ]
+        metrics = {
+            metric: np.array([result[metric] for result in results]) for metric in results[0]
+        }
+        return Measured(metrics, sums.get("confusion"))
+
+
+def _examples(evaluation: Evaluation, model: Model, seeds: tuple[int, ...], batch_size: int):
+    """(inputs, labels, rows [seeds, batches, batch], weights likewise); padding weighs 0."""
+    table = evaluation.dataset.table()
+    integer = model.heads[evaluation.head].integer
+    labels = table.labels[evaluation.column].astype(np.int32 if integer else np.float32)
+    known = labels >= 0 if integer else ~np.isnan(labels)
+    known = known.reshape(len(labels), -1).all(1)
+    per_seed = [evaluation.dataset.rows(seed) for seed in seeds]
+    longest = max(map(len, per_seed))
+    batches = -(-longest // batch_size)
+    batch_size = -(-longest // batches)
+    rows = np.zeros((len(seeds), batches * batch_size), np.int32)
+    weights = np.zeros(rows.shape, np.float32)
+    for i, chosen in enumerate(per_seed):
+        rows[i, : len(chosen)] = chosen
+        weights[i, : len(chosen)] = known[chosen]
+    shape = (len(seeds), batches, batch_size)
+    return table.inputs, labels, rows.reshape(shape), weights.reshape(shape)
+
+
+def _sums(model: Model, predict: Callable | None, evaluation: Evaluation) -> Callable:
+    """Jitted (params, state, inputs, labels, rows, weights) -> sums with the axis of seeds."""
+
+    def outputs(params, state, inputs):
+        if predict is not None:
+            return predict(model, params, state, inputs)
+        return model.apply(params, state, inputs)[0]
+
+    def all_seeds(params, state, inputs, labels, rows, weights):
+        def batch_sums(params, state, rows, weights):
+            batch = to_float(jax.tree.map(lambda x: x[rows], inputs))
+            logits = outputs(params, state, batch)["logits"][evaluation.head]
+            return evaluation.sums(logits, labels[rows], weights)
+
+        def one_seed(xs):
+            params, state, rows, weights = xs
+            shapes = jax.eval_shape(batch_sums, params, state, rows[0], weights[0])
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+            def body(total, batch):
+                return jax.tree.map(jnp.add, total, batch_sums(params, state, *batch)), None
+
+            return jax.lax.scan(body, zeros, (rows, weights))[0]
+
+        return jax.lax.map(one_seed, (params, state, rows, weights))
+
+    return jax.jit(all_seeds)
+
+
+def features(
+    model: Model, params: Params, state: State, inputs: PyTree, batch_size: int
+) -> np.ndarray:
+    """[n, features] of one seed's model, computed in batches."""
+    apply = jax.jit(lambda p, s, x: model.apply(p, s, to_float(x))[0]["features"])
+    n = len(jax.tree.leaves(inputs)[0])
+    parts = [
+        apply(params, state, jax.tree.map(lambda x, i=i: x[i : i + batch_size], inputs))
+        for i in range(0, n, batch_size)
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,74 @@
+"""What a run measured, one value per seed, before anything is concluded from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:  # plan imports JAX, which a report does not need
+    from jaxtl.plan import Primary
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmResult:
+    """One arm, all seeds. Arrays are NumPy, float64 where they hold measurements.
+
+    Attributes:
+        name: of the arm.
+        stages: names of its stages, in order.
+        metrics: {"<evaluation>/<metric>": [seeds]}, NaN where undefined.
+        forgetting: {metric: [seeds]}, positive when worse at the end than after the source stage.
+        trainable_parameters: trained in the last stage.
+        total_parameters: of the model in the last stage.
+        train_seconds, steps_per_second: of all stages, all seeds together; None if nothing ran.
+        curves: {stage: {"step": [t], metric: [t, seeds]}}.
+        confusion: {evaluation: [seeds, true class, predicted class]}, counts.
+        class_names: {evaluation: names}.
+        features: {domain: (features [n, features], labels [n])} of the first seed. The classes of
+            a domain that is also an evaluation are named by `class_names`.
+    """
+
+    name: str
+    stages: tuple[str, ...]
+    metrics: Mapping[str, np.ndarray]
+    forgetting: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    trainable_parameters: int = 0
+    total_parameters: int = 0
+    train_seconds: float | None = None
+    steps_per_second: float | None = None
+    curves: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+    confusion: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    class_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    features: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentResult:
+    """All arms of one run.
+
+    Attributes:
+        experiment: its name.
+        config: the experiment's `Config` as a dict.
+        seeds: the order of every [seeds] axis.
+        baseline: the arm that gains are measured against; it may come from an earlier run.
+        selection: which parameters were evaluated, in words.
+        primary: the metric that decides, and its direction.
+        arms: {name: ArmResult}.
+        environment: versions, devices, git commit, command: what the report prints.
+        headline: first line of the experiment's docstring.
+        sweep: ({field: value}, {arm: ArmResult}) of each point of a sweep.
+    """
+
+    experiment: str
+    config: Mapping[str, Any]
+    seeds: Sequence[int]
+    baseline: str
+    selection: str
+    primary: Primary
+    arms: Mapping[str, ArmResult]
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    headline: str = ""
+    sweep: Sequence[tuple[Mapping[str, Any], Mapping[str, ArmResult]]] = ()

@@ -1,0 +1,170 @@
+"""summary.json: the numbers of a run under fixed keys, for other programs."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtl.report.results import ArmResult, ExperimentResult
+from jaxtl.report.verdict import direction, estimate, gains, verdict
+
+Summary = dict[str, Any]
+KEYS = ("experiment", "config", "seeds", "baseline", "selection", "primary", "arms")
+
+
+def summarize(result: ExperimentResult) -> Summary:
+    """The content of summary.json; JSON types only, undefined numbers are None."""
+    summary = {
+        "experiment": result.experiment,
+        "config": _plain(result.config),
+        "seeds": _plain(result.seeds),
+        "baseline": result.baseline,
+        "selection": result.selection,
+        "primary": {"metric": result.primary.metric, "direction": result.primary.direction},
+        "arms": _arms(result.arms, result),
+    }
+    if result.sweep:
+        summary["sweep"] = [
+            {"config": _plain(fields), "arms": _arms(arms, result)} for fields, arms in result.sweep
+        ]
+    return _compared(summary)
+
+
+def merge(old: Summary, new: Summary) -> Summary:
+    """The arms of both, the new ones where both have them, all compared with one baseline.
+
+    Config and seeds must be equal: the caller refuses other runs before they start.
+    """
+    assert old["seeds"] == new["seeds"], (old["seeds"], new["seeds"])
+    merged = {**new, "arms": old["arms"] | new["arms"]}
+    points = {json.dumps(point["config"]): point for point in old.get("sweep", [])}
+    for point in new.get("sweep", []):
+        key = json.dumps(point["config"])
+        earlier = points[key]["arms"] if key in points else {}
+        points[key] = {**point, "arms": earlier | point["arms"]}
+    if points:
+        merged["sweep"] = list(points.values())
+    return _compared(merged)
+
+
+def write_summary(path: str | os.PathLike, summary: Summary) -> None:
+    """Writes JSON in one step: a reader sees the old file or the new one, never half of one."""
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    partial = Path(f"{os.fspath(path)}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def load_summary(path: str | os.PathLike) -> Summary:
+    """Reads what `write_summary` wrote.
+
+    Raises:
+        ValueError: the file is not JSON or lacks keys.
+    """
+    try:
+        summary = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{os.fspath(path)} is not JSON ({error}). "
+            "Move it away or choose another --workdir, and run again."
+        ) from error
+    missing = [key for key in KEYS if not isinstance(summary, dict) or key not in summary]
+    if missing:
+        raise ValueError(
+            f"{os.fspath(path)} is not a summary of jaxtl: it lacks {', '.join(missing)}. "
+            "Move it away or choose another --workdir, and run again."
+        )
+    return summary
+
+
+def _arms(arms: Mapping[str, ArmResult], result: ExperimentResult) -> dict[str, Any]:
+    return {name: _arm(arm, result) for name, arm in arms.items()}
+
+
+def _arm(arm: ArmResult, result: ExperimentResult) -> dict[str, Any]:
+    for metric, values in {**arm.metrics, **arm.forgetting}.items():
+        assert np.shape(values) == (len(result.seeds),), (arm.name, metric, np.shape(values))
+    entry = {
+        "metrics": {metric: _statistics(values) for metric, values in arm.metrics.items()},
+        "trainable_parameters": int(arm.trainable_parameters),
+        "total_parameters": int(arm.total_parameters),
+        "train_seconds": _plain(arm.train_seconds),
+        "steps_per_second": _plain(arm.steps_per_second),
+    }
+    if arm.forgetting:
+        entry["forgetting"] = {
+            metric: _statistics(values, std=False) for metric, values in arm.forgetting.items()
+        }
+    decisive = arm.metrics.get(result.primary.metric, ())
+    failed = [
+        int(seed)
+        for seed, value in zip(result.seeds, decisive, strict=False)
+        if not np.isfinite(value)
+    ]
+    return entry | ({"failed_seeds": failed} if failed else {})
+
+
+def _statistics(values: Any, std: bool = True) -> dict[str, Any]:
+    mean, deviation, low, high = estimate(values)
+    return _plain(
+        {"mean": mean}
+        | ({"std": deviation} if std else {})
+        | {"ci95": None if math.isnan(low) else [low, high], "per_seed": np.asarray(values)}
+    )
+
+
+def _compared(summary: Summary) -> Summary:
+    """The summary with every gain and verdict made anew from the per-seed values."""
+    compared = {**summary, "arms": _with_gains(summary, summary["arms"])}
+    if "sweep" in summary:
+        compared["sweep"] = [
+            {**point, "arms": _with_gains(summary, point["arms"])} for point in summary["sweep"]
+        ]
+    return compared
+
+
+def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:
+    primary = summary["primary"]
+    baseline = arms.get(summary["baseline"], {"metrics": {}})["metrics"]
+    compared = {}
+    for name, arm in arms.items():
+        rest = {key: arm[key] for key in arm if key not in ("metrics", "gain", "verdict")}
+        head = {"metrics": arm["metrics"], "verdict": None}
+        if name != summary["baseline"]:
+            pairs = {
+                metric: gains(
+                    _floats(arm["metrics"][metric]),
+                    _floats(baseline[metric]),
+                    primary["direction"] if metric == primary["metric"] else direction(metric),
+                )
+                for metric in arm["metrics"]
+                if metric in baseline
+            }
+            head = {
+                "metrics": arm["metrics"],
+                "gain": {metric: _statistics(pair, std=False) for metric, pair in pairs.items()},
+                "verdict": verdict(estimate(pairs.get(primary["metric"], ()))),
+            }
+        compared[name] = head | rest
+    return compared
+
+
+def _floats(statistics: Mapping[str, Any]) -> np.ndarray:
+    return np.array(statistics["per_seed"], np.float64)  # None becomes NaN
+
+
+def _plain(value: Any) -> Any:
+    """JSON types only; numbers that are not finite are None."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

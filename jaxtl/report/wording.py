@@ -1,0 +1,133 @@
+"""Numbers and verdicts as text, from a summary."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtl.report.verdict import LOWER_IS_BETTER
+
+NOTHING = "–"
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """A number with at least three significant decimals; a dash for None."""
+    return interval({"mean": value, "ci95": None}, signed)
+
+
+def interval(statistics: Mapping[str, Any] | None, signed: bool = False) -> str:
+    """`0.930 [0.912, 0.948]`: mean and 95% interval, as precise as the interval is narrow."""
+    mean = statistics and statistics["mean"]
+    if mean is None:
+        return NOTHING
+    ends = statistics["ci95"] or ()
+    style = _style(mean, ends)
+    text = f"{mean:{'+' if signed else ''}{style}}"
+    return f"{text} [{ends[0]:{style}}, {ends[1]:{style}}]" if ends else text
+
+
+def parameters(arm: Mapping[str, Any]) -> str:
+    """`37,578 of 93,322`: trained and total parameters."""
+    return f"{arm['trainable_parameters']:,} of {arm['total_parameters']:,}"
+
+
+def seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def compared(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The arms that are not the baseline."""
+    return {name: arm for name, arm in summary["arms"].items() if name != summary["baseline"]}
+
+
+def secondary(summary: Mapping[str, Any], limit: int) -> list[str]:
+    """Up to `limit` metrics to show beside the primary one.
+
+    First what else is measured on the primary evaluation (a loss last), then the primary metric on
+    other evaluations, then anything.
+    """
+    primary = summary["primary"]["metric"]
+    evaluation, _, kind = primary.rpartition("/")
+    known = dict.fromkeys(m for arm in summary["arms"].values() for m in arm["metrics"])
+    known.pop(primary, None)
+
+    def rank(metric: str) -> int:
+        at, _, name = metric.rpartition("/")
+        if at == evaluation:
+            return 2 if name in LOWER_IS_BETTER else 0
+        return 1 if name == kind else 3
+
+    return sorted(known, key=rank)[:limit]
+
+
+def answer(summary: Mapping[str, Any]) -> str:
+    """The answer to "did the transfer help?" in a line: which arms did, did not, may have."""
+    arms, baseline = compared(summary), summary["baseline"]
+    if baseline not in summary["arms"]:
+        return f"Not known: the baseline {baseline} has not been run."
+    if not arms:
+        return f"Not known: only the baseline {baseline} has been run."
+    groups = [
+        ("positive", "Yes: {} better than " + baseline + "."),
+        ("negative", "No: {} worse than " + baseline + "."),
+        ("undecided", "Undecided: {}."),
+    ]
+    sentences = []
+    for outcome, text in groups:
+        names = [name for name, arm in arms.items() if arm["verdict"] == outcome]
+        if names:
+            verb = "" if outcome == "undecided" else " is" if len(names) == 1 else " are"
+            sentences.append(text.format(_listed(names) + verb))
+    return " ".join(sentences)
+
+
+def sentences(summary: Mapping[str, Any]) -> list[str]:
+    """What each arm showed, one sentence an arm; none for the baseline."""
+    return [f"{name}: {_finding(summary, name, arm)}" for name, arm in compared(summary).items()]
+
+
+def _finding(summary: Mapping[str, Any], name: str, arm: Mapping[str, Any]) -> str:
+    metric, baseline = summary["primary"]["metric"], summary["baseline"]
+    if baseline not in summary["arms"]:
+        return f"undecided, the baseline {baseline} has not been run."
+    gain = arm["gain"].get(metric)
+    pairs = sum(value is not None for value in gain["per_seed"]) if gain else 0
+    if not pairs:
+        return f"undecided, no seed has {metric} both here and for {baseline}."
+    test = ", paired t" if gain["ci95"] else ""
+    outcome = f"{_change(gain, summary)} ({seeds(pairs)}{test})"
+    failed = set(arm.get("failed_seeds", ()))
+    failed |= set(summary["arms"][baseline].get("failed_seeds", ()))
+    left_out = f"; left out for want of a finite value: {_seeds_named(failed)}" if failed else ""
+    if arm["verdict"] != "undecided":
+        return f"{arm['verdict']} transfer, {outcome}{left_out}."
+    why = "the interval contains 0" if gain["ci95"] else "one seed gives no interval"
+    return f"undecided, {outcome}: {why}{left_out}."
+
+
+def _change(gain: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    metric, baseline = summary["primary"]["metric"], summary["baseline"]
+    if summary["primary"]["direction"] == "max":
+        return f"{interval(gain, signed=True)} {metric} over {baseline}"
+    if gain["mean"] >= 0:
+        return f"{metric} lower by {interval(gain)} than {baseline}"
+    ends = gain["ci95"] and [-gain["ci95"][1], -gain["ci95"][0]]
+    return f"{metric} higher by {interval({'mean': -gain['mean'], 'ci95': ends})} than {baseline}"
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _seeds_named(values: set[int]) -> str:
+    return f"seed{'s' if len(values) > 1 else ''} {', '.join(map(str, sorted(values)))}"
+
+
+def _style(mean: float, ends: Sequence[float] = ()) -> str:
+    """Format with three significant decimals, more where the interval or its ends need them."""
+    largest = max(abs(value) for value in (mean, *ends))
+    if 0 < largest < 1e-4:
+        return ".2e"
+    details = [ends[1] - ends[0], *map(abs, ends)] if ends else []
+    finest = min((value for value in details if value > 0), default=1.0)
+    whole = math.floor(math.log10(largest)) if largest >= 1 else 0
+    return f".{min(6, max(3 - whole, -math.floor(math.log10(finest)), 0))}f"

@@ -1,0 +1,186 @@
+"""Everything that can be wrong with an experiment, found before any work starts."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.data import overlap, validate
+from jaxtl.paths import unknown
+from jaxtl.plan import Domain, Evaluation, Experiment, Head, Model, Stage
+from jaxtl.train.setup import Setup, resolve
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """A stage with its place in the experiment.
+
+    Attributes:
+        parent: name of the stage before it, None for a first stage.
+    """
+
+    setup: Setup
+    parent: str | None
+
+
+def plan_stages(
+    experiment: Experiment, arms: Iterable[str], seeds: tuple[int, ...]
+) -> dict[str, Node]:
+    """{stage name: Node} of the chosen arms, parents first; a shared stage stands once.
+
+    Raises:
+        ValueError: whatever is wrong with the arms, stages, domains and evaluations, all at once.
+    """
+    problems: list[str] = []
+    nodes: dict[str, Node] = {}
+    chains: dict[str, tuple[Stage, str | None]] = {}
+    broken: set[str] = set()
+    for arm in arms:
+        parent = None
+        if not experiment.arms[arm]:
+            problems.append(f"arm {arm!r} has no stages")
+        for stage in experiment.arms[arm]:
+            seen = chains.setdefault(stage.name, (stage, parent))
+            if seen != (stage, parent):
+                problems.append(
+                    f"arm {arm!r}: another stage is called {stage.name!r} too, with other content "
+                    "or after another stage; share one Stage value or rename it"
+                )
+            elif stage.name not in nodes and stage.name not in broken:
+                found = list(_stage_problems(stage, seeds))
+                if parent in broken:
+                    found.append("")
+                try:
+                    if not found:
+                        above = nodes[parent].setup if parent else None
+                        nodes[stage.name] = Node(resolve(stage, above), parent)
+                except ValueError as error:
+                    found.append(str(error))
+                if found:
+                    broken.add(stage.name)
+                    problems += [problem for problem in found if problem]
+            parent = stage.name
+    models = [experiment.arms[arm][-1].model for arm in arms if experiment.arms[arm]]
+    problems += _evaluation_problems(experiment, models, seeds)
+    if problems:
+        raise ValueError("\n".join(dict.fromkeys(problems)))
+    return nodes
+
+
+def check_arms(experiment: Experiment, arms: Iterable[str]) -> None:
+    """Raises ValueError if an arm, or the baseline, is not one of the experiment's."""
+    for arm in arms:
+        if arm not in experiment.arms:
+            raise ValueError(unknown("arm", arm, experiment.arms))
+    if experiment.baseline not in experiment.arms:
+        raise ValueError(unknown("baseline arm", experiment.baseline, experiment.arms))
+
+
+def _stage_problems(stage: Stage, seeds: tuple[int, ...]) -> Iterable[str]:
+    name = f"stage {stage.name!r}"
+    if not stage.domains:
+        yield f"{name} has no domains"
+    if stage.batch_size < 1:
+        yield f"{name}: batch_size must be at least 1, got {stage.batch_size}"
+    if stage.num_steps < 0:
+        yield f"{name}: num_steps must not be negative, got {stage.num_steps}"
+    if stage.num_steps and not stage.method.updates:
+        yield f"{name}: {stage.num_steps} steps, but its method has no updates; set num_steps=0"
+    for domain in stage.domains:
+        try:
+            _check_domain(domain, stage.model.heads, seeds)
+        except ValueError as error:
+            yield f"{name}: {error}"
+
+
+def _check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, ...]) -> None:
+    dataset = domain.dataset
+    validate(dataset)
+    if domain.weight < 0:
+        raise ValueError(f"dataset {dataset.name}: weight must be >= 0, got {domain.weight}")
+    for head, column in domain.heads.items():
+        if head not in heads:
+            raise ValueError(unknown("head", head, heads))
+        _check_labels(dataset, column, head, heads[head])
+    for seed in seeds:
+        if len(dataset.rows(seed)) == 0:
+            raise ValueError(f"dataset {dataset.name} has no examples (seed {seed})")
+
+
+def _check_labels(dataset, column: str, name: str, head: Head) -> None:
+    labels = dataset.table().labels
+    if column not in labels:
+        raise ValueError(unknown(f"label column of {dataset.name}:", column, labels))
+    values = labels[column]
+    if values.shape[1:] != head.label_shape:
+        raise ValueError(
+            f"dataset {dataset.name}: label column {column!r} has shape {list(values.shape[1:])} "
+            f"an example, head {name!r} expects {list(head.label_shape)}"
+        )
+    if head.integer:
+        used = values[np.unique(np.concatenate([dataset.rows(0)]))]
+        if not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(
+                f"dataset {dataset.name}: label column {column!r} holds {values.dtype}, head "
+                f"{name!r} expects class indices"
+            )
+        if len(used) and used.max() >= head.size:
+            raise ValueError(
+                f"dataset {dataset.name}: label {used.max()} of column {column!r} is outside the "
+                f"label space of head {name!r}, 0 to {head.size - 1}"
+            )
+
+
+def _evaluation_problems(
+    experiment: Experiment, models: list[Model], seeds: tuple[int, ...]
+) -> Iterable[str]:
+    metrics: set[str] = set()
+    for name, evaluation in experiment.evals.items():
+        heads = {head for model in models for head in model.heads}
+        if evaluation.head not in heads:
+            yield f"evaluation {name!r}: {unknown('head', evaluation.head, heads)}"
+            continue
+        head = next(m.heads[evaluation.head] for m in models if evaluation.head in m.heads)
+        try:
+            validate(evaluation.dataset)
+            _check_labels(evaluation.dataset, evaluation.column, evaluation.head, head)
+            for seed in seeds:
+                if len(evaluation.dataset.rows(seed)) == 0:
+                    raise ValueError(f"dataset {evaluation.dataset.name} has no examples")
+            metrics |= {f"{name}/{metric}" for metric in metric_names(evaluation, head)}
+        except ValueError as error:
+            yield f"evaluation {name!r}: {error}"
+    metrics |= set(experiment.derived)
+    if experiment.primary.metric not in metrics:
+        yield unknown("primary metric", experiment.primary.metric, metrics)
+
+
+def metric_names(evaluation: Evaluation, head: Head) -> list[str]:
+    """Names of what an evaluation measures, without data."""
+    labels = jax.ShapeDtypeStruct(
+        (1, *head.label_shape), jnp.int32 if head.integer else jnp.float32
+    )
+    outputs = jax.ShapeDtypeStruct((1, head.size), jnp.float32)
+    sums = jax.eval_shape(evaluation.sums, outputs, labels, jax.ShapeDtypeStruct((1,), jnp.float32))
+    with np.errstate(all="ignore"):
+        return list(evaluation.results(jax.tree.map(lambda s: np.zeros(s.shape), sums)))
+
+
+def leaks(experiment: Experiment, nodes: Mapping[str, Node]) -> list[str]:
+    """One line for each labelled training set that shares examples with an evaluation."""
+    lines = {}
+    for node in nodes.values():
+        for domain in node.setup.stage.domains:
+            for name, evaluation in experiment.evals.items():
+                key = (domain.dataset.name, evaluation.dataset.name)
+                if domain.labelled and key not in lines:
+                    shared = len(overlap(domain.dataset, evaluation.dataset))
+                    lines[key] = (
+                        f"{shared} examples of evaluation {name!r} ({evaluation.dataset.name}) "
+                        f"stand in the training data {domain.dataset.name} too"
+                        if shared
+                        else ""
+                    )
+    return [line for line in lines.values() if line]

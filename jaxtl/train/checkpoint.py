@@ -1,0 +1,88 @@
+"""Orbax checkpoints of a stage: asynchronous, atomic, the latest two kept.
+
+A checkpoint holds {"trainable", "frozen", "state", "opt_state"}, every leaf with the leading axis
+of seeds, under the number of the step it was taken after.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+import jax
+
+from jaxtl.plan import PyTree
+
+logger = logging.getLogger(__name__)
+
+ITEM = "state"
+
+
+class Checkpoints:
+    """The checkpoints of one stage; close it (or use `with`) so that pending saves finish."""
+
+    def __init__(self, directory: Path):
+        import orbax.checkpoint as ocp
+
+        self._ocp, self.directory = ocp, directory.absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, latest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def save(self, step: int, state: PyTree) -> None:
+        """Start saving; returns before the files are written."""
+        if step not in self._manager.all_steps():
+            args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardSave(state)})
+            self._manager.save(step, args=args, force=True)
+
+    def wait(self) -> None:
+        """Return when every save is on disk; raises what a failed save raised."""
+        self._manager.wait_until_finished()
+
+    def restore(self, step: int, abstract: PyTree) -> PyTree:
+        """The checkpoint of a step, as arrays on the default device.
+
+        Args:
+            abstract: tree of shapes and dtypes that the file must hold.
+        """
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract
+        )
+        args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardRestore(target)})
+        return self._manager.restore(step, args=args)[ITEM]
+
+    def restore_latest(self, abstract: PyTree) -> tuple[int, PyTree] | None:
+        """(step, state) of the latest readable checkpoint, None if there is none.
+
+        An unreadable one is reported and set aside under another name, and the one before it is
+        tried.
+        """
+        for step in self.steps():
+            try:
+                return step, self.restore(step, abstract)
+            except Exception as error:  # whatever a damaged file makes Orbax raise
+                aside = self.directory / f"damaged-{step}"
+                logger.error(
+                    "checkpoint %s is unreadable (%s); it is kept as %s, and the one before it is "
+                    "tried",
+                    self.directory / str(step),
+                    str(error).strip().split("\n")[0],
+                    aside,
+                )
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.directory / str(step)).rename(aside)
+                self._manager.reload()
+        return None
+
+    def shapes(self, step: int) -> PyTree:
+        """Tree of array metadata (shape, dtype) of a checkpoint, without reading the arrays."""
+        return self._manager.item_metadata(step)[ITEM]

@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM while training: finish the step, save, stop."""
+
+import contextlib
+import signal
+import threading
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal after its state was saved.
+
+    Attributes:
+        signal: the signal's number.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.signal = number
+
+
+class Watch:
+    """Remembers the first signal; a second one stops at once.
+
+    Attributes:
+        received: the signal's number, None if there was none.
+    """
+
+    received: int | None = None
+
+    def __call__(self, number: int, frame) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+
+
+@contextlib.contextmanager
+def watch():
+    """Signals set `received` instead of ending the process (in the main thread)."""
+    watcher = Watch()
+    if threading.current_thread() is not threading.main_thread():
+        yield watcher
+        return
+    previous = {n: signal.signal(n, watcher) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield watcher
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

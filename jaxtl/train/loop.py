@@ -1,0 +1,341 @@
+"""The loop: dispatch, log, save; the same for every method.
+
+Batches are a function of (seed, step), keys of (seed, step, update), and all that changes is in
+the checkpoint, so a stage that was stopped anywhere ends with the bits of one that was not.
+"""
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.data.batches import index_block
+from jaxtl.paths import flatten, join, split
+from jaxtl.plan import Params, PyTree, State
+from jaxtl.train.checkpoint import Checkpoints
+from jaxtl.train.dispatch import Schedule, choose, make_dispatch
+from jaxtl.train.feed import columns, gather, make_feed, make_streams
+from jaxtl.train.identity import Identity, differences, read_json, write_json
+from jaxtl.train.interrupt import Interrupted, watch
+from jaxtl.train.options import RunOptions
+from jaxtl.train.setup import METHOD_STATE, Setup, initialise, load
+from jaxtl.train.step import init_optimizers, make_step
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, dict[str, np.ndarray]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A finished stage.
+
+    Attributes:
+        params, state: leaves with the leading axis of seeds.
+        curves: {"step": [t], metric: [t, seeds]}, the logged steps.
+        seconds: training time, compilation included.
+        steps_per_second: without the first dispatch, all seeds counting as one step; NaN if there
+            was no second dispatch.
+    """
+
+    setup: Setup
+    params: Params
+    state: State
+    curves: dict[str, np.ndarray]
+    seconds: float
+    steps_per_second: float
+
+
+def start(setup: Setup, seeds: tuple[int, ...], source: tuple[Params, State] | None) -> PyTree:
+    """The full state of a stage before its first step, leaves with the leading axis of seeds."""
+    stage, method = setup.stage, setup.stage.method
+    init = jax.jit(jax.vmap(lambda seed: initialise(stage, setup.inputs, seed)))
+    params, state = load(setup, *init(jnp.asarray(seeds)), source)
+    if method.state is not None:
+        extra = jax.jit(jax.vmap(lambda params: method.state(setup.model, params)))(params)
+        state = {**state, METHOD_STATE: extra}
+    if method.prepare is not None:
+        params, state = prepare(setup, seeds, params, state)
+    return assemble(setup, params, state)
+
+
+def assemble(setup: Setup, params: Params, state: State) -> PyTree:
+    """Split the parameters and start the optimizers."""
+    trainable, frozen = split(params, lambda path: path in setup.trainable)
+    seeds = len(jax.tree.leaves(params)[0])
+    init = jax.vmap(lambda tree: init_optimizers(setup, tree), axis_size=seeds)
+    opt_state = jax.jit(init)(trainable)
+    copied = jax.tree.map(jnp.copy, {"trainable": trainable, "state": state})
+    return {**copied, "frozen": frozen, "opt_state": opt_state}
+
+
+def prepare(setup: Setup, seeds: tuple[int, ...], params: Params, state: State):
+    """Run the method's pass over the data on the host, seed after seed."""
+    stage, results = setup.stage, []
+    for i, seed in enumerate(seeds):
+        one = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), (params, state))
+        domains = [columns(domain, stage.model.heads, seed) for domain in stage.domains]
+        results.append(stage.method.prepare(setup.model, *one, domains))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+    before, after = flatten(params), flatten(stacked[0])
+    allowed = {*setup.trainable, *setup.fresh, *setup.solved}
+    for path, leaf in after.items():
+        if path not in allowed and not np.array_equal(leaf, before[path]):
+            raise AssertionError(f"{path} is frozen, but the method's prepare changed it")
+    return jax.tree.map(lambda new, old: new.astype(old.dtype), stacked, (params, state))
+
+
+def train_stage(
+    setup: Setup,
+    seeds: tuple[int, ...],
+    source: tuple[Params, State] | None,
+    directory: Path,
+    identity: Identity,
+    options: RunOptions,
+    progress: Progress = lambda step, metrics: None,
+) -> Trained:
+    """Train a stage, go on with an interrupted one, or load a finished one.
+
+    Args:
+        setup: the resolved stage.
+        seeds: the leading axis of every array.
+        source: (params, state) of the stage before, None for a first stage.
+        directory: holds stage.json, metrics.jsonl and checkpoints/.
+        identity: what the weights depend on; must equal that of what the directory holds.
+        options: how to run.
+        progress: called with the number of finished steps and their last metrics {name: [seeds]}.
+
+    Raises:
+        ValueError: the directory holds another stage, or a loss is not finite.
+        Interrupted: a signal came; the state is saved.
+    """
+    record = check_directory(directory, identity) or {"identity": identity, "finished": False}
+    abstract = jax.eval_shape(lambda: abstract_state(setup, seeds))
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        step, full = checkpoints.restore_latest(abstract) or (0, None)
+        if full is None or step < setup.stage.num_steps:
+            record["finished"] = False
+        if not record["finished"]:
+            write_json(directory / "stage.json", record)
+            full = start(setup, seeds, source) if full is None else full
+            saver = Saver(directory, record, checkpoints, since=step)
+            log = Log(directory, options, setup.stage.num_steps, seeds, step)
+            if step < setup.stage.num_steps:
+                full = advance(setup, seeds, full, step, options, saver, log, progress)
+            saver.save(setup.stage.num_steps, full, finished=True)
+    return Trained(
+        setup,
+        join(full["trainable"], full["frozen"]),
+        full["state"],
+        read_curves(directory),
+        record["train_seconds"],
+        record["steps_per_second"] or float("nan"),
+    )
+
+
+def advance(
+    setup: Setup,
+    seeds: tuple[int, ...],
+    full: PyTree,
+    step: int,
+    options: RunOptions,
+    saver: "Saver",
+    log: "Log",
+    progress: Progress,
+) -> PyTree:
+    """Train from `step` to the end of the stage; returns the full state."""
+    stage = setup.stage
+    schedule, dispatch, feed, streams = compile_stage(setup, seeds, full, options)
+    logger.info("stage %s from step %d: %s", stage.name, step, schedule)
+    frozen, seeds_array, pending = full["frozen"], jnp.asarray(seeds), None
+    with watch() as signals:
+        while step < stage.num_steps:
+            end = next_stop(step, schedule.steps, stage, options)
+            block = index_block(streams, step, schedule.steps, stage.batch_size)
+            carry = {name: full[name] for name in ("trainable", "state", "opt_state")}
+            carry, metrics = dispatch(
+                carry, frozen, feed, seeds_array, block, np.int32(step), np.int32(end - step)
+            )
+            full = {**carry, "frozen": frozen}
+            if pending:  # the device works on this dispatch while the last one is written
+                progress(*log.write(*pending))
+                saver.tick(step)
+            pending, step = (step, end - step, metrics), end
+            if signals.received is not None:
+                log.write(*pending)
+                saver.save(step, full, finished=False)
+                raise Interrupted(signals.received)
+            every = stage.method.prepare_every
+            if every and step % every == 0 and step < stage.num_steps:
+                full = prepare_again(setup, seeds, full)
+                frozen = full["frozen"]
+            if step % options.checkpoint_every == 0 and step < stage.num_steps:
+                saver.save(step, full, finished=False)
+        progress(*log.write(*pending))
+        saver.tick(step)
+    return full
+
+
+class Saver:
+    """Checkpoints with their entry in stage.json, and the clock of a stage.
+
+    Args:
+        record: the content of stage.json; its times go on from earlier processes.
+        since: the step at which this process starts.
+    """
+
+    def __init__(self, directory: Path, record: dict, checkpoints: Checkpoints, since: int):
+        self._path, self._record, self._checkpoints = directory / "stage.json", record, checkpoints
+        self._before = record.get("train_seconds", 0.0) if since else 0.0
+        self._began = time.perf_counter()
+        self._steady: tuple[int, float] | None = None
+        record.setdefault("steps_per_second", None)
+
+    def tick(self, step: int) -> None:
+        """Dispatches up to `step` are done; the first one, which compiles, starts the clock."""
+        now = time.perf_counter()
+        if self._steady is None:
+            self._steady = (step, now)
+        elif step > self._steady[0]:
+            self._record["steps_per_second"] = (step - self._steady[0]) / (now - self._steady[1])
+
+    def save(self, step: int, full: PyTree, finished: bool) -> None:
+        """Save asynchronously, or to the end if `finished` or asked to stop after this."""
+        self._record["train_seconds"] = self._before + time.perf_counter() - self._began
+        self._checkpoints.save(step, full)
+        if finished:
+            self._checkpoints.wait()
+        self._record["finished"] = finished
+        write_json(self._path, self._record)
+
+
+def check_directory(directory: Path, identity: Identity) -> dict | None:
+    """The stage.json of a directory, None if it holds no stage.
+
+    Raises:
+        ValueError: it holds another stage; the differences are listed.
+    """
+    record = read_json(directory / "stage.json")
+    if record is not None and (lines := differences(record["identity"], identity)):
+        raise ValueError(
+            f"{directory} holds a stage of another run; it differs in\n  "
+            + "\n  ".join(lines)
+            + "\nName another --workdir, or remove that one."
+        )
+    return record
+
+
+def abstract_state(setup: Setup, seeds: tuple[int, ...]) -> PyTree:
+    """What `start` returns, without its values; for `jax.eval_shape`."""
+    params, state = jax.tree.map(
+        lambda leaf: jnp.zeros((len(seeds), *leaf.shape), leaf.dtype), (setup.params, setup.state)
+    )
+    return assemble(setup, params, state)
+
+
+def prepare_again(setup: Setup, seeds: tuple[int, ...], full: PyTree) -> PyTree:
+    """The method's periodic pass; the optimizers keep their state."""
+    params = join(full["trainable"], full["frozen"])
+    params, state = prepare(setup, seeds, params, full["state"])
+    trainable, frozen = split(params, lambda path: path in setup.trainable)
+    return {**full, "trainable": trainable, "frozen": frozen, "state": state}
+
+
+def compile_stage(setup: Setup, seeds: tuple[int, ...], full: PyTree, options: RunOptions):
+    """(schedule, dispatch, feed, streams) of a stage."""
+    stage = setup.stage
+    feed, streams = make_feed(stage, seeds), make_streams(stage, seeds)
+    first = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (full, feed.own)
+    )
+    probe = make_step(setup)
+
+    def one_step(full, own, shared, index):
+        batch = gather(stage, shared, own, index, jax.random.key(0))
+        return probe(full, full["frozen"], batch, jax.random.key(0), jnp.int32(0))
+
+    index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
+    schedule: Schedule = choose(setup, one_step, (*first, feed.shared, index), options)
+    logger.info("stage %s: %s", stage.name, schedule)
+    return schedule, make_dispatch(setup, schedule), feed, streams
+
+
+def next_stop(step: int, steps: int, stage, options: RunOptions) -> int:
+    """The step at which the dispatch that starts at `step` ends."""
+    stops = [step + steps, stage.num_steps]
+    for every in (options.checkpoint_every, stage.method.prepare_every):
+        if every:
+            stops.append((step // every + 1) * every)
+    return min(stops)
+
+
+class Log:
+    """metrics.jsonl of a stage: the metrics of every k-th step, of the first and of the last."""
+
+    def __init__(
+        self,
+        directory: Path,
+        options: RunOptions,
+        num_steps: int,
+        seeds: tuple[int, ...],
+        step: int,
+    ):
+        self._path, self._num_steps, self._seeds = directory / "metrics.jsonl", num_steps, seeds
+        self._every = options.log_every or max(1, num_steps // 500)
+        kept = [line for line in read_log(directory) if line["step"] <= step]
+        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._events = None
+        if options.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._events = SummaryWriter(str(directory), purge_step=step + 1)
+
+    def write(self, first: int, count: int, metrics: PyTree) -> tuple[int, dict[str, np.ndarray]]:
+        """Append the steps of one dispatch; returns the number of finished steps and the last.
+
+        Raises:
+            ValueError: a loss is not finite.
+        """
+        metrics = {name: np.asarray(values)[:, :count] for name, values in metrics.items()}
+        for name, values in metrics.items():
+            bad = np.argwhere(~np.isfinite(values))
+            if "loss" in name and len(bad):
+                seed, step = bad[np.argmin(bad[:, 1])]
+                raise ValueError(
+                    f"{name} of seed {self._seeds[seed]} is not finite at step {first + step + 1}; "
+                    f"lower the learning rate or look at the data ({self._path.parent})"
+                )
+        with self._path.open("a") as file:
+            for i in range(count):
+                step = first + i + 1
+                if step % self._every == 0 or step in (1, self._num_steps):
+                    line = {name: values[:, i].tolist() for name, values in metrics.items()}
+                    file.write(json.dumps({"step": step, **line}) + "\n")
+                    if self._events:
+                        for name, values in line.items():
+                            self._events.add_scalar(name, float(np.mean(values)), step)
+        return first + count, {name: values[:, -1] for name, values in metrics.items()}
+
+
+def read_log(directory: Path) -> list[dict]:
+    """The whole lines of a stage's metrics.jsonl."""
+    path, lines = directory / "metrics.jsonl", []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:  # the last line of a process that was killed while writing
+            break
+    return lines
+
+
+def read_curves(directory: Path) -> dict[str, np.ndarray]:
+    """{"step": [t], metric: [t, seeds]} of a stage's directory."""
+    lines = read_log(directory)
+    names = lines[0].keys() if lines else ["step"]
+    return {name: np.asarray([line[name] for line in lines]) for name in names}

@@ -1,0 +1,32 @@
+"""How to run, as opposed to what: nothing here changes what an experiment means."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Set on the command line by `--run.<field>=<value>`."""
+
+    data_dir: str = ""
+    """folder of the TFDS datasets; empty: TFDS_DATA_DIR, else TFDS's own default"""
+    source_run: str = ""
+    """directory of another run whose finished source stages are loaded instead of trained"""
+    checkpoint_every: int = 1000
+    """steps between checkpoints; a stage also saves when it ends or is interrupted"""
+    log_every: int = 0
+    """steps between lines of metrics.jsonl; 0: at most about 500 lines a stage"""
+    steps_per_dispatch: int = 0
+    """training steps per compiled call; 0: chosen from the model and the device"""
+    micro_batch: int = 0
+    """examples per micro-batch where the method allows it; 0: chosen, -1: never split"""
+    eval_batch: int = 256
+    """examples per batch of an evaluation"""
+    compilation_cache: str = "auto"
+    """folder of compiled programs; auto: a per-user cache, empty: none"""
+    tensorboard: bool = False
+    """also write TensorBoard event files (needs the extra jaxtl[tensorboard])"""
+
+    def __post_init__(self):
+        for field in ("checkpoint_every", "eval_batch"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"run.{field} must be at least 1, got {getattr(self, field)}")

@@ -1,0 +1,60 @@
+"""Live progress in the terminal: a bar per stage, one line each where there is no terminal."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """Says on a console what a run is doing."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console()
+
+    @contextlib.contextmanager
+    def stage(self, name: str, num_steps: int, note: str = "") -> Iterator[Callable]:
+        """Yields the callback (finished steps, {metric: [seeds]}) of one stage."""
+        began, last = time.perf_counter(), {}
+
+        def remember(step: int, metrics: dict[str, np.ndarray]) -> None:
+            last.update({"step": step, "text": _losses(metrics)})
+
+        if self.console.is_terminal and num_steps:
+            columns = ("[bold]{task.description}", "{task.fields[losses]}")
+            with Progress(
+                TextColumn(columns[0]),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn(columns[1]),
+                console=self.console,
+                transient=True,
+            ) as progress:
+                task = progress.add_task(name, total=num_steps, losses="compiling")
+
+                def show(step: int, metrics: dict[str, np.ndarray]) -> None:
+                    remember(step, metrics)
+                    progress.update(task, completed=step, losses=last["text"])
+
+                yield show
+        else:
+            yield remember
+        seconds = time.perf_counter() - began
+        details = ", ".join(
+            part for part in (f"{num_steps} steps", last.get("text", ""), note) if part
+        )
+        self.say(f"stage [bold]{name}[/]: {details} ({seconds:.1f} s)")
+
+    def say(self, text: str) -> None:
+        """Print one line of rich markup."""
+        self.console.print(text, highlight=False)
+
+
+def _losses(metrics: dict[str, np.ndarray]) -> str:
+    return ", ".join(
+        f"{name} {np.mean(values):.4g}" for name, values in metrics.items() if name == "loss"
+    )

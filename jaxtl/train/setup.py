@@ -1,0 +1,245 @@
+"""A stage checked and resolved: what trains, what is frozen, what is fresh, what is loaded."""
+
+import dataclasses
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxtl.data import to_float
+from jaxtl.models import with_live
+from jaxtl.paths import FROZEN, closest, flatten, label, matches, nest, select
+from jaxtl.plan import Model, Params, PyTree, Stage, State
+
+METHOD_STATE = "method"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What the program of a stage is built from.
+
+    Attributes:
+        stage: the stage.
+        model: its model, with the batch statistics live exactly where their scale trains.
+        inputs: abstract model inputs of one example, leading axis [1].
+        labels: {parameter path: optimizer's name, or `FROZEN`}.
+        solved: paths of the parameters that the method computes in closed form.
+        fresh: paths of parameters and batch statistics that are initialised, not loaded.
+        params, state: abstract values of one seed.
+    """
+
+    stage: Stage
+    model: Model
+    inputs: PyTree
+    labels: Mapping[str, str]
+    solved: frozenset[str]
+    fresh: frozenset[str]
+    params: Params
+    state: State
+
+    @property
+    def trainable(self) -> frozenset[str]:
+        return frozenset(path for path, group in self.labels.items() if group != FROZEN)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """(trained, total) number of parameters of one seed; solved ones count as trained."""
+        flat = flatten(self.params)
+        return (
+            sum(flat[path].size for path in self.trainable | self.solved),
+            sum(leaf.size for leaf in flat.values()),
+        )
+
+
+def named_key(seed: jax.Array | int, name: str) -> jax.Array:
+    """A PRNG key that depends on the seed and on a name only."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def initialise(stage: Stage, inputs: PyTree, seed: jax.Array | int) -> tuple[Params, State]:
+    """Fresh parameters and state of one seed; each depends on the seed and its own path only."""
+    inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), inputs)
+    params, state = stage.model.init(named_key(seed, "init"), inputs)
+    if stage.method.modules:
+        output = jax.eval_shape(
+            lambda: stage.model.apply(params, state, inputs, rng=jax.random.key(0))[0]
+        )
+        output = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
+        modules = {
+            name: module.init(named_key(seed, name), output)
+            for name, module in stage.method.modules.items()
+        }
+        params = {**params, **modules}
+    return params, state
+
+
+def example_inputs(stage: Stage) -> PyTree:
+    """Abstract inputs [1, ...] of the stage's model.
+
+    Raises:
+        ValueError: the domains' examples differ in shape or type.
+    """
+    shapes = []
+    for domain in stage.domains:
+        inputs = jax.tree.map(lambda leaf: leaf[:1], domain.dataset.table().inputs)
+        inputs = jax.eval_shape(to_float, inputs)
+        if domain.augment is not None:
+            inputs = jax.eval_shape(domain.augment, jax.random.key(0), inputs)
+        shapes.append(inputs)
+    for domain, shape in zip(stage.domains, shapes, strict=True):
+        if shape != shapes[0]:
+            first = stage.domains[0].dataset.name
+            raise ValueError(
+                f"stage {stage.name!r}: its domains' inputs differ: {first} has "
+                f"{_describe(shapes[0])}, {domain.dataset.name} has {_describe(shape)}; "
+                "use resize, pad, rgb or grayscale on one of the datasets"
+            )
+    return shapes[0]
+
+
+def _describe(inputs: PyTree) -> str:
+    return ", ".join(f"{leaf.dtype}{list(leaf.shape[1:])}" for leaf in jax.tree.leaves(inputs))
+
+
+def resolve(stage: Stage, parent: Setup | None) -> Setup:
+    """Check a stage against its model, its data and the stage before it.
+
+    Raises:
+        ValueError: something does not fit; the message names the stage and lists all of it.
+    """
+    try:
+        return _resolve(stage, parent)
+    except ValueError as error:
+        prefix = f"stage {stage.name!r}"
+        message = str(error)
+        raise ValueError(
+            message if message.startswith(prefix) else f"{prefix}: {message}"
+        ) from error
+
+
+def _resolve(stage: Stage, parent: Setup | None) -> Setup:
+    inputs = example_inputs(stage)
+    params, state = jax.eval_shape(lambda: initialise(stage, inputs, 0))
+    paths = list(flatten(params))
+    method = stage.method
+    for i, update in enumerate(method.updates):
+        if missing := [name for name in update.optimizers if name not in method.optimizers]:
+            raise ValueError(
+                f"update {i} steps the optimizers {missing}, the method has "
+                f"{sorted(method.optimizers)}"
+            )
+
+    groups = {name: patterns for name, (patterns, _) in method.optimizers.items()}
+    labels = label(paths, groups)
+    active = {head for domain in stage.domains for head in domain.heads}
+    idle = tuple(f"heads/{re.escape(head)}/.*" for head in stage.model.heads if head not in active)
+    labels = {p: FROZEN if matches(idle, p) else group for p, group in labels.items()}
+    trained = {group for group in labels.values() if group != FROZEN}
+    for name in groups:
+        if name != FROZEN and name not in trained:
+            raise ValueError(
+                f"group {name!r} {tuple(groups[name])} trains nothing: it matches only heads "
+                f"that no domain of this stage names (those named: {sorted(active)})"
+            )
+    if method.updates and not trained:
+        raise ValueError("nothing trains: the method's optimizers match no parameter")
+    solved = {path for path in select(method.solves, paths) if not matches(idle, path)}
+
+    statistics = list(flatten(state))
+    fresh = _fresh(stage, paths, statistics, first=parent is None)
+    if parent is not None:
+        _check_load(parent, params, state, fresh)
+    stuck = sorted(
+        path
+        for path in fresh.intersection(paths)
+        if labels[path] == FROZEN and path not in solved and not matches(idle, path)
+    )
+    if stuck and not method.fresh_frozen:
+        raise ValueError(
+            f"fresh and frozen, so they would stay random: {', '.join(stuck)}. "
+            "Load them, train them, or set fresh_frozen on the method if that is the point"
+        )
+
+    moving = {path for path in paths if labels[path] != FROZEN}
+    live = tuple(re.escape(path) for path in statistics if _follows(path, paths, moving))
+    model = with_live(stage.model, live)
+    if method.state is not None:
+        state = {**state, METHOD_STATE: jax.eval_shape(lambda p: method.state(model, p), params)}
+    return Setup(stage, model, inputs, labels, frozenset(solved), frozenset(fresh), params, state)
+
+
+def _follows(statistic: str, paths: list[str], moving: set[str]) -> bool:
+    """Whether the layer of a batch statistic trains: its scale or bias, else anything above it."""
+    layer = statistic.rsplit("/", 1)[0]
+    while True:
+        siblings = [path for path in paths if path.startswith(f"{layer}/")]
+        if siblings:
+            return any(path in moving for path in siblings)
+        if "/" not in layer:
+            return False
+        layer = layer.rsplit("/", 1)[0]
+
+
+def _fresh(stage: Stage, paths: list[str], statistics: list[str], first: bool) -> set[str]:
+    modules = {path for path in paths if path.split("/")[0] in stage.method.modules}
+    if first:
+        return {*paths, *statistics}
+    chosen = select(stage.fresh, paths)
+    layers = {path.rsplit("/", 1)[0] for path in chosen}
+    return chosen | modules | {path for path in statistics if path.rsplit("/", 1)[0] in layers}
+
+
+def _check_load(parent: Setup, params: Params, state: State, fresh: set[str]) -> None:
+    """Raises ValueError that lists every parameter which is neither fresh nor in the parent."""
+    here, there = flatten(params) | flatten(state), flatten(parent.params) | flatten(parent.state)
+    problems = load_problems(here, there, fresh)
+    if problems:
+        raise ValueError(
+            f"cannot load {len(problems)} of {len(here)} parameters from stage "
+            f"{parent.stage.name!r}:\n  " + "\n  ".join(problems)
+        )
+
+
+def load_problems(here: Mapping[str, Any], there: Mapping[str, Any], fresh: set[str]) -> list[str]:
+    """One line for each leaf of `here` that is not fresh and does not fit a leaf of `there`."""
+    problems = []
+    for path, leaf in here.items():
+        if path in fresh or path.split("/")[0] == METHOD_STATE:
+            continue
+        if path not in there:
+            near = ", ".join(closest(path, there)) or "none"
+            problems.append(
+                f"{path}: not there; closest: {near}  (name it in `fresh` if it is new)"
+            )
+        elif tuple(there[path].shape) != tuple(leaf.shape):
+            problems.append(
+                f"{path}: there {list(there[path].shape)}, model {list(leaf.shape)}  "
+                "(name it in `fresh` to start anew)"
+            )
+    return problems
+
+
+def load(setup: Setup, params: Params, state: State, source: tuple[Params, State] | None):
+    """Initial (params, state): fresh leaves as initialised, the others from the source stage.
+
+    Leaves may carry a leading axis of seeds. The method's own state is not included.
+    """
+    if source is None:
+        return params, state
+
+    def merge(initial, loaded):
+        loaded = flatten(loaded)
+        return nest(
+            {p: leaf if p in setup.fresh else loaded[p] for p, leaf in flatten(initial).items()}
+        )
+
+    return merge(params, source[0]), merge(state, source[1])
+
+
+def leftovers(setup: Setup, parent: Setup) -> list[str]:
+    """Paths of the parent's parameters that the stage does not load."""
+    used = set(flatten(setup.params)) - setup.fresh
+    return sorted(set(flatten(parent.params)) - used)

@@ -1,0 +1,133 @@
+"""One training step of one seed: gradients of what trains, then Optax.
+
+The gradient is taken with respect to the trainable tree alone, so what is frozen costs neither a
+gradient nor optimizer state; the result has the bits of `optax.multi_transform` with
+`optax.set_to_zero()` on the frozen part (`whole_transformation`, compared in the tests).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtl.paths import FROZEN, flatten, join, nest, split
+from jaxtl.plan import Batch, Params, PyTree, State, Update
+from jaxtl.train.setup import Setup
+
+Carry = dict[str, PyTree]
+
+
+def whole_transformation(setup: Setup) -> optax.GradientTransformation:
+    """The method's optimizers as one transformation of all parameters, for a loop of one's own.
+
+    Gradients of frozen parameters are ignored and their updates are exact zeros.
+    """
+    transforms = {name: tx for name, (_, tx) in setup.stage.method.optimizers.items()}
+    transforms[FROZEN] = optax.set_to_zero()
+    return optax.multi_transform(transforms, nest(setup.labels))
+
+
+def group(setup: Setup, tree: Params, name: str) -> Params:
+    """The part of a tree of parameters that one optimizer trains."""
+    return split(tree, lambda path: setup.labels[path] == name)[0]
+
+
+def init_optimizers(setup: Setup, trainable: Params) -> dict[str, optax.OptState]:
+    """{optimizer: its state for the parameters it trains}."""
+    return {
+        name: tx.init(group(setup, trainable, name))
+        for name, (_, tx) in setup.stage.method.optimizers.items()
+        if name != FROZEN
+    }
+
+
+def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
+    """The step function of a stage.
+
+    Args:
+        setup: the resolved stage.
+        micro_batches: number of equal parts that the batch is cut into where an update is
+            `per_example`; their gradients are averaged before the optimizer sees them.
+
+    Returns:
+        (carry, frozen, batch, rng, step) -> (carry, {metric: []}) with carry = {"trainable",
+        "state", "opt_state"}; pure, for one seed.
+    """
+    method = setup.stage.method
+
+    def step_fn(carry: Carry, frozen: Params, batch: Batch, rng: jax.Array, step: jax.Array):
+        trainable, state = carry["trainable"], carry["state"]
+        opt_state, metrics = dict(carry["opt_state"]), {}
+        for i, update in enumerate(method.updates):
+            parts = micro_batches if update.per_example else 1
+            for repeat in range(update.repeat):
+                moving, resting = split(
+                    trainable, lambda path, u=update: setup.labels[path] in u.optimizers
+                )
+                key = jax.random.fold_in(jax.random.fold_in(rng, i), repeat)
+                loss, grads, state, logged = gradient(
+                    update, setup, moving, join(frozen, resting), state, batch, key, step, parts
+                )
+                stepped = {}
+                for name in update.optimizers:
+                    tx = method.optimizers[name][1]
+                    params = group(setup, moving, name)
+                    updates, opt_state[name] = tx.update(
+                        group(setup, grads, name), opt_state[name], params
+                    )
+                    stepped |= flatten(optax.apply_updates(params, updates))
+                trainable = join(nest(stepped), resting)
+            name = "loss" if len(method.updates) == 1 else f"loss_{i}"
+            metrics |= {**logged, name: jnp.sum(loss)}
+        return {"trainable": trainable, "state": state, "opt_state": opt_state}, metrics
+
+    return step_fn
+
+
+def gradient(
+    update: Update,
+    setup: Setup,
+    moving: Params,
+    resting: Params,
+    state: State,
+    batch: Batch,
+    rng: jax.Array,
+    step: jax.Array,
+    parts: int,
+):
+    """(loss, gradient with respect to `moving`, state, metrics), averaged over `parts`."""
+
+    def loss_fn(moving, state, batch, rng):
+        return update.loss(setup.model, join(moving, resting), state, batch, rng, step)
+
+    def one(state, batch, rng):
+        if update.combine is None:
+            (loss, (state, logged)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+                moving, state, batch, rng
+            )
+            return loss, grads, state, logged
+
+        def losses(moving):
+            loss, aux = loss_fn(moving, state, batch, rng)
+            return loss, (loss, aux)
+
+        jacobian, (loss, (new, logged)) = jax.jacrev(losses, has_aux=True)(moving)
+        return loss, update.combine(jacobian, loss), new, logged
+
+    if parts == 1:
+        return one(state, batch, rng)
+
+    def body(carry, xs):
+        state, total = carry
+        part, i = xs
+        loss, grads, state, logged = one(state, part, jax.random.fold_in(rng, i))
+        return (state, jax.tree.map(jnp.add, total, (loss, grads, logged))), None
+
+    cut = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
+    first = jax.tree.map(lambda x: x[0], cut)
+    shapes = jax.eval_shape(one, state, first, rng)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1], shapes[3]))
+    (state, total), _ = jax.lax.scan(body, (state, zeros), (cut, jnp.arange(parts)))
+    loss, grads, logged = jax.tree.map(lambda x: x / parts, total)
+    return loss, grads, state, logged

@@ -1,0 +1,12 @@
+"""Eight simulated CPU devices, and errors where arrays of different rank are broadcast."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")

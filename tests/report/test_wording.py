@@ -1,0 +1,108 @@
+"""Sentences say what the numbers allow, and no more."""
+
+import types
+
+import numpy as np
+import pytest
+
+from jaxtl.report import wording
+from jaxtl.report.results import ArmResult
+from jaxtl.report.summary import summarize
+
+MAX = types.SimpleNamespace(metric="t/accuracy", direction="max")
+MIN = types.SimpleNamespace(metric="t/mse", direction="min")
+
+
+def summary_of(make, primary, **arms):
+    """Per-seed values of the primary metric, by arm."""
+    results = {
+        name: ArmResult(name, (name,), {primary.metric: np.array(values, np.float64)})
+        for name, values in arms.items()
+    }
+    seeds = tuple(range(len(next(iter(arms.values())))))
+    return summarize(make(seeds, arms=results, primary=primary))
+
+
+def test_positive_negative_and_undecided(make):
+    summary = summary_of(
+        make,
+        MAX,
+        scratch=[0.5, 0.5, 0.5],
+        full=[0.6, 0.61, 0.59],
+        dann=[0.4, 0.41, 0.39],
+        probe=[0.6, 0.4, 0.5],
+    )
+    assert wording.sentences(summary) == [
+        "full: positive transfer, +0.100 [0.075, 0.125] t/accuracy over scratch "
+        "(3 seeds, paired t).",
+        "dann: negative transfer, -0.100 [-0.125, -0.075] t/accuracy over scratch "
+        "(3 seeds, paired t).",
+        "probe: undecided, +0.000 [-0.248, 0.248] t/accuracy over scratch "
+        "(3 seeds, paired t): the interval contains 0.",
+    ]
+    assert wording.answer(summary) == (
+        "Yes: full is better than scratch. No: dann is worse than scratch. Undecided: probe."
+    )
+
+
+def test_an_error_that_falls_is_said_to_be_lower(make):
+    summary = summary_of(
+        make, MIN, scratch=[2.0, 2.0, 2.0], ridge=[1.0, 1.1, 0.9], bad=[3.0, 3.1, 2.9]
+    )
+    assert wording.sentences(summary) == [
+        "ridge: positive transfer, t/mse lower by 1.000 [0.752, 1.248] than scratch "
+        "(3 seeds, paired t).",
+        "bad: negative transfer, t/mse higher by 1.000 [0.752, 1.248] than scratch "
+        "(3 seeds, paired t).",
+    ]
+
+
+def test_one_seed_proves_nothing(make):
+    summary = summary_of(make, MAX, scratch=[0.5], full=[0.9])
+    assert wording.sentences(summary) == [
+        "full: undecided, +0.400 t/accuracy over scratch (1 seed): one seed gives no interval."
+    ]
+    assert wording.answer(summary) == "Undecided: full."
+
+
+def test_failed_seeds_are_named(make):
+    nan = float("nan")
+    summary = summary_of(
+        make, MAX, scratch=[0.5, 0.5, 0.5, nan], full=[0.6, nan, 0.62, 0.6], lost=[nan] * 4
+    )
+    full, lost = wording.sentences(summary)
+    assert full == (
+        "full: undecided, +0.110 [-0.017, 0.237] t/accuracy over scratch (2 seeds, paired t): "
+        "the interval contains 0; left out for want of a finite value: seeds 1, 3."
+    )
+    assert lost == "lost: undecided, no seed has t/accuracy both here and for scratch."
+
+
+def test_without_baseline_nothing_is_claimed(make):
+    summary = summary_of(make, MAX, full=[0.6, 0.7])
+    assert wording.sentences(summary) == ["full: undecided, the baseline scratch has not been run."]
+    assert wording.answer(summary) == "Not known: the baseline scratch has not been run."
+    alone = summary_of(make, MAX, scratch=[0.6, 0.7])
+    assert wording.answer(alone) == "Not known: only the baseline scratch has been run."
+
+
+@pytest.mark.parametrize(
+    "mean, ends, text",
+    [
+        (0.0812, [0.0623, 0.1001], "0.081 [0.062, 0.100]"),
+        (0.0123, [0.0004, 0.0242], "0.0123 [0.0004, 0.0242]"),  # an end above 0 is seen above 0
+        (0.5, [0.49996, 0.50004], "0.50000 [0.49996, 0.50004]"),
+        (3050.4, [3010.2, 3090.6], "3050 [3010, 3091]"),
+        (0.95, [0.95, 0.95], "0.950 [0.950, 0.950]"),
+        (2e-7, [1e-7, 3e-7], "2.00e-07 [1.00e-07, 3.00e-07]"),
+        (0.0, None, "0.000"),
+        (None, None, "–"),
+    ],
+)
+def test_interval_is_as_precise_as_it_is_narrow(mean, ends, text):
+    assert wording.interval({"mean": mean, "ci95": ends}) == text
+
+
+def test_secondary_metrics_prefer_the_primary_evaluation(result):
+    summary = summarize(result)
+    assert wording.secondary(summary, 3) == ["target/f1_macro", "source/accuracy", "target/loss"]

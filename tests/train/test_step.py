@@ -1,0 +1,198 @@
+"""The step against optax.multi_transform, plain gradients and hand-written loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import Body, blobs, body, stages
+
+from jaxtl import models
+from jaxtl.methods import transfer
+from jaxtl.models import classes
+from jaxtl.paths import flatten, join
+from jaxtl.plan import Method, Stage, Update, labelled, unlabelled
+from jaxtl.train.feed import active_heads, columns, gather, make_feed
+from jaxtl.train.loop import start
+from jaxtl.train.setup import initialise, resolve
+from jaxtl.train.step import make_step, whole_transformation
+
+
+def first_seed(tree):
+    return jax.tree.map(lambda leaf: leaf[0], tree)
+
+
+def prepared(stage):
+    """(setup, full state of one seed, a batch)."""
+    setup = resolve(stage, None)
+    full = first_seed(start(setup, (0,), None))
+    feed = make_feed(stage, (0,))
+    own = first_seed(feed.own)
+    index = jnp.arange(stage.batch_size)[:, None] * jnp.ones((1, len(stage.domains)), jnp.int32)
+    return setup, full, gather(stage, feed.shared, own, index, jax.random.key(0))
+
+
+def adapted(method):
+    stage = stages(method)[1]
+    return Stage(stage.name, stage.model, method, stage.domains, 8, 6)
+
+
+FREEZE = ("backbone/body/(dense|norm)/.*",)
+
+
+@pytest.mark.parametrize("tx", [optax.adamw(1e-2), optax.sgd(1e-2, momentum=0.9)])
+def test_bits_of_multi_transform_with_zeroed_frozen_updates(tx):
+    method = transfer.partial(tx, freeze=FREEZE)
+    setup, full, batch = prepared(adapted(Method(**{**vars(method), "fresh_frozen": True})))
+    step = jax.jit(make_step(setup))
+    whole = whole_transformation(setup)
+
+    @jax.jit
+    def reference(params, opt_state, state, i):
+        def loss(params):
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(i), 0), 0)
+            return method.updates[0].loss(setup.model, params, state, batch, key, i)
+
+        grads, (state, _) = jax.grad(loss, has_aux=True)(params)
+        updates, opt_state = whole.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, state
+
+    params, state = join(full["trainable"], full["frozen"]), full["state"]
+    opt_state = whole.init(params)
+    for i in range(3):
+        carry, _ = step(full, full["frozen"], batch, jax.random.key(i), jnp.int32(i))
+        full = {**full, **carry}
+        params, opt_state, state = reference(params, opt_state, state, i)
+    ours = flatten(join(full["trainable"], full["frozen"]))
+    for path, leaf in flatten(params).items():
+        np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
+    np.testing.assert_array_equal(
+        full["state"]["backbone"]["body"]["norm"]["mean"],
+        state["backbone"]["body"]["norm"]["mean"],
+    )
+
+
+def test_frozen_parameters_have_no_gradient_no_optimizer_state_and_constant_statistics():
+    method = transfer.partial(optax.adam(1e-1), freeze=FREEZE)
+    setup, full, batch = prepared(adapted(Method(**{**vars(method), "fresh_frozen": True})))
+    moments = flatten(full["opt_state"]["all"][0].mu)
+    assert set(moments) == setup.trainable
+    assert not any(path.startswith("backbone/body/norm") for path in setup.trainable)
+    carry, _ = make_step(setup)(full, full["frozen"], batch, jax.random.key(0), 0)
+    assert jax.tree.structure(carry["trainable"]) == jax.tree.structure(full["trainable"])
+    for path, leaf in flatten(full["state"]).items():
+        np.testing.assert_array_equal(flatten(carry["state"])[path], leaf)
+    head = carry["trainable"]["heads"]["target"]["kernel"]
+    assert not np.array_equal(head, full["trainable"]["heads"]["target"]["kernel"])
+
+
+def test_statistics_follow_the_data_where_their_scale_trains():
+    setup, full, batch = prepared(adapted(transfer.full(optax.adam(1e-2))))
+    carry, _ = make_step(setup)(full, full["frozen"], batch, jax.random.key(0), 0)
+    mean = carry["state"]["backbone"]["body"]["norm"]["mean"]
+    assert not np.array_equal(mean, full["state"]["backbone"]["body"]["norm"]["mean"])
+
+
+def mlp_stage(method, **options):
+    model = models.mlp({"a": classes(3), "b": classes(3)}, hidden=(8,))
+    domains = [
+        labelled(blobs("x", 24), "a", weight=0.5),
+        labelled(blobs("y", 16, 1.0, seed=4), {"a": "label", "b": "label"}),
+    ]
+    return Stage("stage", model, method, domains, 8, 4, **options)
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_micro_batches_change_nothing_but_rounding(parts):
+    setup, full, batch = prepared(mlp_stage(transfer.full(optax.sgd(0.1))))
+    args = (full, full["frozen"], batch, jax.random.key(0), 0)
+    whole, cut = make_step(setup)(*args), make_step(setup, parts)(*args)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), whole, cut)
+
+
+def test_an_update_that_couples_examples_is_never_cut():
+    seen = []
+
+    def coupled(model, params, state, batch, rng, step):
+        seen.append(batch["weights"]["a"].shape)
+        return jnp.sum(params["heads"]["a"]["bias"] ** 2), (state, {})
+
+    method = Method({"all": ((".*",), optax.sgd(0.1))}, (Update(coupled),))
+    setup, full, batch = prepared(mlp_stage(method))
+    make_step(setup, 4)(full, full["frozen"], batch, jax.random.key(0), 0)
+    assert set(seen) == {(8, 2)}
+
+
+def test_each_update_steps_only_its_optimizers_and_repeats():
+    def to_one(model, params, state, batch, rng, step):
+        return 0.5 * jnp.sum((params["heads"]["a"]["bias"] - 1.0) ** 2), (state, {})
+
+    def to_two(model, params, state, batch, rng, step):
+        total = 0.5 * jnp.sum((params["heads"]["b"]["bias"] - 2.0) ** 2)
+        return total + jnp.sum(params["heads"]["a"]["bias"]), (state, {"seen": total})
+
+    optimizers = {
+        "first": (("heads/a/.*",), optax.sgd(0.5)),
+        "second": (("heads/b/.*",), optax.sgd(0.5)),
+    }
+    updates = (Update(to_one, ("first",), repeat=2), Update(to_two, ("second",)))
+    setup, full, batch = prepared(mlp_stage(Method(optimizers, updates, fresh_frozen=True)))
+    carry, metrics = make_step(setup)(full, full["frozen"], batch, jax.random.key(0), 0)
+    heads = carry["trainable"]["heads"]
+    np.testing.assert_allclose(heads["a"]["bias"], 0.75)  # 1 - (1 - 0.5)^2, not moved by to_two
+    np.testing.assert_allclose(heads["b"]["bias"], 1.0)
+    assert {"loss_0", "loss_1", "seen"} == metrics.keys()
+    assert metrics["loss_0"] == pytest.approx(0.5 * 3 * 0.25)  # before the second repeat
+
+
+def test_combine_gets_the_jacobian_of_the_task_losses():
+    def losses(model, params, state, batch, rng, step):
+        bias = params["heads"]["a"]["bias"]
+        return jnp.stack([bias.sum(), (3 * bias).sum()]), (state, {})
+
+    def combine(jacobian, values):
+        assert values.shape == (2,)
+        return jax.tree.map(lambda leaf: leaf[0] - leaf[1], jacobian)
+
+    method = Method(
+        {"all": (("heads/a/bias",), optax.sgd(1.0))},
+        (Update(losses, combine=combine),),
+        fresh_frozen=True,
+    )
+    setup, full, batch = prepared(mlp_stage(method))
+    carry, _ = make_step(setup)(full, full["frozen"], batch, jax.random.key(0), 0)
+    np.testing.assert_allclose(carry["trainable"]["heads"]["a"]["bias"], 2.0)
+
+
+def test_gathered_batch_has_the_layout_and_hides_what_is_not_labelled():
+    stage = mlp_stage(transfer.full(optax.sgd(0.1)))
+    _, _, batch = prepared(stage)
+    assert active_heads(stage) == ("a", "b")
+    assert batch["inputs"].shape == (8, 2, 5)
+    np.testing.assert_array_equal(batch["weights"]["a"], np.tile([0.5, 1.0], (8, 1)))
+    np.testing.assert_array_equal(batch["weights"]["b"], np.tile([0.0, 1.0], (8, 1)))
+    np.testing.assert_array_equal(batch["labels"]["b"][:, 0], -1)
+    np.testing.assert_array_equal(batch["labels"]["a"][:, 1], np.arange(8) % 3)
+
+
+def test_initial_values_depend_on_seed_and_path_only():
+    one = initialise(stages()[0], resolve(stages()[0], None).inputs, 3)[0]
+    model = models.from_linen(Body(), {"other": classes(7), "target": classes(3)}, name="body")
+    pretrain = stages()[0]
+    stage = Stage("x", model, pretrain.method, [labelled(blobs("s"), "target")], 8, 1)
+    other = initialise(stage, resolve(stage, None).inputs, 3)[0]
+    for path in set(flatten(one)) & set(flatten(other)):
+        np.testing.assert_array_equal(flatten(one)[path], flatten(other)[path])
+    assert "heads/target/kernel" in set(flatten(one)) & set(flatten(other))
+
+
+def test_columns_of_an_unlabelled_domain_hold_no_label():
+    domain = unlabelled(blobs("z"), "source")
+    hidden = columns(domain, body().heads, 0)
+    assert set(hidden.labels["source"]) == {-1} and set(hidden.weights["source"]) == {0.0}
+
+
+def test_a_head_that_no_domain_names_does_not_train():
+    setup, full, _ = prepared(adapted(transfer.full(optax.adamw(0.1))))
+    assert set(flatten(full["frozen"])) == {"heads/source/kernel", "heads/source/bias"}
+    assert setup.sizes[1] - setup.sizes[0] == 8 * 3 + 3
