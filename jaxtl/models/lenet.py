@@ -20,12 +20,12 @@ from jaxtl.plan import Head, Model
 def lenet(heads: Mapping[str, Head], normalize: tuple | None = None, dropout: float = 0.0) -> Model:
     """`conv_0` (20), `conv_1` (50), both 5 x 5 without padding and pooled, `dense_0` (500).
 
+    Images are at least 16 x 16; 28 x 28 x 1 and ten classes make 431,080 parameters.
+
     Args:
         heads: {name: Head}.
         normalize: (mean, std) of the pixels, scalars or one number a channel.
         dropout: share of the outputs of `dense_0` that is dropped in training.
-
-    Images are at least 16 x 16; 431,080 parameters at 28 x 28 x 1 with ten classes.
     """
     return from_blocks(
         [

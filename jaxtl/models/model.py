@@ -199,7 +199,7 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
             x = block.then(x)
         for name, head in heads.items():
             key = _fold(rng, f"heads/{name}")
-            params["heads"][name] = nn.Dense(head.size).init(key, finish(x))["params"]
+            params["heads"][name] = nn.Dense(head.size).init(key, flatten(x))["params"]
         return _without_empty(params), _without_empty({"backbone": statistics})
 
     def apply(
@@ -231,7 +231,7 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
             x = block.then(x)
         features = finish(x)
         logits = {
-            name: nn.Dense(head.size).apply({"params": params["heads"][name]}, features)
+            name: nn.Dense(head.size).apply({"params": params["heads"][name]}, flatten(features))
             for name, head in heads.items()
         }
         state = {**state, "backbone": statistics} if statistics else state

@@ -9,7 +9,7 @@ dispatched one by one, with the seeds unrolled.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import Setup, named_key
 from jaxtl.train.step import make_step
 
-PATCH_ROWS = 16
-"""Rows of a micro-batch whose patches stay in a CPU's cache."""
+PATCH_BYTES = 9 * 2**18
+"""Size of the largest patches of a micro-batch, about a CPU core's second-level cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,42 +40,64 @@ class Schedule:
     micro_batches: int
 
 
-def convolutions(jaxpr: jex.Jaxpr) -> set[str]:
-    """The kinds of convolution in a program, as a CPU runs it.
+class Convolutions(NamedTuple):
+    """What a CPU runs of a program's convolutions.
 
-    Returns:
-        "native" for an ordinary convolution, "patches" for one that is replaced by a product on
-        CPUs by `jax.lax.platform_dependent`; empty if there is none.
+    Attributes:
+        native: there is an ordinary one.
+        patch_bytes: size of the largest operand among those that `jax.lax.platform_dependent`
+            replaces by a product of patches; 0 if there is none.
     """
-    kinds = set()
+
+    native: bool
+    patch_bytes: int
+
+
+def convolutions(jaxpr: jex.Jaxpr) -> Convolutions:
+    """Look for convolutions in a program and in all that it calls."""
+    native, patch_bytes = False, 0
     for eqn in jaxpr.eqns:
-        inner = [convolutions(sub) for sub in jex.jaxprs_in_params(eqn.params)]
+        subs = list(jex.jaxprs_in_params(eqn.params))
+        inner = [convolutions(sub) for sub in subs]
         if eqn.primitive.name == "conv_general_dilated":
-            kinds.add("native")
+            native = True
         elif eqn.params.get("branches_platforms"):
-            kinds |= inner[0] or ({"patches"} if any(inner) else set())
+            native |= inner[0].native
+            if not inner[0].native and any(branch.native for branch in inner):
+                patch_bytes = max(patch_bytes, _largest_factor(subs[0]))
         else:
-            kinds = kinds.union(*inner)
-    return kinds
+            native |= any(sub.native for sub in inner)
+            patch_bytes = max([patch_bytes, *(sub.patch_bytes for sub in inner)])
+    return Convolutions(native, patch_bytes)
+
+
+def _largest_factor(jaxpr: jex.Jaxpr) -> int:
+    """Bytes of the largest operand of a matrix product."""
+    sizes = [
+        var.aval.size * var.aval.dtype.itemsize
+        for eqn in jaxpr.eqns
+        if eqn.primitive.name == "dot_general"
+        for var in eqn.invars
+    ]
+    inner = [_largest_factor(sub) for eqn in jaxpr.eqns for sub in jex.jaxprs_in_params(eqn.params)]
+    return max([0, *sizes, *inner])
 
 
 def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) -> Schedule:
     """Pick the schedule from the traced step and the device; options override the numbers."""
-    kinds = convolutions(jax.make_jaxpr(one_step)(*args).jaxpr)
+    found = convolutions(jax.make_jaxpr(one_step)(*args).jaxpr)
     cpu = jax.default_backend() == "cpu"
-    stage = setup.stage
-    rows = stage.batch_size * len(stage.domains)
-    parts = 1
+    batch_size, parts = setup.stage.batch_size, 1
     if options.micro_batch > 0:
-        parts = max(1, stage.batch_size // options.micro_batch)
-    elif options.micro_batch == 0 and cpu and kinds == {"patches"} and not setup.model.live:
-        parts = max(1, rows // PATCH_ROWS)
-    while stage.batch_size % parts:
-        parts -= 1
-    if cpu and "native" in kinds:
+        parts = -(-batch_size // options.micro_batch)
+    elif options.micro_batch == 0 and cpu and not setup.model.live:
+        parts = min(batch_size, -(-found.patch_bytes // PATCH_BYTES) or 1)
+    while batch_size % parts:
+        parts += 1
+    if cpu and found.native:
         return Schedule("unroll", 1, parts)
     steps = options.steps_per_dispatch or 16
-    return Schedule("map" if cpu and kinds else "vmap", steps, parts)
+    return Schedule("map" if cpu and found.patch_bytes else "vmap", steps, parts)
 
 
 def make_dispatch(setup: Setup, schedule: Schedule) -> Callable:

@@ -61,8 +61,13 @@ def test_missing_numbers_as_the_docstring_says():
 
 @pytest.mark.parametrize(
     ("head", "label_shape", "integer"),
-    [(classes(4), (), True), (binary(4), (4,), False), (binary(1), (1,), False)]
-    + [(regression(), (), False), (regression(4), (4,), False)],
+    [
+        (classes(4), (), True),
+        (binary(4), (4,), False),
+        (binary(1), (1,), False),
+        (regression(), (), False),
+        (regression(4), (4,), False),
+    ],
 )
 def test_labels_of_the_declared_shape_give_one_loss_an_example(head, label_shape, integer):
     assert (head.label_shape, head.integer) == (label_shape, integer)

@@ -6,17 +6,19 @@ where the model is linear (parameter transfer). Every example counts by its weig
 domains the larger counts more, unlike in mini-batches, which take as many examples from each.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 import jax
 import numpy as np
-from absl import logging
 
 from jaxtl import paths
 from jaxtl.data import to_float
 from jaxtl.methods.transfer.linear_fit import Fit, logistic_fit, ridge_fit, stratified_folds
 from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
+
+logger = logging.getLogger(__name__)
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-3, 5, 17))
 
@@ -124,7 +126,7 @@ def _solved(
             flat[f"heads/{name}/kernel"] = solved.kernel.astype(kernel.dtype)
             flat[f"heads/{name}/bias"] = solved.bias.astype(kernel.dtype)
             message = "%s: head %s solved on %d examples with penalty %g (left-out error %.4g)."
-            logging.info(message, what, name, len(x), solved.penalty, solved.errors.min())
+            logger.info(message, what, name, len(x), solved.penalty, solved.errors.min())
         return paths.nest(flat), state
 
     return Method(prepare=prepare, solves=tuple(patterns))

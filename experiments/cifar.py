@@ -1,0 +1,61 @@
+"""Photographs: five CIFAR-10 classes to the other five with twenty labels each.
+
+    python launch.py --experiment=cifar --config.dataset=cifar10_part
+
+The source is cropped and flipped at random, the target is cropped at its centre.
+
+Result: not measured
+"""
+
+import dataclasses
+
+import optax
+
+from jaxtl import data, models
+from jaxtl.methods import transfer
+from jaxtl.metrics import classification
+from jaxtl.models import classes
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    dataset: str = "cifar10"
+    labels_per_class: int = 20
+    crop: int = 24
+    batch_size: int = 64
+    source_steps: int = 1_500
+    target_steps: int = 300
+    learning_rate: float = 1e-3
+
+
+def build(config: Config) -> Experiment:
+    size = (config.crop, config.crop)
+    cifar = data.tfds(config.dataset)
+    source, target = cifar.classes(range(5)), cifar.classes(range(5, 10)).center_crop(size)
+    few = target.train.few(config.labels_per_class)
+    vary = data.chain(data.random_crop(size), data.random_flip())
+    model = models.cifar_conv_net({"source": classes(5), "target": classes(5)})
+    adam, batch = optax.adam(config.learning_rate), config.batch_size
+    on_source = [labelled(source.train, "source", augment=vary)]
+    pretrain = Stage("pretrain", model, transfer.full(adam), on_source, batch, config.source_steps)
+
+    def adapt(name, method):
+        domains, fresh = [labelled(few, "target")], ("heads/target/.*",)
+        return Stage(name, model, method, domains, batch, config.target_steps, fresh)
+
+    partial = transfer.partial(adam, freeze=("backbone/conv_.*",))
+    return Experiment(
+        arms={
+            "scratch": [adapt("scratch", transfer.full(adam))],
+            "full": [pretrain, adapt("full", transfer.full(adam))],
+            "partial": [pretrain, adapt("partial", partial)],
+            "probe": [pretrain, adapt("probe", transfer.probe(adam))],
+        },
+        baseline="scratch",
+        evals={
+            "target": classification(target.test, "target"),
+            "source": classification(source.center_crop(size).test, "source"),
+        },
+        primary=maximize("target/accuracy"),
+    )

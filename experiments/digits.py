@@ -1,0 +1,56 @@
+"""Digits 0-4 to 5-9 with ten labels a class: which way of transferring helps?
+
+    python launch.py --experiment=digits
+
+Result: not measured
+"""
+
+import dataclasses
+
+import optax
+
+from jaxtl import data, models
+from jaxtl.methods import transfer
+from jaxtl.metrics import classification
+from jaxtl.models import classes
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    labels_per_class: int = 10
+    batch_size: int = 64
+    source_steps: int = 1_000
+    target_steps: int = 300
+    learning_rate: float = 1e-3
+
+
+def build(config: Config) -> Experiment:
+    digits = data.digits()
+    source, target = digits.classes(range(5)), digits.classes(range(5, 10))
+    few = target.train.few(config.labels_per_class)  # drawn per seed
+    model = models.conv_net({"source": classes(5), "target": classes(5)})
+    adam, batch = optax.adam(config.learning_rate), config.batch_size
+    on_source = [labelled(source.train, "source")]
+    pretrain = Stage("pretrain", model, transfer.full(adam), on_source, batch, config.source_steps)
+
+    def adapt(name, method, steps=config.target_steps):
+        fresh = ("heads/target/.*",)
+        return Stage(name, model, method, [labelled(few, "target")], batch, steps, fresh)
+
+    partial = transfer.partial(adam, freeze=("backbone/conv_.*",))
+    return Experiment(
+        arms={
+            "scratch": [adapt("scratch", transfer.full(adam))],
+            "full": [pretrain, adapt("full", transfer.full(adam))],
+            "partial": [pretrain, adapt("partial", partial)],
+            "probe": [pretrain, adapt("probe", transfer.probe(adam))],
+            "ridge": [pretrain, adapt("ridge", transfer.ridge(), steps=0)],
+        },
+        baseline="scratch",
+        evals={
+            "target": classification(target.test, "target"),
+            "source": classification(source.test, "source"),
+        },
+        primary=maximize("target/accuracy"),
+    )

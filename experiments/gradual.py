@@ -1,0 +1,58 @@
+"""Thaw layer by layer, or fit the head first: do slower ways of fine-tuning keep more?
+
+    python launch.py --experiment=gradual
+
+All arms take the same number of steps on ten labels a class of the digits 5-9, the source is 0-4.
+
+Result: not measured
+"""
+
+import dataclasses
+
+import optax
+
+from jaxtl import data, models
+from jaxtl.methods import transfer
+from jaxtl.metrics import classification
+from jaxtl.models import classes
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    labels_per_class: int = 10
+    batch_size: int = 64
+    source_steps: int = 1_000
+    target_steps: int = 300
+    learning_rate: float = 1e-3
+
+
+def build(config: Config) -> Experiment:
+    digits = data.digits()
+    source, target = digits.classes(range(5)), digits.classes(range(5, 10))
+    few = target.train.few(config.labels_per_class)
+    model = models.conv_net({"source": classes(5), "target": classes(5)})
+    adam, batch, steps = optax.adam(config.learning_rate), config.batch_size, config.target_steps
+    full, on_source = transfer.full(adam), [labelled(source.train, "source")]
+    pretrain = Stage("pretrain", model, full, on_source, batch, config.source_steps)
+
+    def adapt(name, method=full, steps=steps):
+        fresh = ("heads/target/.*",)
+        return Stage(name, model, method, [labelled(few, "target")], batch, steps, fresh)
+
+    thaw = [["heads/target/.*"], ["backbone/dense_0/.*"], ["backbone/conv_.*"]]
+    slow = {
+        "heads": (("heads/.*",), adam),
+        "backbone": (("backbone/.*",), optax.adam(config.learning_rate / 10)),
+    }
+    half = adapt("lp_ft", steps=steps // 2)
+    arms = {
+        "scratch": [adapt("scratch")],
+        "full": [pretrain, adapt("full")],
+        "slow_backbone": [pretrain, adapt("slow_backbone", transfer.grouped(slow))],
+        "lp_ft": [pretrain, *transfer.linear_probe_then_fine_tune(half, adam, steps - steps // 2)],
+        "gradual": [pretrain, *transfer.gradual_unfreezing(adapt("gradual"), adam, thaw)],
+    }
+    tests = {"target": target.test, "source": source.test}
+    evals = {name: classification(dataset, name) for name, dataset in tests.items()}
+    return Experiment(arms, "full", evals, maximize("target/accuracy"))

@@ -1,0 +1,61 @@
+"""Related linear tasks: how similar must the source be for transfer to pay?
+
+    python launch.py --experiment=linear
+
+The target's weights have the cosine `similarity` with the source's. `parameter` shrinks the target's
+ridge solution to the source's instead of to 0, `feature` fits a ridge on the hidden layer of a
+network trained on the source, `deep` fine-tunes that network. Closed forms in float64.
+
+Result: not measured
+"""
+
+import dataclasses
+
+import numpy as np
+import optax
+
+from jaxtl import data, models
+from jaxtl.methods import transfer
+from jaxtl.metrics import regression
+from jaxtl.plan import Experiment, Stage, labelled, minimize
+
+SWEEP = {"similarity": (-0.5, 0.0, 0.5, 0.8, 0.9, 0.95, 1.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    similarity: float = 0.9
+    dimensions: int = 30
+    target_labels: int = 20
+    noise: float = 0.5
+    steps: int = 500
+
+
+def task(weights: np.ndarray, noise: float, n: int, seed: int) -> data.Dataset:
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(n, len(weights)))
+    labels = inputs @ weights + noise * rng.normal(size=n)
+    return data.arrays(inputs, labels.astype(np.float32), name=f"linear[{seed}]")
+
+
+def build(config: Config) -> Experiment:
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(config.dimensions, 2)))[0].T
+    source = task(basis[0], config.noise, 2000, seed=1)
+    weights = config.similarity * basis[0] + np.sqrt(1 - config.similarity**2) * basis[1]
+    target, test = task(weights, config.noise, 2000, seed=2), task(weights, 0.0, 2000, seed=3)
+    few, heads = target.take(config.target_labels), {"y": models.regression()}
+    linear, deep = models.linear(heads), models.mlp(heads, hidden=(32,))
+    ridge, biased = transfer.ridge(), transfer.ridge(towards_source=True)
+    sgd = transfer.full(optax.adam(1e-2))
+
+    def stage(name, model, method, dataset, steps=0):
+        return Stage(name, model, method, [labelled(dataset, "y")], 64, steps)
+
+    network = stage("network", deep, sgd, source, config.steps)
+    arms = {
+        "scratch": [stage("scratch", linear, ridge, few)],
+        "parameter": [stage("source", linear, ridge, source), stage("biased", linear, biased, few)],
+        "feature": [network, stage("feature", deep, ridge, few)],
+        "deep": [network, stage("deep", deep, sgd, few, config.steps // 5)],
+    }
+    return Experiment(arms, "scratch", {"target": regression(test, "y")}, minimize("target/mse"))

@@ -1,0 +1,58 @@
+"""Three labels of one digit, nine tenths of the class labels missing: do the others help?
+
+    python launch.py --experiment=multitask
+
+Minimises the sum of lambda_i L_i over the tasks digit (ten classes), odd or even, and 0-4 or 5-9; a
+missing label has weight 0. The last two tasks have all of their labels.
+
+Result: not measured
+"""
+
+import dataclasses
+
+import optax
+
+from jaxtl import data, models
+from jaxtl.methods import transfer
+from jaxtl.metrics import classification
+from jaxtl.models import classes
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    missing: float = 0.9
+    batch_size: int = 64
+    steps: int = 500
+    learning_rate: float = 1e-3
+    lambda_auxiliary: float = 0.5
+
+
+def build(config: Config) -> Experiment:
+    digits = data.digits()
+    digits = digits.relabel("odd", lambda table: table.labels["label"] % 2, ["even", "odd"])
+    digits = digits.relabel("high", lambda table: table.labels["label"] // 5, ["0-4", "5-9"])
+    train = digits.train.hide("label", config.missing)
+    tasks = {"digit": "label", "odd": "odd", "high": "high"}
+    model = models.conv_net({"digit": classes(10), "odd": classes(2), "high": classes(2)})
+    adam = optax.adam(config.learning_rate)
+
+    def arm(name, heads):
+        lambdas = {head: config.lambda_auxiliary for head in heads if head != "digit"}
+        columns = {head: tasks[head] for head in heads}
+        method, domains = transfer.full(adam, lambdas=lambdas), [labelled(train, columns)]
+        return [Stage(name, model, method, domains, config.batch_size, config.steps)]
+
+    return Experiment(
+        arms={
+            "single": arm("single", ["digit"]),
+            "with_odd": arm("with_odd", ["digit", "odd"]),
+            "with_high": arm("with_high", ["digit", "high"]),
+            "all_tasks": arm("all_tasks", ["digit", "odd", "high"]),
+        },
+        baseline="single",
+        evals={
+            head: classification(digits.test, head, column=column) for head, column in tasks.items()
+        },
+        primary=maximize("digit/accuracy"),
+    )

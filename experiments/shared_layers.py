@@ -1,0 +1,59 @@
+"""MNIST to USPS with five labels a class: share the layers, or train them for both tasks?
+
+    python launch.py --experiment=shared_layers
+
+`partial` freezes the shared layers, `joint_*` goes on minimising L_shared + lambda * L_task on both
+tasks, `all_labels` is the ceiling: USPS from scratch with all of its 7,291 labels.
+
+Result: not measured
+"""
+
+import dataclasses
+
+import optax
+
+from jaxtl import data, models
+from jaxtl.methods import transfer
+from jaxtl.metrics import classification
+from jaxtl.models import classes
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    labels_per_class: int = 5
+    batch_size: int = 64
+    source_steps: int = 2_000
+    target_steps: int = 300
+    learning_rate: float = 1e-3
+    lambdas: tuple[float, ...] = (0.1, 1.0, 10.0)
+
+
+def build(config: Config) -> Experiment:
+    mnist, usps = data.tfds("mnist"), data.tfds("usps").resize((28, 28))
+    few = usps.train.few(config.labels_per_class)
+    model = models.conv_net({"source": classes(10), "target": classes(10)}, padding="VALID")
+    adam, steps = optax.adam(config.learning_rate), config.target_steps
+
+    def stage(name, method, domains, steps=steps, fresh=()):
+        return Stage(name, model, method, domains, config.batch_size, steps, fresh)
+
+    def adapt(name, method, *domains):
+        return stage(name, method, domains, fresh=("heads/target/.*",))
+
+    full = transfer.full(adam)
+    partial = transfer.partial(adam, freeze=("backbone/conv_.*",))
+    shared, task = labelled(mnist.train, "source"), labelled(few, "target")
+    pretrain = stage("pretrain", full, [shared], config.source_steps)
+    joint = {f"joint_{value:g}": labelled(few, "target", weight=value) for value in config.lambdas}
+    ceiling = [labelled(usps.train, "target")]
+    arms = {
+        "scratch": [stage("scratch", full, [task])],
+        "full": [pretrain, adapt("full", full, task)],
+        "partial": [pretrain, adapt("partial", partial, task)],
+        **{name: [pretrain, adapt(name, full, shared, few)] for name, few in joint.items()},
+        "all_labels": [stage("all_labels", full, ceiling, config.source_steps)],
+    }
+    tests = {"target": usps.test, "source": mnist.test}
+    evals = {name: classification(dataset, name) for name, dataset in tests.items()}
+    return Experiment(arms, "scratch", evals, maximize("target/accuracy"))

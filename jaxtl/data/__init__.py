@@ -1,0 +1,42 @@
+"""Datasets: lazy handles, where they come from, and what is done to them."""
+
+from jaxtl.data.augmentation import chain, gaussian_noise, random_crop, random_flip
+from jaxtl.data.checks import overlap, validate
+from jaxtl.data.dataset import Dataset
+from jaxtl.data.embedded import breast_cancer, diabetes, digits, iris, wine
+from jaxtl.data.files import arrays, csv, image_folder
+from jaxtl.data.preparation import prepare
+from jaxtl.data.shifts import inverted, noisy, rotated, thickened
+from jaxtl.data.splits import Splits
+from jaxtl.data.table import Table, to_float
+from jaxtl.data.tfds_source import tfds
+from jaxtl.data.weights import balanced, effective_number
+
+__all__ = [
+    "Dataset",
+    "Splits",
+    "Table",
+    "arrays",
+    "balanced",
+    "breast_cancer",
+    "chain",
+    "csv",
+    "diabetes",
+    "digits",
+    "effective_number",
+    "gaussian_noise",
+    "image_folder",
+    "inverted",
+    "iris",
+    "noisy",
+    "overlap",
+    "prepare",
+    "random_crop",
+    "random_flip",
+    "rotated",
+    "tfds",
+    "thickened",
+    "to_float",
+    "validate",
+    "wine",
+]

@@ -1,0 +1,228 @@
+"""Datasets as lazy handles: a loader, transforms of the whole table, and rows drawn per seed.
+
+Nothing is read before `table` or `rows` is asked for. Transforms keep the rows where they are and
+subsets only select among them, so all subsets of a dataset share one copy of its inputs.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from jaxtl.data import images, selections, transforms
+from jaxtl.data.selections import generator
+from jaxtl.data.table import Call, Table, loaded
+from jaxtl.data.transforms import name_of
+
+
+class Step(NamedTuple):
+    """One operation of a dataset.
+
+    Attributes:
+        function: (table, *arguments) -> table or, if it `selects`,
+            (table, rows, draw, *arguments) -> rows, with draw(*names) a generator of random
+            numbers that depends on the seed, the selections so far and the names.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple = ()
+    selects: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A lazy handle of labelled examples; operations return new handles.
+
+    Handles are equal if they load the same and do the same to it. Random choices depend on the
+    seed, the chain of subset operations and, for `few`, the class's name.
+
+    Attributes:
+        name: for messages; says where it comes from and what was done to it.
+        load: call that returns the `Table`.
+        steps: what is done to it, in order.
+    """
+
+    name: str
+    load: Call
+    steps: tuple[Step, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name})"
+
+    def table(self) -> Table:
+        """All examples, transformed; cached. `rows` says which ones belong to a seed.
+
+        Raises:
+            ValueError: the data cannot be read or a transform does not fit them.
+        """
+        with self._named_errors():
+            return loaded(self._table_call())
+
+    def rows(self, seed: int) -> np.ndarray:
+        """Rows of the table that this seed uses, [m] int64, ascending, the same in every arm."""
+        rows, before, chain = None, (), ""
+        with self._named_errors():
+            for step in self.steps:
+                if step.selects:
+                    table = loaded(_table_call(self.load, before))
+                    rows = np.arange(len(table)) if rows is None else rows
+                    chain += "/" + step.function.__name__
+                    draw = functools.partial(generator, seed, chain)
+                    rows = np.sort(step.function(table, rows, draw, *step.arguments))
+                else:
+                    before += (step,)
+            return np.arange(len(self.table())) if rows is None else rows
+
+    def class_names(self, column: str = "label") -> tuple[str, ...]:
+        """Names of the classes; empty if the column has none."""
+        table = self.table()
+        return table.names(column) if column in table.classes else ()
+
+    def num_classes(self, column: str = "label") -> int:
+        """Number of classes; ValueError if the column has none."""
+        table = self.table()
+        with self._named_errors():
+            return len(table.names(column))
+
+    # Subsets.
+
+    def classes(self, keep: Iterable[int | str], column: str = "label") -> Self:
+        """Only these classes (indices or names), renumbered 0, 1, ... in the order given."""
+        keep = tuple(k if isinstance(k, str) else int(k) for k in keep)
+        relabelled = self._then(
+            f"classes({_brief(keep)})", transforms.relabel_classes, keep, column
+        )
+        return relabelled._then("", selections.with_label, column, selects=True)
+
+    def few(self, k: int, column: str = "label") -> Self:
+        """k examples of each class, drawn per seed; those of a smaller k are among them."""
+        if k < 1:
+            raise ValueError(f"few of {self.name}: k must be at least 1, got {k}")
+        return self._then(f"few({k})", selections.few, k, column, selects=True)
+
+    def take(self, n: int) -> Self:
+        """n examples, drawn per seed; those of a smaller n are among them."""
+        return self._then(f"take({n})", selections.take, n, selects=True)
+
+    def split(self, fraction: float) -> tuple[Self, Self]:
+        """Two disjoint parts, drawn per seed; the first has `fraction` of the examples."""
+        if not 0 < fraction < 1:
+            raise ValueError(f"split of {self.name}: fraction must be in (0, 1), got {fraction}")
+        first, second = (
+            self._then(f"split({fraction})[{part}]", selections.split, fraction, part, selects=True)
+            for part in (0, 1)
+        )
+        return first, second
+
+    def slice(self, start: int | None = None, stop: int | None = None) -> Self:
+        """The examples from start to stop, in the order of the table, as `list[start:stop]`."""
+        return self._then(f"slice({start}, {stop})", selections.slice, start, stop, selects=True)
+
+    # Transforms.
+
+    def map(self, fn: Callable[..., Table], *arguments: Any) -> Self:
+        """Any function of one's own, (table, *arguments) -> table; it must not change its input.
+
+        Handles are equal, and share the result, only if `fn` and the (hashable) arguments are.
+        After a subset was selected the number of rows must stay the same.
+        """
+        fixed = any(step.selects for step in self.steps)
+        return self._then(f"map({name_of(fn)})", transforms.map, fixed, fn, arguments)
+
+    def relabel(
+        self, column: str, fn: Callable[[Table], np.ndarray], classes: Iterable[str] | None = None
+    ) -> Self:
+        """A label column computed from the table.
+
+        Args:
+            column: its name; an existing column is replaced.
+            fn: table -> [n, ...] integers (with `classes`) or floats.
+            classes: names of the classes, None for a column of numbers.
+        """
+        classes = None if classes is None else tuple(classes)
+        return self._then(f"relabel({column})", transforms.relabel, column, fn, classes)
+
+    def hide(self, column: str, fraction: float) -> Self:
+        """Missing labels (-1 or NaN) for a fraction of the rows, the same ones for every seed.
+
+        They are drawn from a fixed generator that depends on the column and the number of rows.
+        """
+        return self._then(f"hide({column}, {fraction})", transforms.hide, column, fraction)
+
+    def standardize(self, like: "Dataset | None" = None) -> Self:
+        """Zero mean, unit variance for each position of the inputs, in float32.
+
+        The statistics are those of the whole table of `like` (this dataset if None), whatever
+        rows are selected from it. What is constant there becomes 0. Integers other than uint8
+        are left alone.
+        """
+        return self._then("standardize()", transforms.standardize, (like or self)._table_call())
+
+    def resize(self, size: tuple[int, int]) -> Self:
+        """Images of this (height, width), see `images.resize`."""
+        height, width = size
+        return self._images(f"resize({height}x{width})", images.resize, (height, width))
+
+    def grayscale(self) -> Self:
+        """Images of one channel, see `images.grayscale`."""
+        return self._images("grayscale()", images.grayscale)
+
+    def rgb(self) -> Self:
+        """Images of three channels, see `images.rgb`."""
+        return self._images("rgb()", images.rgb)
+
+    def pad(self, pixels: int) -> Self:
+        """Images with a black frame."""
+        return self._images(f"pad({pixels})", images.pad, pixels)
+
+    def center_crop(self, size: tuple[int, int]) -> Self:
+        """The middle (height, width) of each image."""
+        height, width = size
+        return self._images(f"center_crop({height}x{width})", images.center_crop, (height, width))
+
+    def map_images(self, fn: Callable[..., np.ndarray], *arguments: Any) -> Self:
+        """(images [n, height, width, channels], *arguments) -> images, for all image inputs."""
+        return self._images(f"map_images({name_of(fn)})", fn, *arguments)
+
+    def _images(self, label: str, fn: Callable[..., np.ndarray], *arguments: Any) -> Self:
+        return self._then(label, transforms.map_images, fn, arguments)
+
+    def _then(self, label: str, function: Callable, *arguments: Any, selects: bool = False) -> Self:
+        name, step = (
+            f"{self.name}.{label}" if label else self.name,
+            Step(function, arguments, selects),
+        )
+        try:
+            hash(step)
+        except TypeError as error:
+            raise ValueError(f"{name}: arguments must be hashable ({error})") from None
+        return dataclasses.replace(self, name=name, steps=(*self.steps, step))
+
+    def _table_call(self) -> Call:
+        return _table_call(self.load, tuple(step for step in self.steps if not step.selects))
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            if str(error).startswith("dataset "):
+                raise
+            raise ValueError(f"dataset {self.name}: {error}") from error
+
+
+def _table_call(load: Call, steps: tuple[Step, ...]) -> Call:
+    return Call(_transformed, (load, steps)) if steps else load
+
+
+def _transformed(load: Call, steps: tuple[Step, ...]) -> Table:
+    *before, last = steps
+    return last.function(loaded(_table_call(load, tuple(before))), *last.arguments)
+
+
+def _brief(values: tuple) -> str:
+    shown = ", ".join(map(str, values[:10]))
+    return f"{shown}, ..." if len(values) > 10 else shown

@@ -1,0 +1,216 @@
+"""Data of one's own: arrays, CSV files, folders of images."""
+
+import csv as csv_format
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtl.data import images
+from jaxtl.data.dataset import Dataset
+from jaxtl.data.embedded import TEST_FRACTION, fixed_splits
+from jaxtl.data.splits import Splits
+from jaxtl.data.table import Call, Table
+from jaxtl.paths import unknown
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+SHOWN_ERRORS = 5
+
+
+def arrays(
+    inputs: Any,
+    labels: Any,
+    *,
+    name: str = "arrays",
+    classes: Mapping[str, Iterable[str]] | Iterable[str] | None = None,
+) -> Dataset:
+    """A dataset of arrays in memory.
+
+    Args:
+        inputs: array [n, ...] or pytree of them. uint8 stays uint8, other integers become int32,
+            floats float32.
+        labels: array [n, ...] (column "label") or {column: array}. Integers are classes, -1 is a
+            missing one; floats are values, NaN is a missing one.
+        name: for messages.
+        classes: class names of the column "label", or {column: names}; those of an integer column
+            without names are "0", "1", ... up to its largest label.
+    """
+    labels = labels if isinstance(labels, Mapping) else {"label": labels}
+    labels = {column: _label(values) for column, values in labels.items()}
+    classes = classes if isinstance(classes, Mapping) else {"label": classes} if classes else {}
+    names = {column: tuple(given) for column, given in classes.items()}
+    for column, values in labels.items():
+        if column not in names and values.dtype == np.int32:
+            names[column] = tuple(map(str, range(values.max(initial=-1) + 1)))
+    return Dataset(name, Call(_held, (Table(jax.tree.map(_input, inputs), labels, names),)))
+
+
+def _held(table: Table) -> Table:
+    return table
+
+
+def _label(values: Any) -> np.ndarray:
+    values = np.asarray(values)
+    return values.astype(np.float32 if np.issubdtype(values.dtype, np.floating) else np.int32)
+
+
+def _input(values: Any) -> np.ndarray:
+    values = np.asarray(values)
+    if np.issubdtype(values.dtype, np.floating):
+        return values.astype(np.float32)
+    if np.issubdtype(values.dtype, np.integer) and values.dtype != np.uint8:
+        return values.astype(np.int32)
+    return values
+
+
+def csv(
+    path: str | os.PathLike,
+    label: str,
+    *,
+    test: float | str | os.PathLike = TEST_FRACTION,
+    classes: Iterable[str] | None = None,
+    regression: bool = False,
+    delimiter: str = ",",
+) -> Splits:
+    """Train and test of a table whose first line names the columns.
+
+    Args:
+        path: the file; one example a line.
+        label: column of the labels. All other columns are inputs, float32 [features].
+        test: a second file with the same columns, or the fraction of this one that is the test
+            set (drawn once and for all, stratified).
+        classes: names of the classes; by default those in the files, sorted. An empty label is a
+            missing one.
+        regression: labels are numbers to predict (float32), not names of classes.
+        delimiter: what separates the cells.
+
+    Raises:
+        ValueError: on use, a file without rows or label column, cells that are not numbers (with
+            line and column), or labels that are not among `classes`.
+    """
+    name, whole = Path(path).stem, isinstance(test, float)
+    files = (str(path),) if whole else (str(path), str(test))
+    names = None if classes is None else tuple(classes)
+    calls = [Call(_csv, (file, files, label, names, regression, delimiter)) for file in files]
+    if whole:
+        return fixed_splits(name, calls[0], test)
+    train, test = calls
+    return Splits(train=Dataset(f"{name}.train", train), test=Dataset(f"{name}.test", test))
+
+
+def _csv(
+    file: str,
+    files: tuple[str, ...],
+    label: str,
+    classes: tuple[str, ...] | None,
+    regression: bool,
+    delimiter: str,
+) -> Table:
+    """One of the files that share a label space."""
+    read = {path: _cells(path, label, regression, delimiter) for path in files}
+    headers = {path: features for path, (features, _, _) in read.items()}
+    if len(set(headers.values())) > 1:
+        raise ValueError(f"files with different columns: {headers}")
+    _, inputs, labels = read[file]
+    if regression:
+        return Table(inputs, {"label": np.array([float(x or "nan") for x in labels], np.float32)})
+    names = classes or tuple(sorted({x for _, _, found in read.values() for x in found if x}))
+    for value in sorted(set(labels) - {*names, ""}):
+        raise ValueError(f"{file}: {unknown('class', value, names)}")
+    index = {name: i for i, name in enumerate(names)} | {"": -1}
+    return Table(
+        inputs, {"label": np.array([index[x] for x in labels], np.int32)}, {"label": names}
+    )
+
+
+def _cells(
+    path: str, label: str, regression: bool, delimiter: str
+) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
+    """Names of the features, inputs [n, features] float32, and the labels as they are written."""
+    if not Path(path).is_file():
+        raise ValueError(f"no file {path}")
+    inputs, labels, problems = [], [], []
+    with open(path, newline="") as file:
+        lines = csv_format.reader(file, delimiter=delimiter, skipinitialspace=True)
+        header = [name.strip() for name in next(lines, [])]
+        if label not in header:
+            raise ValueError(f"{path}: {unknown('column', label, header)}")
+        for cells in filter(None, lines):
+            at = f"line {lines.line_num}"
+            if len(cells) != len(header):
+                problems.append(f"{at} has {len(cells)} cells, the header {len(header)}")
+                continue
+            row = dict(zip(header, map(str.strip, cells), strict=True))
+            bad = [
+                c for c in header if (c != label or (regression and row[c])) and not _number(row[c])
+            ]
+            problems += [f"{at}, column {c!r}: {row[c]!r} is not a number" for c in bad]
+            labels.append(row.pop(label))
+            inputs.append([] if bad else [float(value) for value in row.values()])
+    if problems:
+        shown = "; ".join(problems[:SHOWN_ERRORS])
+        more = f"; {len(problems) - SHOWN_ERRORS} more" if len(problems) > SHOWN_ERRORS else ""
+        raise ValueError(f"{path}: {shown}{more}")
+    if not inputs:
+        raise ValueError(f"{path} has no rows")
+    features = tuple(name for name in header if name != label)
+    return features, np.array(inputs, np.float32), labels
+
+
+def _number(text: str) -> bool:
+    try:
+        return np.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def image_folder(
+    path: str | os.PathLike,
+    *,
+    size: tuple[int, int] | None = None,
+    classes: Iterable[str] | None = None,
+) -> Dataset:
+    """Images (PNG, JPEG) in one folder for each class; other files are left alone.
+
+    Args:
+        path: the folder of the class folders.
+        size: (height, width) that every image is resized to; they must share one size if None.
+        classes: names of the class folders in order; by default all, sorted.
+
+    Raises:
+        ValueError: on use, if there is no such folder or image, a class folder is not among
+            `classes`, an image cannot be read, or sizes differ.
+    """
+    names = None if classes is None else tuple(classes)
+    size = None if size is None else tuple(size)
+    return Dataset(Path(path).name, Call(_image_folder, (str(path), size, names)))
+
+
+def _image_folder(
+    path: str, size: tuple[int, int] | None, classes: tuple[str, ...] | None
+) -> Table:
+    if not Path(path).is_dir():
+        raise ValueError(f"no folder {path}")
+    folders = sorted(f.name for f in Path(path).iterdir() if f.is_dir() and f.name[0] != ".")
+    names = classes or tuple(folders)
+    for folder in folders:
+        if folder not in names:
+            raise ValueError(f"{path}: {unknown('class', folder, names)}")
+    found, labels = [], []
+    for i, name in enumerate(names):
+        files = sorted(Path(path, name).rglob("*"))
+        for file in (f for f in files if f.suffix.lower() in IMAGE_SUFFIXES):
+            try:
+                found.append(images.decode(file, None, size))
+            except OSError as error:
+                raise ValueError(f"cannot read the image {file}: {error}") from error
+            labels.append(i)
+    if not found:
+        raise ValueError(f"{path} has no class folders with images {', '.join(IMAGE_SUFFIXES)}")
+    if any(image.shape[2] == 3 for image in found):
+        found = [images.rgb(image[None])[0] for image in found]
+    stacked = images.stack(found, path)
+    return Table(stacked, {"label": np.array(labels, np.int32)}, {"label": names})

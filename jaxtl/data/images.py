@@ -1,0 +1,123 @@
+"""Image arrays on the host: [n, height, width, channels] in, the same layout and dtype out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+CHUNK = 4096  # images converted to float32 at a time
+
+
+def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear, antialiased when shrinking: the filter of Pillow's `Image.resize(BILINEAR)`.
+
+    Args:
+        images: [n, height, width, channels].
+        size: (height, width) wanted.
+    """
+    if images.shape[1:3] == tuple(size):
+        return images
+    vertical, horizontal = (
+        _triangles(*sizes) for sizes in zip(images.shape[1:3], size, strict=True)
+    )
+    resized = np.empty((len(images), *size, images.shape[3]), images.dtype)
+    for start in range(0, len(images), CHUNK):
+        chunk = images[start : start + CHUNK].astype(np.float32)
+        chunk = np.einsum("ih,nhwc,jw->nijc", vertical, chunk, horizontal, optimize=True)
+        resized[start : start + CHUNK] = _like(images, chunk)
+    return resized
+
+
+def _triangles(old: int, new: int) -> np.ndarray:
+    """[new, old] float32: weights of the old pixels in each new one; rows sum to one."""
+    scale = old / new
+    centres = (np.arange(new) + 0.5) * scale
+    distances = np.abs(np.arange(old) + 0.5 - centres[:, None]) / max(scale, 1.0)
+    weights = np.maximum(0.0, 1.0 - distances)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _like(images: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`values` in the dtype of `images`, rounded and clipped if that is uint8."""
+    if images.dtype == np.uint8:
+        return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return values.astype(images.dtype)
+
+
+def grayscale(images: np.ndarray) -> np.ndarray:
+    """One channel: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601); grey images are unchanged."""
+    if images.shape[3] == 1:
+        return images
+    _expect_channels(images, 3)
+    gray = np.empty((*images.shape[:3], 1), images.dtype)
+    weights = np.array([[0.299], [0.587], [0.114]], np.float32)
+    for start in range(0, len(images), CHUNK):
+        gray[start : start + CHUNK] = _like(images, images[start : start + CHUNK] @ weights)
+    return gray
+
+
+def rgb(images: np.ndarray) -> np.ndarray:
+    """Three channels: a grey one is repeated; colour images are unchanged."""
+    if images.shape[3] == 3:
+        return images
+    _expect_channels(images, 1)
+    return np.repeat(images, 3, axis=3)
+
+
+def _expect_channels(images: np.ndarray, channels: int) -> None:
+    if images.shape[3] != channels:
+        raise ValueError(f"expected images with 1 or 3 channels, got {images.shape[3]}")
+
+
+def pad(images: np.ndarray, pixels: int) -> np.ndarray:
+    """A black frame of `pixels` on each side."""
+    return np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+
+
+def center_crop(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle (height, width) of each image; half a pixel too far up and left if it is odd."""
+    height, width = size
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    if top < 0 or left < 0:
+        raise ValueError(f"cannot crop {height}x{width} out of {images.shape[1]}x{images.shape[2]}")
+    return images[:, top : top + height, left : left + width]
+
+
+def decode(
+    file: Any, channels: int | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """An image file as uint8 [height, width, channels].
+
+    Args:
+        file: path or binary file.
+        channels: 1, 3 or 4; None for 1 if the file is grey and 3 otherwise.
+        size: (height, width) to resize to.
+    """
+    import PIL.Image
+
+    with PIL.Image.open(file) as image:
+        mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels or (1 if image.mode in ("1", "L") else 3)]
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return pixels if size is None else resize(pixels[None], size)[0]
+
+
+def stack(arrays: Sequence[np.ndarray], what: str) -> np.ndarray:
+    """`np.stack`; ValueError that names the sizes if the arrays differ in shape."""
+    _expect_one_shape({array.shape for array in arrays}, what)
+    return np.stack(arrays)
+
+
+def concatenate(arrays: Sequence[np.ndarray], what: str) -> np.ndarray:
+    """`np.concatenate`; ValueError that names the sizes if the rows differ in shape."""
+    _expect_one_shape({array.shape[1:] for array in arrays}, what)
+    return np.concatenate(arrays)
+
+
+def _expect_one_shape(shapes: set[tuple[int, ...]], what: str) -> None:
+    if len(shapes) > 1:
+        shown = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
+        raise ValueError(
+            f"{what}: arrays of different sizes ({shown}); images can be resized with "
+            "size=(height, width)"
+        )

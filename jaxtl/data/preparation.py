@@ -1,0 +1,50 @@
+"""Preparing TFDS datasets on disk: the only place that downloads."""
+
+import importlib
+import os
+from pathlib import Path
+
+from jaxtl.data.tfds_folders import OWN, data_root, known_names, parse_name, prepared
+from jaxtl.paths import closest
+
+
+def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
+    """Download a dataset and write it as array_record files, unless that was done before.
+
+    Args:
+        name: as TFDS has it, with `/config` where wanted, or a builder of ours (`usps`).
+        data_dir: `TFDS_DATA_DIR` or TFDS's default if None.
+
+    Returns:
+        The dataset's folder. It appears only when it is complete.
+
+    Raises:
+        ValueError: an unknown dataset, or what went wrong; nothing half-written is left.
+    """
+    root, base = data_root(data_dir), parse_name(name)[0]
+    if base not in known_names():
+        near = ", ".join(closest(base, known_names()))
+        raise ValueError(f"unknown dataset {name!r}. Closest names: {near or 'none'}.")
+    import tensorflow_datasets as tfds
+
+    try:
+        if base in OWN:
+            importlib.import_module(OWN[base])
+        builder = tfds.builder(name, data_dir=root)
+        builder.download_and_prepare(
+            file_format="array_record",
+            download_dir=Path(root, "downloads"),
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+        )
+    except Exception as error:
+        raise ValueError(f"cannot prepare {name!r}: {_reason(error)}") from error
+    return prepared(name, root)
+
+
+def _reason(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ImportError) and "tensorflow" in str(cause).lower():
+            return "its builder needs TensorFlow. Install it with: pip install 'jaxtl[prepare]'"
+        cause = cause.__cause__ or cause.__context__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
