@@ -34,7 +34,7 @@ def build(config: Config) -> Experiment:
     cifar = data.tfds(config.dataset)
     source, target = cifar.classes(range(5)), cifar.classes(range(5, 10)).center_crop(size)
     few = target.train.few(config.labels_per_class)
-    vary = data.chain(data.random_crop(size), data.random_flip())
+    vary = data.chain(data.random_crop(size=size), data.random_flip())
     model = models.cifar_conv_net({"source": classes(5), "target": classes(5)})
     adam, batch = optax.adam(config.learning_rate), config.batch_size
     on_source = [labelled(source.train, "source", augment=vary)]
@@ -45,17 +45,12 @@ def build(config: Config) -> Experiment:
         return Stage(name, model, method, domains, batch, config.target_steps, fresh)
 
     partial = transfer.partial(adam, freeze=("backbone/conv_.*",))
-    return Experiment(
-        arms={
-            "scratch": [adapt("scratch", transfer.full(adam))],
-            "full": [pretrain, adapt("full", transfer.full(adam))],
-            "partial": [pretrain, adapt("partial", partial)],
-            "probe": [pretrain, adapt("probe", transfer.probe(adam))],
-        },
-        baseline="scratch",
-        evals={
-            "target": classification(target.test, "target"),
-            "source": classification(source.center_crop(size).test, "source"),
-        },
-        primary=maximize("target/accuracy"),
-    )
+    arms = {
+        "scratch": [adapt("scratch", transfer.full(adam))],
+        "full": [pretrain, adapt("full", transfer.full(adam))],
+        "partial": [pretrain, adapt("partial", partial)],
+        "probe": [pretrain, adapt("probe", transfer.probe(adam))],
+    }
+    tests = {"target": target.test, "source": source.center_crop(size).test}
+    evals = {name: classification(dataset, name) for name, dataset in tests.items()}
+    return Experiment(arms, "scratch", evals, maximize("target/accuracy"))

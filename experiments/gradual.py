@@ -1,4 +1,4 @@
-"""Thaw layer by layer, or fit the head first: do slower ways of fine-tuning keep more?
+"""Thaw layer by layer, or fit the head first: are slower ways of fine-tuning better?
 
     python launch.py --experiment=gradual
 
@@ -47,7 +47,6 @@ def build(config: Config) -> Experiment:
     }
     half = adapt("lp_ft", steps=steps // 2)
     arms = {
-        "scratch": [adapt("scratch")],
         "full": [pretrain, adapt("full")],
         "slow_backbone": [pretrain, adapt("slow_backbone", transfer.grouped(slow))],
         "lp_ft": [pretrain, *transfer.linear_probe_then_fine_tune(half, adam, steps - steps // 2)],

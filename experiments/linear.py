@@ -2,9 +2,9 @@
 
     python launch.py --experiment=linear
 
-The target's weights have the cosine `similarity` with the source's. `parameter` shrinks the target's
-ridge solution to the source's instead of to 0, `feature` fits a ridge on the hidden layer of a
-network trained on the source, `deep` fine-tunes that network. Closed forms in float64.
+`similarity` is the cosine of the two weight vectors. `parameter` is a ridge regression that shrinks
+to the source's solution instead of 0, `feature` a ridge on the hidden layer of a network trained on
+the source, `deep` fine-tunes that network.
 
 Result: not measured
 """
@@ -19,7 +19,7 @@ from jaxtl.methods import transfer
 from jaxtl.metrics import regression
 from jaxtl.plan import Experiment, Stage, labelled, minimize
 
-SWEEP = {"similarity": (-0.5, 0.0, 0.5, 0.8, 0.9, 0.95, 1.0)}
+SWEEP = {"similarity": (-0.5, 0.0, 0.25, 0.5, 0.75, 0.9, 1.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +32,8 @@ class Config:
 
 
 def task(weights: np.ndarray, noise: float, n: int, seed: int) -> data.Dataset:
-    rng = np.random.default_rng(seed)
-    inputs = rng.normal(size=(n, len(weights)))
-    labels = inputs @ weights + noise * rng.normal(size=n)
+    inputs = np.random.default_rng(seed).normal(size=(n, len(weights)))
+    labels = inputs @ weights + noise * np.random.default_rng((seed, n)).normal(size=n)
     return data.arrays(inputs, labels.astype(np.float32), name=f"linear[{seed}]")
 
 
@@ -46,16 +45,16 @@ def build(config: Config) -> Experiment:
     few, heads = target.take(config.target_labels), {"y": models.regression()}
     linear, deep = models.linear(heads), models.mlp(heads, hidden=(32,))
     ridge, biased = transfer.ridge(), transfer.ridge(towards_source=True)
-    sgd = transfer.full(optax.adam(1e-2))
+    adam = transfer.full(optax.adam(1e-2))
 
     def stage(name, model, method, dataset, steps=0):
         return Stage(name, model, method, [labelled(dataset, "y")], 64, steps)
 
-    network = stage("network", deep, sgd, source, config.steps)
+    network = stage("network", deep, adam, source, config.steps)
     arms = {
         "scratch": [stage("scratch", linear, ridge, few)],
         "parameter": [stage("source", linear, ridge, source), stage("biased", linear, biased, few)],
         "feature": [network, stage("feature", deep, ridge, few)],
-        "deep": [network, stage("deep", deep, sgd, few, config.steps // 5)],
+        "deep": [network, stage("deep", deep, adam, few, config.steps // 5)],
     }
     return Experiment(arms, "scratch", {"target": regression(test, "y")}, minimize("target/mse"))

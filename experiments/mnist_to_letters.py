@@ -15,7 +15,7 @@ from jaxtl.metrics import classification
 from jaxtl.models import classes
 from jaxtl.plan import Experiment, Stage, labelled, maximize
 
-SPLITS = {  # dataset: (train split, test split, classes; the label space of emnist starts with a gap)
+SPLITS = {  # dataset: (train split, test split, classes; class 0 of emnist/letters is empty)
     "emnist/letters": ("train", "test", range(1, 27)),
     "notmnist_part": ("test[:80%]", "test[80%:]", range(10)),
 }

@@ -1,6 +1,6 @@
 """Random changes of images on the device: (rng, images [n, height, width, channels]) -> images.
 
-Each example is changed on its own; dtype and shape stay. Pure, may be jitted and vmapped.
+Each example is changed on its own; the dtype stays. Pure, may be jitted and vmapped.
 """
 
 from collections.abc import Callable
@@ -32,25 +32,33 @@ def random_flip() -> Augment:
     return apply
 
 
-def random_crop(padding: int) -> Augment:
-    """A window of the image's own size out of the image with a black frame of `padding` pixels.
+def random_crop(padding: int = 0, size: tuple[int, int] | None = None) -> Augment:
+    """A random window of the image with a black frame.
 
     A shift by one of few offsets is a chain of selects per axis: gathers are slow on a CPU.
+
+    Args:
+        padding: width of the frame in pixels.
+        size: (height, width) of the window; the image's own if None.
     """
 
     def apply(rng: jax.Array, images: jax.Array) -> jax.Array:
-        shape = (2, len(images), 1, 1, 1)
-        vertical, horizontal = jax.random.randint(rng, shape, 0, 2 * padding + 1)
-        return _shift(_shift(images, vertical, 1), horizontal, 2)
+        for i, length in enumerate(size or images.shape[1:3]):
+            images = _window(jax.random.fold_in(rng, i), images, i + 1, length)
+        return images
 
-    def _shift(images: jax.Array, offsets: jax.Array, axis: int) -> jax.Array:
+    def _window(rng: jax.Array, images: jax.Array, axis: int, length: int) -> jax.Array:
         frame = [(padding, padding) if i == axis else (0, 0) for i in range(4)]
-        padded, size = jnp.pad(images, frame), images.shape[axis]
-        shifted = jnp.zeros_like(images)
-        for offset in range(2 * padding + 1):
-            window = jax.lax.slice_in_dim(padded, offset, offset + size, axis=axis)
-            shifted = jnp.where(offsets == offset, window, shifted)
-        return shifted
+        padded = jnp.pad(images, frame)
+        count = padded.shape[axis] - length + 1
+        if count < 1:
+            raise ValueError(f"random_crop: a window of {length} pixels from {padded.shape[axis]}")
+        offsets = jax.random.randint(rng, (len(images), 1, 1, 1), 0, count)
+        window = jax.lax.slice_in_dim(padded, 0, length, axis=axis)
+        for offset in range(1, count):
+            moved = jax.lax.slice_in_dim(padded, offset, offset + length, axis=axis)
+            window = jnp.where(offsets == offset, moved, window)
+        return window
 
     return apply
 

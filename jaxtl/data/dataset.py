@@ -62,7 +62,11 @@ class Dataset:
             return loaded(self._table_call())
 
     def rows(self, seed: int) -> np.ndarray:
-        """Rows of the table that this seed uses, [m] int64, ascending, the same in every arm."""
+        """Rows of the table that this seed uses, [m] int64, ascending, the same in every arm.
+
+        Raises:
+            ValueError: there are not the examples asked for.
+        """
         rows, before, chain = None, (), ""
         with self._named_errors():
             for step in self.steps:
@@ -72,9 +76,17 @@ class Dataset:
                     chain += "/" + step.function.__name__
                     draw = functools.partial(generator, seed, chain)
                     rows = np.sort(step.function(table, rows, draw, *step.arguments))
+                    n = len(table)
                 else:
                     before += (step,)
-            return np.arange(len(self.table())) if rows is None else rows
+            size = len(loaded(_table_call(self.load, before)))
+            if rows is None:
+                return np.arange(size)
+            if size != n:
+                raise ValueError(
+                    f"a map made {size} rows of {n} after a subset was selected; put it before"
+                )
+            return rows
 
     def class_names(self, column: str = "label") -> tuple[str, ...]:
         """Names of the classes; empty if the column has none."""
@@ -129,8 +141,7 @@ class Dataset:
         Handles are equal, and share the result, only if `fn` and the (hashable) arguments are.
         After a subset was selected the number of rows must stay the same.
         """
-        fixed = any(step.selects for step in self.steps)
-        return self._then(f"map({name_of(fn)})", transforms.map, fixed, fn, arguments)
+        return self._then(f"map({name_of(fn)})", fn, *arguments)
 
     def relabel(
         self, column: str, fn: Callable[[Table], np.ndarray], classes: Iterable[str] | None = None

@@ -37,8 +37,16 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
         )
     except Exception as error:
+        _remove_empty(Path(root, base))
         raise ValueError(f"cannot prepare {name!r}: {_reason(error)}") from error
     return prepared(name, root)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder and those below it, as far as they hold no files."""
+    for path in sorted([folder, *folder.rglob("*")], reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _reason(error: Exception) -> str:

@@ -39,6 +39,8 @@ class Table:
             f"inputs{jax.tree_util.keystr(path)}": leaf for path, leaf in _leaves(self.inputs)
         }
         leaves |= {f"labels[{column!r}]": values for column, values in self.labels.items()}
+        if scalars := [name for name, leaf in leaves.items() if np.ndim(leaf) == 0]:
+            raise ValueError(f"expected arrays with a leading axis of rows, got {scalars[0]} []")
         sizes = {name: len(leaf) for name, leaf in leaves.items()}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"arrays with different numbers of rows: {sizes}")

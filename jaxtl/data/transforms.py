@@ -35,16 +35,6 @@ def relabel_classes(table: Table, keep: tuple[int | str, ...], column: str) -> T
     )
 
 
-def map(table: Table, fixed: bool, fn: Callable[..., Table], arguments: tuple) -> Table:
-    mapped = fn(table, *arguments)
-    if fixed and len(mapped) != len(table):
-        raise ValueError(
-            f"map({name_of(fn)}) made {len(mapped)} rows of {len(table)} after a subset was "
-            "selected; apply it before"
-        )
-    return mapped
-
-
 def map_images(table: Table, fn: Callable[..., np.ndarray], arguments: tuple) -> Table:
     shapes = [leaf.shape for leaf in jax.tree.leaves(table.inputs)]
     if not any(len(shape) == 4 for shape in shapes):

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from jaxtl import data
+
+
+def images(pixels):
+    return data.arrays(np.asarray(pixels, np.uint8)[..., None], np.zeros(len(pixels), int))
+
+
+RAMP = np.arange(25).reshape(1, 5, 5) * 10
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_quarter_turns(turns):
+    turned = data.rotated(images(RAMP), 90 * turns).table().inputs[0, ..., 0]
+    np.testing.assert_array_equal(turned, np.rot90(RAMP[0], turns))
+
+
+def test_rotation_by_any_angle_agrees_with_sampling_by_hand():
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 9, 9))
+    turned = data.rotated(images(pixels), 30).table().inputs[0, ..., 0]
+    cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    for y, x in [(4, 4), (3, 5), (5, 2)]:  # the point comes from a turn back, about (4, 4)
+        v, u = 4 + cos * (y - 4) + sin * (x - 4), 4 - sin * (y - 4) + cos * (x - 4)
+        i, j = int(v), int(u)
+        square = pixels[0, i : i + 2, j : j + 2]
+        expected = [1 - (v - i), v - i] @ square @ [1 - (u - j), u - j]
+        assert abs(turned[y, x] - expected) <= 1
+
+
+def test_thickened_is_the_maximum_over_each_window():
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 6, 7))
+    thick = data.thickened(images(pixels)).table().inputs[..., 0]
+    for n, y, x in np.ndindex(pixels.shape):
+        assert thick[n, y, x] == pixels[n, max(y - 1, 0) : y + 1, max(x - 1, 0) : x + 1].max()
+
+
+def test_noise_has_its_deviation_and_is_always_the_same():
+    gray = images(np.full((20, 16, 16), 128))
+    noisy = data.noisy(gray, 0.1).table().inputs
+    np.testing.assert_allclose(noisy.std(), 25.5, rtol=0.05)
+    np.testing.assert_allclose(noisy.mean(), 128, atol=1)
+    again = data.noisy(images(np.full((20, 16, 16), 128)), 0.1).table().inputs
+    np.testing.assert_array_equal(noisy, again)
+
+
+def test_inverting_twice_changes_nothing():
+    splits = data.Splits(train=images(RAMP))
+    np.testing.assert_array_equal(data.inverted(splits).train.table().inputs[0, 0, 1], [245])
+    twice = data.inverted(data.inverted(splits)).train.table().inputs
+    np.testing.assert_array_equal(twice[..., 0], RAMP)
