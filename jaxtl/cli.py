@@ -1,12 +1,15 @@
 """The command line. Knows every experiment without importing it, and JAX only when work starts."""
 
 import ast
+import contextlib
 import dataclasses
 import hashlib
 import importlib
+import io
 import itertools
 import os
 import sys
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +75,7 @@ def _main(argv: list[str]) -> int:
     if values.prepare:
         return prepare(values.prepare, fields)
     if values.experiment is None:
-        print(USAGE + values.main_module_help() if values.help else USAGE)
+        print(USAGE + values.get_help(include_special_flags=False) if values.help else USAGE)
         if not values.help:
             raise ValueError("--experiment=NAME is missing; --list shows the names")
         return 0
@@ -109,16 +112,18 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """`5` -> (0, 1, 2, 3, 4); `0,3,7` -> those.
 
     Raises:
-        ValueError: not numbers, none, negative ones or one twice.
+        ValueError: not numbers, none, one twice, negative ones or some above 31 bits.
     """
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"--seeds={text}: expected a number or a list such as 0,3,7") from None
-    seeds = tuple(numbers) if "," in text else tuple(range(numbers[0]))
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds={text}: expected at least one seed, each >= 0 and named once")
-    return seeds
+    seeds = numbers if "," in text else range(numbers[0])
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**31 or len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f"--seeds={text}: expected at least one seed, each in [0, 2**31) and named once"
+        )
+    return tuple(seeds)
 
 
 def check_arm_names(path: Path, arms: Sequence[str]) -> None:
@@ -127,21 +132,31 @@ def check_arm_names(path: Path, arms: Sequence[str]) -> None:
     Raises:
         ValueError: an arm is not among them.
     """
-    for node in ast.walk(ast.parse(path.read_text())):
-        if (
-            isinstance(node, ast.keyword)
-            and node.arg == "arms"
-            and isinstance(node.value, ast.Dict)
-        ):
-            keys = node.value.keys
-            if all(isinstance(key, ast.Constant) for key in keys):
-                for arm in arms:
-                    if arm not in {key.value for key in keys}:
-                        raise ValueError(unknown("arm", arm, [key.value for key in keys]))
+    for node in ast.walk(parsed(path)):
+        named = isinstance(node, ast.keyword) and node.arg == "arms"
+        if isinstance(node, ast.Assign):
+            named = any(isinstance(name, ast.Name) and name.id == "arms" for name in node.targets)
+        if named and isinstance(node.value, ast.Dict):
+            known = [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
+            for arm in arms:
+                if arm not in known and len(known) == len(node.value.keys):
+                    raise ValueError(unknown("arm", arm, known))
+
+
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of an experiment file.
+
+    Raises:
+        ValueError: it is not Python.
+    """
+    try:
+        return ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
 
 
 def docstring(path: Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text())) or ""
+    return ast.get_docstring(parsed(path)) or ""
 
 
 def result_line(text: str) -> str:
@@ -161,7 +176,10 @@ def show_list() -> int:
     for column in ("experiment", "question", "measured result"):
         table.add_column(column, overflow="fold")
     for name in known_experiments():
-        text = docstring(FOLDER / f"{name}.py")
+        try:
+            text = docstring(FOLDER / f"{name}.py")
+        except ValueError as error:
+            text = f"not readable: {error}"
         table.add_row(name, text.split("\n\n")[0].replace("\n", " "), result_line(text))
     Console().print(table)
     return 0
@@ -184,32 +202,26 @@ def parse(default: Any, group: str, args: Sequence[str]) -> Any:
         default: instance with the defaults; nested dataclasses are addressed by dots.
 
     Raises:
-        ValueError: an unknown field (with the closest) or a value of the wrong type.
+        ValueError: unknown fields (with the closest), values of the wrong type, or values that the
+            dataclass refuses; all of them.
     """
-    import tyro
-
-    root = dataclasses.make_dataclass("Root", [(group, type(default), default)], frozen=True)
-    known = list(field_names(default, f"--{group}."))
+    prefix = f"--{group}."
+    known = list(field_names(default, prefix))
+    values, problems = {}, []
     for arg in args:
-        if (name := arg.partition("=")[0]) not in known:
-            raise ValueError(unknown("field", name, known))
-    try:
-        parsed = tyro.cli(
-            root,
-            default=root(default),
-            args=list(args),
-            prog="launch.py",
-            use_underscores=True,
-            console_outputs=False,
-            config=(
-                tyro.conf.AvoidSubcommands,
-                tyro.conf.FlagConversionOff,
-                tyro.conf.UsePythonSyntaxForLiteralCollections,
-            ),
-        )
-    except SystemExit:
-        raise ValueError(wrong_values(default, group, args)) from None
-    return getattr(parsed, group)
+        name, _, text = arg.partition("=")
+        if name not in known:
+            problems.append(unknown("field", name, known))
+            continue
+        try:
+            values[name.removeprefix(prefix)] = parse_value(
+                default, name.removeprefix(prefix), text
+            )
+        except ValueError as error:
+            problems.append(f"{arg}: {error}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return replace_fields(default, values)
 
 
 def field_names(config: Any, prefix: str) -> Any:
@@ -221,18 +233,46 @@ def field_names(config: Any, prefix: str) -> Any:
             yield f"{prefix}{field.name}"
 
 
-def wrong_values(default: Any, group: str, args: Sequence[str]) -> str:
-    """What is expected by each argument whose field exists."""
-    lines = []
-    for arg in args:
-        name, _, text = arg.partition("=")
-        holder, *path = default, *name.removeprefix(f"--{group}.").split(".")
-        for part in path[:-1]:
-            holder = getattr(holder, part)
-        field = {f.name: f for f in dataclasses.fields(holder)}[path[-1]]
-        kind = getattr(field.type, "__name__", field.type)
-        lines.append(f"{name}={text}: expected {kind}, as in {getattr(holder, path[-1])!r}")
-    return "bad value among\n  " + "\n  ".join(lines)
+def parse_value(config: Any, name: str, text: str) -> Any:
+    """The value that a text stands for, by the type of the field with this dotted name.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    import tyro
+
+    holder, _, field = name.rpartition(".")
+    kind = typing.get_type_hints(type(_get(config, holder)))[field]
+    text = text.capitalize() if kind is bool else text
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            parsed = tyro.cli(
+                dataclasses.make_dataclass("Root", [("value", kind)]),
+                args=[f"--value={text}"],
+                console_outputs=False,
+                config=(
+                    tyro.conf.AvoidSubcommands,
+                    tyro.conf.FlagConversionOff,
+                    tyro.conf.UsePythonSyntaxForLiteralCollections,
+                ),
+            )
+    except SystemExit:
+        expected = kind.__name__ if isinstance(kind, type) else kind
+        raise ValueError(f"expected {expected}, as in {_get(config, name)!r}") from None
+    return parsed.value
+
+
+def replace_fields(config: Any, values: Mapping[str, Any]) -> Any:
+    """A dataclass with the fields of these dotted names replaced, all at once."""
+    inner: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        first, _, rest = name.partition(".")
+        inner.setdefault(first, {})[rest] = value
+    changes = {
+        first: below[""] if "" in below else replace_fields(getattr(config, first), below)
+        for first, below in inner.items()
+    }
+    return dataclasses.replace(config, **changes)
 
 
 def show_help(module: Any) -> None:
@@ -254,6 +294,8 @@ def launch(
     """Import the experiment and run it."""
     sys.path.insert(0, str(Path.cwd()))
     module = importlib.import_module(f"{FOLDER}.{path.stem}")
+    if missing := [name for name in ("Config", "build") if not hasattr(module, name)]:
+        raise ValueError(f"{path} has no {' and no '.join(missing)}; copy one of the others")
     if values.help:
         show_help(module)
         return 0
@@ -325,7 +367,7 @@ def sweep_points(
 
 
 def _get(config: Any, name: str) -> Any:
-    for part in name.split("."):
+    for part in filter(None, name.split(".")):
         config = getattr(config, part)
     return config
 

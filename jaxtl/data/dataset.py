@@ -67,26 +67,24 @@ class Dataset:
         Raises:
             ValueError: there are not the examples asked for.
         """
-        rows, before, chain = None, (), ""
+        rows, size, before, chain = None, 0, (), ""
         with self._named_errors():
-            for step in self.steps:
-                if step.selects:
-                    table = loaded(_table_call(self.load, before))
-                    rows = np.arange(len(table)) if rows is None else rows
-                    chain += "/" + step.function.__name__
-                    draw = functools.partial(generator, seed, chain)
-                    rows = np.sort(step.function(table, rows, draw, *step.arguments))
-                    n = len(table)
-                else:
+            for step in (*self.steps, Step(selections.everything, selects=True)):
+                if not step.selects:
                     before += (step,)
-            size = len(loaded(_table_call(self.load, before)))
-            if rows is None:
-                return np.arange(size)
-            if size != n:
-                raise ValueError(
-                    f"a map made {size} rows of {n} after a subset was selected; put it before"
-                )
-            return rows
+                    continue
+                table = loaded(_table_call(self.load, before))
+                if rows is None:
+                    rows, size = np.arange(len(table)), len(table)
+                if len(table) != size:
+                    raise ValueError(
+                        f"a map made {len(table)} rows of {size} after a subset was selected; "
+                        "put it before"
+                    )
+                chain += "/" + step.function.__name__
+                draw = functools.partial(generator, seed, chain)
+                rows = np.sort(step.function(table, rows, draw, *step.arguments))
+        return rows
 
     def class_names(self, column: str = "label") -> tuple[str, ...]:
         """Names of the classes; empty if the column has none."""

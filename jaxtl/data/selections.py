@@ -16,6 +16,10 @@ def generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng((seed, *(zlib.crc32(name.encode()) for name in names)))
 
 
+def everything(table: Table, rows: np.ndarray, draw: Callable) -> np.ndarray:
+    return rows
+
+
 def with_label(table: Table, rows: np.ndarray, draw: Callable, column: str) -> np.ndarray:
     return rows[table.column(column)[rows] >= 0]
 

@@ -1,0 +1,112 @@
+"""One program for any mesh: where arrays live.
+
+There is always a mesh, even of one device. Its axis `data` shards the examples of a batch, its axis
+`model` shards parameters and optimizer state; what gathers and reduces, XLA inserts. The datasets
+themselves are on every device, so that gathering a batch by index moves nothing between them.
+"""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxtl.plan import PyTree
+
+AXES = ("data", "model")
+SMALL = 2**12
+"""Leaves of fewer numbers a seed are replicated."""
+
+
+def make_mesh(text: str = "") -> Mesh:
+    """The mesh of a run.
+
+    Args:
+        text: sizes such as `data=4,model=2`; an axis that is not named has size 1. Empty: all
+            devices along `data`, but one CPU device, unless there are several processes.
+
+    Raises:
+        ValueError: not of that form, or not as many devices as there are.
+    """
+    devices = jax.devices()
+    if not text:
+        alone = jax.default_backend() == "cpu" and jax.process_count() == 1
+        text = f"data={1 if alone else len(devices)}"
+    sizes = dict.fromkeys(AXES, 1)
+    for part in text.split(","):
+        name, _, size = part.partition("=")
+        if name not in AXES or not size.isdigit() or int(size) < 1:
+            raise ValueError(
+                f"run.mesh={text}: expected sizes of data and model, as in data=4,model=2"
+            )
+        sizes[name] = int(size)
+    count = math.prod(sizes.values())
+    if count > len(devices) or (jax.process_count() > 1 and count != len(devices)):
+        raise ValueError(
+            f"run.mesh={text} needs {count} devices, there are {len(devices)}"
+            + (
+                " (on a CPU, --run.cpu_devices makes more)"
+                if jax.default_backend() == "cpu"
+                else ""
+            )
+        )
+    shape = tuple(sizes.values())
+    return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices[:count])
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """On every device."""
+    return NamedSharding(mesh, P())
+
+
+def shard_state(mesh: Mesh, tree: PyTree) -> PyTree:
+    """Shardings of parameters, optimizer state and the like.
+
+    Args:
+        tree: leaves (or shapes) with a leading axis of seeds.
+
+    Returns:
+        The tree of shardings: the largest later axis that the size of `model` divides is split
+        along `model`; small leaves are replicated.
+    """
+    parts = mesh.shape["model"]
+
+    def spec(leaf) -> NamedSharding:
+        axes = [i for i in range(1, leaf.ndim) if leaf.shape[i] % parts == 0]
+        if parts == 1 or not axes or math.prod(leaf.shape[1:]) < SMALL:
+            return replicated(mesh)
+        axis = max(axes, key=lambda i: leaf.shape[i])
+        return NamedSharding(mesh, P(*(None,) * axis, "model"))
+
+    return jax.tree.map(spec, tree)
+
+
+def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
+    """Constrain leaves [batch, ...] of a traced program to be split along `data`."""
+    sharding = NamedSharding(mesh, P("data"))
+    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), batch)
+
+
+def place(tree: PyTree, shardings: PyTree) -> PyTree:
+    """Put arrays (equal in all processes) where the shardings say."""
+    return jax.device_put(tree, shardings)
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """NumPy copies of arrays wherever they are, in every process."""
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, tree)
+    from jax.experimental import multihost_utils
+
+    def fetch(leaf):
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_replicated:
+            return np.asarray(leaf)
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(fetch, tree)
+
+
+def is_primary() -> bool:
+    """Whether this process writes the files that all processes share."""
+    return jax.process_index() == 0
