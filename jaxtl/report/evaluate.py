@@ -1,6 +1,6 @@
 """Metrics of trained parameters on datasets that are only looked at."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import jax
@@ -38,18 +38,19 @@ class Evaluator:
         self._compiled: dict[tuple, tuple] = {}
 
     def measure(
-        self, model: Model, method: Method, params: Params, state: State
+        self, model: Model, method: Method, params: Params, state: State, heads: Collection[str]
     ) -> dict[str, Measured]:
-        """{evaluation: what was measured} for the evaluations whose head the model has.
+        """{evaluation: what was measured} for the evaluations of some heads of the model.
 
         Args:
             model, method: a method's own `predict` is used if it has one.
             params, state: leaves lead with the axis of seeds.
+            heads: those that are not random.
         """
         return {
             name: self._measure(name, model, method, params, state)
             for name, evaluation in self._evals.items()
-            if evaluation.head in model.heads
+            if evaluation.head in model.heads and evaluation.head in heads
         }
 
     def _measure(self, name, model, method, params, state) -> Measured:

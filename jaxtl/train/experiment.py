@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,9 @@ def train_arms(checked: Checked, reporter: Reporter) -> dict[str, ArmResult]:
             else:
                 trained[stage.name] = _train(checked, stage.name, trained, reporter)
             params, state = trained[stage.name].params, trained[stage.name].state
-            measured[stage.name] = evaluator.measure(stage.model, stage.method, params, state)
+            measured[stage.name] = evaluator.measure(
+                stage.model, stage.method, params, state, named_heads(nodes, stage.name)
+            )
         results[arm] = arm_result(arm, experiment, trained, measured)
     return results
 
@@ -258,7 +261,10 @@ def arm_result(
     seeds = len(next(iter(metrics.values())))
     for name, derive in experiment.derived.items():
         metrics[name] = np.array(
-            [derive({k: float(v[i]) for k, v in metrics.items()}) for i in range(seeds)]
+            [
+                derive(defaultdict(lambda: math.nan, {k: float(v[i]) for k, v in metrics.items()}))
+                for i in range(seeds)
+            ]
         )
     seconds = sum(trained[stage.name].seconds for stage in stages)
     rate = last.steps_per_second
@@ -281,6 +287,15 @@ def arm_result(
         },
         features=plotted_features(stages[-1], last, experiment),
     )
+
+
+def named_heads(nodes: Mapping[str, Node], stage: str | None) -> set[str]:
+    """Heads that a domain of the stage, or of one before it, names; the others are random."""
+    heads: set[str] = set()
+    while stage is not None:
+        heads |= {h for domain in nodes[stage].setup.stage.domains for h in domain.heads}
+        stage = nodes[stage].parent
+    return heads
 
 
 def flat_metrics(measured: Mapping[str, Measured]) -> dict[str, np.ndarray]:
