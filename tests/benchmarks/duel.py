@@ -1,8 +1,9 @@
 """Time variants of one workload against each other: one process each, taking turns.
 
 A variant is a Python file that builds its workload and calls `serve(run)`, where run(n) does n
-units of work to the end; n is a multiple of 16 (2 while warming up). Absolute times depend on the machine and its mood; the ratios of runs that
-follow each other do not, so the paired ratios are what is reported.
+units of work to the end; n is a multiple of 16 (2 while warming up). Absolute times depend on the
+machine and its mood; the ratios of runs that follow each other do not, so the paired ratios are
+what is reported.
 """
 
 import json
@@ -80,6 +81,11 @@ def compare(workload: str, variants: dict[str, list[str]]) -> dict:
             rates[name].append(units[name] / variant.seconds(units[name]))
     for variant in running.values():
         variant.close()
+    return record(workload, rates)
+
+
+def record(workload: str, rates: dict[str, list[float]]) -> dict:
+    """Print the rates and their ratios to the first, and write them to runs/benchmarks/."""
     first = next(iter(rates.values()))
     ratios = {
         name: [a / b for a, b in zip(first, values, strict=True)] for name, values in rates.items()

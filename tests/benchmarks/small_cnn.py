@@ -1,6 +1,6 @@
 """Variants of the small CNN: 28x28 images, batch 64, Adam; `all` trains, or convolutions frozen.
 
-    python small_cnn.py jaxtl|hand|naive|torch all|frozen
+python small_cnn.py jaxtl|hand|naive|torch all|frozen
 """
 
 import functools
@@ -111,7 +111,11 @@ def hand(frozen: bool):
         return jax.random.normal(key, shape) * scale, jnp.zeros(shape[-1])
 
     keys = jax.random.split(jax.random.key(0), 5)
-    convs = [layer(keys[0], 3, 3, 1, 32), layer(keys[1], 3, 3, 32, 64), layer(keys[2], 3, 3, 64, 64)]
+    convs = [
+        layer(keys[0], 3, 3, 1, 32),
+        layer(keys[1], 3, 3, 32, 64),
+        layer(keys[2], 3, 3, 64, 64),
+    ]
     dense = [layer(keys[3], 576, 64), layer(keys[4], 64, 10)]
     trainable, fixed = (dense, convs) if frozen else ((convs, dense), None)
     tx = optax.adam(1e-3)
