@@ -27,6 +27,7 @@ python launch.py --prepare=DATASET             download and prepare a TFDS datas
 """
 
 FOLDER = Path("experiments")
+MOST_SEEDS = 10_000
 
 
 def define_flags() -> flags.FlagValues:
@@ -119,6 +120,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     except ValueError:
         raise ValueError(f"--seeds={text}: expected a number or a list such as 0,3,7") from None
     seeds = numbers if "," in text else range(numbers[0])
+    if len(seeds) > MOST_SEEDS:
+        raise ValueError(f"--seeds={text}: at most {MOST_SEEDS:,} seeds train in one program")
     if not seeds or min(seeds) < 0 or max(seeds) >= 2**31 or len(set(numbers)) < len(numbers):
         raise ValueError(
             f"--seeds={text}: expected at least one seed, each in [0, 2**31) and named once"

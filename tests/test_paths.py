@@ -38,7 +38,7 @@ def test_the_first_group_takes_a_path_and_frozen_may_be_a_group():
 
 
 def test_a_group_that_gets_nothing_is_an_error():
-    with pytest.raises(ValueError, match="group 'late' .* has no parameter left"):
+    with pytest.raises(ValueError, match=r"group 'late' .* has no parameter left"):
         paths.label(paths.flatten(TREE), {"all": [".*"], "late": ["head/.*"]})
 
 

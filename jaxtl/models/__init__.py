@@ -16,6 +16,7 @@ from jaxtl.models.model import (
     with_heads,
     with_live,
 )
+from jaxtl.models.precision import with_compute_dtype
 
 __all__ = [
     "Block",
@@ -36,6 +37,7 @@ __all__ = [
     "parameter_count",
     "regression",
     "standardize",
+    "with_compute_dtype",
     "with_heads",
     "with_live",
 ]

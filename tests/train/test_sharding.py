@@ -14,7 +14,7 @@ def test_mesh_sizes_and_default():
 
 @pytest.mark.parametrize("text", ["data=3,modl=2", "data", "data=0", "data=x", "data=16"])
 def test_a_mesh_that_cannot_be_is_refused(text):
-    with pytest.raises(ValueError, match="run.mesh"):
+    with pytest.raises(ValueError, match=r"run\.mesh"):
         make_mesh(text)
 
 
