@@ -78,7 +78,7 @@ def test_frozen_parameters_have_no_gradient_no_optimizer_state_and_constant_stat
     moments = flatten(full["opt_state"]["all"][0].mu)
     assert set(moments) == setup.trainable
     assert not any(path.startswith("backbone/body/norm") for path in setup.trainable)
-    carry, _ = make_step(setup)(full, full["frozen"], batch, jax.random.key(0), 0)
+    carry, _ = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
     assert jax.tree.structure(carry["trainable"]) == jax.tree.structure(full["trainable"])
     for path, leaf in flatten(full["state"]).items():
         np.testing.assert_array_equal(flatten(carry["state"])[path], leaf)
@@ -88,7 +88,7 @@ def test_frozen_parameters_have_no_gradient_no_optimizer_state_and_constant_stat
 
 def test_statistics_follow_the_data_where_their_scale_trains():
     setup, full, batch = prepared(adapted(transfer.full(optax.adam(1e-2))))
-    carry, _ = make_step(setup)(full, full["frozen"], batch, jax.random.key(0), 0)
+    carry, _ = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
     mean = carry["state"]["backbone"]["body"]["norm"]["mean"]
     assert not np.array_equal(mean, full["state"]["backbone"]["body"]["norm"]["mean"])
 
@@ -106,7 +106,7 @@ def mlp_stage(method, **options):
 def test_micro_batches_change_nothing_but_rounding(parts):
     setup, full, batch = prepared(mlp_stage(transfer.full(optax.sgd(0.1))))
     args = (full, full["frozen"], batch, jax.random.key(0), 0)
-    whole, cut = make_step(setup)(*args), make_step(setup, parts)(*args)
+    whole, cut = jax.jit(make_step(setup))(*args), jax.jit(make_step(setup, parts))(*args)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), whole, cut)
 
 
@@ -119,7 +119,7 @@ def test_an_update_that_couples_examples_is_never_cut():
 
     method = Method({"all": ((".*",), optax.sgd(0.1))}, (Update(coupled),))
     setup, full, batch = prepared(mlp_stage(method))
-    make_step(setup, 4)(full, full["frozen"], batch, jax.random.key(0), 0)
+    jax.jit(make_step(setup, 4))(full, full["frozen"], batch, jax.random.key(0), 0)
     assert set(seen) == {(8, 2)}
 
 
@@ -137,7 +137,7 @@ def test_each_update_steps_only_its_optimizers_and_repeats():
     }
     updates = (Update(to_one, ("first",), repeat=2), Update(to_two, ("second",)))
     setup, full, batch = prepared(mlp_stage(Method(optimizers, updates, fresh_frozen=True)))
-    carry, metrics = make_step(setup)(full, full["frozen"], batch, jax.random.key(0), 0)
+    carry, metrics = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
     heads = carry["trainable"]["heads"]
     np.testing.assert_allclose(heads["a"]["bias"], 0.75)  # 1 - (1 - 0.5)^2, not moved by to_two
     np.testing.assert_allclose(heads["b"]["bias"], 1.0)
@@ -160,7 +160,7 @@ def test_combine_gets_the_jacobian_of_the_task_losses():
         fresh_frozen=True,
     )
     setup, full, batch = prepared(mlp_stage(method))
-    carry, _ = make_step(setup)(full, full["frozen"], batch, jax.random.key(0), 0)
+    carry, _ = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
     np.testing.assert_allclose(carry["trainable"]["heads"]["a"]["bias"], 2.0)
 
 
