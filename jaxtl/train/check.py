@@ -1,15 +1,17 @@
 """Everything that can be wrong with an experiment, found before any work starts."""
 
+import contextlib
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data import overlap, validate
+from jaxtl.data import Dataset, overlap, to_float, validate
 from jaxtl.paths import unknown
-from jaxtl.plan import Domain, Evaluation, Experiment, Head, Model, Stage
+from jaxtl.plan import Domain, Evaluation, Experiment, Head, PyTree, Stage
 from jaxtl.train.setup import Setup, resolve
 
 
@@ -62,8 +64,7 @@ def plan_stages(
                     broken.add(stage.name)
                     problems += [problem for problem in found if problem]
             parent = stage.name
-    models = [experiment.arms[arm][-1].model for arm in arms if experiment.arms[arm]]
-    problems += _evaluation_problems(experiment, models, seeds)
+    problems += _evaluation_problems(experiment, nodes, seeds)
     if problems:
         raise ValueError("\n".join(dict.fromkeys(problems)))
     return nodes
@@ -80,6 +81,8 @@ def check_arms(experiment: Experiment, arms: Iterable[str]) -> None:
 
 def _stage_problems(stage: Stage, seeds: tuple[int, ...]) -> Iterable[str]:
     name = f"stage {stage.name!r}"
+    if stage.name in ("", ".", "..") or "/" in stage.name:
+        yield f"{name}: its name must be that of a folder, without /"
     if not stage.domains:
         yield f"{name} has no domains"
     if stage.batch_size < 1:
@@ -98,18 +101,36 @@ def _stage_problems(stage: Stage, seeds: tuple[int, ...]) -> Iterable[str]:
 def _check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, ...]) -> None:
     dataset = domain.dataset
     validate(dataset)
-    if domain.weight < 0:
-        raise ValueError(f"dataset {dataset.name}: weight must be >= 0, got {domain.weight}")
+    _check_weights(dataset, "weight", domain.weight)
     for head, column in domain.heads.items():
         if head not in heads:
             raise ValueError(unknown("head", head, heads))
-        _check_labels(dataset, column, head, heads[head])
+        _check_labels(dataset, column, head, heads[head], seeds)
     for seed in seeds:
-        if len(dataset.rows(seed)) == 0:
+        rows = dataset.rows(seed)
+        if len(rows) == 0:
             raise ValueError(f"dataset {dataset.name} has no examples (seed {seed})")
+        if domain.labelled and domain.example_weights is not None:
+            labels = {column: values[rows] for column, values in dataset.table().labels.items()}
+            weights = np.asarray(domain.example_weights(labels))
+            _check_weights(dataset, "example_weights", weights)
+            if weights.shape != rows.shape:
+                raise ValueError(
+                    f"dataset {dataset.name}: example_weights have the shape "
+                    f"{list(weights.shape)} for {len(rows)} examples"
+                )
 
 
-def _check_labels(dataset, column: str, name: str, head: Head) -> None:
+def _check_weights(dataset: Dataset, what: str, weights: np.ndarray | float) -> None:
+    weights = np.asarray(weights)
+    bad = weights[~(np.isfinite(weights) & (weights >= 0))]
+    if bad.size:
+        raise ValueError(f"dataset {dataset.name}: {what} must be finite and >= 0, got {bad[0]}")
+
+
+def _check_labels(
+    dataset: Dataset, column: str, name: str, head: Head, seeds: tuple[int, ...]
+) -> None:
     labels = dataset.table().labels
     if column not in labels:
         raise ValueError(unknown(f"label column of {dataset.name}:", column, labels))
@@ -120,7 +141,7 @@ def _check_labels(dataset, column: str, name: str, head: Head) -> None:
             f"an example, head {name!r} expects {list(head.label_shape)}"
         )
     if head.integer:
-        used = values[np.unique(np.concatenate([dataset.rows(0)]))]
+        used = values[np.concatenate([dataset.rows(seed) for seed in seeds])]
         if not np.issubdtype(values.dtype, np.integer):
             raise ValueError(
                 f"dataset {dataset.name}: label column {column!r} holds {values.dtype}, head "
@@ -134,27 +155,66 @@ def _check_labels(dataset, column: str, name: str, head: Head) -> None:
 
 
 def _evaluation_problems(
-    experiment: Experiment, models: list[Model], seeds: tuple[int, ...]
+    experiment: Experiment, nodes: Mapping[str, Node], seeds: tuple[int, ...]
 ) -> Iterable[str]:
+    models = [stages[-1].model for stages in experiment.arms.values() if stages]
+    heads = {name: head for model in models for name, head in model.heads.items()}
     metrics: set[str] = set()
+    complete = True
     for name, evaluation in experiment.evals.items():
-        heads = {head for model in models for head in model.heads}
         if evaluation.head not in heads:
             yield f"evaluation {name!r}: {unknown('head', evaluation.head, heads)}"
+            complete = False
             continue
-        head = next(m.heads[evaluation.head] for m in models if evaluation.head in m.heads)
+        dataset, head = evaluation.dataset, heads[evaluation.head]
         try:
-            validate(evaluation.dataset)
-            _check_labels(evaluation.dataset, evaluation.column, evaluation.head, head)
-            for seed in seeds:
-                if len(evaluation.dataset.rows(seed)) == 0:
-                    raise ValueError(f"dataset {evaluation.dataset.name} has no examples")
             metrics |= {f"{name}/{metric}" for metric in metric_names(evaluation, head)}
+        except (TypeError, ValueError) as error:
+            reason = str(error).split("\n")[0]
+            yield f"evaluation {name!r}: its metrics do not fit head {evaluation.head!r}: {reason}"
+            complete = False
+        try:
+            validate(dataset)
+            _check_labels(dataset, evaluation.column, evaluation.head, head, seeds)
+            _check_inputs(evaluation, nodes)
+            for seed in seeds:
+                if len(dataset.rows(seed)) == 0:
+                    raise ValueError(f"dataset {dataset.name} has no examples (seed {seed})")
         except ValueError as error:
             yield f"evaluation {name!r}: {error}"
+    if not complete:  # what a metric is called is not known
+        return
+    for name, derive in experiment.derived.items():
+        read = defaultdict(lambda: 1.0, dict.fromkeys(metrics, 1.0))
+        with contextlib.suppress(ArithmeticError):
+            derive(read)
+        for metric in read.keys() - metrics:
+            yield f"derived metric {name!r}: {unknown('metric', metric, metrics)}"
     metrics |= set(experiment.derived)
     if experiment.primary.metric not in metrics:
         yield unknown("primary metric", experiment.primary.metric, metrics)
+
+
+def _check_inputs(evaluation: Evaluation, nodes: Mapping[str, Node]) -> None:
+    """Raises ValueError if a stage's model cannot read the examples of an evaluation."""
+    dataset = evaluation.dataset
+    inputs = jax.tree.map(lambda leaf: leaf[:1], dataset.table().inputs)
+    inputs = jax.eval_shape(to_float, inputs)
+    for node in nodes.values():
+        setup = node.setup
+        if inputs == setup.inputs or evaluation.head not in setup.model.heads:
+            continue
+        try:
+            jax.eval_shape(setup.model.apply, setup.params, setup.state, inputs)
+        except Exception as error:  # whatever a layer makes of inputs that do not fit
+            raise ValueError(
+                f"the model of stage {setup.stage.name!r} does not read the inputs of dataset "
+                f"{dataset.name}, {_shapes(inputs)}; it is trained on {_shapes(setup.inputs)}"
+            ) from error
+
+
+def _shapes(inputs: PyTree) -> str:
+    return ", ".join(f"{leaf.dtype}{list(leaf.shape[1:])}" for leaf in jax.tree.leaves(inputs))
 
 
 def metric_names(evaluation: Evaluation, head: Head) -> list[str]:
@@ -174,7 +234,7 @@ def leaks(experiment: Experiment, nodes: Mapping[str, Node]) -> list[str]:
     for node in nodes.values():
         for domain in node.setup.stage.domains:
             for name, evaluation in experiment.evals.items():
-                key = (domain.dataset.name, evaluation.dataset.name)
+                key = (domain.dataset, evaluation.dataset)
                 if domain.labelled and key not in lines:
                     shared = len(overlap(domain.dataset, evaluation.dataset))
                     lines[key] = (

@@ -235,8 +235,9 @@ def _train(
         if unused := leftovers(node.setup, checked.nodes[node.parent].setup):
             logger.info("stage %s leaves in the checkpoint: %s", name, ", ".join(unused))
     num_steps, (count, total) = node.setup.stage.num_steps, node.setup.sizes
-    with reporter.stage(name, num_steps, f"{count:,} of {total:,} trained") as show:
-        return train_stage(
+    notes = [f"{count:,} of {total:,} trained"]
+    with reporter.stage(name, num_steps, notes) as show:
+        result = train_stage(
             node.setup,
             run.seeds,
             source,
@@ -245,6 +246,8 @@ def _train(
             run.options,
             show,
         )
+        notes.append(result.note)
+    return result
 
 
 def arm_result(

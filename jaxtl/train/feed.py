@@ -1,4 +1,8 @@
-"""The examples of a stage: resident on the device, gathered by index inside the compiled step."""
+"""The examples of a stage, gathered by index inside the compiled step.
+
+They are resident on the device. A feed that is left on the host instead, because its inputs lie on
+disk, is read page by page: the rows of one dispatch at a time.
+"""
 
 from typing import Any, NamedTuple
 
@@ -12,11 +16,11 @@ from jaxtl.plan import Batch, Columns, Domain, Head, PyTree, Stage
 
 
 class Feed(NamedTuple):
-    """What the step gathers from; one entry per domain.
+    """What the step gathers from; one entry per domain: {"inputs", "labels", "weights"}.
 
     Attributes:
-        shared: [{"inputs": leaves [n, ...], "labels": {head: [n, ...]}}], the same for all seeds.
-        own: [{"weights": {head: [seeds, n]}}], of each seed.
+        shared: [its columns that are the same for all seeds], leaves [n, ...].
+        own: [its columns of each seed], leaves [seeds, n, ...].
     """
 
     shared: list[dict[str, PyTree]]
@@ -59,6 +63,11 @@ def active_heads(stage: Stage) -> tuple[str, ...]:
 
 def make_feed(stage: Stage, seeds: tuple[int, ...]) -> Feed:
     """Put the stage's examples on the device, images as they are stored (uint8)."""
+    return jax.device_put(host_feed(stage, seeds))
+
+
+def host_feed(stage: Stage, seeds: tuple[int, ...]) -> Feed:
+    """The whole tables of the stage as NumPy arrays; weights are 0 where a seed has no example."""
     shared, own = [], []
     for domain in stage.domains:
         table, heads = domain.dataset.table(), stage.model.heads
@@ -72,7 +81,27 @@ def make_feed(stage: Stage, seeds: tuple[int, ...]) -> Feed:
             weights[head] = dense
         shared.append({"inputs": table.inputs, "labels": labels})
         own.append({"weights": weights})
-    return Feed(*jax.device_put((shared, own)))
+    return Feed(shared, own)
+
+
+def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
+    """The feed and the indices of one dispatch; both unchanged if the feed is on the device.
+
+    Args:
+        feed: if it is on the host, nothing in it is shared.
+        block: [seeds, steps, batch, domains] int32 rows.
+    """
+    if not any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(feed.own)):
+        return feed, block
+    seeds, steps, batch, domains = block.shape
+    rows = block.reshape(seeds, steps * batch, domains)
+    each = np.arange(seeds)[:, None]
+    own = [
+        jax.tree.map(lambda leaf, d=d: leaf[each, rows[..., d]], columns)
+        for d, columns in enumerate(feed.own)
+    ]
+    positions = np.arange(steps * batch, dtype=np.int32).reshape(1, steps, batch, 1)
+    return Feed(feed.shared, own), np.broadcast_to(positions, block.shape)
 
 
 def make_streams(stage: Stage, seeds: tuple[int, ...]) -> list[list[Stream]]:
@@ -97,16 +126,16 @@ def gather(
     """
     per_domain = []
     for d, domain in enumerate(stage.domains):
-        rows = index[:, d]
-        inputs = to_float(jax.tree.map(lambda x, rows=rows: x[rows], shared[d]["inputs"]))
+        rows, examples = index[:, d], {**shared[d], **own[d]}
+        inputs = to_float(jax.tree.map(lambda x, rows=rows: x[rows], examples["inputs"]))
         if domain.augment is not None:
             inputs = domain.augment(jax.random.fold_in(rng, d), inputs)
         labels, weights = {}, {}
         for name in active_heads(stage):
             head = stage.model.heads[name]
             if name in domain.heads:
-                labels[name] = shared[d]["labels"][name][rows]
-                weights[name] = own[d]["weights"][name][rows]
+                labels[name] = examples["labels"][name][rows]
+                weights[name] = examples["weights"][name][rows]
             else:
                 shape = (len(rows), *head.label_shape)
                 dtype = jnp.int32 if head.integer else jnp.float32

@@ -18,9 +18,10 @@ import numpy as np
 from jaxtl.data.batches import index_block
 from jaxtl.paths import flatten, join, split
 from jaxtl.plan import Params, PyTree, State
+from jaxtl.train.cache import Cached, cached, flops
 from jaxtl.train.checkpoint import Checkpoints
 from jaxtl.train.dispatch import Schedule, choose, make_dispatch
-from jaxtl.train.feed import columns, gather, make_feed, make_streams
+from jaxtl.train.feed import columns, gather, make_feed, make_streams, page
 from jaxtl.train.identity import Identity, differences, read_json, write_json
 from jaxtl.train.interrupt import Interrupted, watch
 from jaxtl.train.options import RunOptions
@@ -42,6 +43,7 @@ class Trained:
         seconds: training time, compilation included.
         steps_per_second: without the first dispatch, all seeds counting as one step; NaN if there
             was no second dispatch.
+        note: what made its steps cheaper, if anything.
     """
 
     setup: Setup
@@ -50,6 +52,7 @@ class Trained:
     curves: dict[str, np.ndarray]
     seconds: float
     steps_per_second: float
+    note: str = ""
 
 
 def start(setup: Setup, seeds: tuple[int, ...], source: tuple[Params, State] | None) -> PyTree:
@@ -127,7 +130,9 @@ def train_stage(
             saver = Saver(directory, record, checkpoints, since=step)
             log = Log(directory, options, setup.stage.num_steps, seeds, step)
             if step < setup.stage.num_steps:
-                full = advance(setup, seeds, full, step, options, saver, log, progress)
+                cache = cached(setup, seeds, full, options, directory)
+                record["feature_cache"] = cache.note if cache else None
+                full = advance(setup, seeds, full, step, options, saver, log, progress, cache)
             saver.save(setup.stage.num_steps, full, finished=True)
     return Trained(
         setup,
@@ -136,6 +141,7 @@ def train_stage(
         read_curves(directory),
         record["train_seconds"],
         record["steps_per_second"] or float("nan"),
+        record.get("feature_cache") or "",
     )
 
 
@@ -148,19 +154,21 @@ def advance(
     saver: "Saver",
     log: "Log",
     progress: Progress,
+    cache: Cached | None = None,
 ) -> PyTree:
     """Train from `step` to the end of the stage; returns the full state."""
     stage = setup.stage
-    schedule, dispatch, feed, streams = compile_stage(setup, seeds, full, options)
+    schedule, dispatch, feed, streams = compile_stage(setup, seeds, full, options, cache)
     logger.info("stage %s from step %d: %s", stage.name, step, schedule)
     frozen, seeds_array, pending = full["frozen"], jnp.asarray(seeds), None
     with watch() as signals:
         while step < stage.num_steps:
             end = next_stop(step, schedule.steps, stage, options)
             block = index_block(streams, step, schedule.steps, stage.batch_size)
+            rows, block = page(feed, block)
             carry = {name: full[name] for name in ("trainable", "state", "opt_state")}
             carry, metrics = dispatch(
-                carry, frozen, feed, seeds_array, block, np.int32(step), np.int32(end - step)
+                carry, frozen, rows, seeds_array, block, np.int32(step), np.int32(end - step)
             )
             full = {**carry, "frozen": frozen}
             if pending:  # the device works on this dispatch while the last one is written
@@ -247,10 +255,19 @@ def prepare_again(setup: Setup, seeds: tuple[int, ...], full: PyTree) -> PyTree:
     return {**full, "trainable": trainable, "frozen": frozen, "state": state}
 
 
-def compile_stage(setup: Setup, seeds: tuple[int, ...], full: PyTree, options: RunOptions):
-    """(schedule, dispatch, feed, streams) of a stage."""
+def compile_stage(
+    setup: Setup,
+    seeds: tuple[int, ...],
+    full: PyTree,
+    options: RunOptions,
+    cache: Cached | None = None,
+):
+    """(schedule, dispatch, feed, streams) of a stage, or of what its feature cache leaves of it."""
+    if cache is None:
+        feed, streams = make_feed(setup.stage, seeds), make_streams(setup.stage, seeds)
+    else:
+        setup, feed, streams = cache.setup, cache.feed, cache.streams
     stage = setup.stage
-    feed, streams = make_feed(stage, seeds), make_streams(stage, seeds)
     first = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (full, feed.own)
     )
@@ -261,7 +278,13 @@ def compile_stage(setup: Setup, seeds: tuple[int, ...], full: PyTree, options: R
         return probe(full, full["frozen"], batch, jax.random.key(0), jnp.int32(0))
 
     index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
-    schedule: Schedule = choose(setup, one_step, (*first, feed.shared, index), options)
+    args = (*first, feed.shared, index)
+    schedule: Schedule = choose(setup, one_step, args, options)
+    if cache is not None:
+        rest = flops(one_step, *args)
+        before, after = (rest + cache.flops) / 1e6, rest / 1e6
+        numbers = (stage.name, cache.note, before, after)
+        logger.info("stage %s: %s; %.4g MFLOP a step and seed become %.4g", *numbers)
     logger.info("stage %s: %s", stage.name, schedule)
     return schedule, make_dispatch(setup, schedule), feed, streams
 

@@ -19,6 +19,10 @@ class RunOptions:
     """training steps per compiled call; 0: chosen from the model and the device"""
     micro_batch: int = 0
     """examples per micro-batch where the method allows it; 0: chosen, -1: never split"""
+    feature_cache: bool = True
+    """compute the outputs of frozen first blocks once per example, where that changes nothing"""
+    feature_cache_mb: int = 2048
+    """memory for such outputs in a stage; above it they lie on disk, in the stage's directory"""
     eval_batch: int = 256
     """examples per batch of an evaluation"""
     compilation_cache: str = "auto"
@@ -30,3 +34,7 @@ class RunOptions:
         for field in ("checkpoint_every", "eval_batch"):
             if getattr(self, field) < 1:
                 raise ValueError(f"run.{field} must be at least 1, got {getattr(self, field)}")
+        if self.feature_cache_mb < 0:
+            raise ValueError(
+                f"run.feature_cache_mb must be at least 0, got {self.feature_cache_mb}"
+            )

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -16,8 +16,12 @@ class Reporter:
         self.console = console or Console()
 
     @contextlib.contextmanager
-    def stage(self, name: str, num_steps: int, note: str = "") -> Iterator[Callable]:
-        """Yields the callback (finished steps, {metric: [seeds]}) of one stage."""
+    def stage(self, name: str, num_steps: int, notes: Sequence[str] = ()) -> Iterator[Callable]:
+        """Yields the callback (finished steps, {metric: [seeds]}) of one stage.
+
+        Args:
+            notes: what its line says at the end; may grow until then.
+        """
         began, last = time.perf_counter(), {}
 
         def remember(step: int, metrics: dict[str, np.ndarray]) -> None:
@@ -45,7 +49,7 @@ class Reporter:
             yield remember
         seconds = time.perf_counter() - began
         details = ", ".join(
-            part for part in (f"{num_steps} steps", last.get("text", ""), note) if part
+            part for part in (f"{num_steps} steps", last.get("text", ""), *notes) if part
         )
         self.say(f"stage [bold]{name}[/]: {details} ({seconds:.1f} s)")
 

@@ -5,33 +5,35 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxtl.paths import flatten, join
-from jaxtl.plan import Experiment
+from jaxtl.paths import flatten, nest
+from jaxtl.plan import Experiment, Params, PyTree, State
 from jaxtl.train.check import Node
-from jaxtl.train.checkpoint import Checkpoints
+from jaxtl.train.checkpoint import ITEM
 from jaxtl.train.identity import read_json
-from jaxtl.train.loop import Trained, abstract_state, read_curves
-from jaxtl.train.setup import Setup, load_problems
+from jaxtl.train.loop import Trained, read_curves
+from jaxtl.train.setup import METHOD_STATE, Setup, load_problems
 
 
 class SourceRun:
-    """Finished stages of another run, addressed by their names.
+    """Finished stages of another run, addressed by their names; its directory is only read.
 
     Args:
         directory: <workdir>/<experiment> of that run.
         seeds: this run's; each must be one of that run's.
 
     Attributes:
-        stages: {name: stage.json} of its finished stages that this run takes; filled by `check`.
+        stages: {name: (params, state)} of its finished stages that this run takes, leaves with the
+            leading axis of seeds; filled by `check`.
 
     Raises:
         ValueError: the directory holds no run.
     """
 
     def __init__(self, directory: Path, seeds: tuple[int, ...]):
-        self.directory, self.seeds = directory, seeds
-        self.stages: dict[str, dict] = {}
+        self.directory, self.seeds = directory.absolute(), seeds
+        self.stages: dict[str, tuple[Params, State]] = {}
         if not (directory / "stages").is_dir():
             raise ValueError(
                 f"run.source_run: {directory} holds no run; expected a directory "
@@ -39,79 +41,88 @@ class SourceRun:
             )
 
     def check(self, nodes: Mapping[str, Node], experiment: Experiment, arms: Iterable[str]) -> None:
-        """Find the source stages (those that another stage follows) that the run holds.
+        """Read the source stages (those that another stage follows) that the run holds.
 
         Raises:
-            ValueError: it holds none of them, a seed is missing, or parameters do not fit.
+            ValueError: it holds none of them, a seed is missing, parameters do not fit, or a
+                checkpoint is damaged; all of it.
         """
         sources = {stage.name for arm in arms for stage in experiment.arms[arm][:-1]}
         there = {
             path.parent.name: read_json(path)
             for path in sorted((self.directory / "stages").glob("*/stage.json"))
         }
-        finished = {name: record for name, record in there.items() if record["finished"]}
-        self.stages = {name: finished[name] for name in sorted(sources & finished.keys())}
-        if not self.stages:
+        finished = {name: record for name, record in there.items() if record.get("finished")}
+        if not sources & finished.keys():
             raise ValueError(
                 f"run.source_run: {self.directory} has no finished stage among this experiment's "
                 f"source stages ({', '.join(sorted(sources)) or 'none'}); it has finished "
                 f"{', '.join(finished) or 'none'}"
             )
-        problems = [p for name in self.stages for p in self._problems(nodes[name].setup)]
+        problems = []
+        for name in sorted(sources & finished.keys()):
+            try:
+                seeds = finished[name]["identity"]["seeds"]
+                self.stages[name] = self._read(nodes[name].setup, seeds)
+            except ValueError as error:
+                problems.append(f"run.source_run: stage {name!r} of {self.directory} {error}")
         if problems:
             raise ValueError("\n".join(problems))
 
-    def _problems(self, setup: Setup) -> list[str]:
-        name = setup.stage.name
-        seeds = self.stages[name]["identity"]["seeds"]
-        if missing := sorted(set(self.seeds) - set(seeds)):
-            return [f"stage {name!r} of {self.directory} lacks the seeds {missing}; it has {seeds}"]
-        with Checkpoints(self._folder(name)) as checkpoints:
-            if not checkpoints.steps():
-                return [f"stage {name!r} of {self.directory} has no readable checkpoint"]
-            try:
-                stored = checkpoints.shapes(checkpoints.steps()[0])
-                stored = flatten(stored["trainable"]) | flatten(stored["frozen"])
-            except Exception as error:  # whatever a damaged file makes Orbax raise
-                return [f"the checkpoint of stage {name!r} in {self.directory} is damaged: {error}"]
-        there = {
-            path: jax.ShapeDtypeStruct(tuple(leaf.shape)[1:], leaf.dtype)
-            for path, leaf in stored.items()
-        }
-        here = flatten(setup.params)
-        lines = load_problems(here, there, set())
-        return (
-            [
-                f"cannot load {len(lines)} of {len(here)} parameters of stage {name!r} from "
-                f"{self.directory}:\n  " + "\n  ".join(lines)
-            ]
-            if lines
-            else []
-        )
+    def _read(self, setup: Setup, seeds: list[int]) -> tuple[Params, State]:
+        """(params, state) for this run's seeds.
 
-    def _folder(self, name: str) -> Path:
-        return self.directory / "stages" / name / "checkpoints"
+        Args:
+            seeds: those of the other run.
+
+        Raises:
+            ValueError: how the stage's checkpoint fails; the message goes on from the stage's name.
+        """
+        if missing := sorted(set(self.seeds) - set(seeds)):
+            raise ValueError(f"lacks the seeds {missing}; it has {seeds}")
+        folder = self.directory / "stages" / setup.stage.name / "checkpoints"
+        steps = [path for path in folder.glob("*") if path.name.isdigit()]
+        if not steps:
+            raise ValueError("has no checkpoint")
+        last = max(steps, key=lambda path: int(path.name))
+        try:
+            saved = restore_weights(last / ITEM)
+        except Exception as error:  # whatever a damaged file makes Orbax raise
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(f"has a damaged checkpoint {last.name}: {reason}") from error
+        stored = {path: leaf for tree in saved.values() for path, leaf in flatten(tree).items()}
+        one = {p: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for p, leaf in stored.items()}
+        trees = [setup.params, {k: v for k, v in setup.state.items() if k != METHOD_STATE}]
+        here = [flatten(tree) for tree in trees]
+        if lines := load_problems(here[0] | here[1], one, set()):
+            raise ValueError("does not fit this model:\n  " + "\n  ".join(lines))
+        rows = [seeds.index(seed) for seed in self.seeds]
+        params, state = (
+            nest({p: jnp.asarray(stored[p][rows], leaf.dtype) for p, leaf in flat.items()})
+            for flat in here
+        )
+        return params, state
 
     def load(self, setup: Setup) -> Trained:
         """The stage as that run left it, for this run's seeds."""
-        name = setup.stage.name
-        record = self.stages[name]
-        seeds = record["identity"]["seeds"]
-        abstract = jax.eval_shape(lambda: abstract_state(setup, tuple(seeds)))
-        with Checkpoints(self._folder(name)) as checkpoints:
-            step = checkpoints.steps()[0]
-            try:
-                full = checkpoints.restore(step, abstract)
-            except Exception as error:  # whatever a damaged file makes Orbax raise
-                raise ValueError(
-                    f"cannot read checkpoint {step} of stage {name!r} in {self.directory}: {error}"
-                ) from error
-        rows = jnp.asarray([seeds.index(seed) for seed in self.seeds])
-        params, state = jax.tree.map(
-            lambda leaf: leaf[rows], (join(full["trainable"], full["frozen"]), full["state"])
-        )
+        params, state = self.stages[setup.stage.name]
+        directory = self.directory / "stages" / setup.stage.name
+        seeds = read_json(directory / "stage.json")["identity"]["seeds"]
+        rows = [seeds.index(seed) for seed in self.seeds]
         curves = {
             key: values if key == "step" else values[:, rows]
-            for key, values in read_curves(self.directory / "stages" / name).items()
+            for key, values in read_curves(directory).items()
         }
         return Trained(setup, params, state, curves, 0.0, float("nan"))
+
+
+def restore_weights(path: Path) -> dict[str, PyTree]:
+    """{"trainable", "frozen", "state"} of a checkpoint as NumPy arrays, without its optimizers."""
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        metadata = checkpointer.metadata(path).item_metadata.tree
+        wanted = {name: metadata[name] for name in ("trainable", "frozen", "state")}
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
+        return checkpointer.restore(path, args=args)

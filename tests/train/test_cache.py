@@ -1,0 +1,470 @@
+"""A stage on cached features against the same stage without the cache."""
+
+import dataclasses
+import resource
+from collections import Counter
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import blobs
+
+from jaxtl import data, models
+from jaxtl.data.batches import index_block
+from jaxtl.losses import supervised
+from jaxtl.methods import transfer
+from jaxtl.models import Block, apply_flat, classes, from_blocks, with_heads
+from jaxtl.paths import flatten, join
+from jaxtl.plan import Method, Stage, Update, labelled, unlabelled
+from jaxtl.train.cache import cached
+from jaxtl.train.feed import make_streams, page
+from jaxtl.train.loop import compile_stage, start, train_stage
+from jaxtl.train.options import RunOptions
+from jaxtl.train.prefix import constant_prefix, needs_only_features
+from jaxtl.train.setup import resolve
+
+SEEDS = (0, 1)
+HEADS = {"source": classes(3), "target": classes(3)}
+FIRST = ("backbone/a/.*",)
+EVALUATED = Counter()
+
+
+class Counted(nn.Module):
+    """Dense; counts the examples it is evaluated on."""
+
+    @nn.compact
+    def __call__(self, x):
+        if not self.is_initializing():
+            jax.debug.callback(lambda x: EVALUATED.update(examples=len(x)), x)
+        return nn.Dense(6)(x)
+
+
+class Normed(nn.Module):
+    """Dense and BatchNorm."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.BatchNorm(use_running_average=not train, name="norm")(nn.Dense(6, name="d")(x))
+
+
+class Dropped(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dropout(0.5, deterministic=not train)(nn.Dense(6)(x))
+
+
+def chain(*layers, heads=HEADS):
+    """Blocks a, b, ... with ReLU between them."""
+    return from_blocks(
+        [Block(n, layer, nn.relu) for n, layer in zip("abc", layers, strict=False)], heads
+    )
+
+
+MLP = chain(nn.Dense(8), nn.Dense(7))
+
+
+def frozen(*freeze, tx=None):
+    """A method that freezes random layers on purpose."""
+    method = transfer.partial(tx or optax.adam(1e-2), freeze=freeze)
+    return dataclasses.replace(method, fresh_frozen=True)
+
+
+def stage(model=MLP, method=None, domains=None, batch=8, steps=12):
+    domains = domains or [labelled(blobs("target", 24), "target")]
+    return Stage("adapt", model, method or frozen(*FIRST), domains, batch, steps)
+
+
+def train(stage, directory, source=None, progress=lambda step, metrics: None, **options):
+    directory.mkdir(parents=True, exist_ok=True)
+    options = {"steps_per_dispatch": 4, **options}
+    setup, options = resolve(stage, None), RunOptions(**options)
+    return train_stage(setup, SEEDS, source, directory, {"stage": 1}, options, progress)
+
+
+STARTED = {}
+
+
+def started(plan):
+    """(setup, full state) of a stage; the state of equal models and patterns is computed once."""
+    setup = resolve(plan, None)
+    key = (id(plan.model), setup.trainable)
+    if key not in STARTED:
+        STARTED[key] = (plan.model, start(setup, SEEDS, None))
+    return setup, STARTED[key][1]
+
+
+def steps_of(plan, full, cache=None):
+    """({metric: [seeds, steps]}, parameters) after all steps, four a dispatch."""
+    setup, options = resolve(plan, None), RunOptions(steps_per_dispatch=4)
+    full, logged = jax.tree.map(jnp.copy, full), []  # dispatches donate it
+    schedule, dispatch, feed, streams = compile_stage(setup, SEEDS, full, options, cache)
+    carry = {name: full[name] for name in ("trainable", "state", "opt_state")}
+    for step in range(0, plan.num_steps, schedule.steps):
+        rows, block = page(feed, index_block(streams, step, schedule.steps, plan.batch_size))
+        args = rows, jnp.asarray(SEEDS), block, np.int32(step), np.int32(schedule.steps)
+        carry, metrics = dispatch(carry, full["frozen"], *args)
+        logged.append(metrics)
+    metrics = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logged)
+    return metrics, flatten(join(carry["trainable"], full["frozen"]))
+
+
+def compare(plan, directory, **options):
+    """The features of a stage, after its steps were found to be those without them."""
+    setup, full = started(plan)
+    cache = cached(setup, SEEDS, full, RunOptions(**options), directory)
+    expected, steps = steps_of(plan, full), steps_of(plan, full, cache)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-7), steps, expected)
+    assert len(np.unique(steps[0]["loss"])) == steps[0]["loss"].size
+    return cache, steps
+
+
+def cache_of(plan, directory, **options):
+    setup, full = started(plan)
+    return cached(setup, SEEDS, full, RunOptions(**options), directory)
+
+
+def refused(plan, directory, **options):
+    """Whether there is no cache, which is decided without the state of the stage."""
+    return cached(resolve(plan, None), SEEDS, None, RunOptions(**options), directory) is None
+
+
+def several_domains():
+    """Of 60 rows most are never drawn; of 40, each seed has its own few; 10 are used up at once."""
+    return [
+        labelled(blobs("large", 60), "source"),
+        labelled(blobs("few", 40, 1.0, seed=1).few(4), {"target": "label", "source": "label"}),
+        unlabelled(blobs("small", 10, 2.0, seed=2), "target"),
+    ]
+
+
+def assert_same_bits(one, other):
+    for name, values in one.curves.items():
+        np.testing.assert_array_equal(values, other.curves[name], err_msg=name)
+    for path, leaf in flatten(one.params).items():
+        np.testing.assert_array_equal(leaf, flatten(other.params)[path], err_msg=path)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        stage(),
+        stage(domains=several_domains(), batch=3),
+        stage(chain(Normed(), nn.Dense(7)), frozen(*FIRST)),
+        stage(chain(nn.Dense(8), Dropped()), frozen(*FIRST)),
+        stage(models.from_linen(nn.Dense(9), HEADS), frozen("backbone/.*")),
+    ],
+    ids=["one domain", "several domains", "constant statistics", "dropout behind", "linen probe"],
+)
+def test_losses_and_parameters_are_those_without_the_cache(plan, tmp_path):
+    compare(plan, tmp_path)
+
+
+def test_features_on_disk_change_no_bit_and_leave_no_file(tmp_path):
+    plan = stage(domains=several_domains(), batch=3)
+    memory, steps = compare(plan, tmp_path)
+    disk = cache_of(plan, tmp_path, feature_cache_mb=0)
+    assert "in memory" in memory.note and "on disk" in disk.note
+    full = started(plan)[1]
+    jax.tree.map(np.testing.assert_array_equal, steps_of(plan, full, disk), steps)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_convolution_is_cached_and_images_are_scaled_first(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 1), np.uint8)
+    dataset = data.arrays(images, np.arange(12) % 3, name="images")
+    plan = stage(models.conv_net(HEADS), frozen("backbone/conv_.*"), [labelled(dataset, "target")])
+    assert "conv_2" in compare(plan, tmp_path)[0].note
+
+
+@pytest.mark.parametrize(("on", "expected"), [(True, 24 * len(SEEDS)), (False, 12 * 8 * 2)])
+def test_the_prefix_is_evaluated_once_per_example_and_seed(tmp_path, on, expected):
+    plan = stage(chain(Counted(), nn.Dense(7)))
+    full = started(plan)[1]
+    EVALUATED.clear()
+    steps_of(plan, full, cache_of(plan, tmp_path) if on else None)
+    jax.effects_barrier()
+    assert EVALUATED["examples"] == expected
+
+
+def replaced(update):
+    """The stage with another loss."""
+    return stage(method=dataclasses.replace(frozen(*FIRST), updates=(Update(update),)))
+
+
+def mixup(model, params, state, batch, rng, step):
+    x = batch["inputs"]
+    output, state = apply_flat(model, params, state, 0.5 * (x + x[::-1]), rng=rng, train=True)
+    return supervised(model.heads, output["logits"], batch)[0], (state, {})
+
+
+def reconstruction(model, params, state, batch, rng, step):
+    output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+    return jnp.mean((output["features"][..., :5] - batch["inputs"]) ** 2), (state, {})
+
+
+def shuffled_columns(model, params, state, batch, rng, step):
+    inputs = jnp.concatenate([batch["inputs"][..., 1:], batch["inputs"][..., :1]], -1)
+    output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
+    return supervised(model.heads, output["logits"], batch)[0], (state, {})
+
+
+def other_prefix(model, params, state, batch, rng, step):
+    moved = jax.tree.map(lambda leaf: leaf * 1.1, params)
+    output, _ = apply_flat(model, moved, state, batch["inputs"], rng=rng, train=True)
+    return supervised(model.heads, output["logits"], batch)[0], (state, {})
+
+
+def first_block(model, params, state, batch, rng, step):
+    features = apply_flat(model.cut("a")[0], params, state, batch["inputs"])[0]["features"]
+    return jnp.mean(features) * jnp.sum(params["heads"]["target"]["bias"]), (state, {})
+
+
+@pytest.mark.parametrize(
+    "loss", [mixup, reconstruction, shuffled_columns, other_prefix, first_block]
+)
+def test_a_loss_that_would_see_the_difference_gets_the_whole_model(loss, tmp_path):
+    plan = replaced(loss)
+    assert constant_prefix(resolve(plan, None)).block == "a"
+    assert refused(plan, tmp_path)
+
+
+def by_domain(model, params, state, batch, rng, step):
+    model = with_heads(model, {"target": HEADS["target"]})
+    logits = [
+        model.apply(params, state, batch["inputs"][:, d], rng=rng, train=True)[0]["logits"]
+        for d in range(batch["inputs"].shape[1])
+    ]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *logits)
+    return supervised(model.heads, stacked, batch)[0], (state, {})
+
+
+def second_block(model, params, state, batch, rng, step):
+    before, after = model.cut("b")
+    inner, _ = apply_flat(before, params, state, batch["inputs"], rng=rng, train=True)
+    output, _ = apply_flat(after, params, state, inner["features"], rng=rng, train=True)
+    loss = supervised(model.heads, output["logits"], batch)[0]
+    return loss + jnp.mean(inner["features"] ** 2), (state, {})
+
+
+@pytest.mark.parametrize("loss", [by_domain, second_block])
+def test_a_loss_may_regroup_examples_and_cut_the_rest(loss, tmp_path):
+    model = chain(nn.Dense(8), nn.Dense(7), nn.Dense(7))
+    domains = [labelled(blobs(n, 16, seed=i), "target") for i, n in enumerate("xy")]
+    plan = dataclasses.replace(replaced(loss), model=model, domains=domains)
+    assert "after a" in compare(plan, tmp_path)[0].note
+
+
+def augmented():
+    domain = labelled(blobs("target", 24), "target", augment=data.gaussian_noise(0.1))
+    return stage(domains=[domain])
+
+
+def moving_statistics():
+    """The scale of the first block's BatchNorm trains, nothing else of it."""
+    return stage(chain(Normed(), nn.Dense(7)), frozen("backbone/a/d/.*"))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        augmented(),
+        moving_statistics(),
+        stage(chain(Dropped(), nn.Dense(7)), frozen(*FIRST)),
+        stage(method=frozen("backbone/b/.*")),
+        stage(method=transfer.full(optax.adam(1e-2))),
+    ],
+    ids=["augment", "live statistics", "dropout", "first block trains", "all trains"],
+)
+def test_not_cached_where_features_change(plan, tmp_path):
+    assert constant_prefix(resolve(plan, None)) is None
+    assert refused(plan, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layers", "freeze", "block"),
+    [
+        ((nn.Dense(6), nn.Dense(6), nn.Dense(6)), ("backbone/.*",), "c"),
+        ((nn.Dense(6), nn.Dense(6), nn.Dense(6)), ("backbone/[ac]/.*",), "a"),
+        ((nn.Dense(6), Dropped(), nn.Dense(6)), ("backbone/.*",), "a"),
+        ((Normed(), Normed(), nn.Dense(6)), ("backbone/(a|b/d)/.*",), "a"),
+    ],
+)
+def test_the_longest_prefix_is_found(layers, freeze, block):
+    setup = resolve(stage(chain(*layers), frozen(*freeze)), None)
+    prefix = constant_prefix(setup)
+    assert prefix.block == block and needs_only_features(setup, prefix)
+    blocks = tuple(f"backbone/{name}/" for name in "abc"[: "abc".index(block) + 1])
+    every = {
+        path for path in flatten(setup.params) | flatten(setup.state) if path.startswith(blocks)
+    }
+    assert prefix.reads == every
+
+
+def adapted(model):
+    """The model on inputs that a parameter outside its blocks scales."""
+
+    def init(rng, inputs):
+        params, state = model.init(rng, inputs)
+        return {**params, "scale": {"all": jnp.ones(())}}, state
+
+    def apply(params, state, inputs, **options):
+        return model.apply(params, state, inputs * params["scale"]["all"], **options)
+
+    def cut(block):
+        before, after = model.cut(block)
+        return adapted(before), after
+
+    return dataclasses.replace(model, init=init, apply=apply, cut=cut)
+
+
+def test_a_parameter_outside_the_blocks_counts_where_they_read_it():
+    def prefix(*freeze):
+        return constant_prefix(resolve(stage(adapted(MLP), frozen(*freeze)), None))
+
+    assert prefix("backbone/.*") is None
+    assert "scale/all" in prefix("backbone/.*", "scale/.*").reads
+
+
+def test_features_are_those_of_each_seeds_prefix_and_rows(tmp_path):
+    plan = stage(domains=several_domains(), batch=3)
+    setup, full = started(plan)
+    cache = cached(setup, SEEDS, full, RunOptions(), tmp_path)
+    assert jax.tree.leaves(cache.feed.own)[0].shape[0] == len(SEEDS)
+    first = setup.model.cut("a")[0]
+    block = index_block(make_streams(plan, SEEDS), 0, 12, 3)
+    renumbered = index_block(cache.streams, 0, 12, 3)
+    for s in range(len(SEEDS)):
+        params = jax.tree.map(lambda leaf, s=s: leaf[s], join(full["trainable"], full["frozen"]))
+        for d, domain in enumerate(plan.domains):
+            rows, places = block[s, ..., d].ravel(), renumbered[s, ..., d].ravel()
+            inputs = domain.dataset.table().inputs[rows]
+            expected = first.apply(params, {}, inputs, train=True)[0]["features"]
+            features = cache.feed.own[d]["inputs"][s][places]
+            np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    drawn = [columns["inputs"].shape[1] for columns in cache.feed.own]
+    assert drawn[0] < 60 and drawn[1:] == [12, 10]
+
+
+def test_a_prefix_that_all_seeds_share_is_kept_once(tmp_path):
+    setup, full = started(stage(domains=several_domains(), batch=3))
+    source = jax.tree.map(lambda leaf: jnp.stack([leaf[0]] * len(SEEDS)), full["frozen"])
+    same = {**full, "frozen": source}
+    cache = cached(setup, SEEDS, same, RunOptions(), tmp_path)
+    assert not any("inputs" in columns for columns in cache.feed.own)
+    rows = np.union1d(*(setup.stage.domains[1].dataset.rows(seed) for seed in SEEDS))
+    assert len(cache.feed.shared[1]["inputs"]) == len(rows)
+    np.testing.assert_array_equal(
+        cache.feed.own[1]["weights"]["target"],
+        [np.isin(rows, setup.stage.domains[1].dataset.rows(seed)) for seed in SEEDS],
+    )
+    apart = cached(setup, SEEDS, full, RunOptions(), tmp_path)
+    block, own = (index_block(c.streams, 0, 12, 3) for c in (cache, apart))
+    for d, columns in enumerate(cache.feed.shared):
+        np.testing.assert_allclose(  # the first seed's features are the same either way
+            columns["inputs"][block[0, ..., d]],
+            apart.feed.own[d]["inputs"][0][own[0, ..., d]],
+            rtol=1e-6,
+        )
+
+
+def test_pages_hold_the_rows_of_their_dispatch(tmp_path):
+    plan = stage(domains=several_domains(), batch=3)
+    memory, disk = (cache_of(plan, tmp_path, feature_cache_mb=mb) for mb in (2048, 0))
+    block = index_block(memory.streams, 4, 4, 3)
+    assert page(memory.feed, block)[0] is memory.feed
+    feed, places = page(disk.feed, index_block(disk.streams, 4, 4, 3))
+    for s in range(len(SEEDS)):
+        for d, columns in enumerate(feed.own):
+            jax.tree.map(
+                lambda paged, whole, s=s, d=d: np.testing.assert_array_equal(
+                    paged[s][places[s, ..., d]], whole[s][block[s, ..., d]]
+                ),
+                columns,
+                memory.feed.own[d],
+            )
+
+
+def test_a_full_disk_means_no_cache(tmp_path, caplog):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
+    try:
+        assert cache_of(stage(), tmp_path, feature_cache_mb=0) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "no features after a" in caplog.text
+
+
+def test_nothing_frozen_moves_and_the_next_stage_loads_all(tmp_path):
+    plan = stage(chain(Normed(), nn.Dense(7)))
+    setup, before = started(plan)
+    done = train(plan, tmp_path / "one")
+    assert "after a" in done.note
+    for path, leaf in flatten(before["frozen"]).items():
+        np.testing.assert_array_equal(flatten(done.params)[path], leaf)
+    jax.tree.map(np.testing.assert_array_equal, done.state, before["state"])
+    assert set(flatten(done.params)) == set(flatten(setup.params))
+    following = dataclasses.replace(plan, name="next", fresh=("heads/target/.*",))
+    setup = resolve(following, setup)
+    (tmp_path / "two").mkdir()
+    source = (done.params, done.state)
+    after = train_stage(setup, SEEDS, source, tmp_path / "two", {"stage": 2}, RunOptions())
+    np.testing.assert_array_equal(
+        flatten(after.params)["backbone/a/d/kernel"], flatten(done.params)["backbone/a/d/kernel"]
+    )
+
+
+@pytest.mark.parametrize("budget", [2048, 0])
+def test_a_stage_stopped_in_the_middle_ends_with_the_same_bits(tmp_path, budget):
+    class Killed(Exception):
+        pass
+
+    def kill(step, metrics):
+        if step >= 8:
+            raise Killed
+
+    plan = stage(domains=several_domains(), batch=3)
+    options = {"checkpoint_every": 4, "feature_cache_mb": budget}
+    whole = train(plan, tmp_path / "whole", **options)
+    with pytest.raises(Killed):
+        train(plan, tmp_path / "killed", progress=kill, **options)
+    again = []
+    resumed = train(
+        plan, tmp_path / "killed", progress=lambda step, _: again.append(step), **options
+    )
+    assert again[0] == 12
+    assert_same_bits(resumed, whole)
+    assert train(plan, tmp_path / "killed", **options).note == whole.note
+
+
+def test_a_periodic_pass_gets_the_whole_model_and_the_inputs(tmp_path):
+    seen = []
+
+    def prepare(model, params, state, domains):
+        seen.append((model.blocks, domains[0].inputs.shape))
+        return params, state
+
+    plan = stage()
+    method = dataclasses.replace(plan.method, prepare=prepare, prepare_every=4, fresh_frozen=True)
+    assert refused(dataclasses.replace(plan, method=method), tmp_path)  # "a" is fresh
+    setup = resolve(plan, None)
+    following = dataclasses.replace(plan, method=method, fresh=("heads/target/.*",))
+    setup = resolve(following, setup)
+    full = started(plan)[1]
+    source = (join(full["trainable"], full["frozen"]), full["state"])
+    (tmp_path / "run").mkdir()
+    options = RunOptions(steps_per_dispatch=4)
+    seen.clear()
+    done = train_stage(setup, SEEDS, source, tmp_path / "run", {}, options)
+    assert "after a" in done.note
+    assert seen == [(("a", "b"), (24, 5))] * 3 * len(SEEDS)
+
+
+def test_switched_off_or_without_steps_there_is_none(tmp_path):
+    assert refused(stage(), tmp_path, feature_cache=False)
+    assert refused(stage(steps=0), tmp_path)
+    assert refused(stage(method=Method(fresh_frozen=True)), tmp_path)
+    with pytest.raises(ValueError, match="feature_cache_mb"):
+        RunOptions(feature_cache_mb=-1)

@@ -1,0 +1,199 @@
+"""How a stage is compiled: what is found in its program, the schedule chosen, the programs made."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import OPTIONS, assert_same, compiled_once, mlp_stage, stages, train  # noqa: F401
+
+from jaxtl import data, models
+from jaxtl.data.batches import index_block
+from jaxtl.methods import transfer
+from jaxtl.models import Block, classes, from_blocks
+from jaxtl.models.conv_net import relu_max_pool
+from jaxtl.models.layers import Conv
+from jaxtl.paths import flatten
+from jaxtl.plan import Stage, labelled
+from jaxtl.train import loop
+from jaxtl.train.dispatch import PATCH_BYTES, Convolutions, convolutions
+from jaxtl.train.loop import abstract_state, compile_stage, next_stop, start
+from jaxtl.train.options import RunOptions
+from jaxtl.train.setup import resolve
+
+HEADS = {"source": classes(3)}
+
+
+class PlainConv(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(nn.Conv(4, (3, 3))(x)).mean((1, 2))
+
+
+def images(n=24, size=6):
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 3
+    inputs = rng.normal(size=(n, size, size, 1)) + labels[:, None, None, None]
+    return data.arrays(inputs.astype(np.float32), labels, name="images")
+
+
+def kind_of_stage(kind):
+    if kind == "vmap":
+        return mlp_stage(6)
+    model = {
+        "map": lambda: from_blocks([Block("conv_0", Conv(4, (3, 3)), relu_max_pool)], HEADS),
+        "unroll": lambda: models.from_linen(PlainConv(), HEADS),
+    }[kind]()
+    domains = [labelled(images(), "source")]
+    return Stage(kind, model, transfer.full(optax.sgd(0.1)), domains, 4, 6)
+
+
+@pytest.mark.parametrize("kind", ["vmap", "map", "unroll"])
+def test_seeds_trained_together_are_those_trained_alone(tmp_path, kind):
+    stage, seeds = kind_of_stage(kind), (3, 0)
+    assert schedule(stage).seeds == kind
+    both = train(stage, tmp_path / "both", seeds=seeds)
+    for i, seed in enumerate(seeds):
+        alone = train(stage, tmp_path / str(seed), seeds=(seed,))
+        ours = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], both.params)
+        assert_same(ours, alone.params, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            both.curves["loss"][:, i : i + 1], alone.curves["loss"], rtol=1e-5, atol=1e-6
+        )
+    values = flatten(both.params)["heads/source/kernel"]
+    assert not np.allclose(values[0], values[1])
+
+
+@pytest.fixture
+def dispatches(monkeypatch):
+    """Every dispatch that the loop makes."""
+    made, make = [], loop.make_dispatch
+
+    def spy(*args):
+        made.append(make(*args))
+        return made[-1]
+
+    monkeypatch.setattr(loop, "make_dispatch", spy)
+    return made
+
+
+@pytest.mark.parametrize("steps", [1, 4, 23])
+def test_one_program_per_stage_whatever_the_number_of_steps(tmp_path, dispatches, steps):
+    train(mlp_stage(steps), tmp_path)
+    assert [dispatch._cache_size() for dispatch in dispatches] == [1]
+
+
+def test_one_program_for_the_rest_of_a_stage_too(tmp_path, dispatches):
+    train(mlp_stage(9), tmp_path)
+    train(mlp_stage(23), tmp_path)
+    assert [dispatch._cache_size() for dispatch in dispatches] == [1, 1]
+
+
+def test_the_carry_is_donated_and_the_frozen_part_is_not():
+    method = transfer.partial(optax.adam(1e-2), freeze=("backbone/.*",))
+    stage = dataclasses.replace(mlp_stage(), method=dataclasses.replace(method, fresh_frozen=True))
+    setup, seeds = resolve(stage, None), (0, 1)
+    options = dataclasses.replace(OPTIONS, feature_cache=False)
+    full = start(setup, seeds, None)
+    schedule, dispatch, feed, streams = compile_stage(setup, seeds, full, options)
+    carry = {name: full[name] for name in ("trainable", "state", "opt_state")}
+    block = index_block(streams, 0, schedule.steps, stage.batch_size)
+    args = (full["frozen"], feed, jnp.asarray(seeds), block, np.int32(0), np.int32(2))
+    after, metrics = dispatch(carry, *args)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry["trainable"]))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((full["frozen"], feed, after)))
+    np.testing.assert_array_equal(metrics["loss"][:, 2:], 0)  # beyond count
+    assert (metrics["loss"][:, :2] > 0).all()
+
+
+def found(model, shape):
+    """What the gradient of a model's logits on inputs of a shape holds."""
+    inputs = jax.ShapeDtypeStruct(shape, jnp.float32)
+    params, state = jax.eval_shape(model.init, jax.random.key(0), inputs)
+
+    def loss(params, state, inputs):
+        return model.apply(params, state, inputs)[0]["logits"]["source"].sum()
+
+    return convolutions(jax.make_jaxpr(jax.grad(loss))(params, state, inputs).jaxpr)
+
+
+def test_convolutions_as_patches_are_told_from_ordinary_ones():
+    assert found(models.mlp(HEADS, hidden=(8,)), (4, 5)) == Convolutions(False, 0)
+    patches = found(models.conv_net(HEADS), (16, 8, 8, 1))
+    assert not patches.native
+    assert patches.patch_bytes == 16 * 4 * 4 * (9 * 32) * 4  # those of conv_1, at 4 x 4
+    ordinary = found(models.from_linen(PlainConv(), HEADS), (4, 6, 6, 1))
+    assert ordinary == Convolutions(True, 0)
+
+
+def test_convolutions_inside_loops_and_compiled_functions_are_found():
+    kernel = jnp.zeros((3, 3, 1, 2))
+
+    @jax.jit
+    def one(x):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def looped(x):
+        return jax.lax.scan(lambda total, _: (total + one(x).sum(), None), 0.0, None, length=3)[0]
+
+    assert convolutions(jax.make_jaxpr(looped)(jnp.zeros((1, 6, 6, 1))).jaxpr).native
+
+
+def schedule(stage, **options):
+    setup = resolve(stage, None)
+    full = jax.eval_shape(lambda: abstract_state(setup, (0, 1)))
+    return compile_stage(setup, (0, 1), full, RunOptions(**options))[0]
+
+
+def test_micro_batches_are_as_asked_for_or_fit_the_cache():
+    model = models.conv_net(HEADS)
+    big = Stage(
+        "big", model, transfer.full(optax.sgd(0.1)), [labelled(images(64), "source")], 64, 2
+    )
+    patches = 64 * 3 * 3 * (9 * 32) * 4
+    assert patches < PATCH_BYTES and schedule(big).micro_batches == 1
+    assert schedule(big, micro_batch=16).micro_batches == 4
+    assert schedule(big, micro_batch=15).micro_batches == 8  # 5 parts would not be equal
+    assert schedule(big, micro_batch=100).micro_batches == 1
+    wide = images(48, size=16)
+    wide = dataclasses.replace(big, domains=[labelled(wide, "source")], batch_size=48)
+    parts = 48 * 8 * 8 * (9 * 32) * 4 / PATCH_BYTES
+    assert 1 < parts <= 2 and schedule(wide).micro_batches == 2
+    assert schedule(wide, micro_batch=-1).micro_batches == 1
+
+
+def test_batches_that_share_statistics_are_not_cut_unasked():
+    model = models.conv_net(HEADS, batch_norm=True)
+    domains = [labelled(images(48, size=16), "source")]
+    stage = Stage("norm", model, transfer.full(optax.sgd(0.1)), domains, 48, 2)
+    assert schedule(stage).micro_batches == 1
+
+
+def test_steps_per_dispatch_are_as_asked_for_but_ordinary_convolutions_go_one_by_one():
+    assert schedule(mlp_stage()).steps == 16
+    assert schedule(mlp_stage(), steps_per_dispatch=3).steps == 3
+    assert schedule(kind_of_stage("unroll"), steps_per_dispatch=3).steps == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "every", "prepare", "expected"),
+    [
+        (0, 16, 1000, 0, 16),
+        (16, 16, 20, 0, 20),
+        (20, 16, 20, 0, 36),
+        (90, 16, 1000, 0, 100),
+        (10, 16, 20, 6, 12),
+        (12, 16, 20, 6, 18),
+        (18, 16, 20, 6, 20),
+    ],
+)
+def test_a_dispatch_ends_where_something_has_to_be_done(step, steps, every, prepare, expected):
+    stage = mlp_stage(100)
+    method = dataclasses.replace(stage.method, prepare_every=prepare)
+    stage = dataclasses.replace(stage, method=method)
+    assert next_stop(step, steps, stage, RunOptions(checkpoint_every=every)) == expected
