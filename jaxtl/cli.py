@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import io
 import itertools
+import json
 import os
 import sys
 import typing
@@ -313,7 +314,7 @@ def launch(
     configure(options, values.verbose)
     run = Run(
         name=path.stem,
-        config=dataclasses.asdict(config),
+        config=json_values(config),
         experiment_digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
         seeds=seeds,
         arms=arms,
@@ -326,7 +327,7 @@ def launch(
     for fields_, swept in sweep_points(config, values.sweep, getattr(module, "SWEEP", {})):
         folder = ",".join(f"{name}={value}" for name, value in fields_.items())
         directory = run.directory / "sweep" / folder
-        point = dataclasses.replace(run, config=dataclasses.asdict(swept), directory=directory)
+        point = dataclasses.replace(run, config=json_values(swept), directory=directory)
         sweep.append((fields_, module.build(swept), point))
     try:
         summary = run_experiment(module.build(config), run, Reporter(), sweep)
@@ -336,6 +337,11 @@ def launch(
     print_table(summary)
     print(f"\nreport: {run.directory / 'report.html'}")
     return 0
+
+
+def json_values(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass as they come back from a JSON file."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
 def sweep_points(

@@ -21,6 +21,8 @@ class ArmResult:
         stages: names of its stages, in order.
         metrics: {"<evaluation>/<metric>": [seeds]}, NaN where undefined.
         forgetting: {metric: [seeds]}, positive when worse at the end than after the source stage.
+        failures: {seed: (stage, step) where its loss or parameters were not finite}; its metrics
+            are NaN.
         trainable_parameters: trained in the last stage.
         total_parameters: of the model in the last stage.
         train_seconds, steps_per_second: of all stages, all seeds together; None if nothing ran.
@@ -35,6 +37,7 @@ class ArmResult:
     stages: tuple[str, ...]
     metrics: Mapping[str, np.ndarray]
     forgetting: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    failures: Mapping[int, tuple[str, int]] = dataclasses.field(default_factory=dict)
     trainable_parameters: int = 0
     total_parameters: int = 0
     train_seconds: float | None = None

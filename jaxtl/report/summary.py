@@ -99,12 +99,12 @@ def _arm(arm: ArmResult, result: ExperimentResult) -> dict[str, Any]:
         entry["forgetting"] = {
             metric: _statistics(values, std=False) for metric, values in arm.forgetting.items()
         }
-    decisive = arm.metrics.get(result.primary.metric, ())
-    failed = [
-        int(seed)
-        for seed, value in zip(result.seeds, decisive, strict=False)
-        if not np.isfinite(value)
-    ]
+    values = arm.metrics.get(result.primary.metric, np.zeros(len(result.seeds)))
+    failed = []
+    for seed, value in zip(result.seeds, values, strict=True):
+        if not np.isfinite(value):
+            stage, step = arm.failures.get(seed, (None, None))
+            failed.append({"seed": int(seed), "stage": stage, "step": step})
     return entry | ({"failed_seeds": failed} if failed else {})
 
 

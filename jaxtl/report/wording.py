@@ -95,8 +95,8 @@ def _finding(summary: Mapping[str, Any], name: str, arm: Mapping[str, Any]) -> s
         return f"undecided, no seed has {metric} both here and for {baseline}."
     test = ", paired t" if gain["ci95"] else ""
     outcome = f"{_change(gain, summary)} ({seeds(pairs)}{test})"
-    failed = set(arm.get("failed_seeds", ()))
-    failed |= set(summary["arms"][baseline].get("failed_seeds", ()))
+    both = (arm, summary["arms"][baseline])
+    failed = {failure["seed"] for one in both for failure in one.get("failed_seeds", ())}
     left_out = f"; left out for want of a finite value: {_seeds_named(failed)}" if failed else ""
     if arm["verdict"] != "undecided":
         return f"{arm['verdict']} transfer, {outcome}{left_out}."

@@ -171,7 +171,7 @@ def train_arms(checked: Checked, reporter: Reporter) -> dict[str, ArmResult]:
             measured[stage.name] = evaluator.measure(
                 stage.model, stage.method, params, state, named_heads(nodes, stage.name)
             )
-        results[arm] = arm_result(arm, experiment, trained, measured)
+        results[arm] = arm_result(arm, experiment, trained, measured, run.seeds)
     return results
 
 
@@ -255,20 +255,31 @@ def arm_result(
     experiment: Experiment,
     trained: Mapping[str, Trained],
     measured: Mapping[str, Mapping[str, Measured]],
+    seeds: tuple[int, ...],
 ) -> ArmResult:
-    """What one arm measured."""
+    """What one arm measured; NaN for a seed that failed in one of its stages."""
     stages = experiment.arms[arm]
     last = trained[stages[-1].name]
     at_end = measured[stages[-1].name]
+    failures = {
+        seed: (stage.name, step)
+        for stage in reversed(stages)
+        for seed, step in trained[stage.name].failed.items()
+    }
     metrics = flat_metrics(at_end)
-    seeds = len(next(iter(metrics.values())))
     for name, derive in experiment.derived.items():
         metrics[name] = np.array(
             [
                 derive(defaultdict(lambda: math.nan, {k: float(v[i]) for k, v in metrics.items()}))
-                for i in range(seeds)
+                for i in range(len(seeds))
             ]
         )
+    failed = [seed in failures for seed in seeds]
+    lost = forgetting(stages, experiment, measured)
+    metrics, lost = (
+        {name: np.where(failed, np.nan, values) for name, values in table.items()}
+        for table in (metrics, lost)
+    )
     seconds = sum(trained[stage.name].seconds for stage in stages)
     rate = last.steps_per_second
     count, total = last.setup.sizes
@@ -276,9 +287,10 @@ def arm_result(
         name=arm,
         stages=tuple(stage.name for stage in stages),
         metrics=metrics,
-        forgetting=forgetting(stages, experiment, measured),
+        forgetting=lost,
         trainable_parameters=count,
         total_parameters=total,
+        failures=failures,
         train_seconds=seconds,
         steps_per_second=rate if math.isfinite(rate) else None,
         curves={stage.name: trained[stage.name].curves for stage in stages},

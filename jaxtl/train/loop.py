@@ -23,10 +23,10 @@ from jaxtl.train.checkpoint import Checkpoints
 from jaxtl.train.dispatch import Schedule, choose, make_dispatch
 from jaxtl.train.feed import columns, gather, make_feed, make_streams, page
 from jaxtl.train.identity import Identity, differences, read_json, write_json
-from jaxtl.train.interrupt import Interrupted, watch
+from jaxtl.train.interrupt import Interrupted, Watch, watch
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import METHOD_STATE, Setup, initialise, load
-from jaxtl.train.step import init_optimizers, make_step
+from jaxtl.train.step import CARRIED, FAILED, init_optimizers, make_step
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Trained:
         seconds: training time, compilation included.
         steps_per_second: without the first dispatch, all seeds counting as one step; NaN if there
             was no second dispatch.
+        failed: {seed: the first step whose loss or parameters were not finite}.
         note: what made its steps cheaper, if anything.
     """
 
@@ -52,6 +53,7 @@ class Trained:
     curves: dict[str, np.ndarray]
     seconds: float
     steps_per_second: float
+    failed: dict[int, int] = dataclasses.field(default_factory=dict)
     note: str = ""
 
 
@@ -75,7 +77,8 @@ def assemble(setup: Setup, params: Params, state: State) -> PyTree:
     init = jax.vmap(lambda tree: init_optimizers(setup, tree), axis_size=seeds)
     opt_state = jax.jit(init)(trainable)
     copied = jax.tree.map(jnp.copy, {"trainable": trainable, "state": state})
-    return {**copied, "frozen": frozen, "opt_state": opt_state}
+    failed = jnp.full(seeds, -1, jnp.int32)
+    return {**copied, "frozen": frozen, "opt_state": opt_state, "failed": failed}
 
 
 def prepare(setup: Setup, seeds: tuple[int, ...], params: Params, state: State):
@@ -120,7 +123,7 @@ def train_stage(
     """
     record = check_directory(directory, identity) or {"identity": identity, "finished": False}
     abstract = jax.eval_shape(lambda: abstract_state(setup, seeds))
-    with Checkpoints(directory / "checkpoints") as checkpoints:
+    with Checkpoints(directory / "checkpoints") as checkpoints, watch() as signals:
         step, full = checkpoints.restore_latest(abstract) or (0, None)
         if full is None or step < setup.stage.num_steps:
             record["finished"] = False
@@ -132,8 +135,14 @@ def train_stage(
             if step < setup.stage.num_steps:
                 cache = cached(setup, seeds, full, options, directory)
                 record["feature_cache"] = cache.note if cache else None
-                full = advance(setup, seeds, full, step, options, saver, log, progress, cache)
+                program = compile_stage(setup, seeds, full, options, cache)
+                full = advance(
+                    setup, seeds, program, full, step, options, saver, log, progress, signals
+                )
+            record["failed_seeds"] = failed_seeds(seeds, full)
             saver.save(setup.stage.num_steps, full, finished=True)
+        if signals.received is not None:
+            raise Interrupted(signals.received)
     return Trained(
         setup,
         join(full["trainable"], full["frozen"]),
@@ -141,52 +150,64 @@ def train_stage(
         read_curves(directory),
         record["train_seconds"],
         record["steps_per_second"] or float("nan"),
+        failed_seeds(seeds, full),
         record.get("feature_cache") or "",
     )
+
+
+def failed_seeds(seeds: tuple[int, ...], full: PyTree) -> dict[int, int]:
+    """{seed: number of the step that failed}."""
+    steps = np.asarray(full["failed"]).tolist()
+    return {seed: step + 1 for seed, step in zip(seeds, steps, strict=True) if step >= 0}
 
 
 def advance(
     setup: Setup,
     seeds: tuple[int, ...],
+    program: tuple,
     full: PyTree,
     step: int,
     options: RunOptions,
     saver: "Saver",
     log: "Log",
     progress: Progress,
-    cache: Cached | None = None,
+    signals: Watch,
 ) -> PyTree:
-    """Train from `step` to the end of the stage; returns the full state."""
-    stage = setup.stage
-    schedule, dispatch, feed, streams = compile_stage(setup, seeds, full, options, cache)
-    logger.info("stage %s from step %d: %s", stage.name, step, schedule)
-    frozen, seeds_array, pending = full["frozen"], jnp.asarray(seeds), None
-    with watch() as signals:
-        while step < stage.num_steps:
-            end = next_stop(step, schedule.steps, stage, options)
-            block = index_block(streams, step, schedule.steps, stage.batch_size)
-            rows, block = page(feed, block)
-            carry = {name: full[name] for name in ("trainable", "state", "opt_state")}
-            carry, metrics = dispatch(
-                carry, frozen, rows, seeds_array, block, np.int32(step), np.int32(end - step)
-            )
-            full = {**carry, "frozen": frozen}
-            if pending:  # the device works on this dispatch while the last one is written
-                progress(*log.write(*pending))
-                saver.tick(step)
-            pending, step = (step, end - step, metrics), end
-            if signals.received is not None:
-                log.write(*pending)
-                saver.save(step, full, finished=False)
-                raise Interrupted(signals.received)
-            every = stage.method.prepare_every
-            if every and step % every == 0 and step < stage.num_steps:
-                full = prepare_again(setup, seeds, full)
-                frozen = full["frozen"]
-            if step % options.checkpoint_every == 0 and step < stage.num_steps:
-                saver.save(step, full, finished=False)
-        progress(*log.write(*pending))
-        saver.tick(step)
+    """Train from `step` to the end of the stage, or to a signal; returns the full state.
+
+    Args:
+        program: as `compile_stage` returns it.
+    """
+    schedule, dispatch, feed, streams = program
+    stage, frozen, seeds_array, pending = setup.stage, full["frozen"], jnp.asarray(seeds), None
+    while step < stage.num_steps:
+        end = next_stop(step, schedule.steps, stage, options)
+        block = index_block(streams, step, schedule.steps, stage.batch_size)
+        rows, block = page(feed, block)
+        carry = {name: full[name] for name in CARRIED}
+        carry, metrics = dispatch(
+            carry, frozen, rows, seeds_array, block, np.int32(step), np.int32(end - step)
+        )
+        full = {**carry, "frozen": frozen}
+        if pending:  # the device works on this dispatch while the last one is written
+            progress(*log.write(*pending))
+            saver.tick(step)
+        pending, step = (step, end - step, metrics), end
+        every = stage.method.prepare_every
+        if every and step % every == 0 and step < stage.num_steps:
+            full = prepare_again(setup, seeds, full)
+            frozen = full["frozen"]
+        if signals.received is not None and step < stage.num_steps:
+            log.write(*pending)
+            saver.save(step, full, finished=False)
+            raise Interrupted(signals.received)
+        due = step % options.checkpoint_every == 0
+        if due or step == stage.num_steps:  # the log never lags behind a checkpoint
+            progress(*log.write(*pending))
+            saver.tick(step)
+            pending = None
+        if due and step < stage.num_steps:
+            saver.save(step, full, finished=False)
     return full
 
 
@@ -323,27 +344,40 @@ class Log:
         """Append the steps of one dispatch; returns the number of finished steps and the last.
 
         Raises:
-            ValueError: a loss is not finite.
+            ValueError: no seed is left whose losses and parameters are finite.
         """
         metrics = {name: np.asarray(values)[:, :count] for name, values in metrics.items()}
-        for name, values in metrics.items():
-            bad = np.argwhere(~np.isfinite(values))
-            if "loss" in name and len(bad):
-                seed, step = bad[np.argmin(bad[:, 1])]
-                raise ValueError(
-                    f"{name} of seed {self._seeds[seed]} is not finite at step {first + step + 1}; "
-                    f"lower the learning rate or look at the data ({self._path.parent})"
+        failed = metrics.pop(FAILED)[:, -1]
+        for seed, step in zip(self._seeds, failed, strict=True):
+            if first <= step < first + count:
+                logger.warning(
+                    "stage %s: the loss of seed %d is not finite at step %d; the seed stays at its "
+                    "last good state",
+                    self._path.parent.name,
+                    seed,
+                    step + 1,
                 )
+        if (failed >= 0).all():
+            raise ValueError(
+                f"stage {self._path.parent.name!r}: the loss is not finite in any seed, first at "
+                f"step {failed.min() + 1} in seed {self._seeds[int(failed.argmin())]}; lower the "
+                f"learning rate or look at the data ({self._path.parent})"
+            )
         with self._path.open("a") as file:
             for i in range(count):
                 step = first + i + 1
                 if step % self._every == 0 or step in (1, self._num_steps):
-                    line = {name: values[:, i].tolist() for name, values in metrics.items()}
+                    line = {name: _plain(values[:, i]) for name, values in metrics.items()}
                     file.write(json.dumps({"step": step, **line}) + "\n")
                     if self._events:
-                        for name, values in line.items():
-                            self._events.add_scalar(name, float(np.mean(values)), step)
+                        for name, values in metrics.items():
+                            self._events.add_scalar(name, np.mean(values[:, i]), step)
         return first + count, {name: values[:, -1] for name, values in metrics.items()}
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    """JSON numbers; null where they are not finite."""
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def read_log(directory: Path) -> list[dict]:
@@ -361,4 +395,4 @@ def read_curves(directory: Path) -> dict[str, np.ndarray]:
     """{"step": [t], metric: [t, seeds]} of a stage's directory."""
     lines = read_log(directory)
     names = lines[0].keys() if lines else ["step"]
-    return {name: np.asarray([line[name] for line in lines]) for name in names}
+    return {name: np.asarray([line[name] for line in lines], np.float64) for name in names}

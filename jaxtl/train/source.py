@@ -107,13 +107,16 @@ class SourceRun:
         """The stage as that run left it, for this run's seeds."""
         params, state = self.stages[setup.stage.name]
         directory = self.directory / "stages" / setup.stage.name
-        seeds = read_json(directory / "stage.json")["identity"]["seeds"]
+        record = read_json(directory / "stage.json")
+        seeds = record["identity"]["seeds"]
         rows = [seeds.index(seed) for seed in self.seeds]
         curves = {
             key: values if key == "step" else values[:, rows]
             for key, values in read_curves(directory).items()
         }
-        return Trained(setup, params, state, curves, 0.0, float("nan"))
+        failed = {int(seed): step for seed, step in record.get("failed_seeds", {}).items()}
+        failed = {seed: step for seed, step in failed.items() if seed in self.seeds}
+        return Trained(setup, params, state, curves, 0.0, float("nan"), failed)
 
 
 def restore_weights(path: Path) -> dict[str, PyTree]:

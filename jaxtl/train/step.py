@@ -16,6 +16,8 @@ from jaxtl.plan import Batch, Params, PyTree, State, Update
 from jaxtl.train.setup import Setup
 
 Carry = dict[str, PyTree]
+CARRIED = ("trainable", "state", "opt_state", "failed")
+FAILED = "failed_at"
 
 
 def whole_transformation(setup: Setup) -> optax.GradientTransformation:
@@ -52,13 +54,15 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
 
     Returns:
         (carry, frozen, batch, rng, step) -> (carry, {metric: []}) with carry = {"trainable",
-        "state", "opt_state"}; pure, for one seed.
+        "state", "opt_state", "failed"}; pure, for one seed. `failed` [] int32 is -1, or the step
+        at which a loss or a new parameter was not finite: from there on the carry stays as it was
+        before.
     """
     method = setup.stage.method
 
     def step_fn(carry: Carry, frozen: Params, batch: Batch, rng: jax.Array, step: jax.Array):
         trainable, state = carry["trainable"], carry["state"]
-        opt_state, metrics = dict(carry["opt_state"]), {}
+        opt_state, metrics, losses = dict(carry["opt_state"]), {}, []
         for i, update in enumerate(method.updates):
             parts = micro_batches if update.per_example else 1
             for repeat in range(update.repeat):
@@ -78,11 +82,23 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
                     )
                     stepped |= flatten(optax.apply_updates(params, updates))
                 trainable = join(nest(stepped), resting)
+                losses.append(jnp.sum(loss))
             name = "loss" if len(method.updates) == 1 else f"loss_{i}"
-            metrics |= {**logged, name: jnp.sum(loss)}
-        return {"trainable": trainable, "state": state, "opt_state": opt_state}, metrics
+            metrics |= {**logged, name: losses[-1]}
+        new = {"trainable": trainable, "state": state, "opt_state": opt_state}
+        carry = last_good(carry, new, losses, step)
+        return carry, metrics | {FAILED: carry["failed"]}
 
     return step_fn
+
+
+def last_good(old: Carry, new: Carry, losses: list[jax.Array], step: jax.Array) -> Carry:
+    """The new carry, or the old one from the first step on that is not finite."""
+    sizes = [jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(new["trainable"])]
+    finite = jnp.isfinite(sum(losses) + sum(sizes))
+    failed = jnp.where((old["failed"] < 0) & ~finite, step, old["failed"]).astype(jnp.int32)
+    kept = {name: old[name] for name in new}
+    return {**jax.tree.map(lambda n, o: jnp.where(failed < 0, n, o), new, kept), "failed": failed}
 
 
 def gradient(

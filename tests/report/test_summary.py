@@ -90,7 +90,7 @@ def test_undefined_numbers_are_null(make, tmp_path):
     np.testing.assert_allclose(full["gain"]["t/accuracy"]["mean"], 0.1)
     assert full["gain"]["t/accuracy"]["per_seed"][1] is None
     assert "t/f1" not in full["gain"]  # the baseline has none
-    assert full["failed_seeds"] == [1]
+    assert full["failed_seeds"] == [{"seed": 1, "stage": None, "step": None}]
     assert summary["config"] == {"rate": None, "shape": [1, 2], "path": str(tmp_path)}
 
 

@@ -321,7 +321,7 @@ def test_arms_that_share_a_stage_train_it_once(tmp_path):
     assert output.count("stage pretrain:") == 1 and output.count("stage probe:") == 1
 
 
-def test_a_loss_that_is_not_finite_names_stage_step_and_seed(tmp_path):
+def test_a_seed_whose_loss_is_not_finite_stays_at_its_last_good_state(tmp_path, caplog):
     inputs = np.array(blobs("x").table().inputs)
     inputs[7] = 3e38
     dataset = data.arrays(inputs, np.arange(40) % 3, name="spiked").take(10)
@@ -332,12 +332,24 @@ def test_a_loss_that_is_not_finite_names_stage_step_and_seed(tmp_path):
     good = next(seed for seed in range(99) if 7 not in dataset.rows(seed))
     order = index_block(make_streams(stage, (bad,)), 0, 12, stage.batch_size)
     step = 1 + np.flatnonzero((order[0] == 7).any((1, 2)))[0]
-    with pytest.raises(ValueError, match="not finite") as error:
-        train(stage, tmp_path / "spiked", seeds=(good, bad))
-    assert f"loss of seed {bad} " in str(error.value)
-    assert f"step {step};" in str(error.value) and "spiked" in str(error.value)
-    assert not json.loads((tmp_path / "spiked" / "stage.json").read_text())["finished"]
-    assert np.isfinite(train(stage, tmp_path / "good", seeds=(good,)).curves["loss"]).all()
+    both = train(stage, tmp_path / "both", seeds=(good, bad))
+    assert both.failed == {bad: step}
+    assert f"loss of seed {bad} is not finite at step {step}" in caplog.text
+    before = train(dataclasses.replace(stage, num_steps=step - 1), tmp_path / "b", seeds=(bad,))
+    alone = train(stage, tmp_path / "alone", seeds=(good,))
+    for path, leaf in flatten(both.params).items():
+        np.testing.assert_allclose(leaf[0], flatten(alone.params)[path][0], rtol=1e-5)
+        np.testing.assert_allclose(leaf[1], flatten(before.params)[path][0], rtol=1e-5)
+    again = train(stage, tmp_path / "both", seeds=(good, bad))
+    assert again.failed == both.failed
+
+
+def test_a_stage_without_a_good_seed_fails_with_stage_step_and_seed(tmp_path):
+    stage = mlp_stage(12, optax.sgd(1e38))
+    with pytest.raises(ValueError, match="not finite in any seed") as error:
+        train(stage, tmp_path / "wild", seeds=(3, 4))
+    assert "lower the learning rate" in str(error.value) and "in seed " in str(error.value)
+    assert not json.loads((tmp_path / "wild" / "stage.json").read_text())["finished"]
 
 
 @pytest.mark.parametrize(
@@ -354,7 +366,7 @@ def test_interval_of_the_log(tmp_path, num_steps, log_every, expected):
     for first in range(0, num_steps, 16):
         count = min(16, num_steps - first)
         values = np.tile(np.arange(first, first + 16, dtype=np.float32), (2, 1))
-        step, last = log.write(first, count, {"loss": values})
+        step, last = log.write(first, count, {"loss": values, "failed_at": np.full((2, 16), -1)})
         assert step == first + count
         np.testing.assert_array_equal(last["loss"], step - 1)
     lines = read_log(tmp_path)

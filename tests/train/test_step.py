@@ -141,7 +141,7 @@ def test_each_update_steps_only_its_optimizers_and_repeats():
     heads = carry["trainable"]["heads"]
     np.testing.assert_allclose(heads["a"]["bias"], 0.75)  # 1 - (1 - 0.5)^2, not moved by to_two
     np.testing.assert_allclose(heads["b"]["bias"], 1.0)
-    assert {"loss_0", "loss_1", "seen"} == metrics.keys()
+    assert {"loss_0", "loss_1", "seen", "failed_at"} == metrics.keys()
     assert metrics["loss_0"] == pytest.approx(0.5 * 3 * 0.25)  # before the second repeat
 
 

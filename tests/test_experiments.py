@@ -1,0 +1,199 @@
+"""Every experiment: its form, two steps of it on data that need no download, and a fork."""
+
+import ast
+import dataclasses
+import importlib
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxtl import cli
+from jaxtl.plan import Experiment
+from jaxtl.train.check import check_arms, plan_stages
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "experiments").glob("*.py"))
+NAMES = [path.stem for path in FILES]
+DOWNLOADED = {  # experiment: (fields, datasets it reads)
+    "cifar": (["--config.dataset=cifar10_part"], ["cifar10_part"]),
+    "mnist_to_letters": (["--config.dataset=notmnist_part"], ["mnist", "notmnist_part"]),
+    "shared_layers": ([], ["mnist", "usps"]),
+}
+EMBEDDED = [name for name in NAMES if name not in DOWNLOADED]
+STEPS = ("source_steps", "target_steps", "steps")
+ARM_KEYS = {
+    "metrics",
+    "verdict",
+    "trainable_parameters",
+    "total_parameters",
+    "train_seconds",
+    "steps_per_second",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def contained(tmp_path_factory):
+    """Compiled programs go to a temporary folder, and what the command line sets is set back."""
+    options = [
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    ]
+    before = {name: getattr(jax.config, name) for name in options}
+    levels = {name: logging.getLogger(name).level for name in ("jaxtl", "absl")}
+    compilation_cache.reset_cache()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp()))
+        patch.setattr(sys, "path", [str(ROOT), *sys.path])
+        patch.chdir(ROOT)
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def imported_anew():
+    """No experiment of another folder stays imported."""
+    yield
+    for name in [n for n in sys.modules if n.partition(".")[0] == "experiments"]:
+        del sys.modules[name]
+
+
+def short(module):
+    """Its smallest Config."""
+    config = module.Config()
+    fields = {field.name for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, **dict.fromkeys(fields.intersection(STEPS), 2))
+
+
+def requires(name):
+    """Skips where the data of an experiment are not prepared."""
+    folder = os.environ.get("TFDS_DATA_DIR")
+    for dataset in DOWNLOADED.get(name, ((), ()))[1]:
+        if not folder or not Path(folder, dataset).is_dir():
+            pytest.skip(f"TFDS_DATA_DIR has no {dataset}")
+
+
+def run(directory, name, *args):
+    """(summary, directory of the run) of two steps on the command line."""
+    module = importlib.import_module(f"experiments.{name}")
+    steps = [
+        f"--config.{field.name}=2"
+        for field in dataclasses.fields(module.Config())
+        if field.name in STEPS
+    ]
+    assert steps, f"{name} has no field among {STEPS}"
+    command = ["launch.py", f"--experiment={name}", f"--workdir={directory}", "--sweep="]
+    assert cli.main([*command, *steps, *args]) == 0
+    return json.loads((directory / name / "summary.json").read_text()), directory / name
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_form(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 60
+    tree = ast.parse(text)
+    first, *paragraphs = ast.get_docstring(tree).split("\n\n")
+    assert len(first.splitlines()) == 1
+    assert any(
+        p.strip().startswith(f"python launch.py --experiment={path.stem}") for p in paragraphs
+    )
+    assert sum(p.startswith("Result: ") for p in paragraphs) == 1
+    assert cli.result_line(ast.get_docstring(tree))
+    (config,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert config.name == "Config" and "frozen=True" in ast.unparse(config.decorator_list[0])
+    assert all(isinstance(node, ast.AnnAssign) and node.value for node in config.body)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plan(name):
+    requires(name)
+    module = importlib.import_module(f"experiments.{name}")
+    fields = DOWNLOADED.get(name, ((), ()))[0]
+    config = cli.parse(module.Config(), "config", fields)
+    experiment = module.build(config)
+    assert isinstance(experiment, Experiment)
+    check_arms(experiment, experiment.arms)
+    nodes = plan_stages(experiment, experiment.arms, (0,))
+    assert {stage.name for stages in experiment.arms.values() for stage in stages} == nodes.keys()
+    for field, values in getattr(module, "SWEEP", {}).items():
+        assert values and field in {f.name for f in dataclasses.fields(config)}
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_two_steps(name, tmp_path, capsys):
+    summary, directory = run(tmp_path, name, "--seeds=2")
+    assert capsys.readouterr().err == ""
+    module = importlib.import_module(f"experiments.{name}")
+    experiment = module.build(short(module))
+    keys = {"experiment", "config", "seeds", "baseline", "selection", "primary", "arms"}
+    assert summary.keys() == keys
+    assert summary["experiment"] == name and summary["seeds"] == [0, 1]
+    assert summary["config"] == json.loads(json.dumps(dataclasses.asdict(short(module))))
+    assert summary["primary"].keys() == {"metric", "direction"}
+    assert summary["arms"].keys() == experiment.arms.keys()
+    for arm, found in summary["arms"].items():
+        baseline = arm == summary["baseline"]
+        more = {"forgetting"} if "forgetting" in found else set()
+        assert found.keys() == ARM_KEYS | more | (set() if baseline else {"gain"}), arm
+        if baseline:
+            assert found["verdict"] is None
+        else:
+            assert found["verdict"] in ("positive", "negative", "undecided")
+            assert summary["primary"]["metric"] in found["gain"]
+        assert summary["primary"]["metric"] in found["metrics"]
+        for metric in found["metrics"].values():
+            assert metric.keys() == {"mean", "std", "ci95", "per_seed"}
+            assert len(metric["per_seed"]) == 2
+        assert 0 < found["trainable_parameters"] <= found["total_parameters"]
+    page = (directory / "report.html").read_text()
+    assert "data:image/png;base64," in page and 'src="http' not in page
+    assert list((directory / "figures").glob("*.png"))
+    for stages in experiment.arms.values():
+        for stage in stages:
+            record = json.loads((directory / "stages" / stage.name / "stage.json").read_text())
+            assert record["finished"]
+
+
+def test_two_runs_of_the_main_job_are_the_same(tmp_path):
+    args = ["digits", "--seeds=2", "--arms=scratch,full"]
+    one, two = (run(tmp_path / name, *args)[0] for name in ("one", "two"))
+    assert {k: a["metrics"] for k, a in one["arms"].items()} == {
+        k: a["metrics"] for k, a in two["arms"].items()
+    }
+
+
+def test_a_fork_changes_dataset_and_method_and_nothing_else(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "experiments" / "digits.py").read_text()
+    changes = {
+        "data.digits()": "data.wine().standardize()",
+        "models.conv_net({": "models.mlp({",
+        "digits.classes(range(5))": "digits.classes([0, 1])",
+        "digits.classes(range(5, 10))": "digits.classes([1, 2])",
+        "classes(5)": "classes(2)",
+        'transfer.partial(adam, freeze=("backbone/conv_.*",))': (
+            'transfer.partial(adam, freeze=("backbone/dense_0/bias",))'
+        ),
+        "transfer.ridge()": "transfer.logistic()",
+    }
+    for old, new in changes.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "wines.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(ROOT)])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    summary, _ = run(tmp_path / "runs", "wines", "--seeds=2")
+    assert "ridge" in summary["arms"] and summary["experiment"] == "wines"
+    assert summary["arms"]["ridge"]["metrics"]["target/accuracy"]["mean"] > 0.7
+    assert capsys.readouterr().err == ""
