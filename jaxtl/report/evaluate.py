@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtl.data import to_float
 from jaxtl.plan import Evaluation, Method, Model, Params, PyTree, State
+from jaxtl.train.sharding import replicate, replicated
 
 
 class Measured(NamedTuple):
@@ -56,7 +57,7 @@ class Evaluator:
     def _measure(self, name, model, method, params, state) -> Measured:
         evaluation = self._evals[name]
         if name not in self._examples:
-            self._examples[name] = jax.device_put(
+            self._examples[name] = replicate(
                 _examples(evaluation, model, self._seeds, self._batch_size)
             )
         key = (name, id(model), id(method.predict))
@@ -120,7 +121,7 @@ def _sums(model: Model, predict: Callable | None, evaluation: Evaluation) -> Cal
 
         return jax.lax.map(one_seed, (params, state, rows, weights))
 
-    return jax.jit(all_seeds)
+    return jax.jit(all_seeds, out_shardings=replicated())
 
 
 def features(

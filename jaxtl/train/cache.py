@@ -26,6 +26,7 @@ from jaxtl.train.feed import Feed, host_feed
 from jaxtl.train.options import RunOptions
 from jaxtl.train.prefix import Prefix, constant_prefix, needs_only_features
 from jaxtl.train.setup import Setup
+from jaxtl.train.sharding import replicate, replicated, to_host
 
 logger = logging.getLogger(__name__)
 
@@ -130,14 +131,14 @@ def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.nd
 
 def _same_in_all_seeds(full: PyTree, prefix: Prefix) -> bool:
     leaves = flatten(full["frozen"]) | flatten(full["state"])
-    arrays = (np.asarray(leaves[path]) for path in prefix.reads)
+    arrays = (to_host(leaves[path]) for path in prefix.reads)
     return all((array == array[:1]).all() for array in arrays)
 
 
 def _forward(model: Model) -> Callable:
     """Jitted (params, state, index of the seed, inputs [n, ...]) -> features [n, ...]."""
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=replicated())
     def run(params, state, seed, inputs):
         params, state = jax.tree.map(lambda leaf: leaf[seed], (params, state))
         key = jax.random.key(0)  # asked for, but without effect on the features
@@ -211,4 +212,4 @@ def _feed(
             places = np.searchsorted(members[i], domain.dataset.rows(seed))
             streams[i].append(Stream(np.minimum(places, members.shape[1] - 1), seed, d))
     feed = Feed(shared, own)
-    return (feed if on_disk else jax.device_put(feed)), streams
+    return (feed if on_disk else replicate(feed)), streams

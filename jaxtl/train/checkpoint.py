@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from jaxtl.plan import PyTree
+from jaxtl.train.sharding import shard_state
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +49,15 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, step: int, abstract: PyTree) -> PyTree:
-        """The checkpoint of a step, as arrays on the default device.
+        """The checkpoint of a step, as arrays that are split as the current mesh asks.
 
         Args:
             abstract: tree of shapes and dtypes that the file must hold.
         """
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            abstract,
+            shard_state(abstract),
         )
         args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardRestore(target)})
         return self._manager.restore(step, args=args)[ITEM]

@@ -19,6 +19,7 @@ from jaxtl.plan import PyTree
 from jaxtl.train.feed import Feed, gather
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import Setup, named_key
+from jaxtl.train.sharding import current_mesh, replicated, shard_batch
 from jaxtl.train.step import make_step
 
 PATCH_BYTES = 9 * 2**18
@@ -91,7 +92,8 @@ def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) 
     if options.micro_batch > 0:
         parts = -(-batch_size // options.micro_batch)
     elif options.micro_batch == 0 and cpu and not setup.model.live:
-        parts = min(batch_size, -(-found.patch_bytes // PATCH_BYTES) or 1)
+        on_one = found.patch_bytes // current_mesh().shape["data"]
+        parts = min(batch_size, -(-on_one // PATCH_BYTES) or 1)
     while batch_size % parts:
         parts += 1
     if cpu and found.native:
@@ -100,20 +102,24 @@ def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) 
     return Schedule("map" if cpu and found.patch_bytes else "vmap", steps, parts)
 
 
-def make_dispatch(setup: Setup, schedule: Schedule) -> Callable:
+def make_dispatch(setup: Setup, schedule: Schedule, carried: PyTree) -> Callable:
     """The compiled call that advances all seeds by up to `schedule.steps` steps.
+
+    Args:
+        setup, schedule: what to compile.
+        carried: shardings of the carry.
 
     Returns:
         (carry, frozen, feed, seeds [S], block [S, steps, batch, domains], first step, count) ->
         (carry, {metric: [S, steps]}); the leaves of carry and frozen lead with the axis of seeds,
         carry is donated, metrics beyond `count` are 0.
     """
-    step_fn = make_step(setup, schedule.micro_batches)
+    step_fn, mesh = make_step(setup, schedule.micro_batches), current_mesh()
 
     def one_step(carry, frozen, shared, own, seed, index, step):
         rng = jax.random.fold_in(named_key(seed, "train"), step)
         data_rng, rng = jax.random.split(rng)
-        batch = gather(setup.stage, shared, own, index, data_rng)
+        batch = shard_batch(mesh, gather(setup.stage, shared, own, index, data_rng))
         return step_fn(carry, frozen, batch, rng, step)
 
     def many_steps(carry, frozen, shared, own, seed, block, first, count):
@@ -142,4 +148,4 @@ def make_dispatch(setup: Setup, schedule: Schedule) -> Callable:
         results = [one(*jax.tree.map(lambda x, s=s: x[s], args)) for s in range(len(seeds))]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
-    return jax.jit(all_seeds, donate_argnums=0)
+    return jax.jit(all_seeds, donate_argnums=0, out_shardings=(carried, replicated()))

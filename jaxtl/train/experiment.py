@@ -27,6 +27,7 @@ from jaxtl.train.loop import Trained, check_directory, train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.progress import Reporter
 from jaxtl.train.setup import leftovers
+from jaxtl.train.sharding import is_primary, make_mesh, to_host
 from jaxtl.train.source import SourceRun
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ def run_experiment(
         ValueError: bad input of any kind, before any training.
         Interrupted: a signal stopped a stage; its state is saved.
     """
+    mesh = make_mesh(run.options.mesh)
     points = [check(experiment, run)]
     points += [points[0] if r.config == run.config else check(e, r) for _, e, r in sweep]
     for line in dict.fromkeys(line for point in points for line in point.warnings):
@@ -106,7 +108,8 @@ def run_experiment(
     for point in points:
         key = str(point.run.directory)
         if key not in results:
-            results[key] = train_arms(point, reporter)
+            with jax.set_mesh(mesh):
+                results[key] = train_arms(point, reporter)
     result = ExperimentResult(
         experiment=run.name,
         config=run.config,
@@ -122,7 +125,7 @@ def run_experiment(
             for (fields, _, _), point in zip(sweep, points[1:], strict=True)
         ],
     )
-    return report.write(result, run.directory)
+    return report.write(result, run.directory) if is_primary() else report.summarize(result)
 
 
 def check(experiment: Experiment, run: Run) -> Checked:
@@ -343,7 +346,7 @@ def forgetting(
 
 def plotted_features(stage: Stage, trained: Trained, experiment: Experiment) -> dict[str, tuple]:
     """{evaluation: (features, labels)} of the first seed and the first examples, classes only."""
-    params, state = jax.tree.map(lambda leaf: leaf[0], (trained.params, trained.state))
+    params, state = jax.tree.map(lambda leaf: leaf[0], to_host((trained.params, trained.state)))
     views = {}
     for name, evaluation in experiment.evals.items():
         if (

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtl.data import to_float
 from jaxtl.data.batches import Stream
 from jaxtl.plan import Batch, Columns, Domain, Head, PyTree, Stage
+from jaxtl.train.sharding import replicate
 
 
 class Feed(NamedTuple):
@@ -63,7 +64,7 @@ def active_heads(stage: Stage) -> tuple[str, ...]:
 
 def make_feed(stage: Stage, seeds: tuple[int, ...]) -> Feed:
     """Put the stage's examples on the device, images as they are stored (uint8)."""
-    return jax.device_put(host_feed(stage, seeds))
+    return replicate(host_feed(stage, seeds))
 
 
 def host_feed(stage: Stage, seeds: tuple[int, ...]) -> Feed:

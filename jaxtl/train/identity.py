@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 import jaxtl
 
 Identity = dict[str, Any]
@@ -66,7 +68,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically."""
+    """Write a JSON file atomically, in the first of several processes."""
+    if jax.process_index() > 0:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(value, indent=1) + "\n")

@@ -20,12 +20,13 @@ from jaxtl.paths import flatten, join, split
 from jaxtl.plan import Params, PyTree, State
 from jaxtl.train.cache import Cached, cached, flops
 from jaxtl.train.checkpoint import Checkpoints
-from jaxtl.train.dispatch import Schedule, choose, make_dispatch
+from jaxtl.train.dispatch import choose, make_dispatch
 from jaxtl.train.feed import columns, gather, make_feed, make_streams, page
 from jaxtl.train.identity import Identity, differences, read_json, write_json
 from jaxtl.train.interrupt import Interrupted, Watch, watch
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import METHOD_STATE, Setup, initialise, load
+from jaxtl.train.sharding import is_primary, shard_state, to_host
 from jaxtl.train.step import CARRIED, FAILED, init_optimizers, make_step
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ def start(setup: Setup, seeds: tuple[int, ...], source: tuple[Params, State] | N
         state = {**state, METHOD_STATE: extra}
     if method.prepare is not None:
         params, state = prepare(setup, seeds, params, state)
-    return assemble(setup, params, state)
+    full = assemble(setup, params, state)
+    return jax.device_put(full, shard_state(full))
 
 
 def assemble(setup: Setup, params: Params, state: State) -> PyTree:
@@ -84,8 +86,9 @@ def assemble(setup: Setup, params: Params, state: State) -> PyTree:
 def prepare(setup: Setup, seeds: tuple[int, ...], params: Params, state: State):
     """Run the method's pass over the data on the host, seed after seed."""
     stage, results = setup.stage, []
+    params, state = to_host((params, state))
     for i, seed in enumerate(seeds):
-        one = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), (params, state))
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], (params, state))
         domains = [columns(domain, stage.model.heads, seed) for domain in stage.domains]
         results.append(stage.method.prepare(setup.model, *one, domains))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
@@ -157,7 +160,7 @@ def train_stage(
 
 def failed_seeds(seeds: tuple[int, ...], full: PyTree) -> dict[int, int]:
     """{seed: number of the step that failed}."""
-    steps = np.asarray(full["failed"]).tolist()
+    steps = to_host(full["failed"]).tolist()
     return {seed: step + 1 for seed, step in zip(seeds, steps, strict=True) if step >= 0}
 
 
@@ -179,14 +182,14 @@ def advance(
         program: as `compile_stage` returns it.
     """
     schedule, dispatch, feed, streams = program
-    stage, frozen, seeds_array, pending = setup.stage, full["frozen"], jnp.asarray(seeds), None
+    stage, frozen, pending = setup.stage, full["frozen"], None
     while step < stage.num_steps:
         end = next_stop(step, schedule.steps, stage, options)
         block = index_block(streams, step, schedule.steps, stage.batch_size)
         rows, block = page(feed, block)
         carry = {name: full[name] for name in CARRIED}
         carry, metrics = dispatch(
-            carry, frozen, rows, seeds_array, block, np.int32(step), np.int32(end - step)
+            carry, frozen, rows, np.int32(seeds), block, np.int32(step), np.int32(end - step)
         )
         full = {**carry, "frozen": frozen}
         if pending:  # the device works on this dispatch while the last one is written
@@ -273,7 +276,8 @@ def prepare_again(setup: Setup, seeds: tuple[int, ...], full: PyTree) -> PyTree:
     params = join(full["trainable"], full["frozen"])
     params, state = prepare(setup, seeds, params, full["state"])
     trainable, frozen = split(params, lambda path: path in setup.trainable)
-    return {**full, "trainable": trainable, "frozen": frozen, "state": state}
+    full = {**full, "trainable": trainable, "frozen": frozen, "state": state}
+    return jax.device_put(full, shard_state(full))
 
 
 def compile_stage(
@@ -300,14 +304,15 @@ def compile_stage(
 
     index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
     args = (*first, feed.shared, index)
-    schedule: Schedule = choose(setup, one_step, args, options)
+    schedule = choose(setup, one_step, args, options)
     if cache is not None:
         rest = flops(one_step, *args)
         before, after = (rest + cache.flops) / 1e6, rest / 1e6
         numbers = (stage.name, cache.note, before, after)
         logger.info("stage %s: %s; %.4g MFLOP a step and seed become %.4g", *numbers)
     logger.info("stage %s: %s", stage.name, schedule)
-    return schedule, make_dispatch(setup, schedule), feed, streams
+    carry = {name: full[name] for name in CARRIED}
+    return schedule, make_dispatch(setup, schedule, shard_state(carry)), feed, streams
 
 
 def next_stop(step: int, steps: int, stage, options: RunOptions) -> int:
@@ -332,9 +337,11 @@ class Log:
     ):
         self._path, self._num_steps, self._seeds = directory / "metrics.jsonl", num_steps, seeds
         self._every = options.log_every or max(1, num_steps // 500)
+        self._events = None
+        if not is_primary():
+            return
         kept = [line for line in read_log(directory) if line["step"] <= step]
         self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._events = None
         if options.tensorboard:
             from tensorboardX import SummaryWriter
 
@@ -363,6 +370,9 @@ class Log:
                 f"step {failed.min() + 1} in seed {self._seeds[int(failed.argmin())]}; lower the "
                 f"learning rate or look at the data ({self._path.parent})"
             )
+        last = {name: values[:, -1] for name, values in metrics.items()}
+        if not is_primary():
+            return first + count, last
         with self._path.open("a") as file:
             for i in range(count):
                 step = first + i + 1
@@ -372,7 +382,7 @@ class Log:
                     if self._events:
                         for name, values in metrics.items():
                             self._events.add_scalar(name, np.mean(values[:, i]), step)
-        return first + count, {name: values[:, -1] for name, values in metrics.items()}
+        return first + count, last
 
 
 def _plain(values: np.ndarray) -> list[float | None]:

@@ -9,6 +9,9 @@ class RunOptions:
 
     data_dir: str = ""
     """folder of the TFDS datasets; empty: TFDS_DATA_DIR, else TFDS's own default"""
+    mesh: str = ""
+    """devices, as in data=4,model=2: data splits batches, model splits parameters; empty: all
+    accelerators along data, one CPU device"""
     source_run: str = ""
     """directory of another run whose finished source stages are loaded instead of trained"""
     checkpoint_every: int = 1000

@@ -43,24 +43,23 @@ def make_mesh(text: str = "") -> Mesh:
         sizes[name] = int(size)
     count = math.prod(sizes.values())
     if count > len(devices) or (jax.process_count() > 1 and count != len(devices)):
-        raise ValueError(
-            f"run.mesh={text} needs {count} devices, there are {len(devices)}"
-            + (
-                " (on a CPU, --run.cpu_devices makes more)"
-                if jax.default_backend() == "cpu"
-                else ""
-            )
-        )
+        raise ValueError(f"run.mesh={text} needs {count} devices, there are {len(devices)}")
     shape = tuple(sizes.values())
     return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices[:count])
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """On every device."""
-    return NamedSharding(mesh, P())
+def current_mesh() -> Mesh:
+    """The mesh of `jax.set_mesh`, or that of the default device alone."""
+    mesh = jax.sharding.get_mesh()
+    return make_mesh("data=1") if mesh.empty else mesh
 
 
-def shard_state(mesh: Mesh, tree: PyTree) -> PyTree:
+def replicated() -> NamedSharding:
+    """On every device of the mesh."""
+    return NamedSharding(current_mesh(), P())
+
+
+def shard_state(tree: PyTree) -> PyTree:
     """Shardings of parameters, optimizer state and the like.
 
     Args:
@@ -70,12 +69,13 @@ def shard_state(mesh: Mesh, tree: PyTree) -> PyTree:
         The tree of shardings: the largest later axis that the size of `model` divides is split
         along `model`; small leaves are replicated.
     """
+    mesh = current_mesh()
     parts = mesh.shape["model"]
 
     def spec(leaf) -> NamedSharding:
         axes = [i for i in range(1, leaf.ndim) if leaf.shape[i] % parts == 0]
         if parts == 1 or not axes or math.prod(leaf.shape[1:]) < SMALL:
-            return replicated(mesh)
+            return NamedSharding(mesh, P())
         axis = max(axes, key=lambda i: leaf.shape[i])
         return NamedSharding(mesh, P(*(None,) * axis, "model"))
 
@@ -84,17 +84,19 @@ def shard_state(mesh: Mesh, tree: PyTree) -> PyTree:
 
 def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
     """Constrain leaves [batch, ...] of a traced program to be split along `data`."""
+    if mesh.size == 1:
+        return batch
     sharding = NamedSharding(mesh, P("data"))
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), batch)
 
 
-def place(tree: PyTree, shardings: PyTree) -> PyTree:
-    """Put arrays (equal in all processes) where the shardings say."""
-    return jax.device_put(tree, shardings)
+def replicate(tree: PyTree) -> PyTree:
+    """Put arrays (equal in all processes) on every device of the mesh."""
+    return jax.device_put(tree, replicated())
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """NumPy copies of arrays wherever they are, in every process."""
+    """NumPy copies of arrays, wherever they are, in every process."""
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, tree)
     from jax.experimental import multihost_utils

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.paths import flatten, nest
@@ -14,6 +13,7 @@ from jaxtl.train.checkpoint import ITEM
 from jaxtl.train.identity import read_json
 from jaxtl.train.loop import Trained, read_curves
 from jaxtl.train.setup import METHOD_STATE, Setup, load_problems
+from jaxtl.train.sharding import shard_state
 
 
 class SourceRun:
@@ -98,10 +98,10 @@ class SourceRun:
             raise ValueError("does not fit this model:\n  " + "\n  ".join(lines))
         rows = [seeds.index(seed) for seed in self.seeds]
         params, state = (
-            nest({p: jnp.asarray(stored[p][rows], leaf.dtype) for p, leaf in flat.items()})
+            nest({p: np.asarray(stored[p][rows], leaf.dtype) for p, leaf in flat.items()})
             for flat in here
         )
-        return params, state
+        return jax.device_put((params, state), shard_state((params, state)))
 
     def load(self, setup: Setup) -> Trained:
         """The stage as that run left it, for this run's seeds."""

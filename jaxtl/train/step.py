@@ -140,7 +140,10 @@ def gradient(
         loss, grads, state, logged = one(state, part, jax.random.fold_in(rng, i))
         return (state, jax.tree.map(jnp.add, total, (loss, grads, logged))), None
 
-    cut = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
+    # Every `parts`-th example, not a block of them: a part is then split like the whole batch.
+    cut = jax.tree.map(
+        lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
+    )
     first = jax.tree.map(lambda x: x[0], cut)
     shapes = jax.eval_shape(one, state, first, rng)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1], shapes[3]))

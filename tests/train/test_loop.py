@@ -42,8 +42,7 @@ def train_to_the_end(stage, directory, progress, **more):
         try:
             return train(stage, directory, progress=progress, **more), stops
         except Interrupted:
-            record = json.loads((directory / "stage.json").read_text())
-            assert not record["finished"]
+            continue
     raise AssertionError("never finished")
 
 
