@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import os
+import signal
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,9 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_string, "workdir", "runs", "the run goes to WORKDIR/EXPERIMENT")
     define(flags.DEFINE_bool, "resume", True, "go on with what the directory holds")
     define(flags.DEFINE_multi_string, "sweep", [], "FIELD=V1,V2,...: run with each value")
+    define(
+        flags.DEFINE_string, "distributed", "off", "off, auto (a pod), or ADDRESS:PORT,COUNT,INDEX"
+    )
     define(flags.DEFINE_bool, "verbose", False, "log what is decided on the way")
     define(flags.DEFINE_bool, "help", False, "this text; with --experiment its fields")
     return values
@@ -305,13 +309,17 @@ def launch(
         return 0
     config_args = [arg for arg in fields if arg.startswith("--config.")]
     config = parse(module.Config(), "config", config_args)
+    configure(options, values.verbose)
+    connect(values.distributed)
+
+    from rich.console import Console
 
     from jaxtl.report import print_table
     from jaxtl.train.experiment import Run, run_experiment
     from jaxtl.train.interrupt import Interrupted
     from jaxtl.train.progress import Reporter
+    from jaxtl.train.sharding import is_primary
 
-    configure(options, values.verbose)
     run = Run(
         name=path.stem,
         config=json_values(config),
@@ -329,11 +337,14 @@ def launch(
         directory = run.directory / "sweep" / folder
         point = dataclasses.replace(run, config=json_values(swept), directory=directory)
         sweep.append((fields_, module.build(swept), point))
+    reporter = Reporter(Console(quiet=not is_primary()))
     try:
-        summary = run_experiment(module.build(config), run, Reporter(), sweep)
+        summary = run_experiment(module.build(config), run, reporter, sweep)
     except Interrupted as stopped:
         print(f"{stopped}: saved; the same command goes on from here", file=sys.stderr)
-        return 130
+        return 130 if stopped.signal == signal.SIGINT else 0
+    if not is_primary():
+        return 0
     print_table(summary)
     print(f"\nreport: {run.directory / 'report.html'}")
     return 0
@@ -398,3 +409,32 @@ def configure(options: RunOptions, verbose: bool) -> None:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if options.cpu_devices:
+        jax.config.update("jax_num_cpu_devices", options.cpu_devices)
+
+
+def connect(distributed: str) -> None:
+    """Join the other processes of a run, before JAX is used.
+
+    Args:
+        distributed: `off`; `auto` for what the cluster says (a TPU pod, Slurm); or
+            `ADDRESS:PORT,COUNT,INDEX`: the first process's address, the number of processes and
+            which of them this one is.
+
+    Raises:
+        ValueError: another form, or there is no cluster that says.
+    """
+    if distributed == "off":
+        return
+    import jax
+
+    if distributed == "auto":
+        jax.distributed.initialize()
+        return
+    address, *numbers = distributed.split(",")
+    if ":" not in address or len(numbers) != 2 or not all(n.isdigit() for n in numbers):
+        raise ValueError(
+            f"--distributed={distributed}: expected off, auto or ADDRESS:PORT,COUNT,INDEX"
+        )
+    count, index = map(int, numbers)
+    jax.distributed.initialize(address, num_processes=count, process_id=index)

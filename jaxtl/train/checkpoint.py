@@ -44,6 +44,10 @@ class Checkpoints:
             args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardSave(state)})
             self._manager.save(step, args=args, force=True)
 
+    def preempted(self, step: int) -> bool:
+        """Whether the processes agreed to stop after this step; always False for one process."""
+        return jax.process_count() > 1 and self._manager.reached_preemption(step)
+
     def wait(self) -> None:
         """Return when every save is on disk; raises what a failed save raised."""
         self._manager.wait_until_finished()

@@ -4,6 +4,8 @@ import contextlib
 import signal
 import threading
 
+import jax
+
 
 class Interrupted(Exception):
     """Training was stopped by a signal after its state was saved.
@@ -34,9 +36,14 @@ class Watch:
 
 @contextlib.contextmanager
 def watch():
-    """Signals set `received` instead of ending the process (in the main thread)."""
+    """Signals set `received` instead of ending the process (in the main thread).
+
+    Not with several processes, which must stop at one step: there JAX watches SIGTERM, see
+    `Checkpoints.preempted`.
+    """
     watcher = Watch()
-    if threading.current_thread() is not threading.main_thread():
+    alone = jax.process_count() == 1
+    if not alone or threading.current_thread() is not threading.main_thread():
         yield watcher
         return
     previous = {n: signal.signal(n, watcher) for n in (signal.SIGINT, signal.SIGTERM)}

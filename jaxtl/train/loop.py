@@ -7,6 +7,7 @@ the checkpoint, so a stage that was stopped anywhere ends with the bits of one t
 import dataclasses
 import json
 import logging
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -200,10 +201,11 @@ def advance(
         if every and step % every == 0 and step < stage.num_steps:
             full = prepare_again(setup, seeds, full)
             frozen = full["frozen"]
-        if signals.received is not None and step < stage.num_steps:
+        preempted = saver.preempted(step)
+        if (preempted or signals.received is not None) and step < stage.num_steps:
             log.write(*pending)
             saver.save(step, full, finished=False)
-            raise Interrupted(signals.received)
+            raise Interrupted(signals.received or signal.SIGTERM)
         due = step % options.checkpoint_every == 0
         if due or step == stage.num_steps:  # the log never lags behind a checkpoint
             progress(*log.write(*pending))
@@ -236,6 +238,10 @@ class Saver:
             self._steady = (step, now)
         elif step > self._steady[0]:
             self._record["steps_per_second"] = (step - self._steady[0]) / (now - self._steady[1])
+
+    def preempted(self, step: int) -> bool:
+        """Whether several processes agreed to stop after this step."""
+        return self._checkpoints.preempted(step)
 
     def save(self, step: int, full: PyTree, finished: bool) -> None:
         """Save asynchronously, or to the end if `finished` or asked to stop after this."""

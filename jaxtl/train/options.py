@@ -12,6 +12,8 @@ class RunOptions:
     mesh: str = ""
     """devices, as in data=4,model=2: data splits batches, model splits parameters; empty: all
     accelerators along data, one CPU device"""
+    cpu_devices: int = 0
+    """split the CPU into so many devices; 0: as many as XLA_FLAGS says, usually one"""
     source_run: str = ""
     """directory of another run whose finished source stages are loaded instead of trained"""
     checkpoint_every: int = 1000

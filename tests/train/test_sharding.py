@@ -1,9 +1,19 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from jaxtl import data, models
+from jaxtl.data.batches import index_block
+from jaxtl.methods import transfer
+from jaxtl.plan import Stage, labelled
+from jaxtl.train.loop import compile_stage, start
+from jaxtl.train.options import RunOptions
+from jaxtl.train.setup import resolve
 from jaxtl.train.sharding import make_mesh, shard_batch, shard_state, to_host
+from jaxtl.train.step import CARRIED
 
 
 def test_mesh_sizes_and_default():
@@ -36,3 +46,21 @@ def test_batches_are_split_along_data_and_come_back_whole():
     placed = jax.jit(lambda x: shard_batch(mesh, x))(x)
     assert placed.sharding.spec == P("data")
     assert (to_host(placed) == x).all()
+
+
+@pytest.mark.parametrize("build", [models.conv_net, models.mlp])
+def test_a_step_split_over_devices_sums_gradients_and_gathers_no_activations(build):
+    inputs = np.zeros((64, 8, 8, 1), np.uint8) if build is models.conv_net else np.zeros((64, 9))
+    domain = labelled(data.arrays(inputs, np.arange(64) % 3), "y")
+    method = transfer.full(optax.adam(1e-3))
+    stage = Stage("s", build({"y": models.classes(3)}), method, [domain], 16, 4)
+    setup = resolve(stage, None)
+    with jax.set_mesh(make_mesh("data=8")):
+        full = start(setup, (0, 1), None)
+        schedule, dispatch, feed, streams = compile_stage(setup, (0, 1), full, RunOptions())
+        block = index_block(streams, 0, schedule.steps, 16)
+        carry = {name: full[name] for name in CARRIED}
+        args = (carry, full["frozen"], feed, np.int32([0, 1]), block, np.int32(0), np.int32(4))
+        program = dispatch.lower(*args).compile().as_text()
+    assert "all-reduce" in program
+    assert "all-gather" not in program and "all-to-all" not in program

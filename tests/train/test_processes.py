@@ -1,0 +1,93 @@
+"""Two real processes, and eight simulated devices, do what one device does."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--config.source_steps=12", "--config.target_steps=6"]
+TINY += ["--seeds=2", "--arms=scratch,partial"]
+    "--config.source_steps=12",
+    "--config.target_steps=6",
+    "--seeds=2",
+    "--arms=scratch,partial",
+]
+
+
+def command(workdir: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "launch.py", "--experiment=digits", f"--workdir={workdir}"),
+        *("--run.compilation_cache=", "--run.checkpoint_every=8", *TINY, *more),
+    ]
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+
+
+def run(*commands: list[str]) -> list[str]:
+    """Run processes side by side; returns their outputs."""
+    started = [
+        subprocess.Popen(
+            c,
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for c in commands
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in started]
+    for process, output in zip(started, outputs, strict=True):
+        assert process.returncode == 0, output
+    return outputs
+
+
+def metrics(workdir: Path) -> dict[str, list[float]]:
+    summary = json.loads((workdir / "digits" / "summary.json").read_text())
+    return {
+        f"{arm}/{name}": values["per_seed"]
+        for arm, entry in summary["arms"].items()
+        for name, values in entry["metrics"].items()
+        if name.endswith("/loss")
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("alone")
+    run(command(workdir))
+    return metrics(workdir)
+
+
+def assert_close(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys() and len(found) >= 3
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, err_msg=name)
+
+
+def test_two_processes_give_the_losses_of_one_and_leave_a_run_that_one_can_read(tmp_path, alone):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = [f"--distributed={address},2,{i}" for i in range(2)]
+    first, second = run(*(command(tmp_path, flag) for flag in flags))
+    assert "Did the transfer help?" in first and "Did the transfer help?" not in second
+    assert_close(metrics(tmp_path), alone)
+    records = sorted((tmp_path / "digits" / "stages").glob("*/stage.json"))
+    before = [record.read_bytes() for record in records]
+    run(command(tmp_path))  # one process finds every stage finished
+    assert len(before) == 3 and [record.read_bytes() for record in records] == before
+    assert_close(metrics(tmp_path), alone)
+
+
+def test_eight_devices_give_the_losses_of_one(tmp_path, alone):
+    run(command(tmp_path, "--run.mesh=data=4,model=2", "--run.cpu_devices=8"))
+    assert_close(metrics(tmp_path), alone)
