@@ -13,11 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TINY = ["--config.source_steps=12", "--config.target_steps=6"]
 TINY += ["--seeds=2", "--arms=scratch,partial"]
-    "--config.source_steps=12",
-    "--config.target_steps=6",
-    "--seeds=2",
-    "--arms=scratch,partial",
-]
 
 
 def command(workdir: Path, *more: str) -> list[str]:
