@@ -2,8 +2,8 @@
 
     python launch.py --experiment=many_domains
 
-Minimises the sum over domains d and examples i of lambda_di L_di. `noisy_double` doubles lambda_d
-of the noisy domain, `balanced` gives each example lambda_di = n / (classes n_class) of its class.
+The sum over domains and examples of lambda_di L_di: `noisy_double` doubles lambda_d of the noisy
+domain, `balanced` gives each example lambda_di = n / (classes n_class) of its class.
 
 Result: not measured
 """
@@ -53,7 +53,7 @@ def build(config: Config) -> Experiment:
         "noisy_double": arm("noisy_double", one | {"noisy": 2.0}),
         "balanced": arm("balanced", one, data.balanced()),
     }
-    evals = {name: classification(shift(digits.test), "digit") for name, shift in SHIFTS.items()}
+    evals = {d: classification(shift(digits.test), "digit") for d, shift in SHIFTS.items()}
     derived = {
         "worst/accuracy": lambda metrics: min(metrics[name] for name in scores),
         "mean/accuracy": lambda metrics: sum(metrics[name] for name in scores) / len(scores),

@@ -9,19 +9,21 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from flax import traverse_util
-
 Tree = Mapping[str, Any]
 FROZEN = "frozen"
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
     """Nested dicts -> {path: leaf}; empty dicts vanish."""
+    from flax import traverse_util  # imports JAX, which a mistyped name need not wait for
+
     return traverse_util.flatten_dict(tree, sep="/")
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """{path: leaf} -> nested dicts, the inverse of `flatten`."""
+    from flax import traverse_util
+
     return traverse_util.unflatten_dict(dict(flat), sep="/")
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from jaxtl.data import to_float
 from jaxtl.plan import Evaluation, Method, Model, Params, PyTree, State
-from jaxtl.train.sharding import replicate, replicated
 
 
 class Measured(NamedTuple):
@@ -31,10 +30,18 @@ class Evaluator:
         evals: {name: Evaluation}.
         seeds: a dataset drawn per seed is evaluated on each seed's own rows.
         batch_size: examples per batch.
+        place: where the examples lie and the sums come out; the default device if None.
     """
 
-    def __init__(self, evals: Mapping[str, Evaluation], seeds: tuple[int, ...], batch_size: int):
+    def __init__(
+        self,
+        evals: Mapping[str, Evaluation],
+        seeds: tuple[int, ...],
+        batch_size: int,
+        place: jax.sharding.Sharding | None = None,
+    ):
         self._evals, self._seeds, self._batch_size = evals, seeds, batch_size
+        self._place = place
         self._examples: dict[str, PyTree] = {}
         self._compiled: dict[tuple, tuple] = {}
 
@@ -57,12 +64,12 @@ class Evaluator:
     def _measure(self, name, model, method, params, state) -> Measured:
         evaluation = self._evals[name]
         if name not in self._examples:
-            self._examples[name] = replicate(
-                _examples(evaluation, model, self._seeds, self._batch_size)
-            )
+            examples = _examples(evaluation, model, self._seeds, self._batch_size)
+            self._examples[name] = jax.device_put(examples, self._place)
         key = (name, id(model), id(method.predict))
         if key not in self._compiled:  # the model stays referenced, so its id is not reused
-            self._compiled[key] = (_sums(model, method.predict, evaluation), model, method)
+            sums = jax.jit(_sums(model, method.predict, evaluation), out_shardings=self._place)
+            self._compiled[key] = (sums, model, method)
         sums = self._compiled[key][0](params, state, *self._examples[name])
         sums = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
         results = [
@@ -96,7 +103,7 @@ def _examples(evaluation: Evaluation, model: Model, seeds: tuple[int, ...], batc
 
 
 def _sums(model: Model, predict: Callable | None, evaluation: Evaluation) -> Callable:
-    """Jitted (params, state, inputs, labels, rows, weights) -> sums with the axis of seeds."""
+    """(params, state, inputs, labels, rows, weights) -> sums with the axis of seeds."""
 
     def outputs(params, state, inputs):
         if predict is not None:
@@ -121,7 +128,7 @@ def _sums(model: Model, predict: Callable | None, evaluation: Evaluation) -> Cal
 
         return jax.lax.map(one_seed, (params, state, rows, weights))
 
-    return jax.jit(all_seeds, out_shardings=replicated())
+    return all_seeds
 
 
 def features(

@@ -84,6 +84,13 @@ def _largest_factor(jaxpr: jex.Jaxpr) -> int:
     return max([0, *sizes, *inner])
 
 
+def runs_patches(setup: Setup) -> bool:
+    """Whether this device runs convolutions of the stage's model as patches, and no others."""
+    apply, args = setup.model.apply, (setup.params, setup.state, setup.inputs)
+    found = convolutions(jax.make_jaxpr(lambda *a: apply(*a)[0])(*args).jaxpr)
+    return jax.default_backend() == "cpu" and found.patch_bytes > 0 and not found.native
+
+
 def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) -> Schedule:
     """Pick the schedule from the traced step and the device; options override the numbers."""
     found = convolutions(jax.make_jaxpr(one_step)(*args).jaxpr)

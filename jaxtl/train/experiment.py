@@ -27,7 +27,7 @@ from jaxtl.train.loop import Trained, check_directory, train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.progress import Reporter
 from jaxtl.train.setup import leftovers
-from jaxtl.train.sharding import is_primary, make_mesh, to_host
+from jaxtl.train.sharding import is_primary, make_mesh, replicated, to_host
 from jaxtl.train.source import SourceRun
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def train_arms(checked: Checked, reporter: Reporter) -> dict[str, ArmResult]:
     experiment, run, nodes = checked.experiment, checked.run, checked.nodes
     write_json(run.directory / "config.json", run_record(run))
     write_json(run.directory / "environment.json", environment())
-    evaluator = Evaluator(experiment.evals, run.seeds, run.options.eval_batch)
+    evaluator = Evaluator(experiment.evals, run.seeds, run.options.eval_batch, replicated())
     trained: dict[str, Trained] = {}
     measured: dict[str, dict[str, Measured]] = {}
     results = {}

@@ -5,7 +5,6 @@ the checkpoint, so a stage that was stopped anywhere ends with the bits of one t
 """
 
 import dataclasses
-import json
 import logging
 import signal
 import time
@@ -21,14 +20,15 @@ from jaxtl.paths import flatten, join, split
 from jaxtl.plan import Params, PyTree, State
 from jaxtl.train.cache import Cached, cached, flops
 from jaxtl.train.checkpoint import Checkpoints
-from jaxtl.train.dispatch import choose, make_dispatch
+from jaxtl.train.curves import Log, read_curves
+from jaxtl.train.dispatch import choose, make_dispatch, runs_patches
 from jaxtl.train.feed import columns, gather, make_feed, make_streams, page
 from jaxtl.train.identity import Identity, differences, read_json, write_json
 from jaxtl.train.interrupt import Interrupted, Watch, watch
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import METHOD_STATE, Setup, initialise, load
-from jaxtl.train.sharding import is_primary, shard_state, to_host
-from jaxtl.train.step import CARRIED, FAILED, init_optimizers, make_step
+from jaxtl.train.sharding import shard_state, to_host
+from jaxtl.train.step import CARRIED, init_optimizers, make_step
 
 logger = logging.getLogger(__name__)
 
@@ -294,6 +294,7 @@ def compile_stage(
     cache: Cached | None = None,
 ):
     """(schedule, dispatch, feed, streams) of a stage, or of what its feature cache leaves of it."""
+    whole = setup
     if cache is None:
         feed, streams = make_feed(setup.stage, seeds), make_streams(setup.stage, seeds)
     else:
@@ -312,6 +313,9 @@ def compile_stage(
     args = (*first, feed.shared, index)
     schedule = choose(setup, one_step, args, options)
     if cache is not None:
+        if schedule.seeds == "vmap" and runs_patches(whole):
+            # The seeds as without the cache: batching them would round other sums.
+            schedule = dataclasses.replace(schedule, seeds="map")
         rest = flops(one_step, *args)
         before, after = (rest + cache.flops) / 1e6, rest / 1e6
         numbers = (stage.name, cache.note, before, after)
@@ -328,87 +332,3 @@ def next_stop(step: int, steps: int, stage, options: RunOptions) -> int:
         if every:
             stops.append((step // every + 1) * every)
     return min(stops)
-
-
-class Log:
-    """metrics.jsonl of a stage: the metrics of every k-th step, of the first and of the last."""
-
-    def __init__(
-        self,
-        directory: Path,
-        options: RunOptions,
-        num_steps: int,
-        seeds: tuple[int, ...],
-        step: int,
-    ):
-        self._path, self._num_steps, self._seeds = directory / "metrics.jsonl", num_steps, seeds
-        self._every = options.log_every or max(1, num_steps // 500)
-        self._events = None
-        if not is_primary():
-            return
-        kept = [line for line in read_log(directory) if line["step"] <= step]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        if options.tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(str(directory), purge_step=step + 1)
-
-    def write(self, first: int, count: int, metrics: PyTree) -> tuple[int, dict[str, np.ndarray]]:
-        """Append the steps of one dispatch; returns the number of finished steps and the last.
-
-        Raises:
-            ValueError: no seed is left whose losses and parameters are finite.
-        """
-        metrics = {name: np.asarray(values)[:, :count] for name, values in metrics.items()}
-        failed = metrics.pop(FAILED)[:, -1]
-        for seed, step in zip(self._seeds, failed, strict=True):
-            if first <= step < first + count:
-                logger.warning(
-                    "stage %s: the loss of seed %d is not finite at step %d; the seed stays at its "
-                    "last good state",
-                    self._path.parent.name,
-                    seed,
-                    step + 1,
-                )
-        if (failed >= 0).all():
-            raise ValueError(
-                f"stage {self._path.parent.name!r}: the loss is not finite in any seed, first at "
-                f"step {failed.min() + 1} in seed {self._seeds[int(failed.argmin())]}; lower the "
-                f"learning rate or look at the data ({self._path.parent})"
-            )
-        last = {name: values[:, -1] for name, values in metrics.items()}
-        if not is_primary():
-            return first + count, last
-        with self._path.open("a") as file:
-            for i in range(count):
-                step = first + i + 1
-                if step % self._every == 0 or step in (1, self._num_steps):
-                    line = {name: _plain(values[:, i]) for name, values in metrics.items()}
-                    file.write(json.dumps({"step": step, **line}) + "\n")
-                    if self._events:
-                        for name, values in metrics.items():
-                            self._events.add_scalar(name, np.mean(values[:, i]), step)
-        return first + count, last
-
-
-def _plain(values: np.ndarray) -> list[float | None]:
-    """JSON numbers; null where they are not finite."""
-    return [float(value) if np.isfinite(value) else None for value in values]
-
-
-def read_log(directory: Path) -> list[dict]:
-    """The whole lines of a stage's metrics.jsonl."""
-    path, lines = directory / "metrics.jsonl", []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:  # the last line of a process that was killed while writing
-            break
-    return lines
-
-
-def read_curves(directory: Path) -> dict[str, np.ndarray]:
-    """{"step": [t], metric: [t, seeds]} of a stage's directory."""
-    lines = read_log(directory)
-    names = lines[0].keys() if lines else ["step"]
-    return {name: np.asarray([line[name] for line in lines], np.float64) for name in names}

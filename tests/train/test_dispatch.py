@@ -23,6 +23,7 @@ from jaxtl.train.dispatch import PATCH_BYTES, Convolutions, convolutions
 from jaxtl.train.loop import abstract_state, compile_stage, next_stop, start
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import resolve
+from jaxtl.train.step import CARRIED
 
 HEADS = {"source": classes(3)}
 
@@ -99,7 +100,7 @@ def test_the_carry_is_donated_and_the_frozen_part_is_not():
     options = dataclasses.replace(OPTIONS, feature_cache=False)
     full = start(setup, seeds, None)
     schedule, dispatch, feed, streams = compile_stage(setup, seeds, full, options)
-    carry = {name: full[name] for name in ("trainable", "state", "opt_state")}
+    carry = {name: full[name] for name in CARRIED}
     block = index_block(streams, 0, schedule.steps, stage.batch_size)
     args = (full["frozen"], feed, jnp.asarray(seeds), block, np.int32(0), np.int32(2))
     after, metrics = dispatch(carry, *args)

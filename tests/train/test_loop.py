@@ -29,9 +29,10 @@ from jaxtl.data.batches import index_block
 from jaxtl.methods import transfer
 from jaxtl.paths import flatten, join
 from jaxtl.plan import Method, Update, labelled
+from jaxtl.train.curves import Log, read_curves, read_log
 from jaxtl.train.feed import make_streams
 from jaxtl.train.interrupt import Interrupted
-from jaxtl.train.loop import Log, read_curves, read_log, start, train_stage
+from jaxtl.train.loop import start, train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import resolve
 
