@@ -10,7 +10,7 @@ FLOORS = (
     {"paths", "plan"},
     {"models", "data", "losses", "metrics", "transferability"},
     {"methods", "pretrained"},
-    {"train", "report"},
+    {"train", "report", "fields"},
     {"cli"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

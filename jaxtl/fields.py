@@ -1,0 +1,134 @@
+"""Fields of a frozen dataclass set from text, and the points of a sweep over them."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtl.paths import unknown
+
+
+def parse(default: Any, group: str, args: Sequence[str]) -> Any:
+    """A frozen dataclass with fields set by `--<group>.<field>=<value>`.
+
+    Args:
+        default: instance with the defaults; nested dataclasses are addressed by dots.
+
+    Raises:
+        ValueError: unknown fields (with the closest), values of the wrong type, or values that the
+            dataclass refuses; all of them.
+    """
+    prefix = f"--{group}."
+    known = list(field_names(default, prefix))
+    values, problems = {}, []
+    for arg in args:
+        name, _, text = arg.partition("=")
+        if name not in known:
+            problems.append(unknown("field", name, known))
+            continue
+        try:
+            values[name.removeprefix(prefix)] = parse_value(
+                default, name.removeprefix(prefix), text
+            )
+        except ValueError as error:
+            problems.append(f"{arg}: {error}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return replace_fields(default, values)
+
+
+def field_names(config: Any, prefix: str) -> Any:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from field_names(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
+
+
+def parse_value(config: Any, name: str, text: str) -> Any:
+    """The value that a text stands for, by the type of the field with this dotted name.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    import tyro
+
+    holder, _, field = name.rpartition(".")
+    kind = typing.get_type_hints(type(get_field(config, holder)))[field]
+    text = text.capitalize() if kind is bool else text
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            parsed = tyro.cli(
+                dataclasses.make_dataclass("Root", [("value", kind)]),
+                args=[f"--value={text}"],
+                console_outputs=False,
+                config=(
+                    tyro.conf.AvoidSubcommands,
+                    tyro.conf.FlagConversionOff,
+                    tyro.conf.UsePythonSyntaxForLiteralCollections,
+                ),
+            )
+    except SystemExit:
+        expected = kind.__name__ if isinstance(kind, type) else kind
+        raise ValueError(f"expected {expected}, as in {get_field(config, name)!r}") from None
+    return parsed.value
+
+
+def replace_fields(config: Any, values: Mapping[str, Any]) -> Any:
+    """A dataclass with the fields of these dotted names replaced, all at once."""
+    inner: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        first, _, rest = name.partition(".")
+        inner.setdefault(first, {})[rest] = value
+    changes = {
+        first: below[""] if "" in below else replace_fields(getattr(config, first), below)
+        for first, below in inner.items()
+    }
+    return dataclasses.replace(config, **changes)
+
+
+def json_values(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass as they come back from a JSON file."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def sweep_points(
+    config: Any, given: Sequence[str], default: Mapping[str, Sequence[Any]]
+) -> list[tuple[dict[str, Any], Any]]:
+    """({field: value}, config) of each point of a sweep; several fields are multiplied.
+
+    Args:
+        config: what the other fields are taken from.
+        given: FIELD=V1,V2,... of the command line; a single empty string asks for no sweep.
+        default: {field: values} of the experiment file, used where nothing is given.
+
+    Raises:
+        ValueError: an unknown field or a value of the wrong type.
+    """
+    if given == [""]:
+        return []
+    axes = [[(name, str(value)) for value in values] for name, values in default.items()]
+    if given:
+        axes = []
+        for name, equals, values in (text.partition("=") for text in given):
+            if not equals:
+                raise ValueError(f"--sweep={name}: expected FIELD=V1,V2,...")
+            axes.append([(name, value) for value in values.split(",")])
+    points = []
+    for point in itertools.product(*axes) if axes else ():
+        swept = config
+        for name, value in point:
+            swept = parse(swept, "config", [f"--config.{name}={value}"])
+        points.append(({name: get_field(swept, name) for name, _ in point}, swept))
+    return points
+
+
+def get_field(config: Any, name: str) -> Any:
+    for part in filter(None, name.split(".")):
+        config = getattr(config, part)
+    return config
