@@ -2,9 +2,8 @@
 
     python launch.py --experiment=linear
 
-`similarity` is the cosine of the two weight vectors. `parameter` is a ridge regression that shrinks
-to the source's solution instead of 0, `feature` a ridge on the hidden layer of a network trained on
-the source, `deep` fine-tunes that network.
+`similarity` is the cosine of the two weight vectors. `parameter` is a ridge that shrinks to the
+source's solution, `feature` one on the hidden layer of the source's network, `deep` fine-tunes it.
 
 Result: not measured
 """
@@ -44,8 +43,8 @@ def build(config: Config) -> Experiment:
     target, test = task(weights, config.noise, 2000, seed=2), task(weights, 0.0, 2000, seed=3)
     few, heads = target.take(config.target_labels), {"y": models.regression()}
     linear, deep = models.linear(heads), models.mlp(heads, hidden=(32,))
-    ridge, biased = transfer.ridge(), transfer.ridge(towards_source=True)
-    adam = transfer.full(optax.adam(1e-2))
+    biased = transfer.ridge(towards_source=True)
+    adam, ridge = transfer.full(optax.adam(1e-2)), transfer.ridge()
 
     def stage(name, model, method, dataset, steps=0):
         return Stage(name, model, method, [labelled(dataset, "y")], 64, steps)

@@ -2,8 +2,7 @@
 
     python launch.py --experiment=many_domains
 
-The sum over domains and examples of lambda_di L_di: `noisy_double` doubles lambda_d of the noisy
-domain, `balanced` gives each example lambda_di = n / (classes n_class) of its class.
+`noisy_double` doubles lambda_d of the noisy domain, `balanced` has lambda_di = n / (10 n_class).
 
 Result: not measured
 """
@@ -25,7 +24,6 @@ class Config:
     labels: int = 200
     batch_size: int = 32
     steps: int = 400
-    learning_rate: float = 1e-3
 
 
 SHIFTS = {
@@ -38,7 +36,7 @@ SHIFTS = {
 
 
 def build(config: Config) -> Experiment:
-    digits, adam = data.digits(), transfer.full(optax.adam(config.learning_rate))
+    digits, adam = data.digits(), transfer.full(optax.adam(1e-3))
     few, model = digits.train.take(config.labels), models.conv_net({"digit": classes(10)})
 
     def arm(name, lambdas, each=None):

@@ -2,8 +2,8 @@
 
     python launch.py --experiment=shared_layers
 
-`partial` freezes the shared layers, `joint_*` goes on minimising L_shared + lambda * L_task on both
-tasks, `all_labels` is the ceiling: USPS from scratch with all of its 7,291 labels.
+`partial` freezes the shared layers, `joint_*` minimises L_shared + lambda * L_task on both tasks,
+`all_labels` is the ceiling: USPS from scratch with all of its 7,291 labels.
 
 Result: not measured
 """
@@ -46,13 +46,13 @@ def build(config: Config) -> Experiment:
     shared, task = labelled(mnist.train, "source"), labelled(few, "target")
     pretrain = stage("pretrain", full, [shared], config.source_steps)
     joint = {f"joint_{value:g}": labelled(few, "target", weight=value) for value in config.lambdas}
-    ceiling = [labelled(usps.train, "target")]
+    ceiling = stage("all_labels", full, [labelled(usps.train, "target")], config.source_steps)
     arms = {
         "scratch": [stage("scratch", full, [task])],
         "full": [pretrain, adapt("full", full, task)],
         "partial": [pretrain, adapt("partial", partial, task)],
         **{name: [pretrain, adapt(name, full, shared, few)] for name, few in joint.items()},
-        "all_labels": [stage("all_labels", full, ceiling, config.source_steps)],
+        "all_labels": [ceiling],
     }
     tests = {"target": usps.test, "source": mnist.test}
     evals = {name: classification(dataset, name) for name, dataset in tests.items()}
