@@ -4,7 +4,8 @@
 
 All arms take the same number of steps on ten labels a class of the digits 5-9, the source is 0-4.
 
-Result: not measured
+Result: target/accuracy: full 0.891 [0.866, 0.915], slow_backbone 0.838 [0.785, 0.891], lp_ft 0.904
+[0.866, 0.941], gradual 0.894 [0.843, 0.945]; 5 seeds, 61 s on 2 CPU cores.
 """
 
 import dataclasses

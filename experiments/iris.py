@@ -5,7 +5,8 @@
 The classic first example done right: inputs are scaled with the statistics of the source's
 training flowers, and no test flower is seen before the end.
 
-Result: not measured
+Result: target/accuracy: scratch 0.890 [0.862, 0.918], full 0.890 [0.862, 0.918], full_with_head
+0.910 [0.882, 0.938], probe 0.840 [0.668, 1.012]; 5 seeds, 8 s on 2 CPU cores.
 """
 
 import dataclasses

@@ -5,7 +5,8 @@
 `similarity` is the cosine of the two weight vectors. `parameter` is a ridge that shrinks to the
 source's solution, `feature` one on the hidden layer of the source's network, `deep` fine-tunes it.
 
-Result: not measured
+Result: target/mse: scratch 0.671 [0.412, 0.931], parameter 0.209 [0.164, 0.255], feature 0.531
+[0.446, 0.616], deep 0.292 [0.207, 0.377]; 5 seeds, 16 s on 2 CPU cores.
 """
 
 import dataclasses

@@ -4,7 +4,8 @@
 
 `noisy_double` doubles lambda_d of the noisy domain, `balanced` has lambda_di = n / (10 n_class).
 
-Result: not measured
+Result: worst/accuracy: plain_only 0.040 [0.006, 0.074], uniform 0.782 [0.754, 0.809], noisy_double
+0.797 [0.773, 0.822], balanced 0.799 [0.776, 0.822]; 5 seeds, 63 s on 2 CPU cores.
 """
 
 import dataclasses

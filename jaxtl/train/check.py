@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -66,8 +67,19 @@ def plan_stages(
             parent = stage.name
     problems += _evaluation_problems(experiment, nodes, seeds)
     if problems:
-        raise ValueError("\n".join(dict.fromkeys(problems)))
+        raise ValueError("\n".join(_merged(problems)))
     return nodes
+
+
+def _merged(problems: Iterable[str]) -> list[str]:
+    """One line a problem; one that several stages or evaluations share, after their names."""
+    places: dict[str, list[str]] = {}
+    for problem in problems:
+        prefixed = re.fullmatch(r"((?:stage|evaluation) '[^']*'): (.*)", problem, re.DOTALL)
+        place, what = prefixed.groups() if prefixed else ("", problem)
+        places.setdefault(what, []).append(place)
+    named = {what: ", ".join(dict.fromkeys(where)) for what, where in places.items()}
+    return [": ".join(filter(None, (where, what))) for what, where in named.items()]
 
 
 def check_arms(experiment: Experiment, arms: Iterable[str]) -> None:

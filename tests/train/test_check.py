@@ -340,6 +340,19 @@ def test_several_problems_are_reported_at_once_and_each_once():
     assert len(message.splitlines()) == len(set(message.splitlines())) == 5
 
 
+def test_a_problem_that_stages_and_evaluations_share_stands_once():
+    tiny = experiment()
+    inputs = np.full((3, 5), np.nan, np.float32)
+    bad = labels_of([0, 1, 2], "bad", inputs)
+    scratch, (pretrain, adapt) = tiny.arms["scratch"][0], tiny.arms["full"]
+    scratch, adapt = (replace(s, domains=[labelled(bad, "target")]) for s in (scratch, adapt))
+    arms = {"scratch": [scratch], "full": [pretrain, adapt]}
+    evals = {**tiny.evals, "target": replace(tiny.evals["target"], dataset=bad)}
+    message = refused(replace(tiny, arms=arms, evals=evals))
+    assert message.startswith("stage 'scratch', stage 'adapt', evaluation 'target': dataset bad: ")
+    assert len(message.splitlines()) == 1
+
+
 def test_a_stage_after_a_broken_one_is_not_reported():
     pretrain, adapt = stages()
     tiny = experiment()
