@@ -303,7 +303,13 @@ def connect(distributed: str) -> None:
     import jax
 
     if distributed == "auto":
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise ValueError(
+                "--distributed=auto: no cluster says which processes there are; use "
+                f"--distributed=ADDRESS:PORT,COUNT,INDEX ({error})"
+            ) from error
         return
     address, *numbers = distributed.split(",")
     if ":" not in address or len(numbers) != 2 or not all(n.isdigit() for n in numbers):

@@ -117,7 +117,8 @@ def _check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, .
     for head, column in domain.heads.items():
         if head not in heads:
             raise ValueError(unknown("head", head, heads))
-        _check_labels(dataset, column, head, heads[head], seeds)
+        if domain.labelled:
+            _check_labels(dataset, column, head, heads[head], seeds)
     for seed in seeds:
         rows = dataset.rows(seed)
         if len(rows) == 0:

@@ -88,7 +88,3 @@ class Checkpoints:
                 (self.directory / str(step)).rename(aside)
                 self._manager.reload()
         return None
-
-    def shapes(self, step: int) -> PyTree:
-        """Tree of array metadata (shape, dtype) of a checkpoint, without reading the arrays."""
-        return self._manager.item_metadata(step)[ITEM]

@@ -8,6 +8,7 @@ dispatched one by one, with the seeds unrolled.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,8 @@ from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import Setup, named_key
 from jaxtl.train.sharding import current_mesh, replicated, shard_batch
 from jaxtl.train.step import make_step
+
+logger = logging.getLogger(__name__)
 
 PATCH_BYTES = 9 * 2**18
 """Size of the largest patches of a micro-batch, about a CPU core's second-level cache."""
@@ -73,12 +76,12 @@ def convolutions(jaxpr: jex.Jaxpr) -> Convolutions:
 
 
 def _largest_factor(jaxpr: jex.Jaxpr) -> int:
-    """Bytes of the largest operand of a matrix product."""
+    """Bytes of the largest left operand of a matrix product: patches, not kernels."""
     sizes = [
         var.aval.size * var.aval.dtype.itemsize
         for eqn in jaxpr.eqns
         if eqn.primitive.name == "dot_general"
-        for var in eqn.invars
+        for var in eqn.invars[:1]
     ]
     inner = [_largest_factor(sub) for eqn in jaxpr.eqns for sub in jex.jaxprs_in_params(eqn.params)]
     return max([0, *sizes, *inner])
@@ -96,9 +99,11 @@ def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) 
     found = convolutions(jax.make_jaxpr(one_step)(*args).jaxpr)
     cpu = jax.default_backend() == "cpu"
     batch_size, parts = setup.stage.batch_size, 1
-    if options.micro_batch > 0:
+    if setup.model.live:
+        logger.info("stage %s is not cut: it has live batch statistics", setup.stage.name)
+    elif options.micro_batch > 0:
         parts = -(-batch_size // options.micro_batch)
-    elif options.micro_batch == 0 and cpu and not setup.model.live:
+    elif options.micro_batch == 0 and cpu:
         on_one = found.patch_bytes // current_mesh().shape["data"]
         parts = min(batch_size, -(-on_one // PATCH_BYTES) or 1)
     while batch_size % parts:

@@ -38,11 +38,10 @@ def columns(domain: Domain, heads: dict[str, Head], seed: int) -> Columns:
 
 def _labels(domain: Domain, head: Head, table: Any, name: str) -> np.ndarray:
     """[n, *label_shape] int32 or float32, all -1 or NaN where the domain is unlabelled."""
-    column = table.labels[domain.heads[name]]
+    dtype = np.int32 if head.integer else np.float32
     if domain.labelled:
-        return column.astype(np.int32 if head.integer else np.float32)
-    hidden = np.full((len(column), *head.label_shape), -1 if head.integer else np.nan)
-    return hidden.astype(np.int32 if head.integer else np.float32)
+        return table.labels[domain.heads[name]].astype(dtype)
+    return np.full((len(table), *head.label_shape), -1 if head.integer else np.nan, dtype)
 
 
 def _weights(domain: Domain, head: Head, table: Any, rows: np.ndarray, name: str) -> np.ndarray:

@@ -36,10 +36,10 @@ class RunOptions:
     """also write TensorBoard event files (needs the extra jaxtl[tensorboard])"""
 
     def __post_init__(self):
-        for field in ("checkpoint_every", "eval_batch"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"run.{field} must be at least 1, got {getattr(self, field)}")
-        if self.feature_cache_mb < 0:
-            raise ValueError(
-                f"run.feature_cache_mb must be at least 0, got {self.feature_cache_mb}"
-            )
+        least = {"checkpoint_every": 1, "eval_batch": 1, "micro_batch": -1}
+        least |= dict.fromkeys(
+            ("cpu_devices", "log_every", "steps_per_dispatch", "feature_cache_mb"), 0
+        )
+        for field, bound in least.items():
+            if (value := getattr(self, field)) < bound:
+                raise ValueError(f"run.{field} must be at least {bound}, got {value}")
