@@ -2,8 +2,8 @@
 
     python launch.py --experiment=mnist_to_letters --config.dataset=notmnist_part
 
-Result: letters/accuracy: scratch 0.708 [0.660, 0.756], full 0.714 [0.669, 0.758], probe 0.649
-[0.617, 0.681], ridge 0.662 [0.624, 0.701]; 5 seeds, 43 s on 2 CPU cores.
+Result: notmnist_part, letters/accuracy: scratch 0.708 [0.660, 0.756], full 0.714 [0.669, 0.758],
+probe 0.649 [0.617, 0.681], ridge 0.662 [0.624, 0.701]; 5 seeds, 43 s on 2 CPU cores.
 """
 
 import dataclasses

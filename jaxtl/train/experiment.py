@@ -27,7 +27,7 @@ from jaxtl.train.loop import Trained, check_directory, train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.progress import Reporter
 from jaxtl.train.setup import leftovers
-from jaxtl.train.sharding import is_primary, make_mesh, replicated, to_host
+from jaxtl.train.sharding import check_batch, is_primary, make_mesh, replicated, to_host
 from jaxtl.train.source import SourceRun
 
 logger = logging.getLogger(__name__)
@@ -102,6 +102,8 @@ def run_experiment(
     mesh = make_mesh(run.options.mesh)
     points = [check(experiment, run)]
     points += [points[0] if r.config == run.config else check(e, r) for _, e, r in sweep]
+    for node in (node for point in points for node in point.nodes.values()):
+        check_batch(mesh, node.setup.stage.name, node.setup.stage.batch_size)
     for line in dict.fromkeys(line for point in points for line in point.warnings):
         reporter.say(f"[yellow]warning:[/] {line}")
     results: dict[str, dict[str, ArmResult]] = {}

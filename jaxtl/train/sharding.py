@@ -48,6 +48,16 @@ def make_mesh(text: str = "") -> Mesh:
     return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices[:count])
 
 
+def check_batch(mesh: Mesh, name: str, batch_size: int) -> None:
+    """Raises ValueError if a batch cannot be split evenly along `data`."""
+    parts = mesh.shape["data"]
+    if batch_size % parts:
+        raise ValueError(
+            f"stage {name!r}: a batch of {batch_size} cannot be split over {parts} devices; change "
+            "the batch size, or name fewer in --run.mesh=data=..."
+        )
+
+
 def current_mesh() -> Mesh:
     """The mesh of `jax.set_mesh`, or that of the default device alone."""
     mesh = jax.sharding.get_mesh()

@@ -12,7 +12,7 @@ from jaxtl.plan import Stage, labelled
 from jaxtl.train.loop import compile_stage, start
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import resolve
-from jaxtl.train.sharding import make_mesh, shard_batch, shard_state, to_host
+from jaxtl.train.sharding import check_batch, make_mesh, shard_batch, shard_state, to_host
 from jaxtl.train.step import CARRIED
 
 
@@ -64,3 +64,9 @@ def test_a_step_split_over_devices_sums_gradients_and_gathers_no_activations(bui
         program = dispatch.lower(*args).compile().as_text()
     assert "all-reduce" in program
     assert "all-gather" not in program and "all-to-all" not in program
+
+
+def test_a_batch_that_does_not_divide_is_refused_by_name():
+    check_batch(make_mesh("data=4"), "pretrain", 64)
+    with pytest.raises(ValueError, match=r"'pretrain': a batch of 10 .* over 4 devices"):
+        check_batch(make_mesh("data=4"), "pretrain", 10)
