@@ -110,6 +110,8 @@ def run_experiment(
     for point in points:
         key = str(point.run.directory)
         if key not in results:
+            if point is not points[0]:
+                reporter.say(f"sweep [bold]{point.run.directory.name}[/]")
             with jax.set_mesh(mesh):
                 results[key] = train_arms(point, reporter)
     result = ExperimentResult(
