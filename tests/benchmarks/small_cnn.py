@@ -31,6 +31,7 @@ def jaxtl(frozen: bool):
     from jaxtl.train.loop import compile_stage, start
     from jaxtl.train.options import RunOptions
     from jaxtl.train.setup import resolve
+    from jaxtl.train.step import CARRIED
 
     images, labels = examples()
     model = models.conv_net({"digit": models.classes(10)}, padding="VALID")
@@ -45,7 +46,7 @@ def jaxtl(frozen: bool):
     full = start(setup, (0,), None)
     schedule, dispatch, feed, streams = compile_stage(setup, (0,), full, RunOptions())
     print(schedule, file=sys.stderr)
-    carry = {name: full[name] for name in ("trainable", "state", "opt_state")}
+    carry = {name: full[name] for name in CARRIED}
     step, seeds = 0, jnp.asarray([0])
 
     def run(units: int) -> None:
