@@ -5,9 +5,8 @@
 `partial` freezes the shared layers, `joint_*` minimises L_shared + lambda * L_task on both tasks,
 `all_labels` is the ceiling: USPS from scratch with all of its 7,291 labels.
 
-Result: target/accuracy: scratch 0.752 [0.723, 0.781], full 0.823 [0.801, 0.844], partial 0.847
-[0.836, 0.858], joint_1 0.827 [0.788, 0.865], all_labels 0.964 [0.962, 0.966]; 5 seeds, 741 s on 2
-CPU cores.
+Result: target/accuracy: scratch 0.752 [0.723, 0.781], full 0.823, partial 0.847 [0.836, 0.858],
+joint_1 0.827 [0.788, 0.865], all_labels 0.964; 5 seeds, 741 s on 2 busy CPU cores.
 """
 
 import dataclasses
