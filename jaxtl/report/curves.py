@@ -39,6 +39,8 @@ def learning_curves(arms: Mapping[str, ArmResult], baseline: str) -> Figure:
             for name, stages in lines:
                 bins = max(bins, _curve(ax, stages, metric, name, look[name]))
             _finish_curves(ax, metric, title if row == 0 else "", row == len(metrics) - 1)
+            if not ax.has_data():
+                ax.set_axis_off()
         handles = {
             label: handle
             for ax in axes[:, column]
