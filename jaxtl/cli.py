@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import hashlib
 import importlib
 import os
 import signal
@@ -52,7 +51,10 @@ def define_flags() -> flags.FlagValues:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line; returns the exit status (0, 1 bad input, 130 interrupted)."""
+    """Run the command line; returns the exit status.
+
+    That is 0 (also when SIGTERM stopped it, saved), 1 for bad input, 130 for Ctrl-C.
+    """
     try:
         return _main(list(argv))
     except (ValueError, flags.Error) as error:
@@ -232,6 +234,7 @@ def launch(
 
     from jaxtl.report import print_table
     from jaxtl.train.experiment import Run, run_experiment
+    from jaxtl.train.identity import file_digest
     from jaxtl.train.interrupt import Interrupted
     from jaxtl.train.progress import Reporter
     from jaxtl.train.sharding import is_primary
@@ -239,7 +242,7 @@ def launch(
     run = Run(
         name=path.stem,
         config=json_values(config),
-        experiment_digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        experiment_digest=file_digest(path),
         seeds=seeds,
         arms=arms,
         directory=Path(values.workdir) / path.stem,

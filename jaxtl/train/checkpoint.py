@@ -4,6 +4,7 @@ A checkpoint holds {"trainable", "frozen", "state", "opt_state"}, every leaf wit
 of seeds, under the number of the step it was taken after.
 """
 
+import itertools
 import logging
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from jaxtl.train.sharding import shard_state
 logger = logging.getLogger(__name__)
 
 ITEM = "state"
+_polls = itertools.count(1)
 
 
 class Checkpoints:
@@ -44,9 +46,12 @@ class Checkpoints:
             args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardSave(state)})
             self._manager.save(step, args=args, force=True)
 
-    def preempted(self, step: int) -> bool:
-        """Whether the processes agreed to stop after this step; always False for one process."""
-        return jax.process_count() > 1 and self._manager.reached_preemption(step)
+    def preempted(self) -> bool:
+        """Whether the processes agreed to stop now; always False for one process.
+
+        They agree on a number that they all reach, so the calls are counted one by one.
+        """
+        return jax.process_count() > 1 and self._manager.reached_preemption(next(_polls))
 
     def wait(self) -> None:
         """Return when every save is on disk; raises what a failed save raised."""

@@ -330,7 +330,7 @@ def forgetting(
     experiment: Experiment,
     measured: Mapping[str, Mapping[str, Measured]],
 ) -> dict[str, np.ndarray]:
-    """Rise of each source metric's error from the first stage to the end of an arm.
+    """{metric: [seeds]}, how much worse each is at the end of an arm than after its first stage.
 
     A source evaluation is one that is not the primary's and whose head the first stage trains.
     """

@@ -122,7 +122,7 @@ def train_stage(
         progress: called with the number of finished steps and their last metrics {name: [seeds]}.
 
     Raises:
-        ValueError: the directory holds another stage, or a loss is not finite.
+        ValueError: the directory holds another stage, or no seed is left whose loss is finite.
         Interrupted: a signal came; the state is saved.
     """
     record = check_directory(directory, identity) or {"identity": identity, "finished": False}
@@ -201,7 +201,7 @@ def advance(
         if every and step % every == 0 and step < stage.num_steps:
             full = prepare_again(setup, seeds, full)
             frozen = full["frozen"]
-        preempted = saver.preempted(step)
+        preempted = saver.preempted()
         if (preempted or signals.received is not None) and step < stage.num_steps:
             log.write(*pending)
             saver.save(step, full, finished=False)
@@ -239,9 +239,9 @@ class Saver:
         elif step > self._steady[0]:
             self._record["steps_per_second"] = (step - self._steady[0]) / (now - self._steady[1])
 
-    def preempted(self, step: int) -> bool:
-        """Whether several processes agreed to stop after this step."""
-        return self._checkpoints.preempted(step)
+    def preempted(self) -> bool:
+        """Whether several processes agreed to stop now."""
+        return self._checkpoints.preempted()
 
     def save(self, step: int, full: PyTree, finished: bool) -> None:
         """Save asynchronously, or to the end if `finished` or asked to stop after this."""
