@@ -1,7 +1,6 @@
 """The command line. Knows every experiment without importing it, and JAX only when work starts."""
 
 import ast
-import dataclasses
 import importlib
 import os
 import signal
@@ -12,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxtl.fields import field_names, get_field, json_values, parse, sweep_points
+from jaxtl.fields import field_names, get_field, json_values, parse, replace_fields, sweep_points
 from jaxtl.paths import unknown
 from jaxtl.train.options import RunOptions
 
@@ -233,11 +232,13 @@ def launch(
     from rich.console import Console
 
     from jaxtl.report import print_table
-    from jaxtl.train.experiment import Run, run_experiment
+    from jaxtl.train.experiment import run_experiment
     from jaxtl.train.identity import file_digest
     from jaxtl.train.interrupt import Interrupted
     from jaxtl.train.progress import Reporter
+    from jaxtl.train.run import Run
     from jaxtl.train.sharding import is_primary
+    from jaxtl.train.traced import Sweep
 
     run = Run(
         name=path.stem,
@@ -250,15 +251,15 @@ def launch(
         resume=values.resume,
         headline=docstring(path).split("\n")[0],
     )
-    sweep = []
-    for fields_, swept in sweep_points(config, values.sweep, getattr(module, "SWEEP", {})):
-        folder = ",".join(f"{name}={value}" for name, value in fields_.items())
-        directory = run.directory / "sweep" / folder
-        point = dataclasses.replace(run, config=json_values(swept), directory=directory)
-        sweep.append((fields_, module.build(swept), point))
+    points = sweep_points(config, values.sweep, getattr(module, "SWEEP", {}))
+    sweep = Sweep(
+        [fields_ for fields_, _ in points],
+        [json_values(swept) for _, swept in points],
+        lambda fields_: module.build(replace_fields(config, fields_)),
+    )
     reporter = Reporter(Console(quiet=not is_primary()))
     try:
-        summary = run_experiment(module.build(config), run, reporter, sweep)
+        summary = run_experiment(module.build(config), run, reporter, sweep if points else None)
     except Interrupted as stopped:
         print(f"{stopped}: saved; the same command goes on from here", file=sys.stderr)
         return 130 if stopped.signal == signal.SIGINT else 0

@@ -125,6 +125,10 @@ class Method:
         prepare_every: call `prepare` again every so many steps; 0 for never.
         predict: (model, params, state, inputs) -> output, where prediction is not `model.apply`.
         fresh_frozen: parameters may be both fresh and frozen (random features, on purpose).
+        clip_norm: largest global norm of an update's gradient over all that trains, whichever
+            optimizer steps it; None for no clipping.
+        ema: decay in [0, 1) of an exponential moving average of what trains, which starts at the
+            initial values. The average, not the last value, is evaluated and handed on.
     """
 
     optimizers: Mapping[str, tuple[Sequence[str], optax.GradientTransformation]] = (
@@ -138,6 +142,8 @@ class Method:
     prepare_every: int = 0
     predict: Callable[..., dict[str, Any]] | None = None
     fresh_frozen: bool = False
+    clip_norm: float | None = None
+    ema: float | None = None
 
 
 class Columns(NamedTuple):
@@ -268,6 +274,10 @@ class Experiment:
         primary: the metric of the verdict.
         derived: {metric name: {metric: value} of one seed -> value}, such as a worst case over
             several evaluations.
+        select: a metric of an evaluation on validation data. The last stage of an arm then ends
+            with the parameters, per seed, that were best by it, and a sweep picks its point by it;
+            None for the parameters of the last step.
+        select_every: steps between looks at `select`.
     """
 
     arms: Mapping[str, Sequence[Stage]]
@@ -277,3 +287,5 @@ class Experiment:
     derived: Mapping[str, Callable[[Mapping[str, float]], float]] = dataclasses.field(
         default_factory=dict
     )
+    select: Primary | None = None
+    select_every: int = 100

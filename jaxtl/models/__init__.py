@@ -16,7 +16,7 @@ from jaxtl.models.model import (
     with_heads,
     with_live,
 )
-from jaxtl.models.precision import with_compute_dtype
+from jaxtl.models.precision import computing_in, with_compute_dtype
 
 __all__ = [
     "Block",
@@ -24,6 +24,7 @@ __all__ = [
     "binary",
     "cifar_conv_net",
     "classes",
+    "computing_in",
     "conv_net",
     "convolve",
     "from_blocks",

@@ -6,7 +6,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxtl.plan import Model, Params, PyTree, State
+from jaxtl.plan import Experiment, Model, Params, PyTree, Stage, State
+
+
+def computing_in(experiment: Experiment, dtype: str) -> Experiment:
+    """The experiment with all its models computing in a type; unchanged for float32."""
+    if dtype == "float32":
+        return experiment
+    models: dict[int, Model] = {}
+
+    def narrow(stage: Stage) -> Stage:
+        model = models.setdefault(id(stage.model), with_compute_dtype(stage.model, dtype))
+        return dataclasses.replace(stage, model=model)
+
+    arms = {name: [narrow(stage) for stage in stages] for name, stages in experiment.arms.items()}
+    return dataclasses.replace(experiment, arms=arms)
 
 
 def with_compute_dtype(model: Model, dtype: Any) -> Model:

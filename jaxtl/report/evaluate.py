@@ -1,7 +1,8 @@
 """Metrics of trained parameters on datasets that are only looked at."""
 
+import copy
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -56,12 +57,21 @@ class Evaluator:
             heads: those that are not random.
         """
         return {
-            name: self._measure(name, model, method, params, state)
+            name: self.measure_one(name, model, method, params, state)
             for name, evaluation in self._evals.items()
             if evaluation.head in model.heads and evaluation.head in heads
         }
 
-    def _measure(self, name, model, method, params, state) -> Measured:
+    def like(self, evals: Mapping[str, Evaluation]) -> Self:
+        """The same examples and compiled programs, read by the `results` of other evaluations."""
+        twin = copy.copy(self)
+        twin._evals = evals
+        return twin
+
+    def measure_one(
+        self, name: str, model: Model, method: Method, params: Params, state: State
+    ) -> Measured:
+        """What `measure` says of one evaluation."""
         evaluation = self._evals[name]
         if name not in self._examples:
             examples = _examples(evaluation, model, self._seeds, self._batch_size)

@@ -63,6 +63,7 @@ class ExperimentResult:
         environment: versions, devices, git commit, command: what the report prints.
         headline: first line of the experiment's docstring.
         sweep: ({field: value}, {arm: ArmResult}) of each point of a sweep.
+        select: the metric on validation data that picks among these points.
     """
 
     experiment: str
@@ -75,3 +76,4 @@ class ExperimentResult:
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     headline: str = ""
     sweep: Sequence[tuple[Mapping[str, Any], Mapping[str, ArmResult]]] = ()
+    select: Primary | None = None

@@ -4,7 +4,6 @@ The method gets the rest of the model, and their outputs as the inputs of its ba
 else of the stage, checkpoints included, does not know about it.
 """
 
-import dataclasses
 import functools
 import logging
 import math
@@ -23,9 +22,9 @@ from jaxtl.data.batches import Stream
 from jaxtl.paths import flatten, join
 from jaxtl.plan import Model, PyTree, Stage
 from jaxtl.train.feed import Feed, host_feed
+from jaxtl.train.lanes import Lanes
 from jaxtl.train.options import RunOptions
 from jaxtl.train.prefix import Prefix, constant_prefix, needs_only_features
-from jaxtl.train.setup import Setup
 from jaxtl.train.sharding import replicate, replicated, to_host
 
 logger = logging.getLogger(__name__)
@@ -38,14 +37,14 @@ class Cached(NamedTuple):
     """A stage that starts from features.
 
     Attributes:
-        setup: the stage's, with the rest of the model.
+        lanes: the stage's, with the rest of the model.
         feed: the examples that are drawn, with features as inputs; on the host if they lie on disk.
-        streams: [seeds][domains] orders of the rows of the feed.
+        streams: [lanes][domains] orders of the rows of the feed.
         note: what is cached, for the log.
-        flops: operations that a step of one seed is spared.
+        flops: operations that a step of one lane is spared.
     """
 
-    setup: Setup
+    lanes: Lanes
     feed: Feed
     streams: list[list[Stream]]
     note: str
@@ -58,14 +57,12 @@ def flops(function: Callable, *args: PyTree) -> float:
     return analysis.get("flops", math.nan)
 
 
-def cached(
-    setup: Setup, seeds: tuple[int, ...], full: PyTree, options: RunOptions, directory: Path
-) -> Cached | None:
+def cached(lanes: Lanes, full: PyTree, options: RunOptions, directory: Path) -> Cached | None:
     """Compute the features of a stage, if the method cannot tell the difference.
 
     Args:
         full: the state of the stage, before its first step or any later one.
-        options: whether, and how much memory the features of all seeds may take.
+        options: whether, and how much memory the features of all lanes may take.
         directory: of the stage; takes features that need more, in files without a name, which are
             gone when the process ends.
 
@@ -73,7 +70,7 @@ def cached(
         None where no block is frozen from the first one on, where features change from step to
         step, and where the disk is full.
     """
-    stage = setup.stage
+    setup, stage = lanes.setup, lanes.setup.stage
     if not (options.feature_cache and stage.num_steps and stage.method.updates):
         return None
     prefix = constant_prefix(setup)
@@ -84,8 +81,8 @@ def cached(
         logger.info("stage %s: %s not cached, its method reads more", stage.name, what)
         return None
     first, rest = setup.model.cut(prefix.block)
-    shared = _same_in_all_seeds(full, prefix)
-    rows = drawn_rows(stage, seeds, shared)
+    shared = _same_in_all_lanes(full, prefix)
+    rows = drawn_rows(stage, lanes.seeds, shared)
     run, weights = _forward(first), (join(full["trainable"], full["frozen"]), full["state"])
     example = jax.eval_shape(run, *weights, 0, setup.inputs)
     saved = flops(run, *weights, 0, setup.inputs) * stage.batch_size * len(stage.domains)
@@ -102,9 +99,8 @@ def cached(
         logger.warning("stage %s: no %s: %s", stage.name, what, error)
         return None
     _fill(stored, functools.partial(run, *weights), stage, rows)
-    feed, streams = _feed(stage, seeds, stored, rows, on_disk)
-    stage = dataclasses.replace(stage, model=rest)
-    return Cached(dataclasses.replace(setup, stage=stage, model=rest), feed, streams, what, saved)
+    feed, streams = _feed(lanes, stored, rows, on_disk)
+    return Cached(lanes.with_model(rest), feed, streams, what, saved)
 
 
 def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.ndarray]:
@@ -129,7 +125,7 @@ def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.nd
     return result
 
 
-def _same_in_all_seeds(full: PyTree, prefix: Prefix) -> bool:
+def _same_in_all_lanes(full: PyTree, prefix: Prefix) -> bool:
     leaves = flatten(full["frozen"]) | flatten(full["state"])
     arrays = (to_host(leaves[path]) for path in prefix.reads)
     return all((array == array[:1]).all() for array in arrays)
@@ -178,8 +174,7 @@ def _fill(stored: list[PyTree], run: Callable, stage: Stage, rows: list[np.ndarr
 
 
 def _feed(
-    stage: Stage,
-    seeds: tuple[int, ...],
+    lanes: Lanes,
     stored: list[PyTree],
     rows: list[np.ndarray],
     on_disk: bool,
@@ -190,9 +185,10 @@ def _feed(
         stored: [domains] features, leaves [groups, n, ...].
         rows: [domains] of [groups, n], their rows in the tables.
     """
-    whole, shared, own, streams = host_feed(stage, seeds), [], [], [[] for _ in seeds]
-    for d, (domain, features, groups) in enumerate(zip(stage.domains, stored, rows, strict=True)):
-        members = np.broadcast_to(groups, (len(seeds), groups.shape[1]))
+    whole, shared, own, streams = host_feed(lanes), [], [], [[] for _ in lanes.seeds]
+    domains = lanes.setup.stage.domains
+    for d, (domain, features, groups) in enumerate(zip(domains, stored, rows, strict=True)):
+        members = np.broadcast_to(groups, (len(lanes), groups.shape[1]))
         labels = {name: values[members] for name, values in whole.shared[d]["labels"].items()}
         weights = {
             name: np.take_along_axis(values, members, 1)
@@ -203,11 +199,11 @@ def _feed(
             own.append({"labels": labels, "weights": weights})
         else:
             inputs = jax.tree.map(
-                lambda leaf: np.broadcast_to(leaf, (len(seeds), *leaf.shape[1:])), features
+                lambda leaf: np.broadcast_to(leaf, (len(lanes), *leaf.shape[1:])), features
             )
             shared.append({})
             own.append({"inputs": inputs, "labels": labels, "weights": weights})
-        for i, seed in enumerate(seeds):
+        for i, seed in enumerate(lanes.seeds):
             # A row that is never drawn may point anywhere.
             places = np.searchsorted(members[i], domain.dataset.rows(seed))
             streams[i].append(Stream(np.minimum(places, members.shape[1] - 1), seed, d))

@@ -203,6 +203,8 @@ def _evaluation_problems(
             derive(read)
         for metric in read.keys() - metrics:
             yield f"derived metric {name!r}: {unknown('metric', metric, metrics)}"
+    if experiment.select is not None and experiment.select.metric not in metrics:
+        yield unknown("metric to select by", experiment.select.metric, metrics)
     metrics |= set(experiment.derived)
     if experiment.primary.metric not in metrics:
         yield unknown("primary metric", experiment.primary.metric, metrics)
@@ -232,13 +234,37 @@ def _shapes(inputs: PyTree) -> str:
 
 def metric_names(evaluation: Evaluation, head: Head) -> list[str]:
     """Names of what an evaluation measures, without data."""
-    labels = jax.ShapeDtypeStruct(
-        (1, *head.label_shape), jnp.int32 if head.integer else jnp.float32
-    )
-    outputs = jax.ShapeDtypeStruct((1, head.size), jnp.float32)
-    sums = jax.eval_shape(evaluation.sums, outputs, labels, jax.ShapeDtypeStruct((1,), jnp.float32))
+    sums = jax.eval_shape(lambda: metric_sums(evaluation, head))
     with np.errstate(all="ignore"):
         return list(evaluation.results(jax.tree.map(lambda s: np.zeros(s.shape), sums)))
+
+
+def metric_sums(evaluation: Evaluation, head: Head) -> PyTree:
+    """What an evaluation sums, over one example of zeros."""
+    labels = jnp.zeros((1, *head.label_shape), jnp.int32 if head.integer else jnp.float32)
+    return evaluation.sums(jnp.zeros((1, head.size)), labels, jnp.zeros(1))
+
+
+def check_selection(experiment: Experiment) -> None:
+    """Check that parameters are selected by data which decides nothing else.
+
+    Raises:
+        ValueError: the validation shares examples with another evaluation, or is never looked at.
+    """
+    if experiment.select is None:
+        return
+    if experiment.select_every < 1:
+        raise ValueError(f"select_every must be at least 1, got {experiment.select_every}")
+    name = experiment.select.metric.split("/")[0]
+    for other, evaluation in experiment.evals.items():
+        if other == name:
+            continue
+        if shared := len(overlap(experiment.evals[name].dataset, evaluation.dataset)):
+            raise ValueError(
+                f"select {experiment.select.metric!r} reads {shared} examples of evaluation "
+                f"{other!r} ({evaluation.dataset.name}); select by validation data, such as one "
+                "part of target.train.split(0.8)"
+            )
 
 
 def leaks(experiment: Experiment, nodes: Mapping[str, Node]) -> list[str]:

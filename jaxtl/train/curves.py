@@ -2,16 +2,20 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from jaxtl.plan import PyTree
+from jaxtl.train.lanes import Lanes
 from jaxtl.train.options import RunOptions
 from jaxtl.train.sharding import is_primary
 from jaxtl.train.step import FAILED
 
 logger = logging.getLogger(__name__)
+
+EMPTY: Mapping[str, np.ndarray] = {}
 
 
 class Log:
@@ -22,10 +26,10 @@ class Log:
         directory: Path,
         options: RunOptions,
         num_steps: int,
-        seeds: tuple[int, ...],
+        lanes: Lanes,
         step: int,
     ):
-        self._path, self._num_steps, self._seeds = directory / "metrics.jsonl", num_steps, seeds
+        self._path, self._num_steps, self._lanes = directory / "metrics.jsonl", num_steps, lanes
         self._every = options.log_every or max(1, num_steps // 500)
         self._events = None
         if not is_primary():
@@ -37,41 +41,48 @@ class Log:
 
             self._events = SummaryWriter(str(directory), purge_step=step + 1)
 
-    def write(self, first: int, count: int, metrics: PyTree) -> tuple[int, dict[str, np.ndarray]]:
+    def write(
+        self, first: int, count: int, metrics: PyTree, looked: Mapping[str, np.ndarray] = EMPTY
+    ) -> tuple[int, dict[str, np.ndarray]]:
         """Append the steps of one dispatch; returns the number of finished steps and the last.
+
+        Args:
+            looked: {metric: [lanes]} on validation data after the last of these steps.
 
         Raises:
             ValueError: no seed is left whose losses and parameters are finite.
         """
         metrics = {name: np.asarray(values)[:, :count] for name, values in metrics.items()}
         failed = metrics.pop(FAILED)[:, -1]
-        for seed, step in zip(self._seeds, failed, strict=True):
+        for lane, step in enumerate(failed):
             if first <= step < first + count:
                 logger.warning(
-                    "stage %s: the loss of seed %d is not finite at step %d; the seed stays at its "
-                    "last good state",
+                    "stage %s: the loss of %s is not finite at step %d; it stays at its last good "
+                    "state",
                     self._path.parent.name,
-                    seed,
+                    self._lanes.describe(lane),
                     step + 1,
                 )
-        if (failed >= 0).all():
+        if (failed >= 0).all() and not self._lanes.swept:
             raise ValueError(
                 f"stage {self._path.parent.name!r}: the loss is not finite in any seed, first at "
-                f"step {failed.min() + 1} in seed {self._seeds[int(failed.argmin())]}; lower the "
-                f"learning rate or look at the data ({self._path.parent})"
+                f"step {failed.min() + 1} in {self._lanes.describe(int(failed.argmin()))}; lower "
+                f"the learning rate or look at the data ({self._path.parent})"
             )
         last = {name: values[:, -1] for name, values in metrics.items()}
         if not is_primary():
             return first + count, last
         with self._path.open("a") as file:
             for i in range(count):
-                step = first + i + 1
-                if step % self._every == 0 or step in (1, self._num_steps):
-                    line = {name: _plain(values[:, i]) for name, values in metrics.items()}
+                step, now = first + i + 1, {name: values[:, i] for name, values in metrics.items()}
+                if i == count - 1:
+                    now |= looked
+                if step % self._every == 0 or step in (1, self._num_steps) or len(now) > len(last):
+                    line = {name: _plain(values) for name, values in now.items()}
                     file.write(json.dumps({"step": step, **line}) + "\n")
                     if self._events:
-                        for name, values in metrics.items():
-                            self._events.add_scalar(name, np.mean(values[:, i]), step)
+                        for name, values in now.items():
+                            self._events.add_scalar(name, np.mean(values), step)
         return first + count, last
 
 
@@ -92,7 +103,11 @@ def read_log(directory: Path) -> list[dict]:
 
 
 def read_curves(directory: Path) -> dict[str, np.ndarray]:
-    """{"step": [t], metric: [t, seeds]} of a stage's directory."""
+    """{"step": [t], metric: [t, lanes]} of a stage's directory; NaN where nothing was logged."""
     lines = read_log(directory)
-    names = lines[0].keys() if lines else ["step"]
-    return {name: np.asarray([line[name] for line in lines], np.float64) for name in names}
+    names = dict.fromkeys(["step", *(name for line in lines for name in line)])
+    width = len(next((v for line in lines for k, v in line.items() if k != "step"), ()))
+    nothing = [np.nan] * width
+    return {
+        name: np.asarray([line.get(name, nothing) for line in lines], np.float64) for name in names
+    }

@@ -18,6 +18,7 @@ from jax.extend import core as jex
 
 from jaxtl.plan import PyTree
 from jaxtl.train.feed import Feed, gather
+from jaxtl.train.lanes import Lanes
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import Setup, named_key
 from jaxtl.train.sharding import current_mesh, replicated, shard_batch
@@ -34,7 +35,7 @@ class Schedule:
     """How a stage is compiled.
 
     Attributes:
-        seeds: how the axis of seeds is run.
+        seeds: how the axis of lanes (seeds, and points of a sweep) is run.
         steps: at most so many steps per dispatch.
         micro_batches: parts that the batch of a `per_example` update is cut into.
     """
@@ -114,50 +115,53 @@ def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) 
     return Schedule("map" if cpu and found.patch_bytes else "vmap", steps, parts)
 
 
-def make_dispatch(setup: Setup, schedule: Schedule, carried: PyTree) -> Callable:
-    """The compiled call that advances all seeds by up to `schedule.steps` steps.
+def make_dispatch(lanes: Lanes, schedule: Schedule, carried: PyTree) -> Callable:
+    """The compiled call that advances all lanes by up to `schedule.steps` steps.
 
     Args:
-        setup, schedule: what to compile.
+        lanes, schedule: what to compile.
         carried: shardings of the carry.
 
     Returns:
-        (carry, frozen, feed, seeds [S], block [S, steps, batch, domains], first step, count) ->
-        (carry, {metric: [S, steps]}); the leaves of carry and frozen lead with the axis of seeds,
-        carry is donated, metrics beyond `count` are 0.
+        (carry, frozen, feed, seeds [L], values {field: [L]}, block [L, steps, batch, domains],
+        first step, count) -> (carry, {metric: [L, steps]}); the leaves of carry and frozen lead
+        with the axis of lanes, carry is donated, metrics beyond `count` are 0.
     """
-    step_fn, mesh = make_step(setup, schedule.micro_batches), current_mesh()
+    mesh = current_mesh()
 
-    def one_step(carry, frozen, shared, own, seed, index, step):
-        rng = jax.random.fold_in(named_key(seed, "train"), step)
-        data_rng, rng = jax.random.split(rng)
-        batch = shard_batch(mesh, gather(setup.stage, shared, own, index, data_rng))
-        return step_fn(carry, frozen, batch, rng, step)
+    def many_steps(carry, frozen, shared, own, seed, values, block, first, count):
+        setup = lanes.at(values)
+        step_fn = make_step(setup, schedule.micro_batches)
 
-    def many_steps(carry, frozen, shared, own, seed, block, first, count):
+        def one_step(carry, index, step):
+            rng = jax.random.fold_in(named_key(seed, "train"), step)
+            data_rng, rng = jax.random.split(rng)
+            batch = shard_batch(mesh, gather(setup.stage, shared, own, index, data_rng))
+            return step_fn(carry, frozen, batch, rng, step)
+
         if schedule.steps == 1:
-            carry, metrics = one_step(carry, frozen, shared, own, seed, block[0], first)
+            carry, metrics = one_step(carry, block[0], first)
             return carry, jax.tree.map(lambda value: value[None], metrics)
-        shapes = jax.eval_shape(one_step, carry, frozen, shared, own, seed, block[0], first)[1]
+        shapes = jax.eval_shape(one_step, carry, block[0], first)[1]
         empty = jax.tree.map(lambda s: jnp.zeros((schedule.steps, *s.shape), s.dtype), shapes)
 
         def body(i, loop):
             carry, metrics = loop
-            carry, logged = one_step(carry, frozen, shared, own, seed, block[i], first + i)
+            carry, logged = one_step(carry, block[i], first + i)
             return carry, jax.tree.map(lambda all_, one: all_.at[i].set(one), metrics, logged)
 
         return jax.lax.fori_loop(0, count, body, (carry, empty))
 
-    def all_seeds(carry, frozen, feed: Feed, seeds, block, first, count):
-        def one(carry, frozen, own, seed, block):
-            return many_steps(carry, frozen, feed.shared, own, seed, block, first, count)
+    def all_lanes(carry, frozen, feed: Feed, seeds, values, block, first, count):
+        def one(carry, frozen, own, *rest):
+            return many_steps(carry, frozen, feed.shared, own, *rest, first, count)
 
-        args = (carry, frozen, feed.own, seeds, block)
+        args = (carry, frozen, feed.own, seeds, values, block)
         if schedule.seeds == "vmap":
             return jax.vmap(one)(*args)
         if schedule.seeds == "map":
             return jax.lax.map(lambda xs: one(*xs), args)
-        results = [one(*jax.tree.map(lambda x, s=s: x[s], args)) for s in range(len(seeds))]
+        results = [one(*jax.tree.map(lambda x, i=i: x[i], args)) for i in range(len(seeds))]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
-    return jax.jit(all_seeds, donate_argnums=0, out_shardings=(carried, replicated()))
+    return jax.jit(all_lanes, donate_argnums=0, out_shardings=(carried, replicated()))

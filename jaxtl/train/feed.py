@@ -13,6 +13,7 @@ import numpy as np
 from jaxtl.data import to_float
 from jaxtl.data.batches import Stream
 from jaxtl.plan import Batch, Columns, Domain, Head, PyTree, Stage
+from jaxtl.train.lanes import Lanes
 from jaxtl.train.sharding import replicate
 
 
@@ -21,7 +22,7 @@ class Feed(NamedTuple):
 
     Attributes:
         shared: [its columns that are the same for all seeds], leaves [n, ...].
-        own: [its columns of each seed], leaves [seeds, n, ...].
+        own: [its columns of each lane], leaves [lanes, n, ...].
     """
 
     shared: list[dict[str, PyTree]]
@@ -61,23 +62,24 @@ def active_heads(stage: Stage) -> tuple[str, ...]:
     return tuple(head for head in stage.model.heads if head in named)
 
 
-def make_feed(stage: Stage, seeds: tuple[int, ...]) -> Feed:
+def make_feed(lanes: Lanes) -> Feed:
     """Put the stage's examples on the device, images as they are stored (uint8)."""
-    return replicate(host_feed(stage, seeds))
+    return replicate(host_feed(lanes))
 
 
-def host_feed(stage: Stage, seeds: tuple[int, ...]) -> Feed:
-    """The whole tables of the stage as NumPy arrays; weights are 0 where a seed has no example."""
+def host_feed(lanes: Lanes) -> Feed:
+    """The whole tables of the stage as NumPy arrays; weights are 0 where a lane has no example."""
     shared, own = [], []
-    for domain in stage.domains:
-        table, heads = domain.dataset.table(), stage.model.heads
+    for d, domain in enumerate(lanes.setup.stage.domains):
+        table, heads = domain.dataset.table(), lanes.setup.stage.model.heads
         labels = {head: _labels(domain, heads[head], table, head) for head in domain.heads}
         weights = {}
         for head in domain.heads:
-            dense = np.zeros((len(seeds), len(labels[head])), np.float32)
-            for i, seed in enumerate(seeds):
+            dense = np.zeros((len(lanes), len(labels[head])), np.float32)
+            for i, (seed, setup) in enumerate(zip(lanes.seeds, lanes.setups, strict=True)):
                 rows = domain.dataset.rows(seed)
-                dense[i, rows] = _weights(domain, heads[head], table, rows, head)
+                here = setup.stage.domains[d]
+                dense[i, rows] = _weights(here, heads[head], table, rows, head)
             weights[head] = dense
         shared.append({"inputs": table.inputs, "labels": labels})
         own.append({"weights": weights})
@@ -89,13 +91,13 @@ def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
 
     Args:
         feed: if it is on the host, nothing in it is shared.
-        block: [seeds, steps, batch, domains] int32 rows.
+        block: [lanes, steps, batch, domains] int32 rows.
     """
     if not any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(feed.own)):
         return feed, block
-    seeds, steps, batch, domains = block.shape
-    rows = block.reshape(seeds, steps * batch, domains)
-    each = np.arange(seeds)[:, None]
+    lanes, steps, batch, domains = block.shape
+    rows = block.reshape(lanes, steps * batch, domains)
+    each = np.arange(lanes)[:, None]
     own = [
         jax.tree.map(lambda leaf, d=d: leaf[each, rows[..., d]], columns)
         for d, columns in enumerate(feed.own)
@@ -104,12 +106,14 @@ def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
     return Feed(feed.shared, own), np.broadcast_to(positions, block.shape)
 
 
-def make_streams(stage: Stage, seeds: tuple[int, ...]) -> list[list[Stream]]:
-    """[seeds][domains] orders of the examples."""
-    return [
-        [Stream(domain.dataset.rows(seed), seed, d) for d, domain in enumerate(stage.domains)]
-        for seed in seeds
-    ]
+def make_streams(lanes: Lanes) -> list[list[Stream]]:
+    """[lanes][domains] orders of the examples; lanes of one seed share theirs."""
+    domains = lanes.setup.stage.domains
+    of_seed = {
+        seed: [Stream(domain.dataset.rows(seed), seed, d) for d, domain in enumerate(domains)]
+        for seed in set(lanes.seeds)
+    }
+    return [of_seed[seed] for seed in lanes.seeds]
 
 
 def gather(
@@ -120,7 +124,7 @@ def gather(
     Args:
         stage: its domains say what is augmented, its heads what is filled in where a domain lacks
             a label.
-        shared, own: as in `Feed`, `own` without its axis of seeds.
+        shared, own: as in `Feed`, `own` without its axis of lanes.
         index: [batch, domains] int32.
         rng: key of the augmentations.
     """

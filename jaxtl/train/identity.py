@@ -32,17 +32,19 @@ def file_digest(path: str | os.PathLike) -> str:
 
 def identity(
     stage: str,
-    config: Mapping[str, Any],
-    seeds: tuple[int, ...],
+    record: Mapping[str, Any],
     experiment_digest: str,
     source_run: str,
     parent: Identity | None,
 ) -> Identity:
-    """All that the weights of a stage depend on, as JSON."""
+    """All that the weights of a stage depend on, as JSON.
+
+    Args:
+        record: config, seeds and dtype of the run.
+    """
     return {
         "stage": stage,
-        "config": json.loads(json.dumps(config)),
-        "seeds": list(seeds),
+        **json.loads(json.dumps(record)),
         "experiment_file": experiment_digest,
         "jaxtl_sources": sources_digest(),
         "source_run": source_run or None,

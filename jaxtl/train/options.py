@@ -2,6 +2,10 @@
 
 import dataclasses
 
+from jaxtl.paths import unknown
+
+DTYPES = ("float32", "bfloat16")
+
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
@@ -14,6 +18,8 @@ class RunOptions:
     accelerators along data, one CPU device"""
     cpu_devices: int = 0
     """split the CPU into so many devices; 0: as many as XLA_FLAGS says, usually one"""
+    dtype: str = "float32"
+    """what models compute in, float32 or bfloat16; parameters are float32 either way"""
     source_run: str = ""
     """directory of another run whose finished source stages are loaded instead of trained"""
     checkpoint_every: int = 1000
@@ -43,3 +49,5 @@ class RunOptions:
         for field, bound in least.items():
             if (value := getattr(self, field)) < bound:
                 raise ValueError(f"run.{field} must be at least {bound}, got {value}")
+        if self.dtype not in DTYPES:
+            raise ValueError(unknown("run.dtype", self.dtype, DTYPES))

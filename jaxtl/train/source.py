@@ -7,11 +7,13 @@ import jax
 import numpy as np
 
 from jaxtl.paths import flatten, nest
-from jaxtl.plan import Experiment, Params, PyTree, State
+from jaxtl.plan import Experiment, Params, State
 from jaxtl.train.check import Node
 from jaxtl.train.checkpoint import ITEM
 from jaxtl.train.identity import read_json
+from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import Trained, read_curves
+from jaxtl.train.selection import deployed
 from jaxtl.train.setup import METHOD_STATE, Setup, load_problems
 from jaxtl.train.sharding import shard_state
 
@@ -90,7 +92,7 @@ class SourceRun:
         except Exception as error:  # whatever a damaged file makes Orbax raise
             reason = str(error).strip().split("\n")[0]
             raise ValueError(f"has a damaged checkpoint {last.name}: {reason}") from error
-        stored = {path: leaf for tree in saved.values() for path, leaf in flatten(tree).items()}
+        stored = {path: leaf for tree in saved for path, leaf in flatten(tree).items()}
         one = {p: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for p, leaf in stored.items()}
         trees = [setup.params, {k: v for k, v in setup.state.items() if k != METHOD_STATE}]
         here = [flatten(tree) for tree in trees]
@@ -114,18 +116,19 @@ class SourceRun:
             key: values if key == "step" else values[:, rows]
             for key, values in read_curves(directory).items()
         }
-        failed = {int(seed): step for seed, step in record.get("failed_seeds", {}).items()}
-        failed = {seed: step for seed, step in failed.items() if seed in self.seeds}
-        return Trained(setup, params, state, curves, 0.0, float("nan"), failed)
+        lanes, failed = over_seeds(setup, self.seeds), record.get("failed_seeds", {})
+        steps = np.array([failed.get(lanes.describe(i), 0) for i in range(len(lanes))])
+        return Trained(lanes, params, state, curves, 0.0, float("nan"), steps)
 
 
-def restore_weights(path: Path) -> dict[str, PyTree]:
+def restore_weights(path: Path) -> tuple[Params, State]:
     """{"trainable", "frozen", "state"} of a checkpoint as NumPy arrays, without its optimizers."""
     import orbax.checkpoint as ocp
 
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         metadata = checkpointer.metadata(path).item_metadata.tree
-        wanted = {name: metadata[name] for name in ("trainable", "frozen", "state")}
+        names = ("trainable", "average", "frozen", "state", "best")
+        wanted = {name: metadata.get(name) or {} for name in names}
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
-        return checkpointer.restore(path, args=args)
+        return deployed(checkpointer.restore(path, args=args))

@@ -16,7 +16,7 @@ from jaxtl.plan import Batch, Params, PyTree, State, Update
 from jaxtl.train.setup import Setup
 
 Carry = dict[str, PyTree]
-CARRIED = ("trainable", "state", "opt_state", "failed")
+CARRIED = ("trainable", "average", "state", "opt_state", "failed")
 FAILED = "failed_at"
 
 
@@ -54,9 +54,9 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
 
     Returns:
         (carry, frozen, batch, rng, step) -> (carry, {metric: []}) with carry = {"trainable",
-        "state", "opt_state", "failed"}; pure, for one seed. `failed` [] int32 is -1, or the step
-        at which a loss or a new parameter was not finite: from there on the carry stays as it was
-        before.
+        "average", "state", "opt_state", "failed"}; pure, for one seed. `average` is empty unless
+        the method has an `ema`. `failed` [] int32 is -1, or the step at which a loss or a new
+        parameter was not finite: from there on the carry stays as it was before.
     """
     method = setup.stage.method
 
@@ -73,6 +73,9 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
                 loss, grads, state, logged = gradient(
                     update, setup, moving, join(frozen, resting), state, batch, key, step, parts
                 )
+                if method.clip_norm is not None:
+                    clip = optax.clip_by_global_norm(method.clip_norm)
+                    grads, _ = clip.update(grads, clip.init(moving))
                 stepped = {}
                 for name in update.optimizers:
                     tx = method.optimizers[name][1]
@@ -85,7 +88,10 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
                 losses.append(jnp.sum(loss))
             name = "loss" if len(method.updates) == 1 else f"loss_{i}"
             metrics |= {**logged, name: losses[-1]}
-        new = {"trainable": trainable, "state": state, "opt_state": opt_state}
+        average = carry["average"]
+        if method.ema is not None:
+            average = optax.incremental_update(trainable, average, 1 - method.ema)
+        new = {"trainable": trainable, "average": average, "state": state, "opt_state": opt_state}
         carry = last_good(carry, new, losses, step)
         return carry, metrics | {FAILED: carry["failed"]}
 

@@ -32,17 +32,20 @@ from jaxtl.paths import flatten, join
 from jaxtl.plan import labelled
 from jaxtl.train.cache import cached
 from jaxtl.train.feed import make_streams, page
-from jaxtl.train.loop import compile_stage, start, train_stage
+from jaxtl.train.lanes import over_seeds
+from jaxtl.train.loop import compile_stage, train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.prefix import constant_prefix
 from jaxtl.train.setup import resolve
+from jaxtl.train.start import start
+from jaxtl.train.step import CARRIED
 
 
 def train(stage, directory, source=None, progress=lambda step, metrics: None, **options):
     directory.mkdir(parents=True, exist_ok=True)
     options = {"steps_per_dispatch": 4, **options}
     setup, options = resolve(stage, None), RunOptions(**options)
-    return train_stage(setup, SEEDS, source, directory, {"stage": 1}, options, progress)
+    return train_stage(over_seeds(setup, SEEDS), source, directory, {"stage": 1}, options, progress)
 
 
 STARTED = {}
@@ -53,7 +56,7 @@ def started(plan):
     setup = resolve(plan, None)
     key = (id(plan.model), setup.trainable)
     if key not in STARTED:
-        STARTED[key] = (plan.model, start(setup, SEEDS, None))
+        STARTED[key] = (plan.model, start(over_seeds(setup, SEEDS), None))
     return setup, STARTED[key][1]
 
 
@@ -61,11 +64,13 @@ def steps_of(plan, full, cache=None):
     """({metric: [seeds, steps]}, parameters) after all steps, four a dispatch."""
     setup, options = resolve(plan, None), RunOptions(steps_per_dispatch=4)
     full, logged = jax.tree.map(jnp.copy, full), []  # dispatches donate it
-    schedule, dispatch, feed, streams = compile_stage(setup, SEEDS, full, options, cache)
-    carry = {name: tree for name, tree in full.items() if name != "frozen"}
+    schedule, dispatch, feed, streams = compile_stage(
+        over_seeds(setup, SEEDS), full, options, cache
+    )
+    carry = {name: full[name] for name in CARRIED}
     for step in range(0, plan.num_steps, schedule.steps):
         rows, block = page(feed, index_block(streams, step, schedule.steps, plan.batch_size))
-        args = rows, jnp.asarray(SEEDS), block, np.int32(step), np.int32(schedule.steps)
+        args = rows, jnp.asarray(SEEDS), {}, block, np.int32(step), np.int32(schedule.steps)
         carry, metrics = dispatch(carry, full["frozen"], *args)
         logged.append(metrics)
     metrics = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logged)
@@ -75,7 +80,7 @@ def steps_of(plan, full, cache=None):
 def compare(plan, directory, **options):
     """The features of a stage, after its steps were found to be those without them."""
     setup, full = started(plan)
-    cache = cached(setup, SEEDS, full, RunOptions(**options), directory)
+    cache = cached(over_seeds(setup, SEEDS), full, RunOptions(**options), directory)
     expected, steps = steps_of(plan, full), steps_of(plan, full, cache)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-7), steps, expected)
     assert len(np.unique(steps[0]["loss"])) == steps[0]["loss"].size
@@ -84,7 +89,7 @@ def compare(plan, directory, **options):
 
 def cache_of(plan, directory, **options):
     setup, full = started(plan)
-    return cached(setup, SEEDS, full, RunOptions(**options), directory)
+    return cached(over_seeds(setup, SEEDS), full, RunOptions(**options), directory)
 
 
 def assert_same_bits(one, other):
@@ -165,10 +170,10 @@ def test_a_loss_may_regroup_examples_and_cut_the_rest(loss, tmp_path):
 def test_features_are_those_of_each_seeds_prefix_and_rows(tmp_path):
     plan = stage(domains=several_domains(), batch=3)
     setup, full = started(plan)
-    cache = cached(setup, SEEDS, full, RunOptions(), tmp_path)
+    cache = cached(over_seeds(setup, SEEDS), full, RunOptions(), tmp_path)
     assert jax.tree.leaves(cache.feed.own)[0].shape[0] == len(SEEDS)
     first = setup.model.cut("a")[0]
-    block = index_block(make_streams(plan, SEEDS), 0, 12, 3)
+    block = index_block(make_streams(over_seeds(setup, SEEDS)), 0, 12, 3)
     renumbered = index_block(cache.streams, 0, 12, 3)
     for s in range(len(SEEDS)):
         params = jax.tree.map(lambda leaf, s=s: leaf[s], join(full["trainable"], full["frozen"]))
@@ -186,7 +191,7 @@ def test_a_prefix_that_all_seeds_share_is_kept_once(tmp_path):
     setup, full = started(stage(domains=several_domains(), batch=3))
     source = jax.tree.map(lambda leaf: jnp.stack([leaf[0]] * len(SEEDS)), full["frozen"])
     same = {**full, "frozen": source}
-    cache = cached(setup, SEEDS, same, RunOptions(), tmp_path)
+    cache = cached(over_seeds(setup, SEEDS), same, RunOptions(), tmp_path)
     assert not any("inputs" in columns for columns in cache.feed.own)
     rows = np.union1d(*(setup.stage.domains[1].dataset.rows(seed) for seed in SEEDS))
     assert len(cache.feed.shared[1]["inputs"]) == len(rows)
@@ -194,7 +199,7 @@ def test_a_prefix_that_all_seeds_share_is_kept_once(tmp_path):
         cache.feed.own[1]["weights"]["target"],
         [np.isin(rows, setup.stage.domains[1].dataset.rows(seed)) for seed in SEEDS],
     )
-    apart = cached(setup, SEEDS, full, RunOptions(), tmp_path)
+    apart = cached(over_seeds(setup, SEEDS), full, RunOptions(), tmp_path)
     block, own = (index_block(c.streams, 0, 12, 3) for c in (cache, apart))
     for d, columns in enumerate(cache.feed.shared):
         np.testing.assert_allclose(  # the first seed's features are the same either way
@@ -244,7 +249,9 @@ def test_nothing_frozen_moves_and_the_next_stage_loads_all(tmp_path):
     setup = resolve(following, setup)
     (tmp_path / "two").mkdir()
     source = (done.params, done.state)
-    after = train_stage(setup, SEEDS, source, tmp_path / "two", {"stage": 2}, RunOptions())
+    after = train_stage(
+        over_seeds(setup, SEEDS), source, tmp_path / "two", {"stage": 2}, RunOptions()
+    )
     np.testing.assert_array_equal(
         flatten(after.params)["backbone/a/d/kernel"], flatten(done.params)["backbone/a/d/kernel"]
     )
@@ -291,6 +298,6 @@ def test_a_periodic_pass_gets_the_whole_model_and_the_inputs(tmp_path):
     (tmp_path / "run").mkdir()
     options = RunOptions(steps_per_dispatch=4)
     seen.clear()
-    done = train_stage(setup, SEEDS, source, tmp_path / "run", {}, options)
+    done = train_stage(over_seeds(setup, SEEDS), source, tmp_path / "run", {}, options)
     assert "after a" in done.note
     assert seen == [(("a", "b"), (24, 5))] * 3 * len(SEEDS)

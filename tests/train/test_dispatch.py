@@ -20,9 +20,11 @@ from jaxtl.paths import flatten
 from jaxtl.plan import Stage, labelled
 from jaxtl.train import loop
 from jaxtl.train.dispatch import PATCH_BYTES, Convolutions, convolutions
-from jaxtl.train.loop import abstract_state, compile_stage, next_stop, start
+from jaxtl.train.lanes import over_seeds
+from jaxtl.train.loop import compile_stage, next_stop
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import resolve
+from jaxtl.train.start import abstract_state, start
 from jaxtl.train.step import CARRIED
 
 HEADS = {"source": classes(3)}
@@ -98,11 +100,12 @@ def test_the_carry_is_donated_and_the_frozen_part_is_not():
     stage = dataclasses.replace(mlp_stage(), method=dataclasses.replace(method, fresh_frozen=True))
     setup, seeds = resolve(stage, None), (0, 1)
     options = dataclasses.replace(OPTIONS, feature_cache=False)
-    full = start(setup, seeds, None)
-    schedule, dispatch, feed, streams = compile_stage(setup, seeds, full, options)
+    lanes = over_seeds(setup, seeds)
+    full = start(lanes, None)
+    schedule, dispatch, feed, streams = compile_stage(lanes, full, options)
     carry = {name: full[name] for name in CARRIED}
     block = index_block(streams, 0, schedule.steps, stage.batch_size)
-    args = (full["frozen"], feed, jnp.asarray(seeds), block, np.int32(0), np.int32(2))
+    args = (full["frozen"], feed, jnp.asarray(seeds), {}, block, np.int32(0), np.int32(2))
     after, metrics = dispatch(carry, *args)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry["trainable"]))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((full["frozen"], feed, after)))
@@ -147,8 +150,9 @@ def test_convolutions_inside_loops_and_compiled_functions_are_found():
 
 def schedule(stage, **options):
     setup = resolve(stage, None)
-    full = jax.eval_shape(lambda: abstract_state(setup, (0, 1)))
-    return compile_stage(setup, (0, 1), full, RunOptions(**options))[0]
+    lanes = over_seeds(setup, (0, 1))
+    full = jax.eval_shape(lambda: abstract_state(lanes))
+    return compile_stage(lanes, full, RunOptions(**options))[0]
 
 
 def test_micro_batches_are_as_asked_for_or_fit_the_cache():

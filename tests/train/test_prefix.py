@@ -17,6 +17,7 @@ from jaxtl.models import apply_flat
 from jaxtl.paths import flatten
 from jaxtl.plan import Method, labelled
 from jaxtl.train.cache import cached
+from jaxtl.train.lanes import over_seeds
 from jaxtl.train.options import RunOptions
 from jaxtl.train.prefix import constant_prefix, needs_only_features
 from jaxtl.train.setup import resolve
@@ -24,7 +25,10 @@ from jaxtl.train.setup import resolve
 
 def refused(plan, directory, **options):
     """Whether there is no cache, which is decided without the state of the stage."""
-    return cached(resolve(plan, None), SEEDS, None, RunOptions(**options), directory) is None
+    return (
+        cached(over_seeds(resolve(plan, None), SEEDS), None, RunOptions(**options), directory)
+        is None
+    )
 
 
 def mixup(model, params, state, batch, rng, step):

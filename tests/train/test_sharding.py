@@ -9,10 +9,12 @@ from jaxtl import data, models
 from jaxtl.data.batches import index_block
 from jaxtl.methods import transfer
 from jaxtl.plan import Stage, labelled
-from jaxtl.train.loop import compile_stage, start
+from jaxtl.train.lanes import over_seeds
+from jaxtl.train.loop import compile_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import resolve
 from jaxtl.train.sharding import check_batch, make_mesh, shard_batch, shard_state, to_host
+from jaxtl.train.start import start
 from jaxtl.train.step import CARRIED
 
 
@@ -56,11 +58,12 @@ def test_a_step_split_over_devices_sums_gradients_and_gathers_no_activations(bui
     stage = Stage("s", build({"y": models.classes(3)}), method, [domain], 16, 4)
     setup = resolve(stage, None)
     with jax.set_mesh(make_mesh("data=8")):
-        full = start(setup, (0, 1), None)
-        schedule, dispatch, feed, streams = compile_stage(setup, (0, 1), full, RunOptions())
+        lanes = over_seeds(setup, (0, 1))
+        full = start(lanes, None)
+        schedule, dispatch, feed, streams = compile_stage(lanes, full, RunOptions())
         block = index_block(streams, 0, schedule.steps, 16)
         carry = {name: full[name] for name in CARRIED}
-        args = (carry, full["frozen"], feed, np.int32([0, 1]), block, np.int32(0), np.int32(4))
+        args = (carry, full["frozen"], feed, np.int32([0, 1]), {}, block, np.int32(0), np.int32(4))
         program = dispatch.lower(*args).compile().as_text()
     assert "all-reduce" in program
     assert "all-gather" not in program and "all-to-all" not in program

@@ -17,10 +17,12 @@ from jaxtl.metrics import classification
 from jaxtl.models import classes
 from jaxtl.paths import flatten
 from jaxtl.plan import Experiment, Stage, labelled, maximize
-from jaxtl.train.experiment import Run, run_experiment
+from jaxtl.train.experiment import run_experiment
+from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.progress import Reporter
+from jaxtl.train.run import Run
 from jaxtl.train.setup import resolve
 
 OPTIONS = RunOptions(checkpoint_every=5, steps_per_dispatch=4)
@@ -109,7 +111,7 @@ def mlp_stage(steps=23, tx=None, **more):
 
 def train(stage, directory, *, seeds=(0, 1), source=None, options=OPTIONS, parent=None, **more):
     setup = resolve(stage, parent)
-    return train_stage(setup, seeds, source, directory, IDENTITY, options, **more)
+    return train_stage(over_seeds(setup, seeds), source, directory, IDENTITY, options, **more)
 
 
 def assert_same(a, b, **tolerance):

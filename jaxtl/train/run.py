@@ -1,0 +1,88 @@
+"""One invocation: what is asked for, what was found to be right with it, what is done of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxtl.plan import Experiment
+from jaxtl.report.evaluate import Evaluator, Measured
+from jaxtl.report.results import ArmResult
+from jaxtl.train.check import Node
+from jaxtl.train.identity import Identity
+from jaxtl.train.loop import Trained
+from jaxtl.train.options import RunOptions
+from jaxtl.train.source import SourceRun
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One invocation.
+
+    Attributes:
+        name: the experiment's.
+        config: its `Config` as a dict of JSON values.
+        experiment_digest: of the experiment file.
+        seeds: at least one.
+        arms: names to run; empty for all.
+        directory: <workdir>/<experiment>.
+        options: how to run.
+        resume: False refuses a directory that holds a run.
+        headline: first line of the experiment's docstring.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    experiment_digest: str
+    seeds: tuple[int, ...]
+    arms: tuple[str, ...]
+    directory: Path
+    options: RunOptions
+    resume: bool = True
+    headline: str = ""
+
+
+def run_record(run: Run) -> dict[str, Any]:
+    """config.json: what all arms of a directory share."""
+    return {
+        "experiment": run.name,
+        "config": dict(run.config),
+        "seeds": list(run.seeds),
+        "dtype": run.options.dtype,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A run that nothing is wrong with.
+
+    Attributes:
+        nodes: {stage: Node}, parents first.
+        identities: {stage: what its weights depend on}.
+        source_run: where source stages are loaded from, if not trained.
+        warnings: what is legitimate but should be known.
+    """
+
+    experiment: Experiment
+    run: Run
+    arms: tuple[str, ...]
+    nodes: Mapping[str, Node]
+    identities: Mapping[str, Identity]
+    source_run: SourceRun | None
+    warnings: list[str]
+
+
+class Done(NamedTuple):
+    """What has been trained and measured so far, by stage, and what it makes of the arms.
+
+    Attributes:
+        evaluator: measures; has the evaluations' examples on the device.
+        trained: {stage: Trained}.
+        measured: {stage: {evaluation: Measured}}.
+        results: {arm: ArmResult}.
+    """
+
+    evaluator: Evaluator
+    trained: dict[str, Trained]
+    measured: dict[str, dict[str, Measured]]
+    results: dict[str, ArmResult]

@@ -1,0 +1,237 @@
+"""A sweep: the points of an experiment over fields of its Config, in as few programs as possible.
+
+Each stage is trained in one of three ways. *Once*: it does not read the swept fields, and every
+point takes it from the experiment itself. *Together*: it reads them as arrays, and all points and
+seeds are lanes of one compiled program. *Apart*: the fields decide something else (a shape, a
+branch, which data), and each point has a program of its own.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxtl.models import computing_in
+from jaxtl.report.evaluate import Evaluator, Measured
+from jaxtl.report.results import ArmResult
+from jaxtl.train.arms import arm_result, make_look, named_heads, train_shown
+from jaxtl.train.check import check_arms, check_selection, leaks, plan_stages
+from jaxtl.train.identity import Identity, digest, identity
+from jaxtl.train.lanes import Lanes, over_seeds
+from jaxtl.train.loop import Trained, check_directory
+from jaxtl.train.progress import Reporter
+from jaxtl.train.run import Checked, Done, run_record
+from jaxtl.train.setup import Setup
+from jaxtl.train.sharding import replicated
+from jaxtl.train.traced import Point, Sweep, Values, same_at_all_points, same_evaluations, together
+
+
+class Program(NamedTuple):
+    """A training of one stage for some of the points.
+
+    Attributes:
+        points: their numbers; one for a stage that is trained apart.
+        lanes: their seeds, point after point.
+        directory, identity: as for any stage.
+    """
+
+    points: Sequence[int]
+    lanes: Lanes
+    directory: Path
+    identity: Identity
+
+
+class Plan(NamedTuple):
+    """A sweep that nothing is wrong with.
+
+    Attributes:
+        points: those to train, in the order of the sweep.
+        programs: {stage: its programs}, parents first; none for a stage that is trained once.
+        why: {stage: why it is trained apart}.
+        shared: whether the points measure the same examples by the same sums.
+        warnings: what is legitimate but should be known.
+    """
+
+    sweep: Sweep
+    points: Sequence[Point]
+    programs: Mapping[str, Sequence[Program]]
+    why: Mapping[str, str]
+    shared: bool
+    warnings: Sequence[str]
+
+    def __str__(self) -> str:
+        """`once: pretrain; together: full, scratch; apart: ridge (its data differ)`."""
+        ways: dict[str, list[str]] = {"once": [], "together": [], "apart": []}
+        for name, programs in self.programs.items():
+            why = f" ({self.why[name]})" if name in self.why else ""
+            ways["apart" if why else "together" if programs else "once"].append(name + why)
+        return "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items() if names)
+
+
+def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
+    """Check the points, and find out which stages can share a program.
+
+    Raises:
+        ValueError: something is wrong with a point, which is named, or a directory holds another
+            sweep.
+    """
+    points = []
+    for values, config in zip(sweep.points, sweep.configs, strict=True):
+        if config == main.run.config:
+            continue
+        try:
+            experiment = computing_in(sweep.build(values), main.run.options.dtype)
+            check_arms(experiment, main.arms)
+            nodes = plan_stages(experiment, main.arms, main.run.seeds)
+            check_selection(experiment)
+            if nodes.keys() != main.nodes.keys():
+                raise ValueError(
+                    f"its stages are called {', '.join(nodes)}, those of the experiment "
+                    f"{', '.join(main.nodes)}; their names must not depend on what is swept"
+                )
+        except ValueError as error:
+            raise ValueError(f"sweep, {label([values])}: {error}") from error
+        points.append(Point(values, config, experiment, nodes))
+    programs: dict[str, list[Program]] = {}
+    why: dict[str, str] = {}
+    for name in main.nodes if points else ():
+        loaded = main.source_run is not None and name in main.source_run.stages
+        if loaded:
+            programs[name] = []
+            continue
+        lanes = together(name, main, points, sweep)
+        above = programs.get(main.nodes[name].parent, [])
+        if not above and same_at_all_points(name, main, points, lanes):
+            programs[name] = []
+        elif isinstance(lanes, Lanes):
+            programs[name] = [_program(name, main, points, range(len(points)), lanes, above)]
+        else:
+            why[name] = lanes
+            alone = [_apart(point.nodes[name].setup, main.run.seeds) for point in points]
+            programs[name] = [
+                _program(name, main, points, [i], lanes, above) for i, lanes in enumerate(alone)
+            ]
+    for program in (program for several in programs.values() for program in several):
+        check_directory(program.directory, program.identity)
+    warnings = [line for point in points for line in leaks(point.experiment, point.nodes)]
+    shared = not points or same_evaluations(main, points, sweep)
+    return Plan(sweep, points, programs, why, shared, warnings)
+
+
+def label(points: Sequence[Values]) -> str:
+    """`learning_rate=0.1,1.0;noise=0.5`: the values of each field; short enough for a folder."""
+    fields = {name: dict.fromkeys(str(values[name]) for values in points) for name in points[0]}
+    text = ";".join(f"{name}={','.join(values)}" for name, values in fields.items())
+    return text if len(text) <= 150 else f"{text[:120]}...{digest(text)}"
+
+
+def _program(
+    name: str,
+    main: Checked,
+    points: Sequence[Point],
+    chosen: Sequence[int],
+    lanes: Lanes,
+    parents: Sequence[Program],
+) -> Program:
+    run, parent = main.run, main.nodes[name].parent
+    record = run_record(run)
+    if len(chosen) == 1:
+        record["config"] = points[chosen[0]].config
+    record["sweep"] = [dict(points[i].values) for i in chosen]
+    above = [p.identity for p in parents if set(p.points) & set(chosen)]
+    identities = above or ([main.identities[parent]] if parent else [])
+    directory = run.directory / "sweep" / label(record["sweep"]) / "stages" / name
+    made = identity(
+        name,
+        record,
+        run.experiment_digest,
+        run.options.source_run,
+        {"parents": identities} if identities else None,
+    )
+    return Program(chosen, lanes, directory, made)
+
+
+def _apart(setup: Setup, seeds: tuple[int, ...]) -> Lanes:
+    return dataclasses.replace(over_seeds(setup, seeds), swept=True)
+
+
+def train_sweep(
+    main: Checked, plan: Plan, done: Done, reporter: Reporter
+) -> list[tuple[Values, dict[str, ArmResult]]]:
+    """({field: value}, {arm: ArmResult}) of each point, the experiment itself among them."""
+    run, points = main.run, plan.points
+    if points:
+        over = ", ".join(points[0].values)
+        reporter.say(f"sweep over [bold]{over}[/], {len(points)} points. {plan}")
+    evaluators = [
+        done.evaluator.like(point.experiment.evals)
+        if plan.shared
+        else Evaluator(point.experiment.evals, run.seeds, run.options.eval_batch, replicated())
+        for point in points
+    ]
+    trained: list[dict[str, Trained]] = [{} for _ in points]
+    measured: list[dict[str, dict[str, Measured]]] = [{} for _ in points]
+    for name, programs in plan.programs.items():
+        for program in programs:
+            parts = _train(name, main, plan, program, trained, evaluators, reporter)
+            for i, part in zip(program.points, parts, strict=True):
+                trained[i][name] = part
+        for i, point in enumerate(points):
+            if not programs:
+                trained[i][name], measured[i][name] = done.trained[name], done.measured[name]
+                continue
+            own = name in plan.why or point.nodes[name].setup.stage.method.predict is not None
+            nodes = point.nodes if own or not plan.shared else main.nodes
+            stage = nodes[name].setup.stage  # of the experiment where it may be: compiled once
+            weights, heads = trained[i][name], named_heads(point.nodes, name)
+            measured[i][name] = evaluators[i].measure(
+                stage.model, stage.method, weights.params, weights.state, heads
+            )
+    results = {
+        digest(point.config): {
+            arm: arm_result(arm, point.experiment, trained[i], measured[i], run.seeds)
+            for arm in main.arms
+        }
+        for i, point in enumerate(points)
+    }
+    results[digest(dict(run.config))] = done.results
+    return [
+        (values, results[digest(config)])
+        for values, config in zip(plan.sweep.points, plan.sweep.configs, strict=True)
+    ]
+
+
+def _train(
+    name: str,
+    main: Checked,
+    plan: Plan,
+    program: Program,
+    trained: Sequence[Mapping[str, Trained]],
+    evaluators: Sequence[Evaluator],
+    reporter: Reporter,
+) -> list[Trained]:
+    """Run one program; returns its points' parts."""
+    points = [plan.points[i] for i in program.points]
+    parent, source = main.nodes[name].parent, None
+    if parent:
+        above = [trained[i][parent] for i in program.points]
+        weights = [(one.params, one.state) for one in above]
+        source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *weights)
+    look = make_look(
+        points[0].experiment, points[0].nodes, name, [evaluators[i] for i in program.points]
+    )
+    whole = train_shown(
+        program.lanes,
+        source,
+        program.directory,
+        program.identity,
+        main.run.options,
+        look,
+        reporter,
+        f"{name} at {label([point.values for point in points])}",
+    )
+    size = len(main.run.seeds)
+    return [whole.part(k * size, (k + 1) * size) for k in range(len(points))]
