@@ -386,8 +386,15 @@ def test_a_sweep_has_a_point_for_each_value(launch, toy):
     assert here["metrics"] == summary["arms"]["full"]["metrics"]
     assert here["metrics"] != summary["sweep"][3]["arms"]["full"]["metrics"]
     assert here.keys() >= {"gain", "verdict", "metrics"}
-    folder = toy / "w/toy/sweep/shift=-2.0,optimizer.learning_rate=1.0/stages"
-    assert {p.name for p in folder.iterdir()} == {"scratch", "pretrain", "full"}
+    folder = toy / "w/toy/sweep"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "shift=0.5;optimizer.learning_rate=1.0",
+        "shift=-2.0;optimizer.learning_rate=0.1,1.0",
+    }
+    for name in names:
+        stages = folder / name / "stages"
+        assert {path.name for path in stages.iterdir()} == {"scratch", "pretrain", "full"}
 
 
 # Signals.

@@ -175,6 +175,12 @@ def sweep(summary: Mapping[str, Any]) -> Figure:
                 if metric in point["arms"].get(name, {}).get(kind, {})
             ]
             _line(ax, sorted(found, key=lambda pair: pair[0]), name, looks[name])
+            picked = summary["tuned"].get(name, {}).get("config")
+            for place, point in zip(places, points, strict=True):
+                value = point["arms"].get(name, {}).get(kind, {}).get(metric, {"mean": None})
+                if point["config"] == picked and value["mean"] is not None:
+                    star = {"color": looks[name]["color"], "markersize": 13, "zorder": 5}
+                    ax.plot(place + shift, value["mean"], "*", markeredgecolor="white", **star)
         if ticks:
             ax.set_xticks(places, ticks, rotation=30 if max(map(len, ticks)) > 8 else 0)
         else:
@@ -185,7 +191,7 @@ def sweep(summary: Mapping[str, Any]) -> Figure:
                 ax.minorticks_off()
         ax.set_xlabel(label)
     axes[0, 0].set_ylabel(metric)
-    axes[0, 0].set_title(metric)
+    axes[0, 0].set_title(f"{metric}{' (star: picked by validation)' if summary['tuned'] else ''}")
     axes[0, 1].axhline(0, color=BASELINE, linewidth=1.2)
     axes[0, 1].set_ylabel(f"gain in {metric} (above 0: better)")
     axes[0, 1].set_title(f"Gain over {baseline}, paired by seed")

@@ -163,18 +163,23 @@ def _sweep(summary: Mapping[str, Any]) -> str:
     if "sweep" not in summary:
         return ""
     primary = summary["primary"]["metric"]
-    rows = []
-    for point in summary["sweep"]:
-        fields = escape(", ".join(f"{field}={value}" for field, value in point["config"].items()))
-        for name, arm in point["arms"].items():
-            verdict = arm["verdict"] or "baseline"
-            gain = _interval(arm.get("gain", {}).get(primary), signed=True)
-            value = _interval(arm["metrics"].get(primary))
-            label = f'<b class="{verdict}">{verdict}</b>'
-            rows.append([fields, f"<b>{escape(name)}</b>", value, gain, label])
-    header = ["point", "arm", escape(primary), f"gain over {escape(summary['baseline'])}"]
-    table = _table([*header, "verdict"], rows)
-    return f"<details><summary>All points</summary>{table}</details>"
+
+    def row(config: Mapping[str, Any], name: str, arm: Mapping[str, Any]) -> list[str]:
+        verdict = arm["verdict"] or "baseline"
+        gain = _interval(arm.get("gain", {}).get(primary), signed=True)
+        value = _interval(arm["metrics"].get(primary))
+        label = f'<b class="{verdict}">{verdict}</b>'
+        return [escape(wording.point(config)), f"<b>{escape(name)}</b>", value, gain, label]
+
+    gain = f"gain over {escape(summary['baseline'])}"
+    header = ["point", "arm", escape(primary), gain, "verdict"]
+    tuned = [row(arm["config"], name, arm) for name, arm in summary["tuned"].items()]
+    rows = [row(p["config"], name, a) for p in summary["sweep"] for name, a in p["arms"].items()]
+    picked = _table(header, tuned) if tuned else ""
+    return (
+        f'<p class="soft">{escape(wording.picking(summary))}</p>{picked}'
+        f"<details><summary>All points</summary>{_table(header, rows)}</details>"
+    )
 
 
 def _how(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> str:

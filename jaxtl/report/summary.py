@@ -27,6 +27,8 @@ def summarize(result: ExperimentResult) -> Summary:
         "primary": {"metric": result.primary.metric, "direction": result.primary.direction},
         "arms": _arms(result.arms, result),
     }
+    if result.select:
+        summary["select"] = {"metric": result.select.metric, "direction": result.select.direction}
     if result.sweep:
         summary["sweep"] = [
             {"config": _plain(fields), "arms": _arms(arms, result)} for fields, arms in result.sweep
@@ -124,7 +126,25 @@ def _compared(summary: Summary) -> Summary:
         compared["sweep"] = [
             {**point, "arms": _with_gains(summary, point["arms"])} for point in summary["sweep"]
         ]
+        compared["tuned"] = _with_gains(summary, _tuned(summary))
     return compared
+
+
+def _tuned(summary: Summary) -> dict[str, Any]:
+    """{arm: its entry at the point of the sweep that is best on validation data, and the point}.
+
+    Empty if the experiment selects by no validation: test data pick nothing.
+    """
+    if "select" not in summary:
+        return {}
+    metric, sign = summary["select"]["metric"], 1 if summary["select"]["direction"] == "max" else -1
+    best: dict[str, tuple[float, dict[str, Any]]] = {}
+    for point in summary["sweep"]:
+        for name, arm in point["arms"].items():
+            mean = arm["metrics"].get(metric, {"mean": None})["mean"]
+            if mean is not None and (name not in best or sign * mean > best[name][0]):
+                best[name] = sign * mean, {**arm, "config": point["config"]}
+    return {name: entry for name, (_, entry) in best.items()}
 
 
 def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:

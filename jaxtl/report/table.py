@@ -76,3 +76,11 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
         wording.compared(summary).values(), wording.sentences(summary), strict=True
     ):
         console.print(Text(sentence, COLOURS[arm["verdict"]]))
+    if "sweep" in summary:
+        console.print(Text(f"\n{wording.picking(summary)}", "bold"))
+        for name, arm in summary["tuned"].items():
+            metric, verdict = summary["primary"]["metric"], arm["verdict"] or "baseline"
+            value = wording.interval(arm["metrics"].get(metric))
+            gain = wording.interval(arm.get("gain", {}).get(metric), signed=True)
+            text = f"{name} at {wording.point(arm['config'])}: {metric} {value}, gain {gain}"
+            console.print(Text(f"{text}, {verdict}", COLOURS.get(verdict, "dim")))

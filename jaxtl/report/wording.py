@@ -39,6 +39,24 @@ def compared(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {name: arm for name, arm in summary["arms"].items() if name != summary["baseline"]}
 
 
+def point(config: Mapping[str, Any]) -> str:
+    """`learning_rate=0.001, noise=0.5`: a point of a sweep."""
+    return ", ".join(f"{field}={value}" for field, value in config.items())
+
+
+def picking(summary: Mapping[str, Any]) -> str:
+    """How the points of a sweep were picked, or why none was."""
+    if not summary.get("tuned"):
+        return (
+            "No point is picked: the experiment names no validation metric (select), and test data "
+            "pick nothing."
+        )
+    return (
+        f"Each arm at the point with its best {summary['select']['metric']}, mean over the seeds; "
+        "what it measures on test data had no part in that."
+    )
+
+
 def secondary(summary: Mapping[str, Any], limit: int) -> list[str]:
     """Up to `limit` metrics to show beside the primary one.
 

@@ -1,12 +1,11 @@
 """A sweep: the points of an experiment over fields of its Config, in as few programs as possible.
 
-Each stage is trained in one of three ways. *Once*: it does not read the swept fields, and every
-point takes it from the experiment itself. *Together*: it reads them as arrays, and all points and
-seeds are lanes of one compiled program. *Apart*: the fields decide something else (a shape, a
-branch, which data), and each point has a program of its own.
+A stage that the swept fields do not change is trained once, with the experiment itself. Fields that
+a stage reads as arrays (learning rates, lambdas, weight decay) are an axis of its program: points
+and seeds are lanes of one compilation. Fields that decide something else (a shape, a branch, which
+data) give a program for each of their values.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,13 +19,20 @@ from jaxtl.report.results import ArmResult
 from jaxtl.train.arms import arm_result, make_look, named_heads, train_shown
 from jaxtl.train.check import check_arms, check_selection, leaks, plan_stages
 from jaxtl.train.identity import Identity, digest, identity
-from jaxtl.train.lanes import Lanes, over_seeds
+from jaxtl.train.lanes import Lanes
 from jaxtl.train.loop import Trained, check_directory
 from jaxtl.train.progress import Reporter
 from jaxtl.train.run import Checked, Done, run_record
-from jaxtl.train.setup import Setup
 from jaxtl.train.sharding import replicated
-from jaxtl.train.traced import Point, Sweep, Values, same_at_all_points, same_evaluations, together
+from jaxtl.train.traced import (
+    Point,
+    Sweep,
+    Values,
+    group_lanes,
+    groups,
+    same_evaluations,
+    same_training,
+)
 
 
 class Program(NamedTuple):
@@ -49,8 +55,9 @@ class Plan(NamedTuple):
 
     Attributes:
         points: those to train, in the order of the sweep.
-        programs: {stage: its programs}, parents first; none for a stage that is trained once.
-        why: {stage: why it is trained apart}.
+        programs: {stage: its programs}, parents first; none for a stage that every point takes
+            from the experiment as it is.
+        why: {stage: why not all points share a program}.
         shared: whether the points measure the same examples by the same sums.
         warnings: what is legitimate but should be known.
     """
@@ -63,12 +70,15 @@ class Plan(NamedTuple):
     warnings: Sequence[str]
 
     def __str__(self) -> str:
-        """`once: pretrain; together: full, scratch; apart: ridge (its data differ)`."""
-        ways: dict[str, list[str]] = {"once": [], "together": [], "apart": []}
+        """`pretrain as it is; full, scratch in one program; ridge in 3 programs as ...`."""
+        ways: dict[str, list[str]] = {}
         for name, programs in self.programs.items():
-            why = f" ({self.why[name]})" if name in self.why else ""
-            ways["apart" if why else "together" if programs else "once"].append(name + why)
-        return "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items() if names)
+            count = len(programs)
+            way = ("as it is", "in one program")[count] if count < 2 else f"in {count} programs"
+            if count > 1:
+                way += f" as {self.why[name]}"
+            ways.setdefault(way, []).append(name)
+        return "; ".join(f"{', '.join(names)} {way}" for way, names in ways.items())
 
 
 def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
@@ -97,27 +107,22 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
         points.append(Point(values, config, experiment, nodes))
     programs: dict[str, list[Program]] = {}
     why: dict[str, str] = {}
-    for name in main.nodes if points else ():
-        loaded = main.source_run is not None and name in main.source_run.stages
-        if loaded:
+    seeds, loaded = main.run.seeds, main.source_run.stages if main.source_run else ()
+    for name, node in main.nodes.items() if points else ():
+        above, same = (
+            programs.get(node.parent, []),
+            [same_training(point.nodes[name].setup, node.setup, seeds) for point in points],
+        )
+        if name in loaded or (not above and all(same)):
             programs[name] = []
             continue
-        lanes = together(name, main, points, sweep)
-        above = programs.get(main.nodes[name].parent, [])
-        if not above and same_at_all_points(name, main, points, lanes):
-            programs[name] = []
-        elif isinstance(lanes, Lanes):
-            programs[name] = [_program(name, main, points, range(len(points)), lanes, above)]
-        else:
-            why[name] = lanes
-            alone = [_apart(point.nodes[name].setup, main.run.seeds) for point in points]
-            programs[name] = [
-                _program(name, main, points, [i], lanes, above) for i, lanes in enumerate(alone)
-            ]
+        chosen, why[name] = groups(name, points, sweep, seeds)
+        programs[name] = [_program(name, main, points, group, above, sweep) for group in chosen]
     for program in (program for several in programs.values() for program in several):
         check_directory(program.directory, program.identity)
+    heads = {name: h for node in main.nodes.values() for name, h in node.setup.model.heads.items()}
+    shared = all(same_evaluations(main.experiment, p.experiment, heads, seeds) for p in points)
     warnings = [line for point in points for line in leaks(point.experiment, point.nodes)]
-    shared = not points or same_evaluations(main, points, sweep)
     return Plan(sweep, points, programs, why, shared, warnings)
 
 
@@ -133,29 +138,19 @@ def _program(
     main: Checked,
     points: Sequence[Point],
     chosen: Sequence[int],
-    lanes: Lanes,
     parents: Sequence[Program],
+    sweep: Sweep,
 ) -> Program:
     run, parent = main.run, main.nodes[name].parent
-    record = run_record(run)
-    if len(chosen) == 1:
-        record["config"] = points[chosen[0]].config
-    record["sweep"] = [dict(points[i].values) for i in chosen]
+    group = [points[i] for i in chosen]
+    lanes = group_lanes(name, group, sweep, run.seeds)
     above = [p.identity for p in parents if set(p.points) & set(chosen)]
-    identities = above or ([main.identities[parent]] if parent else [])
+    above = above or ([main.identities[parent]] if parent else [])
+    record = {**run_record(run), "sweep": [dict(point.values) for point in group]}
+    about = {"parents": above} if above else None
+    made = identity(name, record, run.experiment_digest, run.options.source_run, about)
     directory = run.directory / "sweep" / label(record["sweep"]) / "stages" / name
-    made = identity(
-        name,
-        record,
-        run.experiment_digest,
-        run.options.source_run,
-        {"parents": identities} if identities else None,
-    )
     return Program(chosen, lanes, directory, made)
-
-
-def _apart(setup: Setup, seeds: tuple[int, ...]) -> Lanes:
-    return dataclasses.replace(over_seeds(setup, seeds), swept=True)
 
 
 def train_sweep(
@@ -183,9 +178,10 @@ def train_sweep(
             if not programs:
                 trained[i][name], measured[i][name] = done.trained[name], done.measured[name]
                 continue
-            own = name in plan.why or point.nodes[name].setup.stage.method.predict is not None
-            nodes = point.nodes if own or not plan.shared else main.nodes
-            stage = nodes[name].setup.stage  # of the experiment where it may be: compiled once
+            own = (
+                not plan.shared or len(programs) > 1 or point.nodes[name].setup.stage.method.predict
+            )
+            stage = (point if own else main).nodes[name].setup.stage  # else compiled already
             weights, heads = trained[i][name], named_heads(point.nodes, name)
             measured[i][name] = evaluators[i].measure(
                 stage.model, stage.method, weights.params, weights.state, heads

@@ -1,20 +1,22 @@
 """Which stages of a sweep can share a compiled program, asked of the traced program itself."""
 
+import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
 from jaxtl.data import Dataset
 from jaxtl.paths import split
-from jaxtl.plan import Experiment, Stage
+from jaxtl.plan import Evaluation, Experiment, Head, PyTree, Stage
 from jaxtl.train.check import Node, metric_sums
 from jaxtl.train.feed import gather, host_feed
 from jaxtl.train.lanes import Lanes, over_seeds
-from jaxtl.train.run import Checked
 from jaxtl.train.setup import METHOD_STATE, Setup
 from jaxtl.train.step import init_optimizers, make_step
 
@@ -44,78 +46,114 @@ class Point(NamedTuple):
     nodes: Mapping[str, Node]
 
 
-def together(name: str, main: Checked, points: Sequence[Point], sweep: Sweep) -> Lanes | str:
-    """The lanes of all points of a stage, or why they cannot share a program."""
-    fields = list(points[0].values)
-    for field in fields:
-        if not all(isinstance(point.values[field], float) for point in points):
-            return f"{field} is not a float"
+def groups(
+    name: str, points: Sequence[Point], sweep: Sweep, seeds: tuple[int, ...]
+) -> tuple[list[list[int]], str]:
+    """The points of a stage that can share a program, and why not all of them can."""
+    reasons = {field: _untraceable(name, field, points, sweep) for field in points[0].values}
+    fixed = [field for field, reason in reasons.items() if reason]
+    found: dict[str, list[int]] = {}
+    for i, point in enumerate(points):
+        found.setdefault(repr([point.values[field] for field in fixed]), []).append(i)
+    result = []
+    for group in found.values():
+        first = points[group[0]].nodes[name].setup
+        if any(_differs(points[i].nodes[name].setup, first, seeds) for i in group):
+            result += [[i] for i in group]
+            reasons["data"] = "its data, shapes or patterns differ"
+        else:
+            result.append(group)
+    return result, "; ".join(filter(None, reasons.values()))
 
-    def rebuild(values: Mapping[str, jax.Array]) -> Stage:
-        arms = sweep.build(values).arms.values()
-        return next(stage for stages in arms for stage in stages if stage.name == name)
 
-    seeds = main.run.seeds
-    lanes = Lanes(
+def group_lanes(name: str, points: Sequence[Point], sweep: Sweep, seeds: tuple[int, ...]) -> Lanes:
+    """The lanes of a group; what all its points have in common stays a number of the program."""
+    fields = [f for f in points[0].values if len({point.values[f] for point in points}) > 1]
+    if len(points) == 1:
+        return dataclasses.replace(over_seeds(points[0].nodes[name].setup, seeds), swept=True)
+
+    def rebuild(values: Values) -> Stage:
+        return _stage(sweep.build({**points[0].values, **values}), name)
+
+    numbers = {field: np.float32([point.values[field] for point in points]) for field in fields}
+    return Lanes(
         seeds * len(points),
         tuple(point.nodes[name].setup for point in points for _ in seeds),
-        {
-            field: np.repeat(np.float32([point.values[field] for point in points]), len(seeds))
-            for field in fields
-        },
+        {field: np.repeat(column, len(seeds)) for field, column in numbers.items()},
         rebuild,
         swept=True,
     )
+
+
+def _stage(experiment: Experiment, name: str) -> Stage:
+    return next(s for stages in experiment.arms.values() for s in stages if s.name == name)
+
+
+def _untraceable(name: str, field: str, points: Sequence[Point], sweep: Sweep) -> str:
+    """Why a field cannot be an array in the program of a stage; empty if it can."""
+    if not all(isinstance(point.values[field], float) for point in points):
+        return f"{field} is not a float"
+    setup = points[0].nodes[name].setup
+    lanes = Lanes(
+        (0,),
+        (setup,),
+        {field: np.float32([points[0].values[field]])},
+        lambda values: _stage(sweep.build({**points[0].values, **values}), name),
+    )
     try:
-        if _reads(lanes, _outputs(lanes)):
-            return f"its model reads {' or '.join(fields)}"
-        _reads(lanes, _step(lanes))
+        jaxpr = _traced(*_outputs(lanes)).jaxpr
+        if partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1][0]:
+            return f"the model reads {field}"
+        _traced(*_step(lanes))
     except Exception as error:  # whatever build, Optax or a loss makes of a traced number
-        return f"{' or '.join(fields)} cannot be traced, {type(error).__name__}"
-    if any(_differs(point.nodes[name].setup, main.nodes[name].setup, seeds) for point in points):
-        return "its data, shapes or patterns differ"
-    return lanes
+        return f"{field} cannot be traced ({type(error).__name__})"
+    return ""
 
 
-def same_at_all_points(
-    name: str, main: Checked, points: Sequence[Point], lanes: Lanes | str
-) -> bool:
-    """Whether every point trains a stage as the experiment itself does, from the same weights.
-
-    Args:
-        lanes: as `together` returns it.
-    """
-    node, seeds = main.nodes[name], main.run.seeds
-    if isinstance(lanes, str) or node.setup.stage.method.prepare is not None:
+def same_training(setup: Setup, other: Setup, seeds: tuple[int, ...]) -> bool:
+    """Whether two stages, started from the same weights, run the same program on the same data."""
+    if setup.stage.method.prepare is not None or _differs(setup, other, seeds):
         return False
-    weights = host_feed(over_seeds(node.setup, seeds)).own
-    for point in points:
-        own = host_feed(over_seeds(point.nodes[name].setup, seeds)).own
-        if not jax.tree.all(jax.tree.map(np.array_equal, own, weights)):
-            return False
-    return not _reads(lanes, _step(lanes))
+    one, two = (over_seeds(s, seeds) for s in (setup, other))
+    if not _equal(host_feed(one).own, host_feed(two).own):
+        return False
+    return _same_program(*(_traced(*_step(lanes)) for lanes in (one, two)))
 
 
-def _reads(lanes: Lanes, traced: tuple[Callable, tuple]) -> bool:
-    """Whether a function of (values, ...) uses the swept numbers."""
-    function, args = traced
-    values = {field: jax.ShapeDtypeStruct((), jnp.float32) for field in lanes.values}
-    jaxpr = jax.make_jaxpr(function)(values, *args).jaxpr
-    used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1]
-    return any(used[: len(values)])
+def _same_program(one: jex.ClosedJaxpr, other: jex.ClosedJaxpr) -> bool:
+    """Whether two traced programs read alike, but for addresses in memory."""
+    texts = {re.sub("0x[0-9a-f]+", "", str(program.jaxpr)) for program in (one, other)}
+    return len(texts) == 1 and _equal(one.consts, other.consts)
+
+
+def _traced(function: Callable, args: tuple) -> jex.ClosedJaxpr:
+    return jax.make_jaxpr(function)(*args)
+
+
+def _equal(one: PyTree, other: PyTree) -> bool:
+    return jax.tree.structure(one) == jax.tree.structure(other) and jax.tree.all(
+        jax.tree.map(lambda a, b: np.array_equal(a, b), one, other)
+    )
+
+
+def _numbers(lanes: Lanes) -> dict[str, jax.ShapeDtypeStruct]:
+    return {field: jax.ShapeDtypeStruct((), jnp.float32) for field in lanes.values}
 
 
 def _outputs(lanes: Lanes) -> tuple[Callable, tuple]:
+    """(values, ...) -> what the model says while it trains; with abstract arguments."""
+
     def outputs(values, params, state, inputs, rng):
         return lanes.rebuild(values).model.apply(params, state, inputs, rng=rng, train=True)
 
     setup = lanes.setup
     state = {name: tree for name, tree in setup.state.items() if name != METHOD_STATE}
-    return outputs, (setup.params, state, setup.inputs, jax.random.key(0))
+    args = (setup.params, state, setup.inputs, jax.random.key(0))
+    return outputs, (_numbers(lanes), *args)
 
 
 def _step(lanes: Lanes) -> tuple[Callable, tuple]:
-    """All that a lane computes before and in its first step."""
+    """(values, ...) -> all that a lane computes up to its first step; with abstract arguments."""
     setup, stage = lanes.setup, lanes.setup.stage
 
     def step(values, params, state, shared, own, index, rng):
@@ -138,7 +176,8 @@ def _step(lanes: Lanes) -> tuple[Callable, tuple]:
     feed = host_feed(lanes[:1])
     index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
     own = jax.tree.map(lambda leaf: leaf[0], feed.own)
-    return step, (setup.params, setup.state, feed.shared, own, index, jax.random.key(0))
+    args = (setup.params, setup.state, feed.shared, own, index, jax.random.key(0))
+    return step, (_numbers(lanes), *args)
 
 
 def _differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:
@@ -162,33 +201,26 @@ def _same_data(a: Dataset, b: Dataset, seeds: Sequence[int]) -> bool:
     if a == b:
         return True
     one, other = ((d.table().inputs, dict(d.table().labels)) for d in (a, b))
-    if jax.tree.structure(one) != jax.tree.structure(other):
-        return False
-    if not jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x, y), one, other)):
-        return False
-    return all(np.array_equal(a.rows(seed), b.rows(seed)) for seed in seeds)
+    return _equal(one, other) and _equal(*([d.rows(seed) for seed in seeds] for d in (a, b)))
 
 
-def same_evaluations(main: Checked, points: Sequence[Point], sweep: Sweep) -> bool:
-    """Whether the points measure the same examples by the same sums."""
-    evals, seeds = main.experiment.evals, main.run.seeds
-    heads = {name: h for node in main.nodes.values() for name, h in node.setup.model.heads.items()}
+def same_evaluations(main: Experiment, other: Experiment, heads: Mapping[str, Head], seeds) -> bool:
+    """Whether two experiments measure the same examples by the same sums.
 
-    def sums(values):
-        built = sweep.build(values).evals
-        return {name: metric_sums(built[name], heads[built[name].head]) for name in built}
+    Args:
+        heads: those that are measured.
+    """
 
-    for point in points:
-        others = point.experiment.evals
-        if evals.keys() != others.keys() or any(
-            (evals[name].head, evals[name].column) != (others[name].head, others[name].column)
-            or not _same_data(evals[name].dataset, others[name].dataset, seeds)
-            for name in evals
-        ):
-            return False
-    values = {field: jax.ShapeDtypeStruct((), jnp.float32) for field in sweep.points[0]}
-    try:
-        jaxpr = jax.make_jaxpr(sums)(values).jaxpr
-    except Exception:  # whatever build makes of a traced number
-        return False
-    return not any(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1])
+    def measured(experiment: Experiment) -> dict[str, Evaluation]:
+        return {name: e for name, e in experiment.evals.items() if e.head in heads}
+
+    def program(evaluation: Evaluation) -> jex.ClosedJaxpr:
+        return jax.make_jaxpr(lambda: metric_sums(evaluation, heads[evaluation.head]))()
+
+    one, two = measured(main), measured(other)
+    return one.keys() == two.keys() and all(
+        (a.head, a.column) == (b.head, b.column)
+        and _same_data(a.dataset, b.dataset, seeds)
+        and _same_program(program(a), program(b))
+        for a, b in ((one[name], two[name]) for name in one)
+    )
