@@ -122,7 +122,7 @@ class SourceRun:
 
 
 def restore_weights(path: Path) -> tuple[Params, State]:
-    """{"trainable", "frozen", "state"} of a checkpoint as NumPy arrays, without its optimizers."""
+    """(params, state) that a stage handed on, as NumPy arrays, without its optimizers."""
     import orbax.checkpoint as ocp
 
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:

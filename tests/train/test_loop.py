@@ -36,6 +36,7 @@ from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import resolve
+from jaxtl.train.source import restore_weights
 from jaxtl.train.start import start
 
 
@@ -398,3 +399,19 @@ def test_logged_losses_are_those_of_the_batches(tmp_path):
     nats = np.log(np.exp(logits).sum(1)) - logits[np.arange(8), table.labels["label"][rows]]
     np.testing.assert_allclose(run.curves["loss"][0, 0], nats.mean(), rtol=1e-5)
     assert run.curves["step"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_compute_in_bfloat16_is_another_run_and_keeps_float32_parameters(tmp_path):
+    exact, _ = run_tiny(tmp_path / "exact")
+    rough, _ = run_tiny(tmp_path / "rough", dtype="bfloat16")
+    for arm in ("scratch", "full"):
+        losses = [s["arms"][arm]["metrics"]["target/loss"]["per_seed"] for s in (exact, rough)]
+        assert losses[0] != losses[1]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=0.1)
+    last = tmp_path / "rough" / "stages" / "adapt" / "checkpoints" / "6" / "state"
+    params, _ = restore_weights(last)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
+    with pytest.raises(ValueError, match="dtype: there 'float32', now 'bfloat16'"):
+        run_tiny(tmp_path / "exact", dtype="bfloat16")
+    with pytest.raises(ValueError, match="unknown run.dtype 'bfloat17'"):
+        RunOptions(dtype="bfloat17")

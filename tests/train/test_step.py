@@ -1,5 +1,7 @@
 """The step against optax.multi_transform, plain gradients and hand-written loops."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -197,3 +199,41 @@ def test_a_head_that_no_domain_names_does_not_train():
     setup, full, _ = prepared(adapted(transfer.full(optax.adamw(0.1))))
     assert set(flatten(full["frozen"])) == {"heads/source/kernel", "heads/source/bias"}
     assert setup.sizes[1] - setup.sizes[0] == 8 * 3 + 3
+
+
+def test_the_gradient_of_all_groups_is_clipped_by_one_norm():
+    stage = mlp_stage(transfer.full(optax.sgd(1.0)))
+    groups = {"heads": (("heads/.*",), optax.sgd(1.0)), "rest": ((".*",), optax.sgd(1.0))}
+    clipped = dataclasses.replace(transfer.grouped(groups), clip_norm=0.02)
+    moves = {}
+    for name, method in {"free": stage.method, "clipped": clipped}.items():
+        setup, full, batch = prepared(dataclasses.replace(stage, method=method))
+        carry, _ = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
+        before, after = flatten(full["trainable"]), flatten(carry["trainable"])
+        moves[name] = {path: after[path] - before[path] for path in before}
+    norm = np.sqrt(sum(np.sum(np.square(move)) for move in moves["free"].values()))
+    assert norm > 0.1
+    for path, move in moves["free"].items():
+        np.testing.assert_allclose(moves["clipped"][path], move * 0.02 / norm, 1e-4, 1e-7)
+
+
+def test_frozen_parameters_do_not_count_in_the_norm():
+    method = transfer.partial(optax.sgd(1.0), freeze=("backbone/.*",))
+    method = dataclasses.replace(method, fresh_frozen=True, clip_norm=1e-3)
+    setup, full, batch = prepared(mlp_stage(method))
+    carry, _ = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
+    moved = jax.tree.map(lambda a, b: a - b, carry["trainable"], full["trainable"])
+    np.testing.assert_allclose(optax.tree.norm(moved), 1e-3, rtol=1e-4)
+
+
+def test_the_average_follows_its_recursion():
+    method = dataclasses.replace(transfer.full(optax.adam(0.1)), ema=0.7)
+    setup, full, batch = prepared(mlp_stage(method))
+    step, expected = jax.jit(make_step(setup)), flatten(full["trainable"])
+    for i in range(4):
+        full = {**full, **step(full, full["frozen"], batch, jax.random.key(0), i)[0]}
+        now = flatten(full["trainable"])
+        expected = {path: 0.7 * expected[path] + 0.3 * now[path] for path in now}
+    for path, leaf in flatten(full["average"]).items():
+        np.testing.assert_allclose(leaf, expected[path], rtol=1e-5)
+        assert not np.allclose(leaf, now[path], rtol=1e-3) or not np.any(leaf)

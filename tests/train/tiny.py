@@ -125,9 +125,10 @@ def assert_same(a, b, **tolerance):
             np.testing.assert_array_equal(leaf, b[path], err_msg=path)
 
 
-def run_tiny(directory, arms=(), seeds=(0, 1), plan=None, source_run="", **more):
+def run_tiny(directory, arms=(), seeds=(0, 1), plan=None, source_run="", dtype="float32", **more):
     """(summary, what was printed) of the tiny experiment."""
-    output, options = io.StringIO(), dataclasses.replace(OPTIONS, source_run=str(source_run))
+    output = io.StringIO()
+    options = dataclasses.replace(OPTIONS, source_run=str(source_run), dtype=dtype)
     run = Run("tiny", {}, "0", seeds, arms, directory, options, **more)
     reporter = Reporter(Console(file=output, width=200))
     return run_experiment(plan or experiment(), run, reporter), output.getvalue()
