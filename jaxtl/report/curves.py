@@ -84,8 +84,10 @@ def _curve(ax: Axes, stages: Sequence[Mapping[str, np.ndarray]], metric: str, na
     offset, longest, label = 0, 1, name
     for curves in stages:
         step = np.asarray(curves["step"], np.float64)
-        if metric in curves and step.size:
+        if metric in curves and np.isfinite(curves[metric]).any():
             value = np.asarray(curves[metric], np.float64).reshape(step.size, -1)
+            logged = ~np.isnan(value).all(axis=1)
+            step, value = step[logged], value[logged]
             size = math.ceil(step.size / MOST_POINTS)
             longest = max(longest, size)
             step, value = _binned(step, size) + offset, _binned(value, size)

@@ -413,5 +413,5 @@ def test_compute_in_bfloat16_is_another_run_and_keeps_float32_parameters(tmp_pat
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
     with pytest.raises(ValueError, match="dtype: there 'float32', now 'bfloat16'"):
         run_tiny(tmp_path / "exact", dtype="bfloat16")
-    with pytest.raises(ValueError, match="unknown run.dtype 'bfloat17'"):
+    with pytest.raises(ValueError, match=r"unknown run.dtype 'bfloat17'"):
         RunOptions(dtype="bfloat17")
