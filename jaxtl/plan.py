@@ -147,10 +147,11 @@ class Method:
 
 
 class Columns(NamedTuple):
-    """The examples of one domain that a seed trains on, in memory.
+    """The examples of one domain that a seed trains on.
 
     Attributes:
-        inputs: pytree of [n, ...] NumPy arrays; images are uint8 until they reach the model.
+        inputs: pytree of [n, ...] NumPy arrays, or of `Streamed` rows where those would not fit in
+            memory; images are uint8 until they reach the model.
         labels: {head: [n, ...]}; -1 or NaN where missing or hidden.
         weights: {head: [n] float32}; 0 where the label must not be used.
     """

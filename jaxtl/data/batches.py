@@ -7,7 +7,7 @@ class Stream:
     """Endless reshuffled epochs over the rows of one domain, addressed by position.
 
     Position p is element p % n of the permutation of epoch p // n, so a batch may span epochs and
-    a run that resumes at a step reads on exactly where it stopped.
+    a run that resumes at a step reads on exactly where it stopped. Threads may share it.
 
     Args:
         rows: [n] int, the examples of this seed; n > 0.
@@ -18,13 +18,14 @@ class Stream:
     def __init__(self, rows: np.ndarray, seed: int, domain: int):
         self._rows = np.asarray(rows, np.int32)
         self._key = (seed, domain)
-        self._epoch, self._permuted = -1, self._rows
+        self._kept = (-1, self._rows)  # one value: threads may read different epochs
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            rng = np.random.default_rng((*self._key, epoch))
-            self._epoch, self._permuted = epoch, rng.permutation(self._rows)
-        return self._permuted
+        kept, permuted = self._kept
+        if epoch != kept:
+            permuted = np.random.default_rng((*self._key, epoch)).permutation(self._rows)
+            self._kept = epoch, permuted
+        return permuted
 
     def read(self, start: int, count: int) -> np.ndarray:
         """[count] int32: the rows at positions start ... start + count - 1."""

@@ -1,11 +1,16 @@
 """What can be wrong with a dataset before any work is done on it."""
 
 import hashlib
+import logging
+import math
 
 import jax
 import numpy as np
 
 from jaxtl.data.dataset import Dataset
+from jaxtl.data.streamed import CHUNK, Streamed
+
+logger = logging.getLogger(__name__)
 
 
 def validate(dataset: Dataset) -> None:
@@ -14,14 +19,16 @@ def validate(dataset: Dataset) -> None:
     Raises:
         ValueError: no rows; inputs that are not finite; integer labels outside -1 ... classes - 1;
             infinite float labels (NaN stands for a missing one). Names the array, the number of
-            bad rows and the first of them.
+            bad rows and the first of them. Inputs that are streamed are not read.
     """
     table = dataset.table()
     if not len(table):
         raise ValueError(f"dataset {dataset.name} is empty")
     bad = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(table.inputs)[0]:
-        if np.issubdtype(leaf.dtype, np.floating):
+        if isinstance(leaf, Streamed):
+            logger.info("dataset %s: streamed inputs are not searched for NaN", dataset.name)
+        elif np.issubdtype(leaf.dtype, np.floating):
             bad[f"inputs{jax.tree_util.keystr(path)} not finite"] = ~np.isfinite(leaf)
     for column, labels in table.labels.items():
         if column in table.classes:
@@ -40,7 +47,10 @@ def validate(dataset: Dataset) -> None:
 
 
 def overlap(a: Dataset, b: Dataset, seed: int = 0) -> np.ndarray:
-    """Rows of b's table, among those of the seed, whose inputs stand byte for byte in a. int64."""
+    """Rows of b's table, among those of the seed, whose inputs stand byte for byte in a. int64.
+
+    Reads all inputs of those rows, chunk by chunk.
+    """
     known = set(_digests(a, a.rows(seed)))
     rows = b.rows(seed)
     return rows[np.fromiter((d in known for d in _digests(b, rows)), bool, len(rows))]
@@ -51,10 +61,12 @@ def _digests(dataset: Dataset, rows: np.ndarray) -> list[bytes]:
     leaves = jax.tree.leaves(dataset.table().inputs)
     kinds = repr([(leaf.dtype.str, leaf.shape[1:]) for leaf in leaves]).encode()
     digests = []
-    for row in rows:
-        digest = hashlib.blake2b(kinds, digest_size=16)
-        for leaf in leaves:
-            value = leaf[row]
-            digest.update(repr(value).encode() if leaf.dtype == object else value.tobytes())
-        digests.append(digest.digest())
+    size = max(1, CHUNK // max(1, sum(math.prod(leaf.shape[1:]) for leaf in leaves)))
+    for start in range(0, len(rows), size):
+        blocks = [leaf[rows[start : start + size]] for leaf in leaves]
+        for values in zip(*blocks, strict=True):
+            digest = hashlib.blake2b(kinds, digest_size=16)
+            for value, leaf in zip(values, leaves, strict=True):
+                digest.update(repr(value).encode() if leaf.dtype == object else value.tobytes())
+            digests.append(digest.digest())
     return digests

@@ -2,7 +2,7 @@
 
 import csv as csv_format
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxtl.data import images
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.embedded import TEST_FRACTION, fixed_splits
 from jaxtl.data.splits import Splits
+from jaxtl.data.streamed import Streamed, mapped_file, stream
 from jaxtl.data.table import Call, Table
 from jaxtl.paths import unknown
 
@@ -27,11 +28,11 @@ def arrays(
     name: str = "arrays",
     classes: Mapping[str, Iterable[str]] | Iterable[str] | None = None,
 ) -> Dataset:
-    """A dataset of arrays in memory.
+    """A dataset of arrays in memory, or of inputs in files that `np.memmap` maps.
 
     Args:
         inputs: array [n, ...] or pytree of them. uint8 stays uint8, other integers become int32,
-            floats float32.
+            floats float32. The rows of an `np.memmap` stay on disk until a batch needs them.
         labels: array [n, ...] (column "label") or {column: array}. Integers are classes, -1 is a
             missing one; floats are values, NaN is a missing one.
         name: for messages.
@@ -57,13 +58,14 @@ def _label(values: Any) -> np.ndarray:
     return values.astype(np.float32 if np.issubdtype(values.dtype, np.floating) else np.int32)
 
 
-def _input(values: Any) -> np.ndarray:
-    values = np.asarray(values)
-    if np.issubdtype(values.dtype, np.floating):
-        return values.astype(np.float32)
-    if np.issubdtype(values.dtype, np.integer) and values.dtype != np.uint8:
-        return values.astype(np.int32)
-    return values
+def _input(values: Any) -> np.ndarray | Streamed:
+    values = values if isinstance(values, np.memmap) else np.asarray(values)
+    dtype = values.dtype
+    if np.issubdtype(dtype, np.floating):
+        dtype = np.float32
+    elif np.issubdtype(dtype, np.integer) and dtype != np.uint8:
+        dtype = np.int32
+    return mapped_file(values, dtype) if isinstance(values, np.memmap) else values.astype(dtype)
 
 
 def csv(
@@ -172,6 +174,7 @@ def image_folder(
     *,
     size: tuple[int, int] | None = None,
     classes: Iterable[str] | None = None,
+    streamed: bool | None = None,
 ) -> Dataset:
     """Images (PNG, JPEG) in one folder for each class; other files are left alone.
 
@@ -179,6 +182,8 @@ def image_folder(
         path: the folder of the class folders.
         size: (height, width) that every image is resized to; they must share one size if None.
         classes: names of the class folders in order; by default all, sorted.
+        streamed: decode the images of a batch when it is needed, not all beforehand; None: if they
+            would take more than half of the machine's memory.
 
     Raises:
         ValueError: on use, if there is no such folder or image, a class folder is not among
@@ -186,11 +191,14 @@ def image_folder(
     """
     names = None if classes is None else tuple(classes)
     size = None if size is None else tuple(size)
-    return Dataset(Path(path).name, Call(_image_folder, (str(path), size, names)))
+    return Dataset(Path(path).name, Call(_image_folder, (str(path), size, names, streamed)))
 
 
 def _image_folder(
-    path: str, size: tuple[int, int] | None, classes: tuple[str, ...] | None
+    path: str,
+    size: tuple[int, int] | None,
+    classes: tuple[str, ...] | None,
+    streamed: bool | None,
 ) -> Table:
     if not Path(path).is_dir():
         raise ValueError(f"no folder {path}")
@@ -202,15 +210,25 @@ def _image_folder(
     found, labels = [], []
     for i, name in enumerate(names):
         files = sorted(Path(path, name).rglob("*"))
-        for file in (f for f in files if f.suffix.lower() in IMAGE_SUFFIXES):
-            try:
-                found.append(images.decode(file, None, size))
-            except OSError as error:
-                raise ValueError(f"cannot read the image {file}: {error}") from error
-            labels.append(i)
+        files = [str(file) for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        found += files
+        labels += [i] * len(files)
     if not found:
         raise ValueError(f"{path} has no class folders with images {', '.join(IMAGE_SUFFIXES)}")
-    if any(image.shape[2] == 3 for image in found):
-        found = [images.rgb(image[None])[0] for image in found]
-    stacked = images.stack(found, path)
-    return Table(stacked, {"label": np.array(labels, np.int32)}, {"label": names})
+    shapes = [_readable(images.shape, file) for file in found]
+    channels = max(shape[2] for shape in shapes)
+    shape = size or images.one_shape({(*shape[:2], channels) for shape in shapes}, path)[:2]
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        return np.stack([_readable(images.decode, found[i], channels, size) for i in rows])
+
+    inputs = Streamed((len(found), *shape, channels), np.uint8, read)
+    inputs = inputs if stream(streamed, inputs.nbytes, path) else inputs[:]
+    return Table(inputs, {"label": np.array(labels, np.int32)}, {"label": names})
+
+
+def _readable(function: Callable[..., Any], file: str, *arguments: Any) -> Any:
+    try:
+        return function(file, *arguments)
+    except OSError as error:
+        raise ValueError(f"cannot read the image {file}: {error}") from error

@@ -96,28 +96,42 @@ def decode(
     import PIL.Image
 
     with PIL.Image.open(file) as image:
-        mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels or (1 if image.mode in ("1", "L") else 3)]
+        mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels or _channels(image.mode)]
         pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     return pixels if size is None else resize(pixels[None], size)[0]
 
 
+def shape(file: Any) -> tuple[int, int, int]:
+    """What `decode(file)` has, from the first bytes of the file."""
+    import PIL.Image
+
+    with PIL.Image.open(file) as image:
+        return image.height, image.width, _channels(image.mode)
+
+
+def _channels(mode: str) -> int:
+    return 1 if mode in ("1", "L") else 3
+
+
 def stack(arrays: Sequence[np.ndarray], what: str) -> np.ndarray:
     """`np.stack`; ValueError that names the sizes if the arrays differ in shape."""
-    _expect_one_shape({array.shape for array in arrays}, what)
+    one_shape({array.shape for array in arrays}, what)
     return np.stack(arrays)
 
 
 def concatenate(arrays: Sequence[np.ndarray], what: str) -> np.ndarray:
     """`np.concatenate`; ValueError that names the sizes if the rows differ in shape."""
-    _expect_one_shape({array.shape[1:] for array in arrays}, what)
+    one_shape({array.shape[1:] for array in arrays}, what)
     return np.concatenate(arrays)
 
 
-def _expect_one_shape(shapes: set[tuple[int, ...]], what: str) -> None:
+def one_shape(shapes: set[tuple[int, ...]], what: str) -> tuple[int, ...]:
+    """The only one of the shapes; ValueError that names some of them if there are several."""
     if len(shapes) > 1:
         shown = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
         raise ValueError(
             f"{what}: arrays of different sizes ({shown}); images can be resized with "
             "size=(height, width)"
         )
+    return next(iter(shapes), ())

@@ -1,4 +1,4 @@
-"""Examples in memory, and the calls that load them once."""
+"""Examples, and the calls that load them once."""
 
 import dataclasses
 import functools
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.data.streamed import select
 from jaxtl.paths import unknown
 
 PyTree = Any
@@ -18,11 +19,11 @@ CACHED_TABLES = 32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """Examples in memory.
+    """Examples; the labels are in memory, and the inputs where they fit.
 
     Attributes:
-        inputs: pytree of [n, ...] NumPy arrays; images are uint8 [n, height, width, channels],
-            other numbers float32, text an object array of str.
+        inputs: pytree of [n, ...] NumPy arrays or, larger than memory, `Streamed` rows; images are
+            uint8 [n, height, width, channels], other numbers float32, text an object array of str.
         labels: {column: [n, ...]}, int32 with -1 where missing or float32 with NaN where missing.
         classes: {column: names of the classes} of integer columns.
 
@@ -51,10 +52,10 @@ class Table:
         return len(jax.tree.leaves(self.inputs)[0])
 
     def select(self, rows: np.ndarray) -> "Table":
-        """A copy of these rows (indices or a mask)."""
+        """These rows (indices or a mask); see `streamed.select`."""
         return dataclasses.replace(
             self,
-            inputs=jax.tree.map(lambda leaf: leaf[rows], self.inputs),
+            inputs=select(self.inputs, rows),
             labels={column: values[rows] for column, values in self.labels.items()},
         )
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxtl.data.selections import generator
-from jaxtl.data.table import Call, Table, loaded
+from jaxtl.data.streamed import Streamed, chunks
+from jaxtl.data.table import Call, PyTree, Table, loaded
 from jaxtl.paths import unknown
 
 
@@ -41,8 +43,17 @@ def map_images(table: Table, fn: Callable[..., np.ndarray], arguments: tuple) ->
         raise ValueError(
             f"{name_of(fn)} needs images [n, height, width, channels]; the inputs are {shapes}"
         )
-    inputs = jax.tree.map(lambda x: fn(x, *arguments) if x.ndim == 4 else x, table.inputs)
-    return dataclasses.replace(table, inputs=inputs)
+
+    def one_by_one(block: np.ndarray) -> np.ndarray:
+        # Nothing may depend on what else is read with an image.
+        return np.concatenate([fn(image[None], *arguments) for image in block])
+
+    def mapped(leaf: np.ndarray | Streamed) -> np.ndarray | Streamed:
+        if leaf.ndim != 4:
+            return leaf
+        return leaf.map(one_by_one) if isinstance(leaf, Streamed) else fn(leaf, *arguments)
+
+    return dataclasses.replace(table, inputs=jax.tree.map(mapped, table.inputs))
 
 
 def relabel(
@@ -66,13 +77,50 @@ def hide(table: Table, column: str, fraction: float) -> Table:
 
 
 def standardize(table: Table, like: Call) -> Table:
-    def standard(leaf: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    def standard(leaf: np.ndarray | Streamed, moments: Moments) -> np.ndarray | Streamed:
         if not (leaf.dtype == np.uint8 or np.issubdtype(leaf.dtype, np.floating)):
             return leaf
-        varies = reference.max(0) > reference.min(0)
-        mean, std = (getattr(reference, f)(0, dtype=np.float64) for f in ("mean", "std"))
-        scale = np.where(varies, 1 / np.where(varies, std, 1), 0)
-        return (leaf - mean.astype(np.float32)) * scale.astype(np.float32)
+        varies = moments.max > moments.min
+        scale = np.where(varies, 1 / np.where(varies, moments.std, 1), 0).astype(np.float32)
+        mean = moments.mean.astype(np.float32)
 
-    inputs = jax.tree.map(standard, table.inputs, loaded(like).inputs)
+        def apply(block: np.ndarray) -> np.ndarray:
+            return (block - mean) * scale
+
+        return leaf.map(apply) if isinstance(leaf, Streamed) else apply(leaf)
+
+    inputs = jax.tree.map(standard, table.inputs, loaded(Call(_moments, (like,))))
     return dataclasses.replace(table, inputs=inputs)
+
+
+class Moments(NamedTuple):
+    """Statistics of the rows of an array, each of the shape of a row; mean and std float64."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    min: np.ndarray
+    max: np.ndarray
+
+
+def _moments(like: Call) -> PyTree:
+    """The moments of each leaf of a table's inputs, None of text."""
+    return jax.tree.map(lambda x: None if x.dtype == object else moments(x), loaded(like).inputs)
+
+
+def moments(leaf: np.ndarray | Streamed) -> Moments:
+    """One pass over the rows, chunk by chunk.
+
+    Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+    variances", 1979: two parts' means and sums of squared deviations give those of the whole.
+    """
+    count, (mean, squares) = 0, np.zeros((2, *leaf.shape[1:]))
+    least, most = np.full_like(mean, np.inf), np.full_like(mean, -np.inf)
+    for chunk in chunks(leaf):
+        own = chunk.mean(0, dtype=np.float64)
+        own_squares = ((chunk - own) ** 2).sum(0)
+        total = count + len(chunk)
+        squares = squares + own_squares + (own - mean) ** 2 * (count * len(chunk) / total)
+        mean = mean + (own - mean) * (len(chunk) / total)
+        least, most = np.minimum(least, chunk.min(0)), np.maximum(most, chunk.max(0))
+        count = total
+    return Moments(mean, np.sqrt(squares / max(count, 1)), least, most)

@@ -1,7 +1,9 @@
 """Metrics of trained parameters on datasets that are only looked at."""
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+import functools
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, Self
 
 import jax
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.data import to_float
+from jaxtl.data.streamed import is_streamed
 from jaxtl.plan import Evaluation, Method, Model, Params, PyTree, State
 
 
@@ -32,6 +35,8 @@ class Evaluator:
         seeds: a dataset drawn per seed is evaluated on each seed's own rows.
         batch_size: examples per batch.
         place: where the examples lie and the sums come out; the default device if None.
+        limit: inputs of more bytes than this, and those that are streamed, stay on the host, from
+            where they are read batch by batch.
     """
 
     def __init__(
@@ -40,10 +45,11 @@ class Evaluator:
         seeds: tuple[int, ...],
         batch_size: int,
         place: jax.sharding.Sharding | None = None,
+        limit: float = math.inf,
     ):
         self._evals, self._seeds, self._batch_size = evals, seeds, batch_size
-        self._place = place
-        self._examples: dict[str, PyTree] = {}
+        self._place, self._limit = place, limit
+        self._examples: dict[str, Callable[[], Iterable[PyTree]]] = {}
         self._compiled: dict[tuple, tuple] = {}
 
     def measure(
@@ -75,12 +81,18 @@ class Evaluator:
         evaluation = self._evals[name]
         if name not in self._examples:
             examples = _examples(evaluation, model, self._seeds, self._batch_size)
-            self._examples[name] = jax.device_put(examples, self._place)
+            size = sum(leaf.nbytes for leaf in jax.tree.leaves(examples[0]))
+            if is_streamed(examples[0]) or size > self._limit:
+                self._examples[name] = functools.partial(_batches, *examples)
+            else:
+                resident = jax.device_put(examples, self._place)
+                self._examples[name] = lambda: [resident]
         key = (name, id(model), id(method.predict))
         if key not in self._compiled:  # the model stays referenced, so its id is not reused
             sums = jax.jit(_sums(model, method.predict, evaluation), out_shardings=self._place)
             self._compiled[key] = (sums, model, method)
-        sums = self._compiled[key][0](params, state, *self._examples[name])
+        parts = (self._compiled[key][0](params, state, *part) for part in self._examples[name]())
+        sums = functools.reduce(functools.partial(jax.tree.map, jnp.add), parts)
         sums = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
         results = [
             evaluation.results(jax.tree.map(lambda leaf, i=i: leaf[i], sums))
@@ -110,6 +122,21 @@ def _examples(evaluation: Evaluation, model: Model, seeds: tuple[int, ...], batc
         weights[i, : len(chosen)] = known[chosen]
     shape = (len(seeds), batches, batch_size)
     return table.inputs, labels, rows.reshape(shape), weights.reshape(shape)
+
+
+def _batches(
+    inputs: PyTree, labels: np.ndarray, rows: np.ndarray, weights: np.ndarray
+) -> Iterator[PyTree]:
+    """The examples batch by batch: as `_examples`, with one batch, and inputs and labels for it.
+
+    A row is read once for all seeds; as many rows are given for each batch, the last one repeated.
+    """
+    parts = [np.unique(rows[:, [j]], return_inverse=True) for j in range(rows.shape[1])]
+    longest = max(len(members) for members, _ in parts)
+    for j, (members, places) in enumerate(parts):
+        members = np.pad(members, (0, longest - len(members)), "edge")
+        chosen = jax.tree.map(lambda leaf, m=members: leaf[m], inputs)
+        yield chosen, labels[members], places.astype(np.int32), weights[:, [j]]
 
 
 def _sums(model: Model, predict: Callable | None, evaluation: Evaluation) -> Callable:

@@ -13,13 +13,14 @@ from jaxtl.report.evaluate import Evaluator, Measured, features
 from jaxtl.report.results import ArmResult
 from jaxtl.report.verdict import direction
 from jaxtl.train.check import Node
+from jaxtl.train.feed import device_limit
 from jaxtl.train.identity import Identity
 from jaxtl.train.lanes import Lanes
 from jaxtl.train.loop import Trained, train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.progress import Reporter
 from jaxtl.train.selection import Look
-from jaxtl.train.sharding import to_host
+from jaxtl.train.sharding import replicated, to_host
 
 PLOTTED_EXAMPLES = 400
 
@@ -41,6 +42,14 @@ def train_shown(
         result = train_stage(lanes, source, directory, identity, options, show, look)
         notes.append(result.note)
     return result
+
+
+def make_evaluator(
+    experiment: Experiment, seeds: tuple[int, ...], options: RunOptions
+) -> Evaluator:
+    """What measures an experiment's evaluations on the current mesh."""
+    limit = device_limit(options)
+    return Evaluator(experiment.evals, seeds, options.eval_batch, replicated(), limit)
 
 
 def make_look(

@@ -19,11 +19,13 @@ import numpy as np
 
 from jaxtl.data import to_float
 from jaxtl.data.batches import Stream
+from jaxtl.data.streamed import is_streamed
 from jaxtl.paths import flatten, join
 from jaxtl.plan import Model, PyTree, Stage
 from jaxtl.train.feed import Feed, host_feed
 from jaxtl.train.lanes import Lanes
 from jaxtl.train.options import RunOptions
+from jaxtl.train.pages import read_ahead
 from jaxtl.train.prefix import Prefix, constant_prefix, needs_only_features
 from jaxtl.train.sharding import replicate, replicated, to_host
 
@@ -165,10 +167,18 @@ def _fill(stored: list[PyTree], run: Callable, stage: Stage, rows: list[np.ndarr
     for domain, groups, target in zip(stage.domains, rows, stored, strict=True):
         inputs = domain.dataset.table().inputs
         for group, members in enumerate(groups):
-            for start in range(0, len(members), batch):
-                stop = min(start + batch, len(members))
-                chosen = members[np.minimum(np.arange(start, start + batch), stop - 1)]
-                features = run(group, jax.tree.map(lambda leaf, c=chosen: leaf[c], inputs))
+            starts = range(0, len(members), batch)
+
+            def read(start: int, inputs=inputs, members=members) -> PyTree:
+                chosen = members[np.minimum(np.arange(start, start + batch), len(members) - 1)]
+                return jax.tree.map(lambda leaf: leaf[chosen], inputs)
+
+            if is_streamed(inputs):
+                blocks = read_ahead(read, starts, required=False)
+            else:
+                blocks = map(read, starts)
+            for start, block in zip(starts, blocks, strict=True):
+                features, stop = run(group, block), min(start + batch, len(members))
                 for place, values in zip(*map(jax.tree.leaves, (target, features)), strict=True):
                     place[group, start:stop] = np.asarray(values)[: stop - start]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,9 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.data import Dataset, overlap, to_float, validate
+from jaxtl.data.streamed import is_streamed
 from jaxtl.paths import unknown
 from jaxtl.plan import Domain, Evaluation, Experiment, Head, PyTree, Stage
 from jaxtl.train.setup import Setup, resolve
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +279,11 @@ def leaks(experiment: Experiment, nodes: Mapping[str, Node]) -> list[str]:
             for name, evaluation in experiment.evals.items():
                 key = (domain.dataset, evaluation.dataset)
                 if domain.labelled and key not in lines:
+                    if any(is_streamed(dataset.table().inputs) for dataset in key):
+                        names = (evaluation.dataset.name, domain.dataset.name)
+                        logger.info("streamed: %s is not searched for examples of %s", *names)
+                        lines[key] = ""
+                        continue
                     shared = len(overlap(domain.dataset, evaluation.dataset))
                     lines[key] = (
                         f"{shared} examples of evaluation {name!r} ({evaluation.dataset.name}) "

@@ -17,9 +17,15 @@ import jaxtl
 from jaxtl import report
 from jaxtl.models import computing_in
 from jaxtl.plan import Experiment
-from jaxtl.report.evaluate import Evaluator
 from jaxtl.report.results import ExperimentResult
-from jaxtl.train.arms import arm_result, make_look, named_heads, plotted_features, train_shown
+from jaxtl.train.arms import (
+    arm_result,
+    make_evaluator,
+    make_look,
+    named_heads,
+    plotted_features,
+    train_shown,
+)
 from jaxtl.train.check import Node, check_arms, check_selection, leaks, plan_stages
 from jaxtl.train.identity import Identity, differences, identity, read_json, write_json
 from jaxtl.train.lanes import over_seeds
@@ -27,7 +33,7 @@ from jaxtl.train.loop import Trained, check_directory
 from jaxtl.train.progress import Reporter
 from jaxtl.train.run import Checked, Done, Run, run_record
 from jaxtl.train.setup import leftovers
-from jaxtl.train.sharding import check_batch, is_primary, make_mesh, replicated
+from jaxtl.train.sharding import check_batch, is_primary, make_mesh
 from jaxtl.train.source import SourceRun
 from jaxtl.train.sweep import plan_sweep, train_sweep
 from jaxtl.train.traced import Sweep
@@ -111,8 +117,7 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
     experiment, run, nodes = checked.experiment, checked.run, checked.nodes
     write_json(run.directory / "config.json", run_record(run))
     write_json(run.directory / "environment.json", environment())
-    evaluator = Evaluator(experiment.evals, run.seeds, run.options.eval_batch, replicated())
-    done = Done(evaluator, {}, {}, {})
+    done = Done(make_evaluator(experiment, run.seeds, run.options), {}, {}, {})
     for arm in checked.arms:
         for stage in experiment.arms[arm]:
             name = stage.name
@@ -126,7 +131,7 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
                 done.trained[name] = train_node(checked, name, done, reporter)
             params, state = done.trained[name].params, done.trained[name].state
             heads = named_heads(nodes, name)
-            done.measured[name] = evaluator.measure(
+            done.measured[name] = done.evaluator.measure(
                 setup.stage.model, stage.method, params, state, heads
             )
         result = arm_result(arm, experiment, done.trained, done.measured, run.seeds)

@@ -1,9 +1,11 @@
 """The examples of a stage, gathered by index inside the compiled step.
 
 They are resident on the device. A feed that is left on the host instead, because its inputs lie on
-disk, is read page by page: the rows of one dispatch at a time.
+disk or are too large, is read page by page (see `jaxtl.train.pages`).
 """
 
+import logging
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +14,19 @@ import numpy as np
 
 from jaxtl.data import to_float
 from jaxtl.data.batches import Stream
+from jaxtl.data.streamed import is_streamed, select
 from jaxtl.plan import Batch, Columns, Domain, Head, PyTree, Stage
 from jaxtl.train.lanes import Lanes
+from jaxtl.train.options import RunOptions
 from jaxtl.train.sharding import replicate
+
+logger = logging.getLogger(__name__)
 
 
 class Feed(NamedTuple):
     """What the step gathers from; one entry per domain: {"inputs", "labels", "weights"}.
+
+    All of it is on the device, or on the host.
 
     Attributes:
         shared: [its columns that are the same for all seeds], leaves [n, ...].
@@ -34,7 +42,7 @@ def columns(domain: Domain, heads: dict[str, Head], seed: int) -> Columns:
     table, rows = domain.dataset.table(), domain.dataset.rows(seed)
     labels = {head: _labels(domain, heads[head], table, head)[rows] for head in domain.heads}
     weights = {head: _weights(domain, heads[head], table, rows, head) for head in domain.heads}
-    return Columns(jax.tree.map(lambda leaf: leaf[rows], table.inputs), labels, weights)
+    return Columns(select(table.inputs, rows), labels, weights)
 
 
 def _labels(domain: Domain, head: Head, table: Any, name: str) -> np.ndarray:
@@ -62,13 +70,33 @@ def active_heads(stage: Stage) -> tuple[str, ...]:
     return tuple(head for head in stage.model.heads if head in named)
 
 
-def make_feed(lanes: Lanes) -> Feed:
-    """Put the stage's examples on the device, images as they are stored (uint8)."""
-    return replicate(host_feed(lanes))
+def make_feed(lanes: Lanes, options: RunOptions) -> Feed:
+    """The stage's examples, on the device if they fit; images as they are stored (uint8)."""
+    feed = host_feed(lanes)
+    inputs = [columns["inputs"] for columns in feed.shared]
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(inputs))
+    if not is_streamed(inputs) and size <= device_limit(options):
+        return replicate(feed)
+    what = "streamed" if is_streamed(inputs) else "read from memory"
+    logger.info("stage %s: %.1f MB of inputs are %s", lanes.setup.stage.name, size / 2**20, what)
+    return feed
+
+
+def device_limit(options: RunOptions) -> float:
+    """Bytes of inputs that may lie on a device."""
+    if options.device_data_mb:
+        return options.device_data_mb * 2**20
+    known = jax.local_devices()[0].memory_stats() or {}
+    return known.get("bytes_limit", math.inf) / 2
+
+
+def on_device(feed: Feed) -> bool:
+    """Whether steps can gather from the feed as it is."""
+    return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(feed))
 
 
 def host_feed(lanes: Lanes) -> Feed:
-    """The whole tables of the stage as NumPy arrays; weights are 0 where a lane has no example."""
+    """The whole tables of the stage on the host; weights are 0 where a lane has no example."""
     shared, own = [], []
     for d, domain in enumerate(lanes.setup.stage.domains):
         table, heads = domain.dataset.table(), lanes.setup.stage.model.heads
@@ -84,26 +112,6 @@ def host_feed(lanes: Lanes) -> Feed:
         shared.append({"inputs": table.inputs, "labels": labels})
         own.append({"weights": weights})
     return Feed(shared, own)
-
-
-def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
-    """The feed and the indices of one dispatch; both unchanged if the feed is on the device.
-
-    Args:
-        feed: if it is on the host, nothing in it is shared.
-        block: [lanes, steps, batch, domains] int32 rows.
-    """
-    if not any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(feed.own)):
-        return feed, block
-    lanes, steps, batch, domains = block.shape
-    rows = block.reshape(lanes, steps * batch, domains)
-    each = np.arange(lanes)[:, None]
-    own = [
-        jax.tree.map(lambda leaf, d=d: leaf[each, rows[..., d]], columns)
-        for d, columns in enumerate(feed.own)
-    ]
-    positions = np.arange(steps * batch, dtype=np.int32).reshape(1, steps, batch, 1)
-    return Feed(feed.shared, own), np.broadcast_to(positions, block.shape)
 
 
 def make_streams(lanes: Lanes) -> list[list[Stream]]:

@@ -8,24 +8,24 @@ import dataclasses
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data.batches import index_block
-from jaxtl.plan import Params, PyTree, State
+from jaxtl.plan import Params, PyTree, Stage, State
 from jaxtl.train.cache import Cached, cached, flops
 from jaxtl.train.checkpoint import Checkpoints
 from jaxtl.train.curves import Log, read_curves
 from jaxtl.train.dispatch import choose, make_dispatch, runs_patches
-from jaxtl.train.feed import gather, make_feed, make_streams, page
+from jaxtl.train.feed import gather, make_feed, make_streams
 from jaxtl.train.identity import Identity, differences, read_json, write_json
 from jaxtl.train.interrupt import Interrupted, Watch, watch
 from jaxtl.train.lanes import Lanes
 from jaxtl.train.options import RunOptions
+from jaxtl.train.pages import abstract_page, page_steps, pages
 from jaxtl.train.selection import Look, deployed, looked, with_best
 from jaxtl.train.sharding import shard_state, to_host
 from jaxtl.train.start import abstract_state, prepare_again, start
@@ -161,19 +161,18 @@ def advance(
     schedule, dispatch, feed, streams = program
     stage, frozen, best, pending = lanes.setup.stage, full["frozen"], full["best"], None
     seeds, values = np.int32(lanes.seeds), dict(lanes.values)
-    while step < stage.num_steps:
-        end = next_stop(step, schedule.steps, stage, options, look)
-        block = index_block(streams, step, schedule.steps, stage.batch_size)
-        rows, block = page(feed, block)
+    bounds = list(dispatches(step, schedule.steps, stage, options, look))
+    read = pages(feed, streams, bounds, schedule.steps, stage.batch_size)
+    for (first, step), (rows, block) in zip(bounds, read, strict=True):
         carry = {name: full[name] for name in CARRIED}
         carry, metrics = dispatch(
-            carry, frozen, rows, seeds, values, block, np.int32(step), np.int32(end - step)
+            carry, frozen, rows, seeds, values, block, np.int32(first), np.int32(step - first)
         )
         full = {**carry, "frozen": frozen, "best": best}
         if pending:  # the device works on this dispatch while the last one is written
             progress(*log.write(*pending))
-            saver.tick(step)
-        pending, step = (step, end - step, metrics), end
+            saver.tick(first)
+        pending = (first, step - first, metrics)
         if look and (step % look.every == 0 or step == stage.num_steps):
             full["best"], value = looked(full, look)
             best = full["best"]
@@ -254,12 +253,13 @@ def compile_stage(lanes: Lanes, full: PyTree, options: RunOptions, cache: Cached
     """(schedule, dispatch, feed, streams) of a stage, or of what its feature cache leaves of it."""
     whole = lanes.setup
     if cache is None:
-        feed, streams = make_feed(lanes), make_streams(lanes)
+        feed, streams = make_feed(lanes, options), make_streams(lanes)
     else:
         lanes, feed, streams = cache.lanes, cache.feed, cache.streams
     setup, stage = lanes.setup, lanes.setup.stage
+    view = abstract_page(feed, len(lanes), stage.batch_size)
     first = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (full, feed.own)
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (full, view.own)
     )
     probe = make_step(setup)
 
@@ -268,8 +268,11 @@ def compile_stage(lanes: Lanes, full: PyTree, options: RunOptions, cache: Cached
         return probe(full, full["frozen"], batch, jax.random.key(0), jnp.int32(0))
 
     index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
-    args = (*first, feed.shared, index)
+    args = (*first, view.shared, index)
     schedule = choose(setup, one_step, args, options)
+    if not options.steps_per_dispatch:
+        steps = page_steps(feed, len(lanes), stage.batch_size, schedule.steps)
+        schedule = dataclasses.replace(schedule, steps=steps)
     if cache is not None:
         if schedule.seeds == "vmap" and runs_patches(whole):
             # The seeds as without the cache: batching them would round other sums.
@@ -283,10 +286,15 @@ def compile_stage(lanes: Lanes, full: PyTree, options: RunOptions, cache: Cached
     return schedule, make_dispatch(lanes, schedule, shard_state(carry)), feed, streams
 
 
-def next_stop(step: int, steps: int, stage, options: RunOptions, look: Look | None = None) -> int:
-    """The step at which the dispatch that starts at `step` ends."""
-    stops = [step + steps, stage.num_steps]
-    for every in (options.checkpoint_every, stage.method.prepare_every, look and look.every):
-        if every:
-            stops.append((step // every + 1) * every)
-    return min(stops)
+def dispatches(
+    step: int, steps: int, stage: Stage, options: RunOptions, look: Look | None = None
+) -> Iterator[tuple[int, int]]:
+    """(first step, first step of the next one) of each dispatch from `step` to the stage's end.
+
+    It has at most `steps` steps, and ends where something is due.
+    """
+    due = (options.checkpoint_every, stage.method.prepare_every, look.every if look else 0)
+    while step < stage.num_steps:
+        stops = [(step // every + 1) * every for every in due if every]
+        first, step = step, min(step + steps, stage.num_steps, *stops)
+        yield first, step

@@ -34,6 +34,9 @@ class RunOptions:
     """compute the outputs of frozen first blocks once per example, where that changes nothing"""
     feature_cache_mb: int = 2048
     """memory for such outputs in a stage; above it they lie on disk, in the stage's directory"""
+    device_data_mb: int = 0
+    """memory on a device for the inputs of a stage or an evaluation, which are else read from the
+    host; 0: half of the device's, if it says how much it has"""
     eval_batch: int = 256
     """examples per batch of an evaluation"""
     compilation_cache: str = "auto"
@@ -44,7 +47,14 @@ class RunOptions:
     def __post_init__(self):
         least = {"checkpoint_every": 1, "eval_batch": 1, "micro_batch": -1}
         least |= dict.fromkeys(
-            ("cpu_devices", "log_every", "steps_per_dispatch", "feature_cache_mb"), 0
+            (
+                "cpu_devices",
+                "log_every",
+                "steps_per_dispatch",
+                "feature_cache_mb",
+                "device_data_mb",
+            ),
+            0,
         )
         for field, bound in least.items():
             if (value := getattr(self, field)) < bound:

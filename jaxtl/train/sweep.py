@@ -16,14 +16,13 @@ import jax.numpy as jnp
 from jaxtl.models import computing_in
 from jaxtl.report.evaluate import Evaluator, Measured
 from jaxtl.report.results import ArmResult
-from jaxtl.train.arms import arm_result, make_look, named_heads, train_shown
+from jaxtl.train.arms import arm_result, make_evaluator, make_look, named_heads, train_shown
 from jaxtl.train.check import check_arms, check_selection, leaks, plan_stages
 from jaxtl.train.identity import Identity, digest, identity
 from jaxtl.train.lanes import Lanes
 from jaxtl.train.loop import Trained, check_directory
 from jaxtl.train.progress import Reporter
 from jaxtl.train.run import Checked, Done, run_record
-from jaxtl.train.sharding import replicated
 from jaxtl.train.traced import (
     Point,
     Sweep,
@@ -164,7 +163,7 @@ def train_sweep(
     evaluators = [
         done.evaluator.like(point.experiment.evals)
         if plan.shared
-        else Evaluator(point.experiment.evals, run.seeds, run.options.eval_batch, replicated())
+        else make_evaluator(point.experiment, run.seeds, run.options)
         for point in points
     ]
     trained: list[dict[str, Trained]] = [{} for _ in points]

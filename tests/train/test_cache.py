@@ -31,10 +31,11 @@ from jaxtl.models import apply_flat, with_heads
 from jaxtl.paths import flatten, join
 from jaxtl.plan import labelled
 from jaxtl.train.cache import cached
-from jaxtl.train.feed import make_streams, page
+from jaxtl.train.feed import make_streams
 from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import compile_stage, train_stage
 from jaxtl.train.options import RunOptions
+from jaxtl.train.pages import page
 from jaxtl.train.prefix import constant_prefix
 from jaxtl.train.setup import resolve
 from jaxtl.train.start import start

@@ -21,7 +21,7 @@ from jaxtl.plan import Stage, labelled
 from jaxtl.train import loop
 from jaxtl.train.dispatch import PATCH_BYTES, Convolutions, convolutions
 from jaxtl.train.lanes import over_seeds
-from jaxtl.train.loop import compile_stage, next_stop
+from jaxtl.train.loop import compile_stage, dispatches
 from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import resolve
 from jaxtl.train.start import abstract_state, start
@@ -71,7 +71,7 @@ def test_seeds_trained_together_are_those_trained_alone(tmp_path, kind):
 
 
 @pytest.fixture
-def dispatches(monkeypatch):
+def compiled(monkeypatch):
     """Every dispatch that the loop makes."""
     made, make = [], loop.make_dispatch
 
@@ -84,15 +84,15 @@ def dispatches(monkeypatch):
 
 
 @pytest.mark.parametrize("steps", [1, 4, 23])
-def test_one_program_per_stage_whatever_the_number_of_steps(tmp_path, dispatches, steps):
+def test_one_program_per_stage_whatever_the_number_of_steps(tmp_path, compiled, steps):
     train(mlp_stage(steps), tmp_path)
-    assert [dispatch._cache_size() for dispatch in dispatches] == [1]
+    assert [dispatch._cache_size() for dispatch in compiled] == [1]
 
 
-def test_one_program_for_the_rest_of_a_stage_too(tmp_path, dispatches):
+def test_one_program_for_the_rest_of_a_stage_too(tmp_path, compiled):
     train(mlp_stage(9), tmp_path)
     train(mlp_stage(23), tmp_path)
-    assert [dispatch._cache_size() for dispatch in dispatches] == [1, 1]
+    assert [dispatch._cache_size() for dispatch in compiled] == [1, 1]
 
 
 def test_the_carry_is_donated_and_the_frozen_part_is_not():
@@ -201,4 +201,5 @@ def test_a_dispatch_ends_where_something_has_to_be_done(step, steps, every, prep
     stage = mlp_stage(100)
     method = dataclasses.replace(stage.method, prepare_every=prepare)
     stage = dataclasses.replace(stage, method=method)
-    assert next_stop(step, steps, stage, RunOptions(checkpoint_every=every)) == expected
+    options = RunOptions(checkpoint_every=every)
+    assert next(dispatches(step, steps, stage, options)) == (step, expected)

@@ -16,6 +16,7 @@ from jaxtl.paths import flatten, join
 from jaxtl.plan import Method, Stage, Update, labelled, unlabelled
 from jaxtl.train.feed import active_heads, columns, gather, make_feed
 from jaxtl.train.lanes import over_seeds
+from jaxtl.train.options import RunOptions
 from jaxtl.train.setup import initialise, resolve
 from jaxtl.train.start import start
 from jaxtl.train.step import make_step, whole_transformation
@@ -29,7 +30,7 @@ def prepared(stage):
     """(setup, full state of one seed, a batch)."""
     setup = resolve(stage, None)
     full = first_seed(start(over_seeds(setup, (0,)), None))
-    feed = make_feed(over_seeds(setup, (0,)))
+    feed = make_feed(over_seeds(setup, (0,)), RunOptions())
     own = first_seed(feed.own)
     index = jnp.arange(stage.batch_size)[:, None] * jnp.ones((1, len(stage.domains)), jnp.int32)
     return setup, full, gather(stage, feed.shared, own, index, jax.random.key(0))
