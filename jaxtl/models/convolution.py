@@ -1,14 +1,16 @@
 """Convolution and max pooling that are fast on a CPU, and the native operation elsewhere.
 
-XLA's CPU convolution runs on one core, and the gradient of its pooling (select-and-scatter) costs
-more than the rest of a small network's step. Here a convolution is patches and one matrix product,
-and pooling is a reshape and a maximum. `jax.lax.platform_dependent` chooses when the program is
-compiled: values, gradients and parameters are those of `flax.linen` on every platform.
+The gradients of XLA's CPU convolution run on one core (and inside a loop far slower), and that of
+its pooling (select-and-scatter) costs more than the rest of a small network's step. Here a
+convolution that is differentiated is patches and one matrix product, and pooling is a reshape and a
+maximum. `jax.lax.platform_dependent` chooses when the program is compiled: values, gradients and
+parameters are those of `flax.linen` on every platform.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +34,9 @@ def convolve(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated`, for `nn.Conv(..., conv_general_dilated=convolve)`.
 
-    On a CPU, a small channels-last window without dilation is patches and one dot, and a depthwise
-    one a sum over its taps; everything else is `lax.conv_general_dilated` there too.
+    On a CPU, a small channels-last window without dilation is patches and one dot where a gradient
+    is asked for, and a depthwise one a sum over its taps; all else (frozen layers, evaluation) is
+    `lax.conv_general_dilated` there too.
 
     Args:
         inputs: [batch, *size, channels] float.
@@ -65,14 +68,14 @@ def convolve(
         )
 
     def dot(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-        patches = jnp.concatenate(_taps(inputs, window, window_strides, padding), axis=-1)
+        patches = jnp.concatenate(_taps(inputs, window, window_strides, pads), axis=-1)
         weights = kernel.reshape(-1, kernel.shape[-1])
         outputs = jnp.dot(patches.reshape(-1, len(weights)), weights, precision=precision)
         return outputs.reshape(*patches.shape[:-1], -1)
 
     def tap_sum(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
         weights = kernel.reshape(-1, *(1,) * (rank - 1), kernel.shape[-1])
-        taps = _taps(inputs, window, window_strides, padding)
+        taps = _taps(inputs, window, window_strides, pads)
         return sum(tap * weight for tap, weight in zip(taps, weights, strict=True))
 
     if (
@@ -82,28 +85,65 @@ def convolve(
         and math.prod(window) <= _MOST_TAPS
         and (feature_group_count == 1 or depthwise)
     ):
-        fast = dot if feature_group_count == 1 else tap_sum
-        return lax.platform_dependent(inputs, kernel, cpu=fast, default=native)
+        pads = _pads(inputs.shape[1:-1], window, window_strides, padding)
+        if depthwise and feature_group_count > 1:
+            return lax.platform_dependent(inputs, kernel, cpu=tap_sum, default=native)
+        if math.prod(window) == 1:
+            return lax.platform_dependent(inputs, kernel, cpu=dot, default=native)
+        return _differentiated_as(dot, native)(inputs, kernel)
     return native(inputs, kernel)
+
+
+def _differentiated_as(cpu: Callable, native: Callable) -> Callable:
+    """`native`, but values and derivatives by `cpu` on one, where an argument is differentiated.
+
+    Args:
+        cpu, native: (inputs, kernel) -> outputs, equal functions.
+    """
+    function = jax.custom_jvp(native)
+
+    @functools.partial(function.defjvp, symbolic_zeros=True)
+    def derivative(primals, tangents):
+        moving = [not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents]
+
+        def along(*moved):
+            moved = iter(moved)
+            arguments = [next(moved) if m else p for p, m in zip(primals, moving, strict=True)]
+            return lax.platform_dependent(*arguments, cpu=cpu, default=native)
+
+        return jax.jvp(along, *(list(itertools.compress(x, moving)) for x in (primals, tangents)))
+
+    return function
+
+
+def _pads(
+    size: Sequence[int],
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+) -> Sequence[tuple[int, int]]:
+    """(low, high) padding of each axis; ValueError if the window does not fit."""
+    pads = padding
+    if isinstance(padding, str):
+        pads = lax.padtype_to_pads(size, window, strides, padding)
+    if any(n + sum(pad) < width for n, pad, width in zip(size, pads, window, strict=True)):
+        raise ValueError(
+            f"a window of {tuple(window)} does not fit into inputs of {tuple(size)} with padding "
+            f"{tuple(pads)}: use larger inputs or padding 'SAME'."
+        )
+    return pads
 
 
 def _taps(
     inputs: jax.Array,
     window: Sequence[int],
     strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
+    pads: Sequence[tuple[int, int]],
 ) -> list[jax.Array]:
     """For each offset in the window, the inputs it meets: [batch, *output size, channels]."""
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(inputs.shape[1:-1], window, strides, padding)
-    edges = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
+    edges = [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)]
     padded = lax.pad(inputs, jnp.zeros((), inputs.dtype), edges)
     reach = [n - width + 1 for n, width in zip(padded.shape[1:-1], window, strict=True)]
-    if min(reach) < 1:
-        raise ValueError(
-            f"a window of {tuple(window)} does not fit into inputs of {inputs.shape[1:-1]} with "
-            f"padding {tuple(padding)}: use larger inputs or padding 'SAME'."
-        )
     return [
         padded[
             (

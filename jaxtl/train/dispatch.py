@@ -2,9 +2,9 @@
 
 How the seeds share the program depends on what the step holds. Dense steps are batched by `vmap`.
 Convolutions written as patches + dot (see `jaxtl.models.convolution`) run seed after seed under
-`lax.map`: batching their kernels would multiply the patches in memory. An ordinary convolution
-inside any XLA loop on a CPU is an order of magnitude slower (jax issue 12868), so those steps are
-dispatched one by one, with the seeds unrolled.
+`lax.map`: batching their kernels would multiply the patches in memory. The gradient of an ordinary
+convolution inside any XLA loop on a CPU is an order of magnitude slower (jax issue 12868), so those
+steps are dispatched one by one, with the seeds unrolled.
 """
 
 import dataclasses
@@ -49,18 +49,20 @@ class Convolutions(NamedTuple):
     """What a CPU runs of a program's convolutions.
 
     Attributes:
-        native: there is an ordinary one.
+        native: there is an ordinary one, whose gradient may be asked for.
         patch_bytes: size of the largest operand among those that `jax.lax.platform_dependent`
             replaces by a product of patches; 0 if there is none.
+        forward: there is one of ours that is not differentiated.
     """
 
     native: bool
     patch_bytes: int
+    forward: bool = False
 
 
 def convolutions(jaxpr: jex.Jaxpr) -> Convolutions:
     """Look for convolutions in a program and in all that it calls."""
-    native, patch_bytes = False, 0
+    native, patch_bytes, forward = False, 0, False
     for eqn in jaxpr.eqns:
         subs = list(jex.jaxprs_in_params(eqn.params))
         inner = [convolutions(sub) for sub in subs]
@@ -70,10 +72,13 @@ def convolutions(jaxpr: jex.Jaxpr) -> Convolutions:
             native |= inner[0].native
             if not inner[0].native and any(branch.native for branch in inner):
                 patch_bytes = max(patch_bytes, _largest_factor(subs[0]))
+        elif eqn.primitive.name == "custom_jvp_call":  # it is not differentiated
+            forward |= any(sub.native for sub in inner)
         else:
             native |= any(sub.native for sub in inner)
             patch_bytes = max([patch_bytes, *(sub.patch_bytes for sub in inner)])
-    return Convolutions(native, patch_bytes)
+            forward |= any(sub.forward for sub in inner)
+    return Convolutions(native, patch_bytes, forward)
 
 
 def _largest_factor(jaxpr: jex.Jaxpr) -> int:
@@ -88,11 +93,11 @@ def _largest_factor(jaxpr: jex.Jaxpr) -> int:
     return max([0, *sizes, *inner])
 
 
-def runs_patches(setup: Setup) -> bool:
-    """Whether this device runs convolutions of the stage's model as patches, and no others."""
+def convolves(setup: Setup) -> bool:
+    """Whether this is a CPU, and the stage's model has convolutions of ours and no others."""
     apply, args = setup.model.apply, (setup.params, setup.state, setup.inputs)
     found = convolutions(jax.make_jaxpr(lambda *a: apply(*a)[0])(*args).jaxpr)
-    return jax.default_backend() == "cpu" and found.patch_bytes > 0 and not found.native
+    return jax.default_backend() == "cpu" and found.forward and not found.native
 
 
 def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) -> Schedule:
@@ -112,7 +117,8 @@ def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) 
     if cpu and found.native:
         return Schedule("unroll", 1, parts)
     steps = options.steps_per_dispatch or 16
-    return Schedule("map" if cpu and found.patch_bytes else "vmap", steps, parts)
+    convolved = found.patch_bytes or found.forward
+    return Schedule("map" if cpu and convolved else "vmap", steps, parts)
 
 
 def make_dispatch(lanes: Lanes, schedule: Schedule, carried: PyTree) -> Callable:

@@ -19,7 +19,7 @@ from jaxtl.plan import Params, PyTree, Stage, State
 from jaxtl.train.cache import Cached, cached, flops
 from jaxtl.train.checkpoint import Checkpoints
 from jaxtl.train.curves import Log, read_curves
-from jaxtl.train.dispatch import choose, make_dispatch, runs_patches
+from jaxtl.train.dispatch import choose, convolves, make_dispatch
 from jaxtl.train.feed import gather, make_feed, make_streams
 from jaxtl.train.identity import Identity, differences, read_json, write_json
 from jaxtl.train.interrupt import Interrupted, Watch, watch
@@ -274,7 +274,7 @@ def compile_stage(lanes: Lanes, full: PyTree, options: RunOptions, cache: Cached
         steps = page_steps(feed, len(lanes), stage.batch_size, schedule.steps)
         schedule = dataclasses.replace(schedule, steps=steps)
     if cache is not None:
-        if schedule.seeds == "vmap" and runs_patches(whole):
+        if schedule.seeds == "vmap" and convolves(whole):
             # The seeds as without the cache: batching them would round other sums.
             schedule = dataclasses.replace(schedule, seeds="map")
         rest = flops(one_step, *args)

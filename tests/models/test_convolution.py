@@ -107,6 +107,42 @@ def test_other_platforms_get_the_native_operations():
     assert "stablehlo.convolution" not in text and "select_and_scatter" not in text
 
 
+@pytest.mark.parametrize("wrt", [(0,), (1,), (0, 1)])
+def test_derivatives_of_any_order_and_mode_are_those_of_the_native_one(wrt):
+    rng = np.random.default_rng(0)
+    arguments = [0.3 * rng.normal(size=s).astype(np.float32) for s in ((2, 5, 6, 2), (3, 3, 2, 3))]
+    form = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def energy(convolution, *arguments):
+        return jnp.sum(jnp.tanh(convolution(*arguments, (1, 1), "SAME", **form)) ** 2)
+
+    def derivatives(convolution):
+        function = functools.partial(energy, convolution)
+        first = jax.grad(function, wrt)
+        moved = [arguments[i] for i in wrt]
+
+        def along(*moved):
+            full = list(arguments)
+            for i, value in zip(wrt, moved, strict=True):
+                full[i] = value
+            return first(*full)
+
+        return (
+            first(*arguments),
+            jax.jvp(along, moved, moved),
+            jax.jacfwd(function, wrt)(*arguments),
+        )
+
+    assert_close(derivatives(convolve), derivatives(jax.lax.conv_general_dilated))
+
+
+def test_a_cpu_runs_what_is_not_differentiated_as_it_is():
+    layer, _, inputs, _ = setting("same")
+    variables = jax.eval_shape(layer.init, jax.random.key(0), inputs)
+    program = jax.jit(layer.apply).trace(variables, inputs).lower(lowering_platforms=("cpu",))
+    assert "stablehlo.convolution" in program.as_text()
+
+
 def test_a_window_larger_than_the_inputs_is_an_error():
     layer = nn.Conv(1, (5, 5), padding="VALID", conv_general_dilated=convolve)
     with pytest.raises(ValueError, match=r"window of \(5, 5\).*inputs of \(4, 8\)"):

@@ -133,6 +133,21 @@ def test_convolutions_as_patches_are_told_from_ordinary_ones():
     assert ordinary == Convolutions(True, 0)
 
 
+def test_convolutions_that_are_not_differentiated_are_native():
+    model = models.conv_net(HEADS)
+    inputs = jax.ShapeDtypeStruct((16, 8, 8, 1), jnp.float32)
+    params, state = jax.eval_shape(model.init, jax.random.key(0), inputs)
+
+    def loss(heads, params, inputs):
+        return model.apply({**params, "heads": heads}, state, inputs)[0]["logits"]["source"].sum()
+
+    probe = jax.make_jaxpr(jax.grad(loss))(params["heads"], params, inputs).jaxpr
+    assert convolutions(probe) == Convolutions(False, 0, True)
+    method = dataclasses.replace(transfer.probe(optax.sgd(0.1)), fresh_frozen=True)
+    stage = Stage("probe", model, method, [labelled(images(16), "source")], 16, 2)
+    assert schedule(stage, feature_cache=False).seeds == "map"  # batched kernels would be slow
+
+
 def test_convolutions_inside_loops_and_compiled_functions_are_found():
     kernel = jnp.zeros((3, 3, 1, 2))
 
