@@ -107,20 +107,19 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
     programs: dict[str, list[Program]] = {}
     why: dict[str, str] = {}
     seeds, loaded = main.run.seeds, main.source_run.stages if main.source_run else ()
+    heads = {name: h for node in main.nodes.values() for name, h in node.setup.model.heads.items()}
+    shared = all(same_evaluations(main.experiment, p.experiment, heads, seeds) for p in points)
     for name, node in main.nodes.items() if points else ():
-        above, same = (
-            programs.get(node.parent, []),
-            [same_training(point.nodes[name].setup, node.setup, seeds) for point in points],
-        )
-        if name in loaded or (not above and all(same)):
+        above = programs.get(node.parent, [])
+        once = not above and (shared or main.experiment.select is None)
+        setups = (point.nodes[name].setup for point in points)
+        if name in loaded or (once and all(same_training(s, node.setup, seeds) for s in setups)):
             programs[name] = []
             continue
         chosen, why[name] = groups(name, points, sweep, seeds)
         programs[name] = [_program(name, main, points, group, above, sweep) for group in chosen]
     for program in (program for several in programs.values() for program in several):
         check_directory(program.directory, program.identity)
-    heads = {name: h for node in main.nodes.values() for name, h in node.setup.model.heads.items()}
-    shared = all(same_evaluations(main.experiment, p.experiment, heads, seeds) for p in points)
     warnings = [line for point in points for line in leaks(point.experiment, point.nodes)]
     return Plan(sweep, points, programs, why, shared, warnings)
 
@@ -175,15 +174,17 @@ def train_sweep(
                 trained[i][name] = part
         for i, point in enumerate(points):
             if not programs:
-                trained[i][name], measured[i][name] = done.trained[name], done.measured[name]
+                trained[i][name] = done.trained[name]
+            stage, nodes = point.nodes[name].setup.stage, point.nodes
+            alike = plan.shared and stage.method.predict is None
+            if alike and not programs:
+                measured[i][name] = done.measured[name]
                 continue
-            own = (
-                not plan.shared or len(programs) > 1 or point.nodes[name].setup.stage.method.predict
-            )
-            stage = (point if own else main).nodes[name].setup.stage  # else compiled already
-            weights, heads = trained[i][name], named_heads(point.nodes, name)
+            if alike and programs[0].lanes.rebuild:
+                nodes = main.nodes  # computes the same, and is compiled already
+            one, heads = trained[i][name], named_heads(point.nodes, name)
             measured[i][name] = evaluators[i].measure(
-                stage.model, stage.method, weights.params, weights.state, heads
+                nodes[name].setup.stage.model, stage.method, one.params, one.state, heads
             )
     results = {
         digest(point.config): {
