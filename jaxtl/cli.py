@@ -14,6 +14,7 @@ from absl import flags
 from jaxtl.fields import field_names, get_field, json_values, parse, replace_fields, sweep_points
 from jaxtl.paths import unknown
 from jaxtl.train.options import RunOptions
+from jaxtl.train.writing import NotWritten
 
 USAGE = """\
 python launch.py --list
@@ -58,6 +59,13 @@ def main(argv: Sequence[str]) -> int:
         return _main(list(argv))
     except (ValueError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except NotWritten as error:
+        print(
+            f"error: cannot write {error.filename}: {error.strerror}; once that is mended, the "
+            "same command goes on from the last whole checkpoint",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -278,7 +286,10 @@ def configure(options: RunOptions, verbose: bool) -> None:
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("jaxtl").setLevel(logging.INFO if verbose else logging.WARNING)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # What Orbax calls an error it raises too; TensorStore's broken-off writes say no more.
+    logging.getLogger("absl").setLevel(logging.ERROR if verbose else logging.CRITICAL)
+    if not verbose and sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = without_closed_loops
     folder = options.compilation_cache
     if folder == "auto":
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -289,6 +300,12 @@ def configure(options: RunOptions, verbose: bool) -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if options.cpu_devices:
         jax.config.update("jax_num_cpu_devices", options.cpu_devices)
+
+
+def without_closed_loops(unraisable: Any) -> None:
+    """A `sys.unraisablehook` that is silent on what a failed write leaves in other threads."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def connect(distributed: str) -> None:

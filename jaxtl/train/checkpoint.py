@@ -10,9 +10,11 @@ import shutil
 from pathlib import Path
 
 import jax
+from jax.experimental import multihost_utils
 
 from jaxtl.plan import PyTree
-from jaxtl.train.sharding import shard_state
+from jaxtl.train.sharding import is_primary, shard_state
+from jaxtl.train.writing import writing
 
 logger = logging.getLogger(__name__)
 
@@ -27,24 +29,33 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self._ocp, self.directory = ocp, directory.absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, create=True, cleanup_tmp_directories=True
+        )
+        with writing(self.directory):
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc):
-        self._manager.close()
+        with writing(self.directory):
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, latest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
     def save(self, step: int, state: PyTree) -> None:
-        """Start saving; returns before the files are written."""
+        """Start saving; returns before the files are written.
+
+        Raises:
+            NotWritten: this checkpoint cannot be, or the one whose saving was under way.
+        """
         if step not in self._manager.all_steps():
             args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardSave(state)})
-            self._manager.save(step, args=args, force=True)
+            with writing(self.directory):
+                self._manager.save(step, args=args, force=True)
 
     def preempted(self) -> bool:
         """Whether the processes agreed to stop now; always False for one process.
@@ -55,7 +66,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Return when every save is on disk; raises what a failed save raised."""
-        self._manager.wait_until_finished()
+        with writing(self.directory):
+            self._manager.wait_until_finished()
 
     def restore(self, step: int, abstract: PyTree) -> PyTree:
         """The checkpoint of a step, as arrays that are split as the current mesh asks.
@@ -81,15 +93,19 @@ class Checkpoints:
             try:
                 return step, self.restore(step, abstract)
             except Exception as error:  # whatever a damaged file makes Orbax raise
-                aside = self.directory / f"damaged-{step}"
-                logger.error(
-                    "checkpoint %s is unreadable (%s); it is kept as %s, and the one before it is "
-                    "tried",
-                    self.directory / str(step),
-                    str(error).strip().split("\n")[0],
-                    aside,
-                )
-                shutil.rmtree(aside, ignore_errors=True)
-                (self.directory / str(step)).rename(aside)
-                self._manager.reload()
+                self._set_aside(step, str(error).strip().split("\n")[0][:200])
         return None
+
+    def _set_aside(self, step: int, why: str) -> None:
+        """Rename a checkpoint, once for all processes, none of which can read it."""
+        path, aside = self.directory / str(step), self.directory / f"damaged-{step}"
+        message = (
+            "checkpoint %s is unreadable (%s); it is kept as %s, and the one before it is tried"
+        )
+        logger.error(message, path, why, aside)
+        multihost_utils.sync_global_devices(f"{path} was tried")
+        if is_primary():
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+        multihost_utils.sync_global_devices(f"{path} is set aside")
+        self._manager.reload()

@@ -12,6 +12,7 @@ from jaxtl.train.lanes import Lanes
 from jaxtl.train.options import RunOptions
 from jaxtl.train.sharding import is_primary
 from jaxtl.train.step import FAILED
+from jaxtl.train.writing import write_text, writing
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Log:
         if not is_primary():
             return
         kept = [line for line in read_log(directory) if line["step"] <= step]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         if options.tensorboard:
             from tensorboardX import SummaryWriter
 
@@ -51,6 +52,7 @@ class Log:
 
         Raises:
             ValueError: no seed is left whose losses and parameters are finite.
+            NotWritten: metrics.jsonl cannot be; what it lacks is logged again by the next process.
         """
         metrics = {name: np.asarray(values)[:, :count] for name, values in metrics.items()}
         failed = metrics.pop(FAILED)[:, -1]
@@ -72,7 +74,7 @@ class Log:
         last = {name: values[:, -1] for name, values in metrics.items()}
         if not is_primary():
             return first + count, last
-        with self._path.open("a") as file:
+        with writing(self._path), self._path.open("a") as file:
             for i in range(count):
                 step, now = first + i + 1, {name: values[:, i] for name, values in metrics.items()}
                 if i == count - 1:

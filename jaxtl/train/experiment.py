@@ -37,6 +37,7 @@ from jaxtl.train.sharding import check_batch, is_primary, make_mesh
 from jaxtl.train.source import SourceRun
 from jaxtl.train.sweep import plan_sweep, train_sweep
 from jaxtl.train.traced import Sweep
+from jaxtl.train.writing import writing
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def run_experiment(
     Raises:
         ValueError: bad input of any kind, before any training.
         Interrupted: a signal stopped a stage; its state is saved.
+        NotWritten: a file of the run cannot be.
     """
     mesh = make_mesh(run.options.mesh)
     experiment = computing_in(experiment, run.options.dtype)
@@ -79,7 +81,10 @@ def run_experiment(
         headline=run.headline,
         sweep=points,
     )
-    return report.write(result, run.directory) if is_primary() else report.summarize(result)
+    if not is_primary():
+        return report.summarize(result)
+    with writing(run.directory):
+        return report.write(result, run.directory)
 
 
 def selection(experiment: Experiment) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 import jaxtl
+from jaxtl.train.writing import write_text
 
 Identity = dict[str, Any]
 
@@ -70,13 +71,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically, in the first of several processes."""
+    """Write a JSON file atomically, in the first of several processes.
+
+    Raises:
+        NotWritten: the file stays as it was.
+    """
     if jax.process_index() > 0:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:

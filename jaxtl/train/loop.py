@@ -97,12 +97,13 @@ def train_stage(
     Raises:
         ValueError: the directory holds another stage, or no lane is left whose loss is finite.
         Interrupted: a signal came; the state is saved.
+        NotWritten: a file cannot be; the next launch goes on from the last whole checkpoint.
     """
     stage = lanes.setup.stage
     look = look if stage.num_steps else None
     record = check_directory(directory, identity) or {"identity": identity, "finished": False}
     abstract = jax.eval_shape(lambda: abstract_state(lanes, look))
-    with Checkpoints(directory / "checkpoints") as checkpoints, watch() as signals:
+    with watch() as signals, Checkpoints(directory / "checkpoints") as checkpoints:
         step, full = checkpoints.restore_latest(abstract) or (0, None)
         if full is None or step < stage.num_steps:
             record["finished"] = False
@@ -121,8 +122,8 @@ def train_stage(
             failed = enumerate(failed_steps(full).tolist())
             record["failed_seeds"] = {lanes.describe(i): at for i, at in failed if at}
             saver.save(stage.num_steps, full, finished=True)
-        if signals.received is not None:
-            raise Interrupted(signals.received)
+    if signals.received is not None:
+        raise Interrupted(signals.received)
     params, state = deployed(full)
     return Trained(
         lanes,

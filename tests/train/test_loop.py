@@ -90,6 +90,7 @@ def test_a_signal_at_one_step_stops_and_the_next_launch_goes_on(tmp_path, whole,
 
     with pytest.raises(Interrupted, match="SIGINT"):
         train(stages(steps=23)[0], tmp_path, progress=stop)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     run = train(stages(steps=23)[0], tmp_path)
     assert_same_run(run, tmp_path, whole[1], whole[0])
 
@@ -135,17 +136,6 @@ def test_periodic_preparation_is_neither_lost_nor_repeated_by_a_stop(tmp_path):
     run, stops = train_to_the_end(counting_stage(), directory, stop, options=options)
     assert stops >= 3
     assert_same_run(run, directory, whole, tmp_path / "whole")
-
-
-def test_a_second_signal_stops_at_once(tmp_path):
-    def stop(step, metrics):
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(mlp_stage(), tmp_path, progress=stop)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert_same(train(mlp_stage(), tmp_path).params, train(mlp_stage(), tmp_path / "other").params)
 
 
 def arrays_of(checkpoint):

@@ -1,0 +1,157 @@
+"""Real runs of the command line, to be stopped from outside, and what they leave on disk."""
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+
+
+def session(workdir: Path) -> Path:
+    """What the workers of a test session share."""
+    return next(path for path in workdir.parents if path.name.startswith("pytest-"))
+
+
+def command(workdir: Path, *more: str, steps: int = 24) -> list[str]:
+    """Three stages with many checkpoints; programs are compiled once a session."""
+    return [
+        *(sys.executable, "launch.py", "--experiment=digits", f"--workdir={workdir}"),
+        *(f"--config.source_steps={steps}", "--config.target_steps=24", "--seeds=2"),
+        *("--arms=scratch,partial", "--run.checkpoint_every=3"),
+        *(f"--run.compilation_cache={session(workdir) / 'compiled'}", *more),
+    ]
+
+
+def start(args: list[str]) -> subprocess.Popen:
+    """A process on the CPU, where XLA compiles fast rather than well, the same for all."""
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return subprocess.Popen(
+        args,
+        cwd=ROOT,
+        env={**os.environ, **flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen) -> tuple[int, str, str]:
+    """(status, stdout, stderr) of a process that ends by itself."""
+    try:
+        out, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    return process.returncode, out, errors
+
+
+def run(args: list[str]) -> None:
+    """A run that must end well, without a word on stderr."""
+    status, out, errors = ended(start(args))
+    assert (status, errors) == (0, ""), out + errors
+
+
+def wait_for(process: subprocess.Popen, event: Callable[[], object]) -> bool:
+    """Return once the event is true; False if the process ended before."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None:
+        if event():
+            return True
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.001)
+    return False
+
+
+def stages(workdir: Path) -> Path:
+    return workdir / "digits" / "stages"
+
+
+def saved(workdir: Path, stage: str) -> int:
+    """The last whole checkpoint of a stage, 0 if there is none."""
+    folder = stages(workdir) / stage / "checkpoints"
+    return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=0)
+
+
+def logged(workdir: Path) -> int:
+    """Bytes of all metrics.jsonl."""
+    return sum(p.stat().st_size for p in stages(workdir).glob("*/metrics.jsonl"))
+
+
+def half_written(workdir: Path, since: float) -> set[str]:
+    """Checkpoints that a process which started at a `time.time()` is writing, or died over."""
+    found = set()
+    for path in stages(workdir).glob("*/checkpoints/*.orbax-checkpoint-tmp/_CHECKPOINT_METADATA"):
+        with contextlib.suppress(FileNotFoundError):  # whole in between
+            if path.stat().st_mtime >= since:
+                found.add(str(path.parent))
+    return found
+
+
+def record(workdir: Path, stage: str) -> dict:
+    return json.loads((stages(workdir) / stage / "stage.json").read_text())
+
+
+def checkpoint(folder: Path) -> dict[str, np.ndarray]:
+    """{path: leaf} of the last checkpoint of a stage."""
+    import orbax.checkpoint as ocp
+
+    last = max((p for p in folder.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.metadata(last / "state").item_metadata.tree
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        args = ocp.args.PyTreeRestore(item=tree, restore_args=how)
+        restored = checkpointer.restore(last / "state", args=args)
+    leaves = jax.tree_util.tree_leaves_with_path(restored)
+    return {f"{last.name}{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
+
+
+def metrics(workdir: Path) -> dict[str, list[float]]:
+    summary = json.loads((workdir / "digits" / "summary.json").read_text())
+    return {
+        f"{arm}/{name}": values["per_seed"]
+        for arm, entry in summary["arms"].items()
+        for name, values in entry["metrics"].items()
+    }
+
+
+def assert_same_run(workdir: Path, whole: Path) -> None:
+    """Every leaf of every stage, every line logged and every number measured."""
+    names = sorted(p.name for p in stages(whole).iterdir())
+    assert names == sorted(p.name for p in stages(workdir).iterdir()) and len(names) == 3
+    for name in names:
+        here, there = stages(workdir) / name, stages(whole) / name
+        log = "metrics.jsonl"
+        assert (here / log).read_bytes() == (there / log).read_bytes(), name
+        leaves, expected = checkpoint(here / "checkpoints"), checkpoint(there / "checkpoints")
+        assert leaves.keys() == expected.keys() and len(leaves) > 20
+        for path, leaf in leaves.items():
+            np.testing.assert_array_equal(leaf, expected[path], err_msg=path, strict=True)
+        assert record(workdir, name)["finished"]
+    assert metrics(workdir) == metrics(whole) and len(metrics(whole)) > 4
+
+
+def assert_close_run(workdir: Path, whole: Path) -> None:
+    """Every loss that it measured, as close as sums in another order are."""
+    found, expected = metrics(workdir), metrics(whole)
+    losses = [name for name in found if name.endswith("/loss")]
+    assert losses
+    for name in losses:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, err_msg=name)
+
+
+def undisturbed(workdir: Path, steps: int = 24) -> Path:
+    """The workdir of a run that nothing stops, one for all workers."""
+    whole = session(workdir) / f"undisturbed-{steps}"
+    with (session(workdir) / "undisturbed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (whole / "digits" / "report.html").exists():
+            run(command(whole, steps=steps))
+    return whole
