@@ -1,15 +1,19 @@
-"""Variants of the small CNN: 28x28 images, batch 64, Adam; `all` trains, or convolutions frozen.
+"""Variants of the small CNN: 28x28 images, batch 64, Adam.
 
-python small_cnn.py jaxtl|hand|naive|torch all|frozen
+python small_cnn.py jaxtl|hand|naive|torch all|sharded|frozen|cached
+
+Parts: everything trains; the same on two CPU devices (PyTorch: two threads, as always); the
+convolutions are frozen and computed again at each step; their outputs are computed once.
 """
 
-import functools
 import sys
 
 import numpy as np
 from duel import serve
+from plain import convolve, dense, layer, native_convolve, order, pool, scale, scanned, to_torch
 
-N, BATCH, CHUNK, MICRO = 4096, 64, 16, 4
+N, BATCH, MICRO, DEVICES = 4096, 64, 4, 2
+CONVOLUTIONS = ("conv_0", "conv_1", "conv_2")
 
 
 def examples() -> tuple[np.ndarray, np.ndarray]:
@@ -18,149 +22,85 @@ def examples() -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, 10, N)
 
 
-def jaxtl(frozen: bool):
-    """Our step, one seed, the loop as `jaxtl.train.loop` drives it."""
-    import jax
-    import jax.numpy as jnp
+def parameters() -> dict:
+    rng = np.random.default_rng(1)
+    shapes = {"conv_0": (3, 3, 1, 32), "conv_1": (3, 3, 32, 64), "conv_2": (3, 3, 64, 64)}
+    backbone = {name: layer(rng, *shape) for name, shape in shapes.items()}
+    backbone["dense_0"] = layer(rng, 576, 64)
+    return {"backbone": backbone, "heads": {"digit": layer(rng, 64, 10)}}
+
+
+def layers() -> dict:
+    params = parameters()
+    return {**params["backbone"], "head": params["heads"]["digit"]}
+
+
+def stage(part: str, num_steps: int = 10**9):
     import optax
 
     from jaxtl import data, models
-    from jaxtl.data.batches import index_block
     from jaxtl.methods import transfer
     from jaxtl.plan import Method, Stage, labelled
-    from jaxtl.train.loop import compile_stage, start
-    from jaxtl.train.options import RunOptions
-    from jaxtl.train.setup import resolve
-    from jaxtl.train.step import CARRIED
 
-    images, labels = examples()
     model = models.conv_net({"digit": models.classes(10)}, padding="VALID")
     adam = optax.adam(1e-3)
     method = transfer.full(adam)
-    if frozen:
+    if part in ("frozen", "cached"):
         method = transfer.partial(adam, freeze=("backbone/conv_.*",))
         method = Method(**{**vars(method), "fresh_frozen": True})
-    domain = labelled(data.arrays(images, labels), "digit")
-    stage = Stage("small_cnn", model, method, [domain], BATCH, 10**9)
-    setup = resolve(stage, None)
-    full = start(setup, (0,), None)
-    schedule, dispatch, feed, streams = compile_stage(setup, (0,), full, RunOptions())
-    print(schedule, file=sys.stderr)
-    carry = {name: full[name] for name in CARRIED}
-    step, seeds = 0, jnp.asarray([0])
-
-    def run(units: int) -> None:
-        nonlocal carry, step
-        end = step + units
-        while step < end:
-            count = min(schedule.steps, end - step)
-            block = index_block(streams, step, schedule.steps, BATCH)
-            carry, metrics = dispatch(
-                carry, full["frozen"], feed, seeds, block, np.int32(step), np.int32(count)
-            )
-            step += count
-        jax.block_until_ready((carry, metrics))
-
-    return run
+    domain = labelled(data.arrays(*examples()), "digit")
+    return Stage("small_cnn", model, method, [domain], BATCH, num_steps)
 
 
-def hand(frozen: bool):
-    """The best plain JAX we know: patches + dot, micro-batches, scanned steps."""
+def jaxtl(part: str):
+    """Our step, one seed, the loop as `jaxtl.train.loop` drives it."""
+    from ours import ours
+
+    mesh = f"data={DEVICES}" if part == "sharded" else ""
+    return ours(stage(part), cached=part == "cached", mesh=mesh, params=parameters())
+
+
+def hand(part: str):
+    """The best plain JAX we know: scanned steps; trained convolutions as patches + dot, in
+    micro-batches; frozen ones by XLA.
+    """
     import jax
     import jax.numpy as jnp
     import optax
 
-    images, labels = map(jnp.asarray, examples())
+    frozen, mesh = part in ("frozen", "cached"), None
+    micro = 1 if frozen else MICRO
+    if part == "sharded":
+        jax.config.update("jax_num_cpu_devices", DEVICES)
+        mesh = jax.make_mesh((DEVICES,), ("data",), (jax.sharding.AxisType.Auto,))
+        micro = MICRO // DEVICES
 
-    def convolve(x, kernel, bias):
-        height, width = x.shape[1] - 2, x.shape[2] - 2
-        views = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-        return jnp.concatenate(views, -1) @ kernel.reshape(-1, kernel.shape[-1]) + bias
+    conv = native_convolve if frozen else convolve
 
-    @jax.custom_vjp
-    def pool(x):
-        return pool_forward(x)[0]
+    @jax.jit
+    def features(layers, x):
+        x = pool(jax.nn.relu(conv(x, layers["conv_0"])))
+        x = pool(jax.nn.relu(conv(x, layers["conv_1"])))
+        return jax.nn.relu(conv(x, layers["conv_2"])).reshape(len(x), -1)
 
-    def windows(x):
-        n, height, width, channels = x.shape
-        x = x[:, : height // 2 * 2, : width // 2 * 2]
-        return x.reshape(n, height // 2, 2, width // 2, 2, channels)
+    def loss_fn(trainable, fixed, batch):
+        layers, (x, labels) = {**trainable, **fixed}, batch
+        x = x if part == "cached" else features(layers, x)
+        logits = dense(jax.nn.relu(dense(x, layers["dense_0"])), layers["head"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    def pool_forward(x):
-        y = windows(x).max((2, 4))
-        return y, (x, y)
-
-    def pool_backward(saved, g):
-        x, y = saved
-        hit = windows(x) == y[:, :, None, :, None]
-        g = jnp.where(hit, g[:, :, None, :, None], 0)
-        n, height, _, width, _, channels = g.shape
-        g = g.reshape(n, height * 2, width * 2, channels)
-        pads = ((0, 0), (0, x.shape[1] - height * 2), (0, x.shape[2] - width * 2), (0, 0))
-        return (jnp.pad(g, pads),)
-
-    pool.defvjp(pool_forward, pool_backward)
-
-    def logits_of(convs, dense, x):
-        x = pool(jax.nn.relu(convolve(x, *convs[0])))
-        x = pool(jax.nn.relu(convolve(x, *convs[1])))
-        x = jax.nn.relu(convolve(x, *convs[2])).reshape(len(x), -1)
-        return jax.nn.relu(x @ dense[0][0] + dense[0][1]) @ dense[1][0] + dense[1][1]
-
-    def layer(key, *shape):
-        scale = np.prod(shape[:-1]) ** -0.5
-        return jax.random.normal(key, shape) * scale, jnp.zeros(shape[-1])
-
-    keys = jax.random.split(jax.random.key(0), 5)
-    convs = [
-        layer(keys[0], 3, 3, 1, 32),
-        layer(keys[1], 3, 3, 32, 64),
-        layer(keys[2], 3, 3, 64, 64),
-    ]
-    dense = [layer(keys[3], 576, 64), layer(keys[4], 64, 10)]
-    trainable, fixed = (dense, convs) if frozen else ((convs, dense), None)
-    tx = optax.adam(1e-3)
-
-    def loss_fn(trainable, fixed, x, y):
-        conv, head = (fixed, trainable) if frozen else trainable
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits_of(conv, head, x), y)
-        return losses.mean()
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def steps(trainable, opt_state, fixed, images, labels, index):
-        def one(carry, rows):
-            trainable, opt_state = carry
-            x = images[rows].astype(jnp.float32) / 255
-            y = labels[rows]
-
-            def part(total, xs):
-                value = jax.value_and_grad(loss_fn)(trainable, fixed, *xs)
-                return jax.tree.map(jnp.add, total, value), None
-
-            zeros = (0.0, jax.tree.map(jnp.zeros_like, trainable))
-            cut = (x.reshape(MICRO, -1, *x.shape[1:]), y.reshape(MICRO, -1))
-            (loss, grads), _ = jax.lax.scan(part, zeros, cut)
-            grads = jax.tree.map(lambda g: g / MICRO, grads)
-            updates, opt_state = tx.update(grads, opt_state, trainable)
-            return (optax.apply_updates(trainable, updates), opt_state), loss / MICRO
-
-        return jax.lax.scan(one, (trainable, opt_state), index)
-
-    carry = (trainable, tx.init(trainable))
-    order, step = np.random.default_rng(0).permutation(N).reshape(-1, BATCH), 0
-
-    def run(units: int) -> None:
-        nonlocal carry, step
-        for _ in range(-(-units // CHUNK)):
-            index = order[(step + np.arange(CHUNK)) % len(order)]
-            carry, losses = steps(*carry, fixed, images, labels, index)
-            step += CHUNK
-        jax.block_until_ready((carry, losses))
-
-    return run
+    trainable, fixed, (images, labels) = layers(), {}, examples()
+    if frozen:
+        fixed = {name: trainable.pop(name) for name in CONVOLUTIONS}
+    if part == "cached":
+        parts = np.split(images, N // BATCH)
+        images = np.concatenate([features(fixed, scale(jnp.asarray(x))) for x in parts])
+        fixed = {}
+    data, rows = (images, labels), order(N, BATCH)
+    return scanned(loss_fn, optax.adam(1e-3), trainable, fixed, data, rows, micro, mesh=mesh)
 
 
-def naive(frozen: bool):
+def naive(part: str):
     """Ordinary Flax: nn.Conv, all gradients, multi_transform, NumPy batches, a float each step."""
     import flax.linen as nn
     import jax
@@ -178,11 +118,10 @@ def naive(frozen: bool):
 
     images, labels = examples()
     images = (images / 255).astype(np.float32)
-    net = Net()
-    params = net.init(jax.random.key(0), images[:1])["params"]
+    net, params = Net(), jax.tree.map(jnp.asarray, layers())
     tx = optax.adam(1e-3)
-    if frozen:
-        groups = {name: "frozen" if name.startswith("conv") else "train" for name in params}
+    if part == "frozen":
+        groups = {name: "frozen" if name in CONVOLUTIONS else "train" for name in params}
         tx = optax.multi_transform({"train": tx, "frozen": optax.set_to_zero()}, groups)
     opt_state = tx.init(params)
 
@@ -196,51 +135,59 @@ def naive(frozen: bool):
         updates, opt_state = tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, loss
 
-    order, step = np.random.default_rng(0).permutation(N).reshape(-1, BATCH), 0
+    rows_of, step = order(N, BATCH), 0
 
-    def run(units: int) -> None:
+    def run(units: int) -> float:
         nonlocal params, opt_state, step
         for _ in range(units):
-            rows = order[step % len(order)]
+            rows = rows_of[step % len(rows_of)]
             batch = jnp.asarray(images[rows]), jnp.asarray(labels[rows])
             params, opt_state, loss = step_fn(params, opt_state, *batch)
-            float(loss)
+            value = float(loss)
             step += 1
+        return value
 
     return run
 
 
-def torch(frozen: bool):
+def torch(part: str):
     """PyTorch eager, two threads, data resident."""
     import torch
     from torch import nn
 
     images, labels = examples()
-    images = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255
-    labels = torch.from_numpy(labels)
-    net = nn.Sequential(
-        *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU()),
-        *(nn.MaxPool2d(2), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten()),
-        *(nn.Linear(576, 64), nn.ReLU(), nn.Linear(64, 10)),
+    inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255
+    labels, made = torch.from_numpy(labels), layers()
+    convs = [to_torch(made[name]) for name in CONVOLUTIONS]
+    features = nn.Sequential(
+        *(convs[0], nn.ReLU(), nn.MaxPool2d(2), convs[1], nn.ReLU(), nn.MaxPool2d(2)),
+        *(convs[2], nn.ReLU(), nn.Flatten()),
     )
-    if frozen:
-        for layer in net[:8]:
-            layer.requires_grad_(False)
+    top = nn.Sequential(to_torch(made["dense_0"], (3, 3, 64)), nn.ReLU(), to_torch(made["head"]))
+    net = nn.Sequential(features, top)
+    if part in ("frozen", "cached"):
+        features.requires_grad_(False)
+    if part == "cached":
+        with torch.no_grad():
+            inputs = torch.cat([features(x) for x in inputs.split(BATCH)])
+        net = top
     adam = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], 1e-3)
-    order, step = torch.randperm(N).reshape(-1, BATCH), 0
+    rows_of, step = torch.from_numpy(order(N, BATCH)), 0
 
-    def run(units: int) -> None:
+    def run(units: int) -> float:
         nonlocal step
         for _ in range(units):
-            rows = order[step % len(order)]
+            rows = rows_of[step % len(rows_of)]
             adam.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(net(images[rows]), labels[rows]).backward()
+            loss = nn.functional.cross_entropy(net(inputs[rows]), labels[rows])
+            loss.backward()
             adam.step()
             step += 1
+        return loss.item()
 
     return run
 
 
 if __name__ == "__main__":
     variant, part = sys.argv[1:]
-    serve({"jaxtl": jaxtl, "hand": hand, "naive": naive, "torch": torch}[variant](part == "frozen"))
+    serve({"jaxtl": jaxtl, "hand": hand, "naive": naive, "torch": torch}[variant](part))

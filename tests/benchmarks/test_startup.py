@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from duel import FOLDER, REPEATS, record
+from duel import FOLDER, REPEATS, environment, record
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs PyTorch")
@@ -17,7 +17,8 @@ def test_startup(cached, tmp_path):
     for repeat in range(REPEATS + 1):  # the first one fills the caches and is not counted
         for name, arguments in commands.items():
             began = time.perf_counter()
-            subprocess.run([sys.executable, "tiny_mlp.py", *arguments], cwd=FOLDER, check=True)
+            command = [sys.executable, "tiny_mlp.py", *arguments]
+            subprocess.run(command, cwd=FOLDER, env=environment(), check=True)
             if repeat:
                 rates[name].append(1 / (time.perf_counter() - began))
     record("startup_cached" if cached else "startup_uncached", rates)

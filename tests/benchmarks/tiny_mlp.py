@@ -6,6 +6,7 @@ python tiny_mlp.py jaxtl|torch [COMPILATION_CACHE]
 import sys
 
 import numpy as np
+from plain import dense, layer, order, scanned
 
 STEPS, BATCH = 101, 32
 
@@ -15,35 +16,46 @@ def examples() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(512, 16)).astype(np.float32), rng.integers(0, 4, 512)
 
 
-def jaxtl(cache: str | None) -> None:
-    import jax
+def parameters() -> dict:
+    rng = np.random.default_rng(1)
+    return {"backbone": {"dense_0": layer(rng, 16, 64)}, "heads": {"y": layer(rng, 64, 4)}}
+
+
+def stage(num_steps: int):
     import optax
 
-    from jaxtl import cli, data, models
-    from jaxtl.data.batches import index_block
+    from jaxtl import data, models
     from jaxtl.methods import transfer
     from jaxtl.plan import Stage, labelled
-    from jaxtl.train.loop import compile_stage, start
+
+    model = models.mlp({"y": models.classes(4)}, hidden=(64,))
+    domain = labelled(data.arrays(*examples()), "y")
+    return Stage("tiny", model, transfer.full(optax.adam(1e-3)), [domain], BATCH, num_steps)
+
+
+def jaxtl(cache: str | None) -> None:
+    from ours import ours
+
+    from jaxtl import cli
     from jaxtl.train.options import RunOptions
-    from jaxtl.train.setup import resolve
 
     options = RunOptions(compilation_cache=cache or "")
     cli.configure(options, verbose=False)
-    model = models.mlp({"y": models.classes(4)}, hidden=(64,))
-    domain = labelled(data.arrays(*examples()), "y")
-    setup = resolve(
-        Stage("tiny", model, transfer.full(optax.adam(1e-3)), [domain], BATCH, STEPS), None
-    )
-    full = start(setup, (0,), None)
-    schedule, dispatch, feed, streams = compile_stage(setup, (0,), full, options)
-    carry, seeds = {k: v for k, v in full.items() if k != "frozen"}, jax.numpy.asarray([0])
-    for step in range(0, STEPS, schedule.steps):
-        count = min(schedule.steps, STEPS - step)
-        block = index_block(streams, step, schedule.steps, BATCH)
-        carry, metrics = dispatch(
-            carry, full["frozen"], feed, seeds, block, np.int32(step), np.int32(count)
-        )
-    jax.block_until_ready((carry, metrics))
+    ours(stage(STEPS), options=options)(STEPS)
+
+
+def hand():
+    """run(units) of the same steps in plain JAX."""
+    import jax
+    import optax
+
+    def loss_fn(params, fixed, batch):
+        x, labels = batch
+        hidden = jax.nn.relu(dense(x, params["backbone"]["dense_0"]))
+        logits = dense(hidden, params["heads"]["y"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return scanned(loss_fn, optax.adam(1e-3), parameters(), {}, examples(), order(512, BATCH))
 
 
 def torch() -> None:

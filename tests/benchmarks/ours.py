@@ -1,0 +1,176 @@
+"""How the benchmarks drive our engine; nothing else here calls it."""
+
+import dataclasses
+import functools
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.data.batches import Stream, index_block
+from jaxtl.paths import flatten
+from jaxtl.plan import Params, PyTree, Stage
+from jaxtl.train import cache
+from jaxtl.train.dispatch import Schedule
+from jaxtl.train.feed import Feed, gather
+from jaxtl.train.lanes import over_seeds
+from jaxtl.train.loop import Trained, compile_stage, train_stage
+from jaxtl.train.options import RunOptions
+from jaxtl.train.pages import page
+from jaxtl.train.setup import Setup, resolve
+from jaxtl.train.sharding import make_mesh
+from jaxtl.train.start import start
+from jaxtl.train.step import CARRIED, make_step
+
+
+class Program(NamedTuple):
+    """A stage ready to train.
+
+    Attributes:
+        setup, full: the resolved stage and its state before the first step.
+        schedule, dispatch, feed, streams: as `compile_stage` returns them.
+    """
+
+    setup: Setup
+    full: PyTree
+    schedule: Schedule
+    dispatch: Callable
+    feed: Feed
+    streams: list[list[Stream]]
+
+    def arguments(self, carry: PyTree, step: int, count: int, seeds: tuple[int, ...]) -> tuple:
+        """Those of `dispatch` for `count` steps from `step` on."""
+        block = index_block(self.streams, step, self.schedule.steps, self.setup.stage.batch_size)
+        feed, block = page(self.feed, block)
+        numbers = np.int32(seeds), {}, block, np.int32(step), np.int32(count)
+        return carry, self.full["frozen"], feed, *numbers
+
+    def carry(self) -> PyTree:
+        return {name: self.full[name] for name in CARRIED}
+
+
+def resolved(stage: Stage, seeds: tuple[int, ...], params: Params | None) -> tuple[Setup, Any]:
+    """The setup of a stage and the (params, state) that it loads; None if it starts afresh."""
+    setup = resolve(stage, None)
+    if params is None:
+        return setup, None
+    assert flatten(params).keys() == flatten(setup.params).keys()
+    loaded = jax.tree.map(lambda leaf: np.stack([leaf] * len(seeds)), params)
+    return dataclasses.replace(setup, fresh=frozenset()), (loaded, {})
+
+
+def build(
+    stage: Stage,
+    seeds: tuple[int, ...] = (0,),
+    options: RunOptions | None = None,
+    cached: bool = False,
+    mesh: str = "",
+    params: Params | None = None,
+) -> Program:
+    """Compile a stage as `jaxtl.train.loop` does.
+
+    Args:
+        options: how to run.
+        cached: with the automatic feature cache.
+        mesh: devices, as in `data=2`; the CPU is split into so many.
+        params: what every seed starts from, instead of parameters of its own.
+    """
+    options = options or RunOptions()
+    if mesh:
+        sizes = (int(part.partition("=")[2]) for part in mesh.split(","))
+        jax.config.update("jax_num_cpu_devices", math.prod(sizes))
+        jax.set_mesh(make_mesh(mesh))
+    setup, source = resolved(stage, seeds, params)
+    lanes = over_seeds(setup, seeds)
+    full, features = start(lanes, source), None
+    if cached:
+        features = cache.cached(lanes, full, options, Path(tempfile.gettempdir()))
+        assert features is not None
+    return Program(setup, full, *compile_stage(lanes, full, options, features))
+
+
+def ours(
+    stage: Stage,
+    seeds: tuple[int, ...] = (0,),
+    options: RunOptions | None = None,
+    cached: bool = False,
+    mesh: str = "",
+    params: Params | None = None,
+) -> Callable[[int], float]:
+    """run(units) of training steps, dispatched as `jaxtl.train.loop` does; arguments as `build`."""
+    return steps(build(stage, seeds, options, cached, mesh, params), seeds)
+
+
+def steps(program: Program, seeds: tuple[int, ...] = (0,)) -> Callable[[int], float]:
+    """run(units) of a program; returns the first seed's loss at the start of the last dispatch."""
+    carry, step = program.carry(), 0
+
+    def run(units: int) -> float:
+        nonlocal carry, step
+        end = step + units
+        while step < end:
+            count = min(program.schedule.steps, end - step)
+            carry, metrics = program.dispatch(*program.arguments(carry, step, count, seeds))
+            step += count
+        jax.block_until_ready(carry)
+        return float(metrics["loss"][0, 0])
+
+    return run
+
+
+def train(
+    stage: Stage, directory: Path, options: RunOptions | None = None, params: Params | None = None
+) -> Trained:
+    """The whole loop: log, progress, stage.json, checkpoints."""
+    from rich.console import Console
+
+    from jaxtl.train.progress import Reporter
+
+    setup, source = resolved(stage, (0,), params)
+    options = options or RunOptions()
+    with Reporter(Console(stderr=True)).stage(stage.name, stage.num_steps) as progress:
+        return train_stage(over_seeds(setup, (0,)), source, directory, {}, options, progress)
+
+
+def scanned(stage: Stage, constant: bool, params: Params) -> Callable[[int], float]:
+    """run(units) of our step under a scan; its batch is gathered, or always the first one."""
+    program = build(stage, params=params)
+    step_fn = make_step(program.setup, program.schedule.micro_batches)
+    own = jax.tree.map(lambda leaf: leaf[0], program.feed.own)
+    carry, frozen = jax.tree.map(lambda leaf: leaf[0], (program.carry(), program.full["frozen"]))
+    chunk, batch_size, key = program.schedule.steps, stage.batch_size, jax.random.key(0)
+    batch_of = jax.jit(functools.partial(gather, stage))
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def steps(carry: PyTree, frozen: Params, shared: Any, own: Any, batch: PyTree, block, first):
+        def one(carry: PyTree, xs: tuple):
+            i, index = xs
+            if constant:  # neither known when compiling nor worth computing with before the loop
+                drawn, carry = jax.lax.optimization_barrier((batch, carry))
+            else:
+                drawn = gather(stage, shared, own, index, key)
+            carry, metrics = step_fn(carry, frozen, drawn, key, first + i)
+            return carry, metrics["loss"]
+
+        return jax.lax.scan(one, carry, (jnp.arange(chunk), block))
+
+    first_block = index_block(program.streams, 0, chunk, batch_size)[0]
+    batch, step = batch_of(program.feed.shared, own, first_block[0], key), 0
+
+    def run(units: int) -> float:
+        nonlocal carry, step
+        for _ in range(-(-units // chunk)):
+            block = index_block(program.streams, step, chunk, batch_size)[0]
+            carry, losses = steps(
+                carry, frozen, program.feed.shared, own, batch, block, np.int32(step)
+            )
+            step += chunk
+        jax.block_until_ready(carry)
+        return float(losses[0])
+
+    return run
