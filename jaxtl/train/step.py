@@ -55,14 +55,14 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
     Returns:
         (carry, frozen, batch, rng, step) -> (carry, {metric: []}) with carry = {"trainable",
         "average", "state", "opt_state", "failed"}; pure, for one seed. `average` is empty unless
-        the method has an `ema`. `failed` [] int32 is -1, or the step at which a loss or a new
-        parameter was not finite: from there on the carry stays as it was before.
+        the method has an `ema`. `failed` [] int32 is -1, or the step at which a loss or a gradient
+        was not finite: from there on all but the optimizers stays as it was before.
     """
     method = setup.stage.method
 
     def step_fn(carry: Carry, frozen: Params, batch: Batch, rng: jax.Array, step: jax.Array):
         trainable, state = carry["trainable"], carry["state"]
-        opt_state, metrics, losses = dict(carry["opt_state"]), {}, []
+        opt_state, metrics, sizes = dict(carry["opt_state"]), {}, []
         for i, update in enumerate(method.updates):
             parts = micro_batches if update.per_example else 1
             for repeat in range(update.repeat):
@@ -73,6 +73,7 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
                 loss, grads, state, logged = gradient(
                     update, setup, moving, join(frozen, resting), state, batch, key, step, parts
                 )
+                sizes += [jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves((loss, grads))]
                 if method.clip_norm is not None:
                     clip = optax.clip_by_global_norm(method.clip_norm)
                     grads, _ = clip.update(grads, clip.init(moving))
@@ -85,26 +86,30 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
                     )
                     stepped |= flatten(optax.apply_updates(params, updates))
                 trainable = join(nest(stepped), resting)
-                losses.append(jnp.sum(loss))
             name = "loss" if len(method.updates) == 1 else f"loss_{i}"
-            metrics |= {**logged, name: losses[-1]}
+            metrics |= {**logged, name: jnp.sum(loss)}
         average = carry["average"]
         if method.ema is not None:
             average = optax.incremental_update(trainable, average, 1 - method.ema)
         new = {"trainable": trainable, "average": average, "state": state, "opt_state": opt_state}
-        carry = last_good(carry, new, losses, step)
+        carry = last_good(carry, new, jnp.isfinite(sum(sizes)), step)
         return carry, metrics | {FAILED: carry["failed"]}
 
     return step_fn
 
 
-def last_good(old: Carry, new: Carry, losses: list[jax.Array], step: jax.Array) -> Carry:
-    """The new carry, or the old one from the first step on that is not finite."""
-    sizes = [jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(new["trainable"])]
-    finite = jnp.isfinite(sum(losses) + sum(sizes))
+def last_good(old: Carry, new: Carry, finite: jax.Array, step: jax.Array) -> Carry:
+    """The new carry, or the old one from the first step on that is not finite.
+
+    The optimizers go on, to no effect: keeping them too would double what a small step moves in
+    memory. Nor are the new parameters looked at, but what they are made of, so that XLA computes
+    them in one pass with the choice.
+    """
     failed = jnp.where((old["failed"] < 0) & ~finite, step, old["failed"]).astype(jnp.int32)
-    kept = {name: old[name] for name in new}
-    return {**jax.tree.map(lambda n, o: jnp.where(failed < 0, n, o), new, kept), "failed": failed}
+    seen = {name: tree for name, tree in new.items() if name != "opt_state"}
+    kept = {name: old[name] for name in seen}
+    chosen = jax.tree.map(lambda n, o: jnp.where(failed < 0, n, o), seen, kept)
+    return {**new, **chosen, "failed": failed}
 
 
 def gradient(
