@@ -163,11 +163,28 @@ def make_dispatch(lanes: Lanes, schedule: Schedule, carried: PyTree) -> Callable
             return many_steps(carry, frozen, feed.shared, own, *rest, first, count)
 
         args = (carry, frozen, feed.own, seeds, values, block)
+        own = jax.tree.leaves(feed.own)
+        if schedule.seeds == "vmap" and own and len(own[0]) < len(lanes):
+            return by_seeds_and_points(one, *args)
         if schedule.seeds == "vmap":
             return jax.vmap(one)(*args)
         if schedule.seeds == "map":
             return jax.lax.map(lambda xs: one(*xs), args)
         results = [one(*jax.tree.map(lambda x, i=i: x[i], args)) for i in range(len(seeds))]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+    def by_seeds_and_points(one, carry, frozen, own, seeds, values, block):
+        """The points of a seed share its batch: a layer that reads it is one product for all."""
+        points, count = lanes.points, len(lanes) // lanes.points
+        state = jax.tree.map(
+            lambda leaf: leaf.reshape(points, count, *leaf.shape[1:]), (carry, frozen, values)
+        )
+
+        def one_seed(state, own, seed, block):
+            return jax.vmap(lambda c, f, v: one(c, f, own, seed, v, block))(*state)
+
+        all_seeds = jax.vmap(one_seed, in_axes=(1, 0, 0, 0), out_axes=1)
+        results = all_seeds(state, own, seeds[:count], block[:count])
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
 
     return jax.jit(all_lanes, donate_argnums=0, out_shardings=(carried, replicated()))

@@ -30,7 +30,8 @@ class Feed(NamedTuple):
 
     Attributes:
         shared: [its columns that are the same for all seeds], leaves [n, ...].
-        own: [its columns of each lane], leaves [lanes, n, ...].
+        own: [its columns of each lane], leaves [lanes, n, ...]; or of each seed, where all points
+            of a sweep share them.
     """
 
     shared: list[dict[str, PyTree]]
@@ -112,6 +113,21 @@ def host_feed(lanes: Lanes) -> Feed:
         shared.append({"inputs": table.inputs, "labels": labels})
         own.append({"weights": weights})
     return Feed(shared, own)
+
+
+def shared_by_points(feed: Feed, lanes: Lanes) -> Feed:
+    """The feed with the columns of the first point only, if they are those of every point."""
+    if lanes.points == 1 or not on_device(feed):
+        return feed
+
+    def alike(leaf: jax.Array) -> bool:
+        points = leaf.reshape(lanes.points, -1, *leaf.shape[1:])
+        return bool((points == points[:1]).all())
+
+    if not all(map(alike, jax.tree.leaves(feed.own))):
+        return feed
+    seeds = len(lanes) // lanes.points
+    return Feed(feed.shared, jax.tree.map(lambda leaf: leaf[:seeds], feed.own))
 
 
 def make_streams(lanes: Lanes) -> list[list[Stream]]:

@@ -20,6 +20,7 @@ class Lanes:
         values: {field: [lanes] float32}, the swept numbers, which the program takes as arrays.
         rebuild: {field: []} -> the stage with these numbers, traced.
         swept: the lanes belong to points of a sweep, where all seeds of a point may fail.
+        points: how many points; the lanes are the seeds of one after those of another.
     """
 
     seeds: tuple[int, ...]
@@ -27,6 +28,7 @@ class Lanes:
     values: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     rebuild: Callable[[Mapping[str, jax.Array]], Stage] | None = None
     swept: bool = False
+    points: int = 1
 
     @property
     def setup(self) -> Setup:
@@ -39,7 +41,7 @@ class Lanes:
     def __getitem__(self, cut: slice) -> "Lanes":
         values = {name: column[cut] for name, column in self.values.items()}
         return dataclasses.replace(
-            self, seeds=self.seeds[cut], setups=self.setups[cut], values=values
+            self, seeds=self.seeds[cut], setups=self.setups[cut], values=values, points=1
         )
 
     def at(self, values: Mapping[str, jax.Array]) -> Setup:

@@ -20,7 +20,7 @@ from jaxtl.train.cache import Cached, cached, flops
 from jaxtl.train.checkpoint import Checkpoints
 from jaxtl.train.curves import Log, read_curves
 from jaxtl.train.dispatch import choose, convolves, make_dispatch
-from jaxtl.train.feed import gather, make_feed, make_streams
+from jaxtl.train.feed import gather, make_feed, make_streams, shared_by_points
 from jaxtl.train.identity import Identity, differences, read_json, write_json
 from jaxtl.train.interrupt import Interrupted, Watch, watch
 from jaxtl.train.lanes import Lanes
@@ -282,6 +282,8 @@ def compile_stage(lanes: Lanes, full: PyTree, options: RunOptions, cache: Cached
         before, after = (rest + cache.flops) / 1e6, rest / 1e6
         numbers = (stage.name, cache.note, before, after)
         logger.info("stage %s: %s; %.4g MFLOP a step and seed become %.4g", *numbers)
+    if schedule.seeds == "vmap":
+        feed = shared_by_points(feed, lanes)
     logger.info("stage %s: %s", stage.name, schedule)
     carry = {name: full[name] for name in CARRIED}
     return schedule, make_dispatch(lanes, schedule, shard_state(carry)), feed, streams

@@ -84,6 +84,7 @@ def group_lanes(name: str, points: Sequence[Point], sweep: Sweep, seeds: tuple[i
         {field: np.repeat(column, len(seeds)) for field, column in numbers.items()},
         rebuild,
         swept=True,
+        points=len(points),
     )
 
 

@@ -2,8 +2,8 @@
 
 python ensembles.py jaxtl|hand|hand_own|torch|torch_bmm linear|mlp
 
-One unit is a step of all 16. `jaxtl` and `hand_own` draw other batches for each model (16 seeds);
-`hand` and the two of PyTorch have one batch for all, with a learning rate for each model.
+One unit is a step of all 16. `jaxtl` draws other batches for each of four seeds, and `hand_own` for
+each model; `hand` and the two of PyTorch have one batch for all.
 """
 
 import sys
@@ -31,9 +31,9 @@ def parameters(kind: str) -> dict:
 
 
 def jaxtl(kind: str):
-    """The axis of seeds of our engine."""
+    """A sweep of our engine: four seeds at four rates; the rates of a seed share its batches."""
     import optax
-    from ours import ours
+    from ours import swept
 
     from jaxtl import data, models
     from jaxtl.methods import transfer
@@ -42,8 +42,13 @@ def jaxtl(kind: str):
     heads = {"y": models.classes(CLASSES)}
     model = models.linear(heads) if kind == "linear" else models.mlp(heads, (HIDDEN,))
     domain = labelled(data.arrays(*examples()), "y")
-    stage = Stage(kind, model, transfer.full(optax.adam(1e-3)), [domain], BATCH, 10**9)
-    return ours(stage, seeds=tuple(range(MODELS)), params=parameters(kind))
+
+    def stage(values):
+        method = transfer.full(optax.adam(values["rate"]))
+        return Stage(kind, model, method, [domain], BATCH, 10**9)
+
+    rates = [float(rate) for rate in RATES[::4]]
+    return swept(stage, "rate", rates, (0, 1, 2, 3), parameters(kind))
 
 
 def hand(kind: str):

@@ -46,7 +46,7 @@ def jaxtl(variant: str) -> dict[str, float]:
     before = peak()
     program = build(stage, cached=variant == "cached")
     started, carry = peak(), program.carry()
-    shapes = jax.eval_shape(lambda *args: args, *program.arguments(carry, 0, 1, (0,)))
+    shapes = jax.eval_shape(lambda *args: args, *program.arguments(carry, 0, 1, (0,), {}))
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(carry["opt_state"]))
     steps(program)(STEPS)
     trained = peak()

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ import numpy as np
 
 from jaxtl.data.batches import Stream, index_block
 from jaxtl.paths import flatten
-from jaxtl.plan import Params, PyTree, Stage
+from jaxtl.plan import Experiment, Params, PyTree, Stage, maximize
 from jaxtl.train import cache
+from jaxtl.train.check import Node
 from jaxtl.train.dispatch import Schedule
 from jaxtl.train.feed import Feed, gather
 from jaxtl.train.lanes import over_seeds
@@ -26,6 +27,7 @@ from jaxtl.train.setup import Setup, resolve
 from jaxtl.train.sharding import make_mesh
 from jaxtl.train.start import start
 from jaxtl.train.step import CARRIED, make_step
+from jaxtl.train.traced import Point, Sweep, group_lanes
 
 
 class Program(NamedTuple):
@@ -43,11 +45,13 @@ class Program(NamedTuple):
     feed: Feed
     streams: list[list[Stream]]
 
-    def arguments(self, carry: PyTree, step: int, count: int, seeds: tuple[int, ...]) -> tuple:
+    def arguments(
+        self, carry: PyTree, step: int, count: int, seeds: tuple[int, ...], values: PyTree
+    ) -> tuple:
         """Those of `dispatch` for `count` steps from `step` on."""
         block = index_block(self.streams, step, self.schedule.steps, self.setup.stage.batch_size)
         feed, block = page(self.feed, block)
-        numbers = np.int32(seeds), {}, block, np.int32(step), np.int32(count)
+        numbers = np.int32(seeds), values, block, np.int32(step), np.int32(count)
         return carry, self.full["frozen"], feed, *numbers
 
     def carry(self) -> PyTree:
@@ -106,7 +110,35 @@ def ours(
     return steps(build(stage, seeds, options, cached, mesh, params), seeds)
 
 
-def steps(program: Program, seeds: tuple[int, ...] = (0,)) -> Callable[[int], float]:
+def swept(
+    build: Callable[[Mapping[str, Any]], Stage],
+    field: str,
+    values: Sequence[float],
+    seeds: tuple[int, ...],
+    params: Params,
+) -> Callable[[int], float]:
+    """run(units) of a stage at several values of a field, which are lanes beside the seeds."""
+
+    def experiment(values: Mapping[str, Any]) -> Experiment:
+        return Experiment({"arm": [build(values)]}, "arm", {}, maximize(""))
+
+    points = []
+    for value in values:
+        made = experiment({field: value})
+        setup, source = resolved(made.arms["arm"][0], seeds, params)
+        nodes = {setup.stage.name: Node(setup, None)}
+        points.append(Point({field: value}, {}, made, nodes))
+    sweep = Sweep([point.values for point in points], [{}] * len(points), experiment)
+    lanes = group_lanes(setup.stage.name, points, sweep, seeds)
+    source = jax.tree.map(lambda leaf: np.concatenate([leaf] * len(points)), source)
+    full = start(lanes, source)
+    program = Program(setup, full, *compile_stage(lanes, full, RunOptions()))
+    return steps(program, lanes.seeds, dict(lanes.values))
+
+
+def steps(
+    program: Program, seeds: tuple[int, ...] = (0,), values: PyTree | None = None
+) -> Callable[[int], float]:
     """run(units) of a program; returns the first seed's loss at the start of the last dispatch."""
     carry, step = program.carry(), 0
 
@@ -115,7 +147,9 @@ def steps(program: Program, seeds: tuple[int, ...] = (0,)) -> Callable[[int], fl
         end = step + units
         while step < end:
             count = min(program.schedule.steps, end - step)
-            carry, metrics = program.dispatch(*program.arguments(carry, step, count, seeds))
+            carry, metrics = program.dispatch(
+                *program.arguments(carry, step, count, seeds, values or {})
+            )
             step += count
         jax.block_until_ready(carry)
         return float(metrics["loss"][0, 0])

@@ -5,6 +5,7 @@ import io
 import logging
 import signal
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -173,6 +174,22 @@ def test_one_program_for_all_points_and_seeds(tmp_path, monkeypatch):
     run(tmp_path, [{"rate": rate} for rate in (0.01, 0.02, 0.04)])
     assert [lanes for lanes, _ in made] == [2, 2, 6]
     assert [dispatch._cache_size() for _, dispatch in made] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("field", "lead"), [("rate", 2), ("weight", 6)])
+def test_points_share_the_columns_of_a_seed_if_they_are_the_same(
+    tmp_path, monkeypatch, field, lead
+):
+    seen, compile_stage = [], loop.compile_stage
+
+    def spy(lanes, *args):
+        program = compile_stage(lanes, *args)
+        seen.append({len(leaf) for leaf in jax.tree.leaves(program[2].own)})
+        return program
+
+    monkeypatch.setattr(loop, "compile_stage", spy)
+    run(tmp_path, [{field: value} for value in (0.1, 0.2, 0.3)])
+    assert seen[-1] == {lead}
 
 
 def test_the_experiment_itself_is_not_trained_again(tmp_path):
