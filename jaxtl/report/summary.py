@@ -27,12 +27,13 @@ def summarize(result: ExperimentResult) -> Summary:
         "primary": {"metric": result.primary.metric, "direction": result.primary.direction},
         "arms": _arms(result.arms, result),
     }
-    if result.select:
-        summary["select"] = {"metric": result.select.metric, "direction": result.select.direction}
     if result.sweep:
         summary["sweep"] = [
             {"config": _plain(fields), "arms": _arms(arms, result)} for fields, arms in result.sweep
         ]
+        if result.select:
+            how = {"metric": result.select.metric, "direction": result.select.direction}
+            summary["select"] = how
     return _compared(summary)
 
 
@@ -50,6 +51,7 @@ def merge(old: Summary, new: Summary) -> Summary:
         points[key] = {**point, "arms": earlier | point["arms"]}
     if points:
         merged["sweep"] = list(points.values())
+        merged |= {key: old[key] for key in ("select",) if key in old}
     return _compared(merged)
 
 
