@@ -126,9 +126,10 @@ class Method:
         predict: (model, params, state, inputs) -> output, where prediction is not `model.apply`.
         fresh_frozen: parameters may be both fresh and frozen (random features, on purpose).
         clip_norm: largest global norm of an update's gradient over all that trains, whichever
-            optimizer steps it; None for no clipping.
+            optimizer steps it (Pascanu et al., 2013, arXiv:1211.5063); None for no clipping.
         ema: decay in [0, 1) of an exponential moving average of what trains, which starts at the
-            initial values. The average, not the last value, is evaluated and handed on.
+            initial values and is not debiased (Polyak & Juditsky, 1992, average uniformly). The
+            average, not the last value, is evaluated and handed on.
     """
 
     optimizers: Mapping[str, tuple[Sequence[str], optax.GradientTransformation]] = (

@@ -21,7 +21,7 @@ class ArmResult:
         stages: names of its stages, in order.
         metrics: {"<evaluation>/<metric>": [seeds]}, NaN where undefined.
         forgetting: {metric: [seeds]}, positive when worse at the end than after the source stage.
-        failures: {seed: (stage, step) where its loss or parameters were not finite}; its metrics
+        failures: {seed: (stage, step) where its loss or gradient was not finite}; its metrics
             are NaN.
         trainable_parameters: trained in the last stage.
         total_parameters: of the model in the last stage.

@@ -51,7 +51,7 @@ class Log:
             looked: {metric: [lanes]} on validation data after the last of these steps.
 
         Raises:
-            ValueError: no seed is left whose losses and parameters are finite.
+            ValueError: no seed is left whose losses and gradients are finite.
             NotWritten: metrics.jsonl cannot be; what it lacks is logged again by the next process.
         """
         metrics = {name: np.asarray(values)[:, :count] for name, values in metrics.items()}
@@ -77,9 +77,9 @@ class Log:
         with writing(self._path), self._path.open("a") as file:
             for i in range(count):
                 step, now = first + i + 1, {name: values[:, i] for name, values in metrics.items()}
-                if i == count - 1:
-                    now |= looked
-                if step % self._every == 0 or step in (1, self._num_steps) or len(now) > len(last):
+                seen = looked if i == count - 1 else EMPTY
+                now |= seen
+                if step % self._every == 0 or step in (1, self._num_steps) or seen:
                     line = {name: _plain(values) for name, values in now.items()}
                     file.write(json.dumps({"step": step, **line}) + "\n")
                     if self._events:

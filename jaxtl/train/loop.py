@@ -46,7 +46,7 @@ class Trained:
         seconds: training time, compilation included.
         steps_per_second: without the first dispatch, all lanes counting as one step; NaN if there
             was no second dispatch.
-        failed: [lanes] int, the first step whose loss or parameters were not finite, or 0.
+        failed: [lanes] int, number of the first step whose loss or gradient was not finite, or 0.
         note: what made its steps cheaper, if anything.
     """
 

@@ -36,7 +36,7 @@ def pages(
 
     Args:
         feed: if it is on the host, rows are read ahead of their dispatch in threads.
-        streams: [seeds][domains].
+        streams: [lanes][domains].
         bounds: (first step, first step of the next dispatch).
         steps: length of the block of indices; beyond the dispatch's end it repeats the last step.
         batch_size: examples of a domain in a step.
@@ -91,16 +91,16 @@ def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
 
     Args:
         feed: all of it is on the host, or nothing.
-        block: [seeds, steps, batch, domains] int32 rows.
+        block: [lanes, steps, batch, domains] int32 rows.
 
     Returns:
-        A feed of these rows alone, in which nothing is shared by the seeds, and their places in it.
+        A feed of these rows alone, in which the lanes share nothing, and their places in it.
     """
     if on_device(feed):
         return feed, block
-    seeds, steps, batch, domains = block.shape
-    rows = block.reshape(seeds, steps * batch, domains)
-    each = np.arange(seeds)[:, None]
+    lanes, steps, batch, domains = block.shape
+    rows = block.reshape(lanes, steps * batch, domains)
+    each = np.arange(lanes)[:, None]
     own = [
         jax.tree.map(lambda leaf, d=d: leaf[rows[..., d]], shared)
         | jax.tree.map(lambda leaf, d=d: leaf[each, rows[..., d]], columns)

@@ -11,7 +11,7 @@ from jaxtl.train.lanes import Lanes
 from jaxtl.train.selection import Look, with_best
 from jaxtl.train.setup import METHOD_STATE, initialise, load
 from jaxtl.train.sharding import shard_state, to_host
-from jaxtl.train.step import init_optimizers
+from jaxtl.train.step import Carry, begin
 
 
 def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
@@ -36,13 +36,14 @@ def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
 def assemble(lanes: Lanes, params: Params, state: State) -> PyTree:
     """Split the parameters and start the optimizers."""
     trainable, frozen = split(params, lambda path: path in lanes.setup.trainable)
-    init = jax.vmap(lambda tree, values: init_optimizers(lanes.at(values), tree))
-    opt_state = jax.jit(init)(trainable, dict(lanes.values)) if trainable else {}
-    averaged = lanes.setup.stage.method.ema is not None
-    kept = {"trainable": trainable, "average": trainable if averaged else {}, "state": state}
-    failed = jnp.full(len(lanes), -1, jnp.int32)
-    copied = jax.tree.map(jnp.copy, kept)
-    return {**copied, "frozen": frozen, "opt_state": opt_state, "failed": failed, "best": {}}
+
+    def one(trainable: Params, state: State, values: dict[str, jax.Array]) -> Carry:
+        return begin(lanes.at(values), trainable, state)
+
+    carry = jax.jit(jax.vmap(one, axis_size=len(lanes)))(trainable, state, dict(lanes.values))
+    given = {name: carry[name] for name in ("trainable", "average", "state")}
+    copied = jax.tree.map(jnp.copy, given)  # a dispatch donates them
+    return {**carry, **copied, "frozen": frozen, "best": {}}
 
 
 def prepare(lanes: Lanes, params: Params, state: State):

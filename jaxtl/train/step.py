@@ -44,6 +44,17 @@ def init_optimizers(setup: Setup, trainable: Params) -> dict[str, optax.OptState
     }
 
 
+def begin(setup: Setup, trainable: Params, state: State) -> Carry:
+    """The carry of one lane before its first step."""
+    return {
+        "trainable": trainable,
+        "average": {} if setup.stage.method.ema is None else trainable,
+        "state": state,
+        "opt_state": init_optimizers(setup, trainable),
+        "failed": jnp.int32(-1),
+    }
+
+
 def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
     """The step function of a stage.
 

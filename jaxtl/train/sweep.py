@@ -112,8 +112,8 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
     for name, node in main.nodes.items() if points else ():
         above = programs.get(node.parent, [])
         once = not above and (shared or main.experiment.select is None)
-        setups = (point.nodes[name].setup for point in points)
-        if name in loaded or (once and all(same_training(s, node.setup, seeds) for s in setups)):
+        setups = [point.nodes[name].setup for point in points]
+        if name in loaded or (once and same_training(node.setup, setups, seeds)):
             programs[name] = []
             continue
         chosen, why[name] = groups(name, points, sweep, seeds)

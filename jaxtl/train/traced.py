@@ -20,7 +20,7 @@ from jaxtl.train.feed import gather, host_feed
 from jaxtl.train.lanes import Lanes, over_seeds
 from jaxtl.train.pages import abstract_page
 from jaxtl.train.setup import METHOD_STATE, Setup
-from jaxtl.train.step import init_optimizers, make_step
+from jaxtl.train.step import begin, make_step
 
 Values = Mapping[str, Any]
 
@@ -113,14 +113,16 @@ def _untraceable(name: str, field: str, points: Sequence[Point], sweep: Sweep) -
     return ""
 
 
-def same_training(setup: Setup, other: Setup, seeds: tuple[int, ...]) -> bool:
-    """Whether two stages, started from the same weights, run the same program on the same data."""
-    if setup.stage.method.prepare is not None or _differs(setup, other, seeds):
+def same_training(setup: Setup, others: Sequence[Setup], seeds: tuple[int, ...]) -> bool:
+    """Whether other stages, started from the same weights, run this one's program on its data."""
+    if setup.stage.method.prepare is not None or any(_differs(o, setup, seeds) for o in others):
         return False
-    one, two = (over_seeds(s, seeds) for s in (setup, other))
-    if not _equal(host_feed(one).own, host_feed(two).own):
-        return False
-    return _same_program(*(_traced(*_step(lanes)) for lanes in (one, two)))
+    lanes = over_seeds(setup, seeds)
+    weights, program = host_feed(lanes).own, _traced(*_step(lanes))
+    return all(
+        _equal(host_feed(other).own, weights) and _same_program(_traced(*_step(other)), program)
+        for other in (over_seeds(o, seeds) for o in others)
+    )
 
 
 def _same_program(one: jex.ClosedJaxpr, other: jex.ClosedJaxpr) -> bool:
@@ -163,18 +165,12 @@ def _step(lanes: Lanes) -> tuple[Callable, tuple]:
         here = lanes.at(values)
         method = here.stage.method
         trainable, frozen = split(params, lambda path: path in setup.trainable)
-        started = {
-            "trainable": trainable,
-            "average": {} if method.ema is None else trainable,
-            "state": state,
-            "opt_state": init_optimizers(here, trainable),
-            "failed": jnp.int32(-1),
-        }
-        begun = () if method.state is None else method.state(here.model, params)
+        kept = () if method.state is None else method.state(here.model, params)
         if not method.updates:
-            return begun
+            return kept
         batch = gather(here.stage, shared, own, index, rng)
-        return begun, make_step(here)(started, frozen, batch, rng, jnp.int32(0))
+        carry = begin(here, trainable, state)
+        return kept, make_step(here)(carry, frozen, batch, rng, jnp.int32(0))
 
     feed = abstract_page(host_feed(lanes[:1]), 1, stage.batch_size)
     index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
@@ -209,7 +205,9 @@ def _same_data(a: Dataset, b: Dataset, seeds: Sequence[int]) -> bool:
     return _equal(one, other) and _equal(*([d.rows(seed) for seed in seeds] for d in (a, b)))
 
 
-def same_evaluations(main: Experiment, other: Experiment, heads: Mapping[str, Head], seeds) -> bool:
+def same_evaluations(
+    main: Experiment, other: Experiment, heads: Mapping[str, Head], seeds: Sequence[int]
+) -> bool:
     """Whether two experiments measure the same examples by the same sums.
 
     Args:

@@ -1,6 +1,5 @@
 """Two real processes, and eight simulated devices, do what one device does."""
 
-import json
 import os
 import socket
 import subprocess
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from launched import ROOT, metrics
 
-ROOT = Path(__file__).parents[2]
 TINY = ["--config.source_steps=12", "--config.target_steps=6"]
 TINY += ["--seeds=2", "--arms=scratch,partial"]
 
@@ -45,21 +44,15 @@ def run(*commands: list[str]) -> list[str]:
     return outputs
 
 
-def metrics(workdir: Path) -> dict[str, list[float]]:
-    summary = json.loads((workdir / "digits" / "summary.json").read_text())
-    return {
-        f"{arm}/{name}": values["per_seed"]
-        for arm, entry in summary["arms"].items()
-        for name, values in entry["metrics"].items()
-        if name.endswith("/loss")
-    }
+def losses(workdir: Path) -> dict[str, list[float]]:
+    return {name: values for name, values in metrics(workdir).items() if name.endswith("/loss")}
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone")
     run(command(workdir))
-    return metrics(workdir)
+    return losses(workdir)
 
 
 def assert_close(found: dict, expected: dict) -> None:
@@ -75,14 +68,14 @@ def test_two_processes_give_the_losses_of_one_and_leave_a_run_that_one_can_read(
     flags = [f"--distributed={address},2,{i}" for i in range(2)]
     first, second = run(*(command(tmp_path, flag) for flag in flags))
     assert "Did the transfer help?" in first and "Did the transfer help?" not in second
-    assert_close(metrics(tmp_path), alone)
+    assert_close(losses(tmp_path), alone)
     records = sorted((tmp_path / "digits" / "stages").glob("*/stage.json"))
     before = [record.read_bytes() for record in records]
     run(command(tmp_path))  # one process finds every stage finished
     assert len(before) == 3 and [record.read_bytes() for record in records] == before
-    assert_close(metrics(tmp_path), alone)
+    assert_close(losses(tmp_path), alone)
 
 
 def test_eight_devices_give_the_losses_of_one(tmp_path, alone):
     run(command(tmp_path, "--run.mesh=data=4,model=2", "--run.cpu_devices=8"))
-    assert_close(metrics(tmp_path), alone)
+    assert_close(losses(tmp_path), alone)
