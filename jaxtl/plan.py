@@ -12,7 +12,8 @@ The layout of a batch, shared by everything (B examples, D domains):
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -60,6 +61,8 @@ class Model:
             paths and read the same params.
         live: patterns over the state's paths: the batch statistics that follow the data while
             `train` is true. The others are constants.
+        merge: params -> (the model without its adapter, params in which the adapter's effect is
+            contained), None for a model without an adapter that can be merged.
     """
 
     blocks: tuple[str, ...]
@@ -68,6 +71,39 @@ class Model:
     apply: Callable[..., tuple[dict[str, Any], State]]
     cut: Callable[[str], tuple["Model", "Model"]]
     live: tuple[str, ...] = (".*",)
+    merge: Callable[[Params], tuple["Model", Params]] | None = None
+
+
+class Weights(Protocol):
+    """Published weights that an arm can start from; nothing is read before it is asked for.
+
+    Attributes:
+        name: where they come from, for messages.
+    """
+
+    name: str
+
+    def read(
+        self, wanted: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> tuple[Mapping[str, np.ndarray], str]:
+        """The leaves of a model and a report of what was done to get them.
+
+        Args:
+            wanted: {path of a parameter or batch statistic: shape and dtype}.
+
+        Returns:
+            ({path: array}, of all that is wanted; the report, several lines).
+
+        Raises:
+            ValueError: the file cannot be read or does not fit; everything that does not fit is
+                listed.
+        """
+
+    def digest(self) -> str:
+        """Says which weights these are: a hash of the file's content."""
+
+    def save(self, path: Path, leaves: Mapping[str, np.ndarray]) -> None:
+        """Write leaves of the model to a safetensors file, under the names of their origin."""
 
 
 class Module(NamedTuple):
@@ -118,6 +154,7 @@ class Method:
         updates: the gradient steps of one training step, in order; empty if `prepare` does all.
         modules: {name: Module}; parameters under `<name>/...`, fresh in every stage.
         state: (model, params) -> pytree kept under `method` in the state.
+        remembers: the state goes on from that of the stage before, if that has the same structure.
         prepare: (model, params, state, domains: [Columns]) -> (params, state), on the host, before
             step 0. Sees one seed at a time; params are NumPy arrays. It may change only what its
             optimizers' patterns or `solves` match.
@@ -130,6 +167,11 @@ class Method:
         ema: decay in [0, 1) of an exponential moving average of what trains, which starts at the
             initial values and is not debiased (Polyak & Juditsky, 1992, average uniformly). The
             average, not the last value, is evaluated and handed on.
+        swa: (start, every) of stochastic weight averaging: the uniform average of what trains
+            after step `start` (counted from 1) and after each `every`-th step from there on; the
+            values of now until then. It is evaluated and handed on like that of `ema`, and batch
+            statistics like there stay those of the last step, unless a stage with
+            `transfer.refresh_statistics` follows (Izmailov et al., 2018, arXiv:1803.05407).
     """
 
     optimizers: Mapping[str, tuple[Sequence[str], optax.GradientTransformation]] = (
@@ -138,6 +180,7 @@ class Method:
     updates: tuple[Update, ...] = ()
     modules: Mapping[str, Module] = dataclasses.field(default_factory=dict)
     state: Callable[[Model, Params], PyTree] | None = None
+    remembers: bool = False
     prepare: Callable[..., tuple[Params, State]] | None = None
     solves: tuple[str, ...] = ()
     prepare_every: int = 0
@@ -145,6 +188,7 @@ class Method:
     fresh_frozen: bool = False
     clip_norm: float | None = None
     ema: float | None = None
+    swa: tuple[int, int] | None = None
 
 
 class Columns(NamedTuple):
@@ -217,7 +261,9 @@ class Stage:
         batch_size: examples per domain and step.
         num_steps: training steps; 0 if `method.prepare` does all.
         fresh: path patterns of the parameters (with their batch statistics) that are initialised
-            instead of loaded from the stage before. All of them in an arm's first stage.
+            instead of loaded from the stage before, or from `weights`. All of them in an arm's
+            first stage without `weights`.
+        weights: published weights that an arm's first stage starts from.
     """
 
     name: str
@@ -227,6 +273,7 @@ class Stage:
     batch_size: int
     num_steps: int
     fresh: Sequence[str] = ()
+    weights: Weights | None = None
 
 
 @dataclasses.dataclass(frozen=True)

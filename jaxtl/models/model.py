@@ -88,7 +88,7 @@ def from_linen(
 
 def flatten(inputs: jax.Array) -> jax.Array:
     """[n, ...] -> [n, features]."""
-    return inputs.reshape(len(inputs), -1)
+    return inputs.reshape(inputs.shape[0], -1)  # `len` is for a known n only
 
 
 def standardize(mean, std) -> Callable[[jax.Array], jax.Array]:
@@ -100,6 +100,35 @@ def standardize(mean, std) -> Callable[[jax.Array], jax.Array]:
         return (inputs - center) / scale
 
     return apply
+
+
+Around = Callable[..., PyTree]
+"""(path, layer, call, *inputs, **options) -> outputs, in place of `call(*inputs, **options)`.
+
+`path` is that of the layer's parameters, such as `backbone/layer_0/attention/query`.
+"""
+
+
+def with_around(model: Model, around: Sequence[Around]) -> Model:
+    """The same model with functions around the call of each of its linen layers, blocks included.
+
+    Args:
+        model: from this module, or an adapter whose `apply` hands keywords on.
+        around: the first is the innermost. A layer whose class calls its parent class's `__call__`
+            meets them once, outside of both.
+    """
+    around = tuple(around)
+
+    def apply(params: Params, state: State, inputs: PyTree, **options) -> tuple[dict, State]:
+        outer = options.pop("around", ())
+        return model.apply(params, state, inputs, around=(*around, *outer), **options)
+
+    def cut(block: str) -> tuple[Model, Model]:
+        first, rest = model.cut(block)
+        return with_around(first, around), with_around(rest, around)
+
+    merge = merged_by(model, lambda base: with_around(base, around))
+    return dataclasses.replace(model, apply=apply, cut=cut, merge=merge)
 
 
 def with_heads(model: Model, heads: Mapping[str, Head]) -> Model:
@@ -117,7 +146,20 @@ def with_heads(model: Model, heads: Mapping[str, Head]) -> Model:
 
     init = functools.partial(model.init, heads=heads)
     apply = functools.partial(model.apply, heads=heads)
-    return dataclasses.replace(model, heads=heads, init=init, apply=apply, cut=cut)
+    merge = merged_by(model, lambda base: with_heads(base, heads))
+    return dataclasses.replace(model, heads=heads, init=init, apply=apply, cut=cut, merge=merge)
+
+
+def merged_by(model: Model, change: Callable[[Model], Model]) -> Callable | None:
+    """`merge` of a changed model: the model without its adapter is changed likewise."""
+    if model.merge is None:
+        return None
+
+    def merge(params: Params) -> tuple[Model, Params]:
+        base, params = model.merge(params)
+        return change(base), params
+
+    return merge
 
 
 def with_live(model: Model, live: Sequence[str]) -> Model:
@@ -135,7 +177,8 @@ def with_live(model: Model, live: Sequence[str]) -> Model:
         return with_live(prefix, live), with_live(rest, live)
 
     apply = functools.partial(model.apply, live=live)
-    return dataclasses.replace(model, live=live, apply=apply, cut=cut)
+    merge = merged_by(model, lambda base: with_live(base, live))
+    return dataclasses.replace(model, live=live, apply=apply, cut=cut, merge=merge)
 
 
 def apply_flat(
@@ -211,6 +254,7 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
         train: bool = False,
         heads=heads,
         live: Sequence[str] = everything,
+        around: Sequence[Around] = (),
     ) -> tuple[dict[str, Any], State]:
         statistics = state.get("backbone", {})
         x = before(inputs)
@@ -224,7 +268,8 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
             mutable = ["batch_stats"] if train and block.name in statistics else []
             call = nn.apply(functools.partial(_call, block, train=train), block.layer, mutable)
             # Inside `apply`, because a compiled function ignores an interceptor around its call.
-            with nn.intercept_methods(_constant_statistics(block.name, live if train else ())):
+            constant = _constant_statistics(block.name, live if train else ())
+            with nn.intercept_methods(constant), nn.intercept_methods(_wrap(block.name, around)):
                 x, changed = call(variables, x, rngs=rngs)
             if changed:
                 statistics = {**statistics, block.name: changed["batch_stats"]}
@@ -279,6 +324,27 @@ def _constant_statistics(block: str, live: Sequence[str]) -> Callable:
             return constant.apply(layer.variables, x, mask=mask)
 
         return normalize(*args, **kwargs)
+
+    return intercept
+
+
+def _wrap(block: str, around: Sequence[Around]) -> Callable:
+    """An interceptor: functions around every layer of a block."""
+    inside: set[tuple[str, ...]] = set()
+
+    def intercept(call, args, kwargs, context):
+        layer = context.module
+        place = tuple(layer.path)
+        if not around or context.method_name != "__call__" or place in inside:
+            return call(*args, **kwargs)
+        path = "/".join(("backbone", block, *place))
+        for function in around:
+            call = functools.partial(function, path, layer, call)
+        inside.add(place)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            inside.remove(place)
 
     return intercept
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxtl.models.model import merged_by
 from jaxtl.plan import Experiment, Model, Params, PyTree, Stage, State
 
 
@@ -49,4 +50,5 @@ def with_compute_dtype(model: Model, dtype: Any) -> Model:
         first, rest = model.cut(block)
         return with_compute_dtype(first, dtype), with_compute_dtype(rest, dtype)
 
-    return dataclasses.replace(model, apply=apply, cut=cut)
+    merge = merged_by(model, lambda base: with_compute_dtype(base, dtype))
+    return dataclasses.replace(model, apply=apply, cut=cut, merge=merge)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jaxtl.report import curves, figures, projection, wording
+from jaxtl.report import by_stage, curves, figures, projection, wording
 from jaxtl.report.results import ArmResult
 
 
@@ -39,6 +39,8 @@ def draw(
         add("confusion", f"confusion_{escaped}", figures.confusion, evaluation, arms)
     if any(projection.finite_features(arm) for arm in arms.values()):
         add("features", "features", projection.feature_view, arms)
+    if any("by_stage" in arm for arm in summary["arms"].values()):
+        add("stages", "by_stage", by_stage.matrices, summary)
     if summary.get("sweep"):
         add("sweep", "sweep", figures.sweep, summary)
     return drawn

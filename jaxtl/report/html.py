@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from jaxtl.report import wording
+from jaxtl.report import by_stage, wording
 from jaxtl.report.verdict import direction
 
 STYLE = """
@@ -84,6 +84,7 @@ def page(
         ("Confusion", pictures.get("confusion")),
         ("Source and target features", pictures.get("features")),
         ("Forgetting", _forgetting(summary)),
+        ("After each stage", "".join(filter(None, [pictures.get("stages"), _stages(summary)]))),
         ("Sweep", "".join(filter(None, [pictures.get("sweep"), _sweep(summary)]))),
         ("How it was run", _how(summary, environment)),
     ]
@@ -116,6 +117,7 @@ def _arms(summary: Mapping[str, Any]) -> str:
     for name, arm in summary["arms"].items():
         verdict = arm["verdict"] or "baseline"
         seconds, speed = arm["train_seconds"], arm["steps_per_second"]
+        memory, digits = arm.get("step_memory_mb"), 0 if (speed or 0) >= 10 else 2
         rows.append(
             [
                 f"<b>{escape(name)}</b>",
@@ -125,7 +127,8 @@ def _arms(summary: Mapping[str, Any]) -> str:
                 *(_interval(arm["metrics"].get(metric)) for metric in others),
                 f"{arm['trainable_parameters']:,}<small>of {arm['total_parameters']:,}</small>",
                 (wording.NOTHING if seconds is None else f"{seconds:.1f} s")
-                + ("" if speed is None else f"<small>{speed:,.0f} steps/s</small>"),
+                + ("" if speed is None else f"<small>{speed:,.{digits}f} steps/s</small>")
+                + (f"<small>{memory:,.0f} MB</small>" if memory else ""),
             ]
         )
     table = _table([*map(escape, header), "trained parameters", "training"], rows)
@@ -157,6 +160,31 @@ def _forgetting(summary: Mapping[str, Any]) -> str:
     ]
     note = "How much worse the source task is at the end than after the source stage; above 0: lost"
     return _table(["arm", *map(escape, metrics)], rows, note)
+
+
+def _stages(summary: Mapping[str, Any]) -> str:
+    arms = {name: arm for name, arm in summary["arms"].items() if "by_stage" in arm}
+    kind = escape(summary["primary"]["metric"].rpartition("/")[2])
+    changed = [
+        [f"<b>{escape(name)}</b>", _interval(arm["backward_transfer"], signed=True)]
+        for name, arm in arms.items()
+        if "backward_transfer" in arm
+    ]
+    note = (
+        "Mean over the former tasks of how much better each is at the end than right after it was "
+        "trained; below 0: forgotten"
+    )
+    parts = [_table(["arm", f"backward transfer, {kind}"], changed, note)] if changed else []
+    for name, arm in arms.items():
+        stages, evaluations, _ = by_stage.table(arm)
+        metrics = dict.fromkeys(metric for row in arm["by_stage"].values() for metric in row)
+        rows = [
+            [escape(stage), *(_interval(arm["by_stage"][stage].get(m)) for m in metrics)]
+            for stage in stages
+        ]
+        whole = _table(["after stage", *map(escape, evaluations)], rows)
+        parts.append(f"<details><summary>{escape(name)}: {kind}</summary>{whole}</details>")
+    return "".join(parts)
 
 
 def _sweep(summary: Mapping[str, Any]) -> str:

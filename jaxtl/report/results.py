@@ -21,11 +21,14 @@ class ArmResult:
         stages: names of its stages, in order.
         metrics: {"<evaluation>/<metric>": [seeds]}, NaN where undefined.
         forgetting: {metric: [seeds]}, positive when worse at the end than after the source stage.
+        by_stage: {stage: {"<evaluation>/<metric>": [seeds]}}, the primary kind of metric after each
+            stage of a chain of tasks; empty for other arms.
         failures: {seed: (stage, step) where its loss or gradient was not finite}; its metrics
             are NaN.
         trainable_parameters: trained in the last stage.
         total_parameters: of the model in the last stage.
         train_seconds, steps_per_second: of all stages, all seeds together; None if nothing ran.
+        step_memory_mb: device memory that the last stage's steps take, all seeds together.
         curves: {stage: {"step": [t], metric: [t, seeds]}}.
         confusion: {evaluation: [seeds, true class, predicted class]}, counts.
         class_names: {evaluation: names}.
@@ -37,11 +40,13 @@ class ArmResult:
     stages: tuple[str, ...]
     metrics: Mapping[str, np.ndarray]
     forgetting: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    by_stage: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     failures: Mapping[int, tuple[str, int]] = dataclasses.field(default_factory=dict)
     trainable_parameters: int = 0
     total_parameters: int = 0
     train_seconds: float | None = None
     steps_per_second: float | None = None
+    step_memory_mb: float | None = None
     curves: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     confusion: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     class_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)

@@ -19,6 +19,7 @@ _VALUES = (
     "total_parameters",
     "train_seconds",
     "steps_per_second",
+    "step_memory_mb",
     "class_names",
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxtl.report.by_stage import backward_transfer
 from jaxtl.report.results import ArmResult, ExperimentResult
 from jaxtl.report.verdict import direction, estimate, gains, verdict
 
@@ -99,10 +100,20 @@ def _arm(arm: ArmResult, result: ExperimentResult) -> dict[str, Any]:
         "train_seconds": _plain(arm.train_seconds),
         "steps_per_second": _plain(arm.steps_per_second),
     }
+    if arm.step_memory_mb is not None:
+        entry["step_memory_mb"] = arm.step_memory_mb
     if arm.forgetting:
         entry["forgetting"] = {
             metric: _statistics(values, std=False) for metric, values in arm.forgetting.items()
         }
+    if arm.by_stage:
+        entry["by_stage"] = {
+            stage: {metric: _statistics(values, std=False) for metric, values in row.items()}
+            for stage, row in arm.by_stage.items()
+        }
+        change = backward_transfer(arm.by_stage, result.primary.direction)
+        if change is not None:
+            entry["backward_transfer"] = _statistics(change, std=False)
     values = arm.metrics.get(result.primary.metric, np.zeros(len(result.seeds)))
     failed = []
     for seed, value in zip(result.seeds, values, strict=True):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxtl.plan import Experiment, Params, Stage, State
+from jaxtl.report.by_stage import own_stage
 from jaxtl.report.evaluate import Evaluator, Measured, features
 from jaxtl.report.results import ArmResult
 from jaxtl.report.verdict import direction
@@ -38,6 +39,8 @@ def train_shown(
     """`train_stage` with its progress on the console, under its name or a title."""
     stage, (count, total) = lanes.setup.stage, lanes.setup.sizes
     notes = [f"{count:,} of {total:,} trained"]
+    if stage.weights is not None:
+        notes.append(f"from {stage.weights.name}")
     with reporter.stage(title or stage.name, stage.num_steps, notes) as show:
         result = train_stage(lanes, source, directory, identity, options, show, look)
         notes.append(result.note)
@@ -111,9 +114,10 @@ def arm_result(
         )
     failed = [seed in failures for seed in seeds]
     lost = forgetting(stages, experiment, measured)
-    metrics, lost = (
+    history = by_stage(stages, experiment, measured)
+    metrics, lost, *rows = (
         {name: np.where(failed, np.nan, values) for name, values in table.items()}
-        for table in (metrics, lost)
+        for table in (metrics, lost, *history.values())
     )
     seconds = sum(trained[stage.name].seconds for stage in stages)
     rate = last.steps_per_second
@@ -123,11 +127,13 @@ def arm_result(
         stages=tuple(stage.name for stage in stages),
         metrics=metrics,
         forgetting=lost,
+        by_stage=dict(zip(history, rows, strict=True)),
         trainable_parameters=count,
         total_parameters=total,
         failures=failures,
         train_seconds=seconds,
         steps_per_second=rate if math.isfinite(rate) else None,
+        step_memory_mb=last.memory_mb if math.isfinite(last.memory_mb) else None,
         curves={stage.name: trained[stage.name].curves for stage in stages},
         confusion={k: m.confusion for k, m in at_end.items() if m.confusion is not None},
         class_names={
@@ -159,7 +165,8 @@ def forgetting(
 ) -> dict[str, np.ndarray]:
     """{metric: [seeds]}, how much worse each is at the end of an arm than after its first stage.
 
-    A source evaluation is one that is not the primary's and whose head the first stage trains.
+    A source evaluation is one that is not the primary's, whose head the first stage trains, and
+    that no later stage is called after.
     """
     if len(stages) < 2:
         return {}
@@ -168,11 +175,36 @@ def forgetting(
     before, after = measured[stages[0].name], measured[stages[-1].name]
     lost = {}
     for name in before.keys() & after.keys():
-        if name != primary and experiment.evals[name].head in heads:
+        later = own_stage(name, [stage.name for stage in stages[1:]])
+        if name != primary and experiment.evals[name].head in heads and later is None:
             for metric, value in before[name].metrics.items():
                 sign = 1 if direction(metric) == "max" else -1
                 lost[f"{name}/{metric}"] = sign * (value - after[name].metrics[metric])
     return dict(sorted(lost.items()))
+
+
+def by_stage(
+    stages: Sequence[Stage],
+    experiment: Experiment,
+    measured: Mapping[str, Mapping[str, Measured]],
+) -> dict[str, dict[str, np.ndarray]]:
+    """{stage: {metric: [seeds]}}, the primary kind of metric on each evaluation.
+
+    Of arms with three or more stages, and of those whose stages are called after two evaluations.
+    """
+    kind, names = experiment.primary.metric.rpartition("/")[2], [stage.name for stage in stages]
+    tasks = {own_stage(name, names) for name in experiment.evals} - {None}
+    if len(stages) < 3 and len(tasks) < 2:
+        return {}
+    history = {
+        stage: {
+            f"{name}/{kind}": measured[stage][name].metrics[kind]
+            for name in experiment.evals
+            if name in measured[stage] and kind in measured[stage][name].metrics
+        }
+        for stage in names
+    }
+    return history if any(history.values()) else {}
 
 
 def plotted_features(stage: Stage, trained: Trained, experiment: Experiment) -> dict[str, tuple]:

@@ -1,7 +1,8 @@
 """Orbax checkpoints of a stage: asynchronous, atomic, the latest two kept.
 
-A checkpoint holds {"trainable", "frozen", "state", "opt_state"}, every leaf with the leading axis
-of seeds, under the number of the step it was taken after.
+A checkpoint holds all that a stage changes: {"trainable", "state", "opt_state", ...}, and "frozen"
+as far as it was not loaded, every leaf with the leading axis of seeds, under the number of the step
+it was taken after.
 """
 
 import itertools

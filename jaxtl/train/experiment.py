@@ -182,7 +182,12 @@ def stage_identities(nodes: Mapping[str, Node], run: Run) -> dict[str, Identity]
     for name, node in nodes.items():
         parent = identities[node.parent] if node.parent else None
         identities[name] = identity(
-            name, run_record(run), run.experiment_digest, run.options.source_run, parent
+            name,
+            run_record(run),
+            run.experiment_digest,
+            run.options.source_run,
+            node.setup.stage.weights,
+            parent,
         )
     return identities
 
@@ -203,7 +208,7 @@ def train_node(checked: Checked, name: str, done: Done, reporter: Reporter) -> T
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices, git commit and command."""
+    """Versions, devices, git commit, the command and where it was given."""
     import flax
     import optax
 
@@ -217,6 +222,7 @@ def environment() -> dict[str, Any]:
         commit, changed = None, None
     return {
         "command": " ".join(sys.argv),
+        "folder": str(Path.cwd()),
         "jaxtl": jaxtl.__version__,
         "python": platform.python_version(),
         "jax": jax.__version__,

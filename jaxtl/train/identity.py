@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 import jaxtl
+from jaxtl.plan import Weights
 from jaxtl.train.writing import write_text
 
 Identity = dict[str, Any]
@@ -36,12 +37,14 @@ def identity(
     record: Mapping[str, Any],
     experiment_digest: str,
     source_run: str,
+    weights: Weights | None,
     parent: Identity | None,
 ) -> Identity:
     """All that the weights of a stage depend on, as JSON.
 
     Args:
         record: config, seeds and dtype of the run.
+        weights: published ones that it starts from.
     """
     return {
         "stage": stage,
@@ -49,6 +52,7 @@ def identity(
         "experiment_file": experiment_digest,
         "jaxtl_sources": sources_digest(),
         "source_run": source_run or None,
+        "weights": weights.digest() if weights else None,
         "parent": digest(parent) if parent else None,
     }
 

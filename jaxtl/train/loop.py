@@ -6,6 +6,7 @@ the checkpoint, so a stage that was stopped anywhere ends with the bits of one t
 
 import dataclasses
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +23,20 @@ from jaxtl.train.curves import Log, read_curves
 from jaxtl.train.dispatch import choose, convolves, make_dispatch
 from jaxtl.train.feed import gather, make_feed, make_streams, shared_by_points
 from jaxtl.train.identity import Identity, differences, read_json, write_json
+from jaxtl.train.interface import interface
 from jaxtl.train.interrupt import Interrupted, Watch, watch
 from jaxtl.train.lanes import Lanes
 from jaxtl.train.options import RunOptions
 from jaxtl.train.pages import abstract_page, page_steps, pages
 from jaxtl.train.selection import Look, deployed, looked, with_best
 from jaxtl.train.sharding import shard_state, to_host
-from jaxtl.train.start import abstract_state, prepare_again, start
+from jaxtl.train.start import (
+    abstract_state,
+    prepare_again,
+    start,
+    with_constants,
+    without_constants,
+)
 from jaxtl.train.step import CARRIED, make_step
 
 logger = logging.getLogger(__name__)
@@ -46,6 +54,8 @@ class Trained:
         seconds: training time, compilation included.
         steps_per_second: without the first dispatch, all lanes counting as one step; NaN if there
             was no second dispatch.
+        memory_mb: device memory that a dispatch takes by XLA's account: what it is given, its
+            results and its temporaries, all lanes together; NaN if none was run.
         failed: [lanes] int, number of the first step whose loss or gradient was not finite, or 0.
         note: what made its steps cheaper, if anything.
     """
@@ -56,6 +66,7 @@ class Trained:
     curves: dict[str, np.ndarray]
     seconds: float
     steps_per_second: float
+    memory_mb: float
     failed: np.ndarray
     note: str = ""
 
@@ -102,15 +113,21 @@ def train_stage(
     stage = lanes.setup.stage
     look = look if stage.num_steps else None
     record = check_directory(directory, identity) or {"identity": identity, "finished": False}
-    abstract = jax.eval_shape(lambda: abstract_state(lanes, look))
+    record |= interface(lanes.setup)
+    abstract = jax.eval_shape(lambda: without_constants(lanes, abstract_state(lanes, look)))
     with watch() as signals, Checkpoints(directory / "checkpoints") as checkpoints:
         step, full = checkpoints.restore_latest(abstract) or (0, None)
+        full = with_constants(lanes, full, source) if full else None
         if full is None or step < stage.num_steps:
             record["finished"] = False
         if not record["finished"]:
+            if stage.weights is not None:
+                report = lanes.setup.weights_report
+                record["weights"] = {"name": stage.weights.name, "report": report.splitlines()}
+                logger.info("stage %s starts from %s", stage.name, report)
             write_json(directory / "stage.json", record)
             full = with_best(start(lanes, source), look) if full is None else full
-            saver = Saver(directory, record, checkpoints, since=step)
+            saver = Saver(lanes, directory, record, checkpoints, since=step)
             log = Log(directory, options, stage.num_steps, lanes, step)
             if step < stage.num_steps:
                 cache = cached(lanes, full, options, directory)
@@ -131,7 +148,8 @@ def train_stage(
         state,
         read_curves(directory),
         record["train_seconds"],
-        record["steps_per_second"] or float("nan"),
+        record["steps_per_second"] or math.nan,
+        record.get("memory_mb") or math.nan,
         failed_steps(full),
         record.get("feature_cache") or "",
     )
@@ -161,14 +179,18 @@ def advance(
     """
     schedule, dispatch, feed, streams = program
     stage, frozen, best, pending = lanes.setup.stage, full["frozen"], full["best"], None
+    compiled = None
     seeds, values = np.int32(lanes.seeds), dict(lanes.values)
     bounds = list(dispatches(step, schedule.steps, stage, options, look))
     read = pages(feed, streams, bounds, schedule.steps, stage.batch_size)
     for (first, step), (rows, block) in zip(bounds, read, strict=True):
         carry = {name: full[name] for name in CARRIED}
-        carry, metrics = dispatch(
-            carry, frozen, rows, seeds, values, block, np.int32(first), np.int32(step - first)
-        )
+        numbers = (np.int32(first), np.int32(step - first))
+        args = (carry, frozen, rows, seeds, values, block, *numbers)
+        if compiled is None:
+            compiled = dispatch.lower(*args).compile()
+            saver.note_memory(compiled)
+        carry, metrics = compiled(*args)
         full = {**carry, "frozen": frozen, "best": best}
         if pending:  # the device works on this dispatch while the last one is written
             progress(*log.write(*pending))
@@ -205,7 +227,10 @@ class Saver:
         since: the step at which this process starts.
     """
 
-    def __init__(self, directory: Path, record: dict, checkpoints: Checkpoints, since: int):
+    def __init__(
+        self, lanes: Lanes, directory: Path, record: dict, checkpoints: Checkpoints, since: int
+    ):
+        self._lanes = lanes
         self._path, self._record, self._checkpoints = directory / "stage.json", record, checkpoints
         self._before = record.get("train_seconds", 0.0) if since else 0.0
         self._began = time.perf_counter()
@@ -220,6 +245,13 @@ class Saver:
         elif step > self._steady[0]:
             self._record["steps_per_second"] = (step - self._steady[0]) / (now - self._steady[1])
 
+    def note_memory(self, compiled: jax.stages.Compiled) -> None:
+        """Take down what a compiled dispatch needs, where the backend tells."""
+        if sizes := compiled.memory_analysis():
+            size = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
+            size += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+            self._record["memory_mb"] = round(size / 2**20, 3)
+
     def preempted(self) -> bool:
         """Whether several processes agreed to stop now."""
         return self._checkpoints.preempted()
@@ -227,7 +259,7 @@ class Saver:
     def save(self, step: int, full: PyTree, finished: bool) -> None:
         """Save asynchronously, or to the end if `finished` or asked to stop after this."""
         self._record["train_seconds"] = self._before + time.perf_counter() - self._began
-        self._checkpoints.save(step, full)
+        self._checkpoints.save(step, without_constants(self._lanes, full))
         if finished:
             self._checkpoints.wait()
         self._record["finished"] = finished

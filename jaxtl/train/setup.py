@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxtl.data import to_float
 from jaxtl.models import with_live
-from jaxtl.paths import FROZEN, closest, flatten, label, matches, nest, select
+from jaxtl.paths import FROZEN, closest, flatten, label, matches, select
 from jaxtl.plan import Model, Params, PyTree, Stage, State
 
 METHOD_STATE = "method"
@@ -29,6 +30,8 @@ class Setup:
         solved: paths of the parameters that the method computes in closed form.
         fresh: paths of parameters and batch statistics that are initialised, not loaded.
         params, state: abstract values of one seed.
+        published: {path: array} of the leaves that come from the stage's `weights`.
+        weights_report: what was done to get them.
     """
 
     stage: Stage
@@ -39,6 +42,14 @@ class Setup:
     fresh: frozenset[str]
     params: Params
     state: State
+    published: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+    weights_report: str = ""
+
+    @property
+    def constant(self) -> frozenset[str]:
+        """Parameters that the stage loads and never changes; its checkpoints do without them."""
+        paths = (path for path, group in self.labels.items() if group == FROZEN)
+        return frozenset(paths) - self.fresh - self.solved
 
     @property
     def trainable(self) -> frozenset[str]:
@@ -46,10 +57,10 @@ class Setup:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """(trained, total) number of parameters of one seed; solved ones count as trained."""
+        """(trained, total) number of parameters of one seed; if none is, solved ones count."""
         flat = flatten(self.params)
         return (
-            sum(flat[path].size for path in self.trainable | self.solved),
+            sum(flat[path].size for path in self.trainable or self.solved),
             sum(leaf.size for leaf in flat.values()),
         )
 
@@ -80,11 +91,16 @@ def example_inputs(stage: Stage) -> PyTree:
     """Abstract inputs [1, ...] of the stage's model.
 
     Raises:
-        ValueError: the domains' examples differ in shape or type.
+        ValueError: the domains' examples differ in shape or type, or are texts.
     """
     shapes = []
     for domain in stage.domains:
         inputs = jax.tree.map(lambda leaf: leaf[:1], domain.dataset.table().inputs)
+        if any(leaf.dtype.kind in "OUS" for leaf in jax.tree.leaves(inputs)):
+            raise ValueError(
+                f"stage {stage.name!r}: {domain.dataset.name} holds text; turn it into token ids "
+                "with `Dataset.tokenize`"
+            )
         inputs = jax.eval_shape(to_float, inputs)
         if domain.augment is not None:
             inputs = jax.eval_shape(domain.augment, jax.random.key(0), inputs)
@@ -132,6 +148,11 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
                 f"{sorted(method.optimizers)}"
             )
 
+    if method.swa is not None and (method.ema is not None or min(method.swa) < 1):
+        raise ValueError(
+            f"swa is (start, every), both at least 1, and stands alone; got swa={method.swa}, "
+            f"ema={method.ema}"
+        )
     groups = {name: patterns for name, (patterns, _) in method.optimizers.items()}
     labels = label(paths, groups)
     active = {head for domain in stage.domains for head in domain.heads}
@@ -149,9 +170,18 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     solved = {path for path in select(method.solves, paths) if not matches(idle, path)}
 
     statistics = list(flatten(state))
-    fresh = _fresh(stage, paths, statistics, first=parent is None)
+    if parent is not None and stage.weights is not None:
+        raise ValueError(
+            f"it follows stage {parent.stage.name!r}, so it cannot start from {stage.weights.name}"
+        )
+    anew = parent is None and stage.weights is None
+    fresh = {*paths, *statistics} if anew else _fresh(stage, paths, statistics)
+    published, report = {}, ""
     if parent is not None:
         _check_load(parent, params, state, fresh)
+    elif stage.weights is not None:
+        leaves = flatten(params) | flatten(state)
+        published, report = stage.weights.read({p: leaves[p] for p in leaves.keys() - fresh})
     stuck = sorted(
         path
         for path in fresh.intersection(paths)
@@ -168,7 +198,8 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     model = with_live(stage.model, live)
     if method.state is not None:
         state = {**state, METHOD_STATE: jax.eval_shape(lambda p: method.state(model, p), params)}
-    return Setup(stage, model, inputs, labels, frozenset(solved), frozenset(fresh), params, state)
+    solved, fresh = frozenset(solved), frozenset(fresh)
+    return Setup(stage, model, inputs, labels, solved, fresh, params, state, published, report)
 
 
 def _follows(statistic: str, paths: list[str], moving: set[str]) -> bool:
@@ -183,10 +214,8 @@ def _follows(statistic: str, paths: list[str], moving: set[str]) -> bool:
         layer = layer.rsplit("/", 1)[0]
 
 
-def _fresh(stage: Stage, paths: list[str], statistics: list[str], first: bool) -> set[str]:
+def _fresh(stage: Stage, paths: list[str], statistics: list[str]) -> set[str]:
     modules = {path for path in paths if path.split("/")[0] in stage.method.modules}
-    if first:
-        return {*paths, *statistics}
     chosen = select(stage.fresh, paths)
     layers = {path.rsplit("/", 1)[0] for path in chosen}
     return chosen | modules | {path for path in statistics if path.rsplit("/", 1)[0] in layers}
@@ -203,40 +232,42 @@ def _check_load(parent: Setup, params: Params, state: State, fresh: set[str]) ->
         )
 
 
-def load_problems(here: Mapping[str, Any], there: Mapping[str, Any], fresh: set[str]) -> list[str]:
-    """One line for each leaf of `here` that is not fresh and does not fit a leaf of `there`."""
+def load_problems(
+    here: Mapping[str, Any], there: Mapping[str, Any], fresh: set[str], remedies: bool = True
+) -> list[str]:
+    """One line for each leaf of `here` that is not fresh and does not fit a leaf of `there`.
+
+    Args:
+        remedies: say what `fresh` can do about it.
+    """
     problems = []
     for path, leaf in here.items():
         if path in fresh or path.split("/")[0] == METHOD_STATE:
             continue
         if path not in there:
             near = ", ".join(closest(path, there)) or "none"
-            problems.append(
-                f"{path}: not there; closest: {near}  (name it in `fresh` if it is new)"
-            )
+            line, remedy = f"{path}: not there; closest: {near}", "if it is new"
         elif tuple(there[path].shape) != tuple(leaf.shape):
-            problems.append(
-                f"{path}: there {list(there[path].shape)}, model {list(leaf.shape)}  "
-                "(name it in `fresh` to start anew)"
-            )
+            line = f"{path}: there {list(there[path].shape)}, model {list(leaf.shape)}"
+            remedy = "to start anew"
+        else:
+            continue
+        problems.append(f"{line}  (name it in `fresh` {remedy})" if remedies else line)
     return problems
 
 
-def load(setup: Setup, params: Params, state: State, source: tuple[Params, State] | None):
-    """Initial (params, state): fresh leaves as initialised, the others from the source stage.
+def loaded(setup: Setup, source: tuple[Params, State] | None, lanes: int) -> dict[str, Any]:
+    """{path: leaf with the leading axis of lanes} of what the stage does not initialise.
 
-    Leaves may carry a leading axis of seeds. The method's own state is not included.
+    Args:
+        source: (params, state) of the stage before.
     """
     if source is None:
-        return params, state
-
-    def merge(initial, loaded):
-        loaded = flatten(loaded)
-        return nest(
-            {p: leaf if p in setup.fresh else loaded[p] for p, leaf in flatten(initial).items()}
-        )
-
-    return merge(params, source[0]), merge(state, source[1])
+        shapes = {p: (lanes, *leaf.shape) for p, leaf in setup.published.items()}
+        return {p: np.broadcast_to(setup.published[p], shape) for p, shape in shapes.items()}
+    there = flatten(source[0]) | flatten(source[1])
+    here = flatten(setup.params) | flatten(setup.state)
+    return {p: there[p] for p in here.keys() - setup.fresh if p.split("/")[0] != METHOD_STATE}
 
 
 def leftovers(setup: Setup, parent: Setup) -> list[str]:

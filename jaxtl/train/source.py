@@ -1,7 +1,9 @@
 """Source stages taken from another run's directory instead of trained."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,11 +11,10 @@ import numpy as np
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Experiment, Params, State
 from jaxtl.train.check import Node
-from jaxtl.train.checkpoint import ITEM
 from jaxtl.train.identity import read_json
 from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import Trained, read_curves
-from jaxtl.train.selection import deployed
+from jaxtl.train.restore import restore_chain
 from jaxtl.train.setup import METHOD_STATE, Setup, load_problems
 from jaxtl.train.sharding import shard_state
 
@@ -64,45 +65,42 @@ class SourceRun:
         problems = []
         for name in sorted(sources & finished.keys()):
             try:
-                seeds = finished[name]["identity"]["seeds"]
-                self.stages[name] = self._read(nodes[name].setup, seeds)
+                self.stages[name] = self._read(name, nodes, finished[name])
             except ValueError as error:
                 problems.append(f"run.source_run: stage {name!r} of {self.directory} {error}")
         if problems:
             raise ValueError("\n".join(problems))
 
-    def _read(self, setup: Setup, seeds: list[int]) -> tuple[Params, State]:
+    def _read(
+        self, name: str, nodes: Mapping[str, Node], record: Mapping[str, Any]
+    ) -> tuple[Params, State]:
         """(params, state) for this run's seeds.
 
         Args:
-            seeds: those of the other run.
+            record: the stage.json of that run.
 
         Raises:
             ValueError: how the stage's checkpoint fails; the message goes on from the stage's name.
         """
+        seeds = record["identity"]["seeds"]
         if missing := sorted(set(self.seeds) - set(seeds)):
             raise ValueError(f"lacks the seeds {missing}; it has {seeds}")
-        folder = self.directory / "stages" / setup.stage.name / "checkpoints"
-        steps = [path for path in folder.glob("*") if path.name.isdigit()]
-        if not steps:
-            raise ValueError("has no checkpoint")
-        last = max(steps, key=lambda path: int(path.name))
-        try:
-            saved = restore_weights(last / ITEM)
-        except Exception as error:  # whatever a damaged file makes Orbax raise
-            reason = str(error).strip().split("\n")[0]
-            raise ValueError(f"has a damaged checkpoint {last.name}: {reason}") from error
-        stored = {path: leaf for tree in saved for path, leaf in flatten(tree).items()}
-        one = {p: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for p, leaf in stored.items()}
+        setup, chain = nodes[name].setup, [nodes[name].setup.stage]
+        while (parent := nodes[chain[0].name].parent) is not None:
+            chain.insert(0, nodes[parent].setup.stage)
+        memory = setup.state.get(METHOD_STATE) if setup.stage.method.remembers else None
         trees = [setup.params, {k: v for k, v in setup.state.items() if k != METHOD_STATE}]
         here = [flatten(tree) for tree in trees]
+        stored, memory = restore_chain(self.directory, chain, self.seeds, here[0] | here[1], memory)
+        one = {p: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for p, leaf in stored.items()}
         if lines := load_problems(here[0] | here[1], one, set()):
             raise ValueError("does not fit this model:\n  " + "\n  ".join(lines))
-        rows = [seeds.index(seed) for seed in self.seeds]
         params, state = (
-            nest({p: np.asarray(stored[p][rows], leaf.dtype) for p, leaf in flat.items()})
+            nest({p: np.asarray(stored[p], leaf.dtype) for p, leaf in flat.items()})
             for flat in here
         )
+        if memory is not None:
+            state = {**state, METHOD_STATE: memory}
         return jax.device_put((params, state), shard_state((params, state)))
 
     def load(self, setup: Setup) -> Trained:
@@ -118,17 +116,4 @@ class SourceRun:
         }
         lanes, failed = over_seeds(setup, self.seeds), record.get("failed_seeds", {})
         steps = np.array([failed.get(lanes.describe(i), 0) for i in range(len(lanes))])
-        return Trained(lanes, params, state, curves, 0.0, float("nan"), steps)
-
-
-def restore_weights(path: Path) -> tuple[Params, State]:
-    """(params, state) that a stage handed on, as NumPy arrays, without its optimizers."""
-    import orbax.checkpoint as ocp
-
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        metadata = checkpointer.metadata(path).item_metadata.tree
-        names = ("trainable", "average", "frozen", "state", "best")
-        wanted = {name: metadata.get(name) or {} for name in names}
-        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
-        return deployed(checkpointer.restore(path, args=args))
+        return Trained(lanes, params, state, curves, 0.0, math.nan, math.nan, steps)

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.paths import flatten, join, split
-from jaxtl.plan import Params, PyTree, State
+from jaxtl.paths import flatten, join, nest, split
+from jaxtl.plan import Method, Params, PyTree, State
 from jaxtl.train.feed import columns
 from jaxtl.train.lanes import Lanes
 from jaxtl.train.selection import Look, with_best
-from jaxtl.train.setup import METHOD_STATE, initialise, load
+from jaxtl.train.setup import METHOD_STATE, initialise, loaded
 from jaxtl.train.sharding import shard_state, to_host
 from jaxtl.train.step import Carry, begin
 
@@ -17,8 +17,17 @@ from jaxtl.train.step import Carry, begin
 def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
     """The full state of a stage before its first step, leaves with the leading axis of lanes."""
     setup, method = lanes.setup, lanes.setup.stage.method
-    init = jax.jit(jax.vmap(lambda seed: initialise(setup.stage, setup.inputs, seed)))
-    params, state = load(setup, *init(jnp.asarray(lanes.seeds)), source)
+
+    def fresh(seed: jax.Array) -> dict[str, jax.Array]:
+        leaves = map(flatten, initialise(setup.stage, setup.inputs, seed))
+        return {path: leaf for tree in leaves for path, leaf in tree.items() if path in setup.fresh}
+
+    leaves = jax.jit(jax.vmap(fresh))(jnp.asarray(lanes.seeds))
+    leaves |= loaded(setup, source, len(lanes))
+    params, state = (
+        nest({path: jnp.asarray(leaves[path]) for path in flatten(tree) if path in leaves})
+        for tree in (setup.params, setup.state)
+    )
     if method.state is not None:
 
         def method_state(params, values):
@@ -26,11 +35,21 @@ def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
             return here.stage.method.state(here.model, params)
 
         extra = jax.jit(jax.vmap(method_state))(params, dict(lanes.values))
-        state = {**state, METHOD_STATE: extra}
+        state = {**state, METHOD_STATE: remembered(method, extra, source)}
     if method.prepare is not None:
         params, state = prepare(lanes, params, state)
     full = assemble(lanes, params, state)
     return jax.device_put(full, shard_state(full))
+
+
+def remembered(method: Method, new: PyTree, source: tuple[Params, State] | None) -> PyTree:
+    """The method's state as the stage before left it, if both have that in common."""
+
+    def shapes(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+    before = source[1].get(METHOD_STATE) if method.remembers and source else None
+    return before if before is not None and shapes(before) == shapes(new) else new
 
 
 def assemble(lanes: Lanes, params: Params, state: State) -> PyTree:
@@ -70,6 +89,20 @@ def abstract_state(lanes: Lanes, look: Look | None = None) -> PyTree:
         (lanes.setup.params, lanes.setup.state),
     )
     return with_best(assemble(lanes, params, state), look)
+
+
+def without_constants(lanes: Lanes, full: PyTree) -> PyTree:
+    """What a checkpoint holds: all but the parameters that the stage loads and never changes."""
+    constant = lanes.setup.constant
+    return {**full, "frozen": split(full["frozen"], lambda path: path in constant)[1]}
+
+
+def with_constants(lanes: Lanes, full: PyTree, source: tuple[Params, State] | None) -> PyTree:
+    """The full state of a checkpoint, with the rest as the stage before or `weights` have it."""
+    there, constant = loaded(lanes.setup, source, len(lanes)), lanes.setup.constant
+    kept = nest({path: jnp.asarray(leaf) for path, leaf in there.items() if path in constant})
+    kept = jax.device_put(kept, shard_state(kept))
+    return {**full, "frozen": join(full["frozen"], kept)}
 
 
 def prepare_again(lanes: Lanes, full: PyTree) -> PyTree:

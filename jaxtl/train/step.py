@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.paths import FROZEN, flatten, join, nest, split
-from jaxtl.plan import Batch, Params, PyTree, State, Update
+from jaxtl.plan import Batch, Method, Params, PyTree, State, Update
 from jaxtl.train.setup import Setup
 
 Carry = dict[str, PyTree]
@@ -44,11 +44,26 @@ def init_optimizers(setup: Setup, trainable: Params) -> dict[str, optax.OptState
     }
 
 
+def averages(method: Method) -> bool:
+    """Whether an average of what trains is kept."""
+    return method.ema is not None or method.swa is not None
+
+
+def newest_share(method: Method, step: jax.Array) -> jax.Array | float:
+    """The share of the values after a step in the average of them and of earlier ones."""
+    if method.swa is None:
+        return 1 - method.ema
+    start, every = method.swa
+    since = step + 1 - start
+    due = jnp.where(since % every == 0, 1 / (since // every + 1), 0.0)
+    return jnp.where(since <= 0, 1.0, due)
+
+
 def begin(setup: Setup, trainable: Params, state: State) -> Carry:
     """The carry of one lane before its first step."""
     return {
         "trainable": trainable,
-        "average": {} if setup.stage.method.ema is None else trainable,
+        "average": trainable if averages(setup.stage.method) else {},
         "state": state,
         "opt_state": init_optimizers(setup, trainable),
         "failed": jnp.int32(-1),
@@ -66,8 +81,8 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
     Returns:
         (carry, frozen, batch, rng, step) -> (carry, {metric: []}) with carry = {"trainable",
         "average", "state", "opt_state", "failed"}; pure, for one seed. `average` is empty unless
-        the method has an `ema`. `failed` [] int32 is -1, or the step at which a loss or a gradient
-        was not finite: from there on all but the optimizers stays as it was before.
+        the method has an `ema` or `swa`. `failed` [] int32 is -1, or the step at which a loss or a
+        gradient was not finite: from there on all but the optimizers stays as it was before.
     """
     method = setup.stage.method
 
@@ -100,8 +115,8 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
             name = "loss" if len(method.updates) == 1 else f"loss_{i}"
             metrics |= {**logged, name: jnp.sum(loss)}
         average = carry["average"]
-        if method.ema is not None:
-            average = optax.incremental_update(trainable, average, 1 - method.ema)
+        if averages(method):
+            average = optax.incremental_update(trainable, average, newest_share(method, step))
         new = {"trainable": trainable, "average": average, "state": state, "opt_state": opt_state}
         carry = last_good(carry, new, jnp.isfinite(sum(sizes)), step)
         return carry, metrics | {FAILED: carry["failed"]}

@@ -23,6 +23,7 @@ from jaxtl.train.lanes import Lanes
 from jaxtl.train.loop import Trained, check_directory
 from jaxtl.train.progress import Reporter
 from jaxtl.train.run import Checked, Done, run_record
+from jaxtl.train.sharding import check_batch, current_mesh
 from jaxtl.train.traced import (
     Point,
     Sweep,
@@ -96,6 +97,8 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
             check_arms(experiment, main.arms)
             nodes = plan_stages(experiment, main.arms, main.run.seeds)
             check_selection(experiment)
+            for node_name, node in nodes.items():
+                check_batch(current_mesh(), node_name, node.setup.stage.batch_size)
             if nodes.keys() != main.nodes.keys():
                 raise ValueError(
                     f"its stages are called {', '.join(nodes)}, those of the experiment "
@@ -146,7 +149,8 @@ def _program(
     above = above or ([main.identities[parent]] if parent else [])
     record = {**run_record(run), "sweep": [dict(point.values) for point in group]}
     about = {"parents": above} if above else None
-    made = identity(name, record, run.experiment_digest, run.options.source_run, about)
+    weights, source_run = lanes.setup.stage.weights, run.options.source_run
+    made = identity(name, record, run.experiment_digest, source_run, weights, about)
     directory = run.directory / "sweep" / label(record["sweep"]) / "stages" / name
     return Program(chosen, lanes, directory, made)
 

@@ -187,7 +187,8 @@ def _differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:
         roles = [(dict(domain.heads), domain.labelled) for domain in stage.domains]
         numbers = (stage.batch_size, stage.num_steps, method.prepare_every, method.fresh_frozen)
         shapes = (setup.params, setup.state, setup.inputs)
-        return dict(setup.labels), setup.solved, setup.fresh, shapes, roles, numbers
+        loads = (setup.fresh, stage.weights)
+        return dict(setup.labels), setup.solved, loads, shapes, roles, numbers
 
     if fixed(a) != fixed(b):
         return True

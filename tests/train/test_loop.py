@@ -35,8 +35,8 @@ from jaxtl.train.interrupt import Interrupted
 from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
+from jaxtl.train.restore import restore_weights
 from jaxtl.train.setup import resolve
-from jaxtl.train.source import restore_weights
 from jaxtl.train.start import start
 
 
@@ -291,7 +291,8 @@ def test_a_stage_that_only_prepares_writes_heads_only(tmp_path, pretrained):
     assert changed == {"heads/target/kernel", "heads/target/bias"}
     assert_same(run.state, source.state)
     assert run.curves["step"].size == 0 and np.isnan(run.steps_per_second)
-    assert_same(train(stage, tmp_path, parent=setup).params, run.params)
+    again = train(stage, tmp_path, source=(source.params, source.state), parent=setup)
+    assert_same(again.params, run.params)
 
 
 def test_fresh_leaves_are_those_of_the_scratch_arm(pretrained):

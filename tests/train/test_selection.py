@@ -25,8 +25,8 @@ from jaxtl.metrics import classification
 from jaxtl.paths import flatten
 from jaxtl.plan import Experiment, Stage, labelled, maximize, minimize
 from jaxtl.train.interrupt import Interrupted
+from jaxtl.train.restore import restore_weights
 from jaxtl.train.selection import Look
-from jaxtl.train.source import restore_weights
 
 KERNEL = "heads/source/kernel"
 

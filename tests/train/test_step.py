@@ -238,3 +238,24 @@ def test_the_average_follows_its_recursion():
     for path, leaf in flatten(full["average"]).items():
         np.testing.assert_allclose(leaf, expected[path], rtol=1e-5)
         assert not np.allclose(leaf, now[path], rtol=1e-3) or not np.any(leaf)
+
+
+@pytest.mark.parametrize(("start", "every"), [(2, 1), (3, 2), (1, 4), (20, 1)])
+def test_swa_is_the_mean_of_the_recorded_trajectory(start, every):
+    method = dataclasses.replace(transfer.full(optax.adam(0.1)), swa=(start, every))
+    setup, full, batch = prepared(mlp_stage(method))
+    step, recorded = jax.jit(make_step(setup)), []
+    for i in range(7):
+        full = {**full, **step(full, full["frozen"], batch, jax.random.key(0), i)[0]}
+        recorded.append(flatten(full["trainable"]))
+        chosen = recorded[start - 1 :: every] if i + 1 >= start else recorded[-1:]
+        for path, leaf in flatten(full["average"]).items():
+            expected = np.mean([at[path] for at in chosen], 0)
+            np.testing.assert_allclose(leaf, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("wrong", [{"swa": (0, 1)}, {"swa": (1, 0)}, {"swa": (1, 1), "ema": 0.9}])
+def test_swa_stands_alone_and_starts_after_a_step(wrong):
+    method = dataclasses.replace(transfer.full(optax.adam(0.1)), **wrong)
+    with pytest.raises(ValueError, match="swa is"):
+        resolve(mlp_stage(method), None)

@@ -1,0 +1,109 @@
+"""What finished stages handed on, read back from a run's directory."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxtl.paths import flatten
+from jaxtl.plan import Params, PyTree, Stage, State
+from jaxtl.train.checkpoint import ITEM
+from jaxtl.train.identity import read_json
+from jaxtl.train.selection import deployed
+from jaxtl.train.setup import METHOD_STATE
+
+
+def restore_chain(
+    directory: Path,
+    chain: Sequence[Stage],
+    seeds: Sequence[int],
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
+    method_state: PyTree = None,
+) -> tuple[dict[str, np.ndarray], PyTree]:
+    """What the last stage of a chain handed on.
+
+    A checkpoint lacks what its stage loaded and did not change: that comes from the stage before
+    it, or from the published weights that the chain starts from.
+
+    Args:
+        directory: <workdir>/<experiment>.
+        chain: finished stages, the first of an arm's first.
+        seeds: some of the run's.
+        wanted: {path: one seed's leaf} of the model, as far as it is known.
+        method_state: as in `restore_weights`.
+
+    Returns:
+        ({path: [seeds, ...]}, the method's own state or None).
+
+    Raises:
+        ValueError: a checkpoint or the weights cannot be read; the message goes on from the last
+            stage's name.
+    """
+    stage, where = chain[-1], directory.absolute() / "stages"
+    identity = read_json(where / chain[-1].name / "stage.json")["identity"]
+    params, state = restore_stage(directory, stage.name, method_state)
+    rows = [identity["seeds"].index(seed) for seed in seeds]
+    memory = jax.tree.map(lambda leaf: leaf[rows], state.pop(METHOD_STATE, None))
+    leaves = {path: leaf[rows] for path, leaf in (flatten(params) | flatten(state)).items()}
+    missing = {path: leaf for path, leaf in wanted.items() if path not in leaves}
+    if missing and len(chain) > 1:
+        before = restore_chain(directory, chain[:-1], seeds, missing)[0]
+        leaves |= {path: before[path] for path in missing if path in before}
+    elif missing and stage.weights is not None:
+        if stage.weights.digest() != identity["weights"]:
+            raise ValueError(f"started from other weights than {stage.weights.name} now holds")
+        published = stage.weights.read(missing)[0]
+        leaves |= {path: np.stack([leaf] * len(seeds)) for path, leaf in published.items()}
+    return leaves, memory
+
+
+def restore_stage(directory: Path, stage: str, method_state: PyTree = None) -> tuple[Params, State]:
+    """(params, state) of a stage as NumPy arrays, leaves with the leading axis of its seeds.
+
+    Args:
+        directory: <workdir>/<experiment>.
+        stage: its name.
+        method_state: as in `restore_weights`.
+
+    Raises:
+        ValueError: there is no checkpoint, or it is damaged; the message goes on from the stage's
+            name.
+    """
+    folder = directory.absolute() / "stages" / stage / "checkpoints"
+    steps = [path for path in folder.glob("*") if path.name.isdigit()]
+    if not steps:
+        raise ValueError("has no checkpoint")
+    last = max(steps, key=lambda path: int(path.name))
+    try:
+        return restore_weights(last / ITEM, method_state)
+    except Exception as error:  # whatever a damaged file makes Orbax raise
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"has a damaged checkpoint {last.name}: {reason}") from error
+
+
+def restore_weights(path: Path, method_state: PyTree = None) -> tuple[Params, State]:
+    """(params, state) that a checkpoint hands on, without its optimizers.
+
+    Args:
+        method_state: the method's own state, any leaves: the file does not keep its structure.
+            None leaves it out.
+    """
+    import orbax.checkpoint as ocp
+
+    handler = ocp.PyTreeCheckpointHandler()
+    with ocp.Checkpointer(handler) as checkpointer:
+        there = handler.metadata(path).tree
+        names = ("trainable", "average", "frozen", "state", "best")
+        wanted = {name: there.get(name) or {} for name in names}
+        wanted["state"] = _with_method(wanted["state"], method_state)
+        if best := wanted["best"]:
+            wanted["best"] = {**best, "state": _with_method(best["state"] or {}, method_state)}
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
+        return deployed(checkpointer.restore(path, args=args))
+
+
+def _with_method(state: State, method_state: PyTree) -> State:
+    rest = {name: tree for name, tree in state.items() if name != METHOD_STATE}
+    return rest if method_state is None else {**rest, METHOD_STATE: method_state}

@@ -1,0 +1,87 @@
+"""The matrix of evaluations after each stage, of a result with known numbers."""
+
+import types
+
+import numpy as np
+import pytest
+
+from jaxtl import report
+from jaxtl.report.by_stage import backward_transfer, matrices, own_stage, table
+from jaxtl.report.results import ArmResult
+from jaxtl.report.summary import summarize
+
+SEEDS = (0, 1)
+STAGES = ("task_1", "ewc_task_2", "ewc_task_3")
+MATRIX = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.3], [0.6, 0.75, 0.5]])
+NOISE = np.array([-0.01, 0.03])
+PRIMARY = types.SimpleNamespace(metric="mean/accuracy", direction="max")
+
+
+def rows(matrix=MATRIX, stages=STAGES):
+    return {
+        stage: {f"task_{i + 1}/accuracy": value + (i + 1) * NOISE for i, value in enumerate(row)}
+        for stage, row in zip(stages, matrix, strict=True)
+    }
+
+
+@pytest.fixture
+def continual(make):
+    final = {"mean/accuracy": np.array([0.6, 0.65]), **rows()["ewc_task_3"]}
+    joint = ArmResult("joint", ("joint",), {"mean/accuracy": np.array([0.8, 0.9])})
+    arms = {"joint": joint, "ewc": ArmResult("ewc", STAGES, final, by_stage=rows())}
+    return make(SEEDS, arms=arms, baseline="joint", primary=PRIMARY)
+
+
+def test_a_stage_is_called_after_its_evaluation():
+    stages = ("task_1", "ewc_task_2", "ewc_task_12", "again_task_1")
+    found = [own_stage(name, stages) for name in ("task_1", "task_2", "task_12", "ask_2", "ewc")]
+    assert found == ["again_task_1", "ewc_task_2", "ewc_task_12", None, None]
+
+
+def test_backward_transfer_by_hand():
+    """(0.6 - 0.9 + 0.75 - 0.7) / 2 for each seed: what varies with the seed cancels."""
+    np.testing.assert_allclose(backward_transfer(rows(), "max"), [-0.125, -0.125])
+    np.testing.assert_allclose(backward_transfer(rows(), "min"), [0.125, 0.125])
+    others = rows(stages=("pretrain", "half", "whole"))
+    assert backward_transfer(others, "max") is None
+
+
+def test_an_evaluation_that_its_stage_did_not_measure_does_not_count():
+    found = rows()
+    del found["ewc_task_2"]["task_2/accuracy"]
+    np.testing.assert_allclose(backward_transfer(found, "max"), [-0.3, -0.3])
+
+
+def test_summary_has_the_matrix(continual):
+    arms = summarize(continual)["arms"]
+    assert "by_stage" not in arms["joint"] and "backward_transfer" not in arms["joint"]
+    ewc = arms["ewc"]
+    assert list(ewc["by_stage"]) == list(STAGES)
+    cell = ewc["by_stage"]["ewc_task_2"]["task_1/accuracy"]
+    assert cell.keys() == {"mean", "ci95", "per_seed"}
+    np.testing.assert_allclose(cell["per_seed"], [0.79, 0.83])
+    np.testing.assert_allclose(ewc["backward_transfer"]["mean"], -0.125)
+    stages, evaluations, means = table(ewc)
+    assert stages == list(STAGES) and evaluations == ["task_1", "task_2", "task_3"]
+    np.testing.assert_allclose(means, MATRIX + np.array([0.01, 0.02, 0.03]))
+
+
+def test_report_shows_matrix_and_backward_transfer(continual, tmp_path):
+    report.write(continual, tmp_path)
+    assert (tmp_path / "figures" / "by_stage.png").stat().st_size > 5_000
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "After each stage" in text and "backward transfer, accuracy" in text
+    assert "-0.125" in text and "0.810" in text  # task 1 after stage 2
+
+
+def test_half_empty_and_undefined_matrices_are_drawn(continual, tmp_path):
+    """Another metric, a stage that measured less, and an arm all of whose seeds failed."""
+    summary = summarize(continual)
+    wide = {
+        "x": {"far/mse": {"mean": 7.5}},
+        "y": {"far/mse": {"mean": 3.0}, "new/mse": {"mean": 9}},
+    }
+    for found in (wide, {"x": {"far/mse": {"mean": None}}}):
+        summary["arms"]["ewc"]["by_stage"] = found
+        assert matrices(tmp_path / "one.png", summary).stat().st_size > 5_000
+    np.testing.assert_array_equal(table({"by_stage": wide})[2], [[7.5, np.nan], [3.0, 9.0]])

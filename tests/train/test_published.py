@@ -1,0 +1,151 @@
+"""Stages that start from published weights; checkpoints without what a stage did not change."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_source import SourceRun
+from tiny import OPTIONS, assert_same, body, compiled_once, experiment, run_tiny, stages, train  # noqa: F401
+
+from jaxtl.methods import transfer
+from jaxtl.paths import flatten
+from jaxtl.train.check import plan_stages
+from jaxtl.train.checkpoint import ITEM
+from jaxtl.train.lanes import over_seeds
+from jaxtl.train.restore import restore_weights
+from jaxtl.train.setup import resolve
+from jaxtl.train.start import start
+
+replace = dataclasses.replace
+HEADS = ("heads/.*",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Weights of the tiny model: every leaf holds the numbers 0, 1, 2, ... times a factor."""
+
+    factor: float = 1 / 64
+    lacks: str = ""
+    name: str = "numbers.npz"
+
+    def read(self, wanted):
+        if self.lacks in wanted:
+            raise ValueError(f"{self.name} lacks {self.lacks}")
+        leaves = {
+            path: (np.arange(leaf.size).reshape(leaf.shape) * self.factor).astype(leaf.dtype)
+            for path, leaf in wanted.items()
+        }
+        return leaves, f"{len(wanted)} loaded\nnone unused"
+
+    def digest(self):
+        return str(self.factor)
+
+
+def first(method=None, weights=None, **changes):
+    """The tiny experiment's target stage as a first stage."""
+    adapt = stages(method)[1]
+    return replace(adapt, fresh=HEADS, weights=weights or Numbers(), **changes)
+
+
+def tiny_plan(method=None, **more):
+    """scratch, and tuned: a stage from published weights, then one of all parameters."""
+    plan, stage = experiment(), first(method, name="tuned", **more)
+    rest = replace(stage, name="rest", method=transfer.full(optax.sgd(0.01)), weights=None)
+    tuned = [stage, replace(rest, fresh=())]
+    return replace(plan, arms={"scratch": plan.arms["scratch"], "tuned": tuned})
+
+
+def test_what_is_not_fresh_has_the_published_values_in_every_seed():
+    setup = resolve(first(transfer.probe(optax.sgd(0.1))), None)
+    full = start(over_seeds(setup, (3, 4)), None)
+    leaves = flatten(full["frozen"]) | flatten(full["trainable"]) | flatten(full["state"])
+    kernel = leaves["backbone/body/dense/kernel"]
+    np.testing.assert_array_equal(kernel[0], np.arange(40, dtype=np.float32).reshape(5, 8) / 64)
+    np.testing.assert_array_equal(kernel[0], kernel[1])
+    np.testing.assert_allclose(leaves["backbone/body/norm/mean"][1], np.arange(8) / 64)
+    head = leaves["heads/target/kernel"]
+    assert np.abs(head[0] - head[1]).min() > 0
+    scratch = start(over_seeds(resolve(replace(first(), weights=None), None), (3, 4)), None)
+    np.testing.assert_array_equal(scratch["trainable"]["heads"]["target"]["kernel"], head)
+
+
+def test_weights_that_do_not_fit_are_refused_with_the_name_of_the_stage():
+    lacking = Numbers(lacks="backbone/body/norm/var")
+    with pytest.raises(ValueError, match=rf"stage 'adapt': numbers.npz lacks {lacking.lacks}"):
+        resolve(first(weights=lacking), None)
+    pretrain = resolve(stages()[0], None)
+    with pytest.raises(ValueError, match="follows stage 'pretrain', so it cannot start from numb"):
+        resolve(first(), pretrain)
+
+
+def test_a_checkpoint_holds_only_what_the_stage_changed(tmp_path):
+    method = transfer.partial(optax.adam(0.1), freeze=("backbone/body/dense/.*",))
+    run = train(first(method), tmp_path)
+    saved = restore_weights(tmp_path / "checkpoints" / "6" / ITEM)[0]
+    kept = {f"backbone/body/dense/{name}" for name in ("kernel", "bias")}
+    assert flatten(run.params).keys() - flatten(saved).keys() == kept
+    assert_same(train(first(method), tmp_path).params, run.params)
+    wanted = np.arange(40, dtype=np.float32).reshape(5, 8) / 64
+    np.testing.assert_array_equal(run.params["backbone"]["body"]["dense"]["kernel"][1], wanted)
+
+
+def test_a_stopped_stage_goes_on_with_the_same_bits(tmp_path):
+    stage = first(transfer.probe(optax.adam(0.1)), num_steps=10)
+    whole = train(stage, tmp_path / "whole")
+    train(replace(stage, num_steps=5), tmp_path / "parts")
+    assert_same(train(stage, tmp_path / "parts").params, whole.params)
+
+
+def test_a_run_whose_stages_froze_something_is_a_source_run(tmp_path):
+    plan = tiny_plan(transfer.probe(optax.adam(0.1)))
+    run_tiny(tmp_path / "one", plan=plan)
+    nodes = plan_stages(plan, plan.arms, (0, 1))
+    source = SourceRun(tmp_path / "one", (0, 1))
+    source.check(nodes, plan, plan.arms)
+    params = source.stages["tuned"][0]
+    np.testing.assert_array_equal(flatten(params)["backbone/body/dense/bias"][0], np.arange(8) / 64)
+    one = run_tiny(tmp_path / "two", plan=plan, arms=("scratch", "tuned"))[0]
+    two = run_tiny(tmp_path / "three", plan=plan, source_run=tmp_path / "one")[0]
+    assert one["arms"]["tuned"]["metrics"] == two["arms"]["tuned"]["metrics"]
+
+
+def test_other_weights_are_another_run(tmp_path):
+    _, output = run_tiny(tmp_path, plan=tiny_plan())
+    assert "from numbers.npz" in output
+    with pytest.raises(ValueError, match=r"weights: there '0.015625', now '0.5'"):
+        run_tiny(tmp_path, plan=tiny_plan(weights=Numbers(0.5)))
+
+
+def counting(remembers, size=2):
+    """Trains everything, and counts in the method's state how many stages it saw."""
+
+    def prepare(model, params, state, domains):
+        return params, {**state, "method": {"stages": state["method"]["stages"] + 1}}
+
+    return replace(
+        transfer.full(optax.sgd(0.1)),
+        state=lambda model, params: {"stages": jnp.zeros(size, jnp.int32)},
+        remembers=remembers,
+        prepare=prepare,
+    )
+
+
+@pytest.mark.parametrize(
+    "before, after, expected",
+    [
+        (counting(True), counting(True), 2),
+        (counting(True), counting(False), 1),
+        (transfer.full(optax.sgd(0.1)), counting(True), 1),
+        (counting(True, size=3), counting(True), 1),
+    ],
+)
+def test_a_method_that_remembers_goes_on_from_the_stage_before(tmp_path, before, after, expected):
+    pretrain, adapt = stages(after)
+    pretrain = replace(pretrain, method=before)
+    one = train(pretrain, tmp_path / "one")
+    two = train(
+        adapt, tmp_path / "two", source=(one.params, one.state), parent=resolve(pretrain, None)
+    )
+    np.testing.assert_array_equal(two.state["method"]["stages"], np.full((2, 2), expected))

@@ -1,0 +1,128 @@
+"""A chain of tasks in the engine: EWC remembers them all, and the summary tells how each fared."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+from tiny import blobs
+
+from jaxtl import models
+from jaxtl.methods import transfer
+from jaxtl.metrics import classification
+from jaxtl.models import classes
+from jaxtl.paths import flatten, join
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+from jaxtl.report.evaluate import Measured
+from jaxtl.train.arms import by_stage, forgetting
+from jaxtl.train.feed import columns
+from jaxtl.train.lanes import over_seeds
+from jaxtl.train.setup import resolve
+from jaxtl.train.start import start
+
+ADAM, MODEL = optax.adam(1e-2), models.mlp({"blob": classes(3)}, hidden=(8,))
+TASKS = [blobs(f"task_{i}", 24, shift=float(i), seed=i) for i in (1, 2, 3)]
+
+
+def chain(arm, method, former=False, steps=4):
+    first = [labelled(TASKS[0], "blob")]
+    stages = [Stage("task_1", MODEL, FIRST, first, 8, steps)]
+    for i in (1, 2):
+        domains = [labelled(TASKS[i], "blob")]
+        domains += [labelled(TASKS[i - 1], "blob", weight=0.0)] if former else []
+        stages.append(Stage(f"{arm}_task_{i + 1}", MODEL, method, domains, 8, steps))
+    return stages
+
+
+FIRST = transfer.full(ADAM)
+EWC = transfer.ewc(ADAM, strength=10.0)
+
+
+def begun(stage, parent, source):
+    """(setup, params, state) at the start of a stage that follows another one."""
+    setup = resolve(stage, parent)
+    full = start(over_seeds(setup, (0, 1)), source)
+    return setup, join(full["trainable"], full["frozen"]), full["state"]
+
+
+def moved(params, by):
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: leaf + np.float32(by * rng.normal(size=leaf.shape)), params)
+
+
+def test_ewc_remembers_every_former_task():
+    stages = chain("ewc", EWC, former=True)
+    setup, params, state = begun(stages[0], None, None)
+    fishers = []
+    for i in (0, 1):
+        params = moved(params, 0.5)
+        setup, params, state = begun(stages[i + 1], setup, (params, state))
+        per_seed = []
+        for seed in (0, 1):
+            own = jax.tree.map(lambda leaf, s=seed: np.asarray(leaf)[s], params)
+            former = columns(labelled(TASKS[i], "blob"), MODEL.heads, seed)
+            per_seed.append(transfer.exact_fisher(MODEL, own, {}, former, lambda path: True))
+        fishers.append(flatten(jax.tree.map(lambda *leaves: np.stack(leaves), *per_seed)))
+        for path, leaf in flatten(state["method"]["precision"]).items():
+            total = sum(fisher[path] for fisher in fishers)
+            np.testing.assert_allclose(leaf, total, rtol=1e-4, atol=1e-8)
+            assert total.any()
+
+
+def test_wise_ft_goes_back_to_the_start_of_the_stage_before():
+    domains = [labelled(TASKS[1], "blob")]
+    first = Stage("first", MODEL, FIRST, [labelled(TASKS[0], "blob")], 8, 4)
+    fine = Stage("fine", MODEL, transfer.anchored(FIRST), domains, 8, 4)
+    wise = Stage("wise", MODEL, transfer.wise_ft(0.25), domains, 8, 0)
+    setup, params, state = begun(first, None, None)
+    setup, before, state = begun(fine, setup, (params, state))
+    after = moved(before, 1.0)
+    _, between, _ = begun(wise, setup, (after, state))
+    before, after = flatten(before), flatten(after)
+    for path, leaf in flatten(between).items():
+        expected = 0.75 * np.asarray(before[path]) + 0.25 * np.asarray(after[path])
+        np.testing.assert_allclose(leaf, expected, rtol=1e-5, atol=1e-6)
+
+
+def experiment(**arms):
+    evals = {f"task_{i + 1}": classification(task, "blob") for i, task in enumerate(TASKS)}
+    primary = maximize("mean/accuracy")
+    return Experiment(arms, "ewc", evals, primary, {"mean/accuracy": lambda metrics: 0.0})
+
+
+def measure(stages, tasks=3):
+    """After stage s, task t has accuracy 0.1 s + 0.01 t, of two seeds that differ by 0.5."""
+    return {
+        stage.name: {
+            f"task_{t}": Measured({"accuracy": 0.1 * s + 0.01 * t + np.array([0.0, 0.5]),
+                                   "loss": np.ones(2)}, None)
+            for t in range(1, tasks + 1)
+        }
+        for s, stage in enumerate(stages, 1)
+    }  # fmt: skip
+
+
+def test_every_evaluation_after_every_stage():
+    stages = chain("ewc", EWC, former=True)
+    found = by_stage(stages, experiment(ewc=stages), measure(stages))
+    assert list(found) == ["task_1", "ewc_task_2", "ewc_task_3"]
+    for s, row in enumerate(found.values(), 1):
+        assert list(row) == [f"task_{t}/accuracy" for t in (1, 2, 3)]
+        for t, values in enumerate(row.values(), 1):
+            np.testing.assert_allclose(values, [0.1 * s + 0.01 * t, 0.5 + 0.1 * s + 0.01 * t])
+
+
+def test_only_chains_of_tasks_have_a_matrix():
+    stages, plan = chain("ewc", EWC), experiment()
+    assert by_stage(stages[:1], plan, measure(stages)) == {}
+    assert len(by_stage(stages[:2], plan, measure(stages))) == 2  # both are called after a task
+    source = dataclasses.replace(stages[0], name="source")
+    assert by_stage([source, stages[1]], plan, measure([source, stages[1]])) == {}
+    assert by_stage(stages, plan, measure(stages, tasks=0)) == {}
+
+
+def test_only_the_first_task_can_be_forgotten_since_the_first_stage():
+    stages = chain("ewc", EWC)
+    lost = forgetting(stages, experiment(), measure(stages))
+    assert set(lost) == {"task_1/accuracy", "task_1/loss"}
+    np.testing.assert_allclose(lost["task_1/accuracy"], [-0.2, -0.2])
