@@ -6,7 +6,7 @@ from jaxtl.data.dataset import Dataset
 from jaxtl.data.embedded import breast_cancer, diabetes, digits, iris, wine
 from jaxtl.data.files import arrays, csv, image_folder
 from jaxtl.data.preparation import prepare
-from jaxtl.data.shifts import inverted, noisy, rotated, thickened
+from jaxtl.data.shifts import inverted, noisy, permuted, rotated, thickened
 from jaxtl.data.splits import Splits
 from jaxtl.data.table import Table, to_float
 from jaxtl.data.tfds_source import tfds
@@ -30,6 +30,7 @@ __all__ = [
     "iris",
     "noisy",
     "overlap",
+    "permuted",
     "prepare",
     "random_crop",
     "random_flip",

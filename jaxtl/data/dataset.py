@@ -7,12 +7,13 @@ subsets only select among them, so all subsets of a dataset share one copy of it
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from jaxtl.data import images, selections, transforms
+from jaxtl.data import images, selections, text, transforms
 from jaxtl.data.selections import generator
 from jaxtl.data.table import Call, Table, loaded
 from jaxtl.data.transforms import name_of
@@ -191,6 +192,32 @@ class Dataset:
         """The middle (height, width) of each image."""
         height, width = size
         return self._images(f"center_crop({height}x{width})", images.center_crop, (height, width))
+
+    def tokenize(
+        self, tokenizer: str | os.PathLike, length: int, *, lowercase: bool = True
+    ) -> Self:
+        """Texts as WordPieces: {"ids", "mask"}, both [n, length] int32, the mask 1 for a token.
+
+        A text becomes [CLS] ... [SEP], is cut to `length` and filled up with [PAD]; the log says
+        how many are cut.
+
+        Args:
+            tokenizer: a `tokenizer.json`, or a `vocab.txt` with a token a line.
+            length: of all texts, in tokens, at least 3.
+            lowercase: what to do with a `vocab.txt`; strips accents too. A `tokenizer.json` says
+                that itself.
+
+        Raises:
+            ValueError: a length under 3; on use, a file that is none or has other special tokens,
+                and inputs that are not one text an example.
+        """
+        if length < 3:
+            raise ValueError(
+                f"tokenize of {self.name}: length must be at least 3, [CLS], a token and [SEP]; "
+                f"got {length}"
+            )
+        file = os.fspath(tokenizer)
+        return self._then(f"tokenize({length})", text.tokenize, file, length, lowercase)
 
     def map_images(self, fn: Callable[..., np.ndarray], *arguments: Any) -> Self:
         """(images [n, height, width, channels], *arguments) -> images, for all image inputs."""

@@ -37,6 +37,11 @@ def inverted(data: Data) -> Data:
     return data.map_images(_inverted)
 
 
+def permuted(data: Data, seed: int) -> Data:
+    """The pixels in another order, the same for all images of a shape: a function of the seed."""
+    return data.map_images(_permuted, seed)
+
+
 def _rotated(images: np.ndarray, degrees: float) -> np.ndarray:
     from scipy import ndimage
 
@@ -59,6 +64,12 @@ def _noisy(images: np.ndarray, stddev: float) -> np.ndarray:
 
 def _inverted(images: np.ndarray) -> np.ndarray:
     return _white(images) - images
+
+
+def _permuted(images: np.ndarray, seed: int) -> np.ndarray:
+    order = np.random.default_rng(seed).permutation(images.shape[1] * images.shape[2])
+    flat = images.reshape(len(images), len(order), images.shape[3])
+    return flat[:, order].reshape(images.shape)
 
 
 def _white(images: np.ndarray) -> int:

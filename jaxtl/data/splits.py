@@ -78,3 +78,4 @@ class Splits(Mapping[str, Dataset]):
     rgb = _each(Dataset.rgb)
     pad = _each(Dataset.pad)
     center_crop = _each(Dataset.center_crop)
+    tokenize = _each(Dataset.tokenize)

@@ -1,7 +1,9 @@
 """Models: named blocks and heads around linen modules, as pure functions."""
 
+from jaxtl.models.bert import BertConfig, bert
 from jaxtl.models.conv_net import cifar_conv_net, conv_net
 from jaxtl.models.convolution import convolve, max_pool
+from jaxtl.models.efficientnet_lite import efficientnet_lite
 from jaxtl.models.heads import binary, classes, mlp_head, regression
 from jaxtl.models.lenet import lenet
 from jaxtl.models.mlp import linear, mlp
@@ -13,20 +15,28 @@ from jaxtl.models.model import (
     is_random,
     parameter_count,
     standardize,
+    with_around,
     with_heads,
     with_live,
 )
 from jaxtl.models.precision import computing_in, with_compute_dtype
+from jaxtl.models.resnet import resnet
+from jaxtl.models.stoch_norm import stoch_norm
+from jaxtl.models.vit import ViTConfig, vit
 
 __all__ = [
+    "BertConfig",
     "Block",
+    "ViTConfig",
     "apply_flat",
+    "bert",
     "binary",
     "cifar_conv_net",
     "classes",
     "computing_in",
     "conv_net",
     "convolve",
+    "efficientnet_lite",
     "from_blocks",
     "from_linen",
     "is_random",
@@ -37,7 +47,11 @@ __all__ = [
     "mlp_head",
     "parameter_count",
     "regression",
+    "resnet",
     "standardize",
+    "stoch_norm",
+    "vit",
+    "with_around",
     "with_compute_dtype",
     "with_heads",
     "with_live",

@@ -98,7 +98,7 @@ def _differentiated_as(cpu: Callable, native: Callable) -> Callable:
     """`native`, but values and derivatives by `cpu` on one, where an argument is differentiated.
 
     Args:
-        cpu, native: (inputs, kernel) -> outputs, equal functions.
+        cpu, native: arrays -> outputs, equal functions.
     """
     function = jax.custom_jvp(native)
 
@@ -139,10 +139,11 @@ def _taps(
     window: Sequence[int],
     strides: Sequence[int],
     pads: Sequence[tuple[int, int]],
+    fill: float = 0.0,
 ) -> list[jax.Array]:
     """For each offset in the window, the inputs it meets: [batch, *output size, channels]."""
     edges = [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)]
-    padded = lax.pad(inputs, jnp.zeros((), inputs.dtype), edges)
+    padded = lax.pad(inputs, jnp.asarray(fill, inputs.dtype), edges)
     reach = [n - width + 1 for n, width in zip(padded.shape[1:-1], window, strict=True)]
     return [
         padded[
@@ -158,28 +159,45 @@ def _taps(
     ]
 
 
-def max_pool(inputs: jax.Array, window: int = 2) -> jax.Array:
+def max_pool(
+    inputs: jax.Array, window: int = 2, stride: int | None = None, padding: int = 0
+) -> jax.Array:
     """The maximum of each window; the gradient goes to its first maximum, as in `nn.max_pool`.
 
     Args:
         inputs: [batch, height, width, channels] float.
-        window: its side and its stride; rows and columns that fill no window are left out.
+        window: its side; rows and columns that fill no window are left out.
+        stride: between windows, their side if None.
+        padding: of every side, with -inf.
 
     Returns:
-        [batch, height // window, width // window, channels].
+        [batch, rows, columns, channels] with rows = (height + 2 padding - window) // stride + 1.
 
     Raises:
         ValueError: the inputs are smaller than the window.
     """
-    if min(inputs.shape[1:3]) < window:
+    if min(inputs.shape[1:3]) + 2 * padding < window:
         raise ValueError(
             f"a pooling window of {window} does not fit into inputs of {inputs.shape[1:3]}: "
             "use larger inputs or convolutions with padding 'SAME'."
         )
+    stride = stride or window
 
     def native(inputs: jax.Array) -> jax.Array:
-        sides = (1, window, window, 1)
-        return lax.reduce_window(inputs, -jnp.inf, lax.max, sides, sides, "VALID")
+        sides, strides = (1, window, window, 1), (1, stride, stride, 1)
+        edges = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
+        return lax.reduce_window(inputs, -jnp.inf, lax.max, sides, strides, edges)
+
+    def overlapping(inputs: jax.Array) -> jax.Array:
+        # Along the rows first, so that of equal maxima the first in reading order is taken.
+        for axis in ((0, 1), (1, 0)):
+            sides = [window if along else 1 for along in axis]
+            strides = [stride if along else 1 for along in axis]
+            edges = [(padding * along, padding * along) for along in axis]
+            inputs, *rest = _taps(inputs, sides, strides, edges, -jnp.inf)
+            for tap in rest:  # a later NaN counts too
+                inputs = jnp.where((tap > inputs) | jnp.isnan(tap), tap, inputs)
+        return inputs
 
     def reshaped(inputs: jax.Array) -> jax.Array:
         n, height, width, channels = inputs.shape
@@ -187,6 +205,8 @@ def max_pool(inputs: jax.Array, window: int = 2) -> jax.Array:
         cropped = inputs[:, : rows * window, : columns * window]
         return _maximum(cropped.reshape(n, rows, window, columns, window, channels))
 
+    if stride != window or padding:
+        return _differentiated_as(overlapping, native)(inputs)
     return lax.platform_dependent(inputs, cpu=reshaped, default=native)
 
 

@@ -15,14 +15,28 @@ import optax
 from jaxtl.plan import Head, Module
 
 
-def classes(size: int) -> Head:
+def classes(size: int, label_smoothing: float = 0.0) -> Head:
     """One of `size` classes: softmax cross-entropy; labels [...] integers in [0, size).
 
     The loss of label -1 is finite and means nothing.
+
+    Args:
+        size: number of classes.
+        label_smoothing: s in [0, 1], cross-entropy against (1 - s) * one-hot + s / size (Szegedy
+            et al., 2016, arXiv:1512.00567, Section 7), in evaluation too.
+
+    Raises:
+        ValueError: label_smoothing is outside [0, 1].
     """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}.")
 
     def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+        labels = jnp.maximum(labels, 0)
+        if label_smoothing == 0:
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        one_hot = jax.nn.one_hot(labels, size, dtype=logits.dtype)
+        return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, label_smoothing))
 
     return Head(size, loss)
 

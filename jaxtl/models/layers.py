@@ -14,16 +14,22 @@ class Conv(nn.Conv):
 
     Attributes:
         batch_norm: a BatchNorm called `norm` follows (and makes a bias useless).
+        momentum: the share of the old statistics that a training step keeps.
+        epsilon: added to the variance.
     """
 
     conv_general_dilated: Callable[..., jax.Array] = convolve
     batch_norm: bool = False
+    momentum: float = 0.9
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
         outputs = super().__call__(inputs)
         if self.batch_norm:
-            norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")
+            norm = nn.BatchNorm(
+                not train, momentum=self.momentum, epsilon=self.epsilon, name="norm"
+            )
             outputs = norm(outputs)
         return outputs
 

@@ -50,3 +50,15 @@ def test_inverting_twice_changes_nothing():
     np.testing.assert_array_equal(data.inverted(splits).train.table().inputs[0, 0, 1], [245])
     twice = data.inverted(data.inverted(splits)).train.table().inputs
     np.testing.assert_array_equal(twice[..., 0], RAMP)
+
+
+def test_permuted_pixels_are_in_one_order_for_all_images():
+    pixels = np.random.default_rng(2).integers(0, 256, (3, 4, 5, 2), np.uint8)
+    dataset = data.arrays(pixels, np.zeros(3, int))
+    one, again, other = (data.permuted(dataset, seed).table().inputs for seed in (1, 1, 2))
+    order = np.random.default_rng(1).permutation(20)
+    for n, place in np.ndindex(3, 20):
+        y, x = divmod(place, 5)
+        np.testing.assert_array_equal(one[n, y, x], pixels[n, order[place] // 5, order[place] % 5])
+    np.testing.assert_array_equal(one, again)
+    assert np.any(one != other)

@@ -152,27 +152,44 @@ def test_a_window_larger_than_the_inputs_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("shape", "window"),
-    [((2, 8, 6, 3), 2), ((3, 7, 9, 2), 2), ((1, 2, 3, 1), 2), ((2, 7, 9, 2), 3)],
+    ("shape", "window", "stride", "padding"),
+    [
+        ((2, 8, 6, 3), 2, None, 0),
+        ((3, 7, 9, 2), 2, None, 0),
+        ((1, 2, 3, 1), 2, None, 0),
+        ((2, 7, 9, 2), 3, None, 0),
+        ((2, 8, 9, 3), 3, 2, 1),
+        ((2, 7, 6, 2), 3, 1, 0),
+        ((2, 7, 6, 2), 2, 2, 1),
+        ((1, 6, 9, 2), 2, 3, 0),
+    ],
 )
-def test_max_pool_is_linens_with_its_choice_among_ties(shape, window):
+def test_max_pool_is_linens_with_its_choice_among_ties(shape, window, stride, padding):
     # Values 0..2: nearly every window holds its maximum several times.
     stack = jax.random.randint(jax.random.key(0), (2, *shape), 0, 3).astype(jnp.float32)
+    sides, strides, pads = ((side,) * 2 for side in (window, stride or window, (padding,) * 2))
 
     def value_and_gradient(pool, inputs):
         outputs, pull = jax.vjp(pool, inputs)
         return outputs, pull(jnp.arange(outputs.size, dtype=jnp.float32).reshape(outputs.shape))[0]
 
     def ours(inputs):
-        return value_and_gradient(lambda x: max_pool(x, window), inputs)
+        return value_and_gradient(lambda x: max_pool(x, window, stride, padding), inputs)
 
     def linens(inputs):
-        return value_and_gradient(lambda x: nn.max_pool(x, (window,) * 2, (window,) * 2), inputs)
+        return value_and_gradient(lambda x: nn.max_pool(x, sides, strides, pads), inputs)
 
     expected = jax.jit(jax.vmap(linens))(stack)
     jax.tree.map(np.testing.assert_array_equal, jax.jit(jax.vmap(ours))(stack), expected)
     first = jax.tree.map(lambda leaf: leaf[0], expected)
     jax.tree.map(np.testing.assert_array_equal, jax.jit(ours)(stack[0]), first)
+
+
+@pytest.mark.parametrize("place", range(9))
+def test_max_pool_of_a_nan_is_nan_where_it_is_differentiated_too(place):
+    inputs = jnp.arange(9.0).at[place].set(jnp.nan).reshape(1, 3, 3, 1)
+    outputs, _ = jax.vjp(lambda x: max_pool(x, 3, stride=1), inputs)
+    assert jnp.isnan(outputs).all() and jnp.isnan(max_pool(inputs, 3, stride=1)).all()
 
 
 def test_max_pool_by_hand():
@@ -194,3 +211,4 @@ def test_pooling_compiled_for_a_cpu_scatters_nothing():
     slow = {"select-and-scatter", "scatter", "while"}
     assert operations(lambda x: nn.max_pool(x, (2, 2), (2, 2))) & slow
     assert not operations(max_pool) & slow
+    assert not operations(lambda x: max_pool(x, 3, 2, 1)) & slow

@@ -19,6 +19,20 @@ def test_classes_is_the_negative_log_softmax():
     np.testing.assert_allclose(classes(3).loss(OUTPUTS, labels), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 1.0])
+def test_smoothed_classes_against_the_mixed_labels(smoothing):
+    labels = np.array([[0, 1], [2, 2], [1, 0], [0, 2]])
+    log_p = scipy.special.log_softmax(OUTPUTS.astype(np.float64), axis=-1)
+    mixed = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
+    head = classes(3, label_smoothing=smoothing)
+    np.testing.assert_allclose(head.loss(OUTPUTS, labels), -(mixed * log_p).sum(-1), rtol=1e-5)
+    gradient = jax.grad(lambda z: head.loss(z, labels).sum())(OUTPUTS)
+    np.testing.assert_allclose(gradient, np.exp(log_p) - mixed, rtol=1e-4, atol=1e-6)
+    assert np.isfinite(head.loss(OUTPUTS[0], jnp.array([1, -1]))).all()
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got -0.1"):
+        classes(3, label_smoothing=-0.1)
+
+
 def test_a_hidden_class_leaves_loss_and_gradient_finite():
     labels, weights = jnp.array([1, -1]), jnp.array([1.0, 0.0])
 

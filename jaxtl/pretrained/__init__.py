@@ -1,0 +1,33 @@
+"""Published weights: read without the library that wrote them, strictly, and written back."""
+
+from jaxtl.pretrained.bert import BERT
+from jaxtl.pretrained.efficientnet_lite import efficientnet_lite
+from jaxtl.pretrained.locations import (
+    EFFICIENTNET_LITE0,
+    MINILM_L6,
+    MINILM_L6_TOKENIZER,
+    fetch,
+)
+from jaxtl.pretrained.resnet import RESNET
+from jaxtl.pretrained.scheme import CONV, DENSE, SAME, Entry, Layout, Scheme
+from jaxtl.pretrained.vit import VIT
+from jaxtl.pretrained.weights import FileWeights, weights
+
+__all__ = [
+    "BERT",
+    "CONV",
+    "DENSE",
+    "EFFICIENTNET_LITE0",
+    "MINILM_L6",
+    "MINILM_L6_TOKENIZER",
+    "RESNET",
+    "SAME",
+    "VIT",
+    "Entry",
+    "FileWeights",
+    "Layout",
+    "Scheme",
+    "efficientnet_lite",
+    "fetch",
+    "weights",
+]

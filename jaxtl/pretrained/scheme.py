@@ -1,0 +1,65 @@
+"""Names: where each of our parameters stands in a published file, and in which layout."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Layout(NamedTuple):
+    """How an array is arranged in a file.
+
+    Attributes:
+        read: theirs -> ours.
+        write: ours -> theirs, its inverse.
+        name: for the report, such as `transposed`; empty if nothing is done.
+    """
+
+    read: Callable[[np.ndarray], np.ndarray]
+    write: Callable[[np.ndarray], np.ndarray]
+    name: str = ""
+
+
+def same(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+SAME = Layout(same, same)
+DENSE = Layout(np.transpose, np.transpose, "transposed")
+"""[out, in] of PyTorch's Linear <-> [in, out]."""
+CONV = Layout(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1), "OIHW to HWIO")
+"""[out, in / groups, height, width] of PyTorch's Conv2d <-> [height, width, in / groups, out]."""
+
+
+class Entry(NamedTuple):
+    """Where a leaf stands in a file.
+
+    Attributes:
+        name: of the array in the file.
+        layout: of the leaf, after it is cut out.
+        part, parts: the leaf is this one of so many equal parts of the array's first axis, as in a
+            fused projection of queries, keys and values.
+    """
+
+    name: str
+    layout: Layout = SAME
+    part: int = 0
+    parts: int = 1
+
+
+class Scheme(NamedTuple):
+    """One project's names for an architecture.
+
+    Attributes:
+        name: of the project, for messages.
+        entries: paths of the leaves that are wanted -> {path: Entry}; a path it leaves out has no
+            name in that project.
+        ignored: patterns of names in the file that no model reads, such as counters.
+        adapt: {pattern of paths: (array in our layout, wanted shape) -> array of that shape} for
+            leaves whose shape may differ, such as position embeddings.
+    """
+
+    name: str
+    entries: Callable[[Iterable[str]], Mapping[str, Entry]]
+    ignored: tuple[str, ...] = ()
+    adapt: Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = {}
