@@ -1,17 +1,64 @@
 """Fine-tuning and its kin: what is loaded from the source, and what of it trains."""
 
+from jaxtl.methods.transfer.adalora import adalora_budget, with_orthogonality
+from jaxtl.methods.transfer.adapted import lora_plus, prepared
+from jaxtl.methods.transfer.bi_tuning import bi_tuning
+from jaxtl.methods.transfer.bss import bss
 from jaxtl.methods.transfer.chains import gradual_unfreezing, linear_probe_then_fine_tune
 from jaxtl.methods.transfer.closed_form import logistic, ridge
+from jaxtl.methods.transfer.co_tuning import co_tuning
+from jaxtl.methods.transfer.delta import delta
+from jaxtl.methods.transfer.distillation import Teacher, distill, distill_features
+from jaxtl.methods.transfer.ewc import ewc, online_ewc
 from jaxtl.methods.transfer.fine_tuning import full, grouped, partial, probe, supervised_update
+from jaxtl.methods.transfer.fisher import empirical_fisher, exact_fisher
+from jaxtl.methods.transfer.l2_sp import l2_sp
+from jaxtl.methods.transfer.layerwise import layerwise
+from jaxtl.methods.transfer.lwf import lwf
+from jaxtl.methods.transfer.mixup import mixup
+from jaxtl.methods.transfer.sam import asam, sam
+from jaxtl.methods.transfer.selective import bitfit, norm_tuning
+from jaxtl.methods.transfer.soups import greedy_soup, interpolate, uniform_soup
+from jaxtl.methods.transfer.statistics import refresh_statistics
+from jaxtl.methods.transfer.wise_ft import anchored, wise_ft
 
 __all__ = [
+    "Teacher",
+    "adalora_budget",
+    "anchored",
+    "asam",
+    "bi_tuning",
+    "bitfit",
+    "bss",
+    "co_tuning",
+    "delta",
+    "distill",
+    "distill_features",
+    "empirical_fisher",
+    "ewc",
+    "exact_fisher",
     "full",
     "gradual_unfreezing",
+    "greedy_soup",
     "grouped",
+    "interpolate",
+    "l2_sp",
+    "layerwise",
     "linear_probe_then_fine_tune",
     "logistic",
+    "lora_plus",
+    "lwf",
+    "mixup",
+    "norm_tuning",
+    "online_ewc",
     "partial",
+    "prepared",
     "probe",
+    "refresh_statistics",
     "ridge",
+    "sam",
     "supervised_update",
+    "uniform_soup",
+    "wise_ft",
+    "with_orthogonality",
 ]

@@ -8,15 +8,14 @@ domains the larger counts more, unlike in mini-batches, which take as many examp
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 
-import jax
 import numpy as np
 
 from jaxtl import paths
-from jaxtl.data import to_float
 from jaxtl.methods.transfer.linear_fit import Fit, logistic_fit, ridge_fit, stratified_folds
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
+from jaxtl.methods.transfer.outputs import outputs
+from jaxtl.plan import Columns, Method, Model, Params, State
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ def _solved(
     ) -> tuple[Params, State]:
         flat = paths.flatten(params)
         names = _whole_heads(model, patterns, flat)
-        features = cache(lambda i: _features(model, params, state, domains[i].inputs))
+        features = cache(lambda i: outputs(model, params, state, domains[i].inputs, "features"))
         labelled = {name: rows for name in names if (rows := _labelled(name, domains))}
         if not labelled:
             raise ValueError(f"no domain has labels for the heads to solve: {', '.join(names)}.")
@@ -148,22 +147,3 @@ def _whole_heads(model: Model, patterns: Sequence[str], flat: dict[str, np.ndarr
             f"from that in {', '.join(sorted(chosen ^ whole))}."
         )
     return names
-
-
-@partial(jax.jit, static_argnums=0)
-def _apply(apply: Callable, params: Params, state: State, inputs: PyTree) -> jax.Array:
-    return apply(params, state, to_float(inputs))[0]["features"]
-
-
-def _features(
-    model: Model, params: Params, state: State, inputs: PyTree, batch_size: int = 256
-) -> np.ndarray:
-    """[n, features], in batches of one shape: the last repeats its last example."""
-    count = len(jax.tree.leaves(inputs)[0])
-    batch_size, parts = min(batch_size, count), []
-    params, state = jax.device_put((params, state))
-    for start in range(0, count, batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
-        batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
-        parts.append(np.asarray(_apply(model.apply, params, state, batch)))
-    return np.concatenate(parts)[:count]

@@ -6,14 +6,16 @@ objective `L_shared + lambda * L_task`, several heads are multitask learning, D 
 domains are generalized learning. They differ in what trains, and that is one line.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import optax
 
 from jaxtl.losses import supervised
 from jaxtl.models import apply_flat
-from jaxtl.paths import FROZEN
-from jaxtl.plan import Method, Update
+from jaxtl.paths import FROZEN, flatten, label
+from jaxtl.plan import LossFn, Method, Params, Update
+
+Groups = Mapping[str, tuple[Sequence[str], optax.GradientTransformation]]
 
 
 def supervised_update(
@@ -66,11 +68,7 @@ def probe(tx: optax.GradientTransformation) -> Method:
     return Method({"all": (("heads/.*",), tx)}, (supervised_update(),))
 
 
-def grouped(
-    groups: Mapping[str, tuple[Sequence[str], optax.GradientTransformation]],
-    *,
-    lambdas: Mapping[str, float] | None = None,
-) -> Method:
+def grouped(groups: Groups, *, lambdas: Mapping[str, float] | None = None) -> Method:
     """A transformation (learning rate, decay, ...) for each group of paths.
 
     Args:
@@ -80,3 +78,46 @@ def grouped(
     """
     names = tuple(name for name in groups if name != FROZEN)
     return Method(dict(groups), (supervised_update(lambdas, names),))
+
+
+def as_groups(tx: optax.GradientTransformation | Groups) -> Groups:
+    """The groups of a method: those given, or one transformation of all parameters."""
+    return dict(tx) if isinstance(tx, Mapping) else {"all": ((".*",), tx)}
+
+
+def one_update(groups: Groups, loss_fn: LossFn, *, per_example: bool, **attributes) -> Method:
+    """A method whose training step is one gradient step of all its groups.
+
+    Args:
+        groups: as in `grouped`.
+        loss_fn, per_example: as in `Update`.
+        attributes: others of the method.
+    """
+    names = tuple(name for name in groups if name != FROZEN)
+    return Method(groups, (Update(loss_fn, names, per_example=per_example),), **attributes)
+
+
+def trained_paths(
+    groups: Groups,
+    params: Params,
+    *,
+    names: Iterable[str] | None = None,
+    heads: Iterable[str] | None = None,
+) -> set[str]:
+    """Paths of the parameters that groups train.
+
+    Args:
+        groups: as in `grouped`.
+        names: of the groups; all if None.
+        heads: those with labels in the stage, as in its batches; the others do not train. All if
+            None.
+    """
+    names = groups.keys() - {FROZEN} if names is None else set(names)
+    patterns = {name: patterns for name, (patterns, _) in groups.items()}
+    labels = label(flatten(params), patterns)
+
+    def idle(path: str) -> bool:
+        room, _, rest = path.partition("/")
+        return heads is not None and room == "heads" and rest.split("/")[0] not in heads
+
+    return {path for path, group in labels.items() if group in names and not idle(path)}

@@ -1,0 +1,149 @@
+"""The diagonal of the Fisher information of a model's predictions.
+
+Classes have the likelihood softmax(logits), whatever loss trains them. For other heads the loss is
+taken for minus the log-likelihood, up to a constant. Heads are taken to be independent of each
+other: their values add up.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl import paths
+from jaxtl.data import to_float
+from jaxtl.plan import Columns, Head, Model, Params, PyTree, State
+
+Scores = Callable[[Head, jax.Array, jax.Array], jax.Array]
+"""(head, outputs [size], label) -> [m, size] gradients of the log-likelihood by the outputs, up to
+sign, such that the sum over m of their squared pullbacks is what one example contributes."""
+
+BLOCK = 256
+"""Examples on the device at a time."""
+
+
+def exact_fisher(
+    model: Model, params: Params, state: State, columns: Columns, chosen: Callable[[str], bool]
+) -> Params:
+    """Mean over the examples of E_y (d log p(y | x) / d parameter)^2, y from the model itself.
+
+    The expectation is exact: a sum over the classes. For a head of numbers it is the curvature of
+    the loss by the outputs (Gauss-Newton), which of a squared error is that of the Gaussian, and of
+    a mean of sigmoid cross-entropies the mean of those of the coin tosses; neither depends on y.
+
+    Args:
+        model, params, state: at which the information is asked for, as in evaluation.
+        columns: inputs, and the heads that count; their labels are not read.
+        chosen: path -> whether the parameter is asked for.
+
+    Returns:
+        The tree of the chosen parameters, float32 >= 0.
+
+    Kunstner et al., "Limitations of the empirical Fisher approximation", 2019. arXiv:1905.12558.
+    """
+    return _mean_squares(_expected, False, model, params, state, columns, chosen)
+
+
+def empirical_fisher(
+    model: Model, params: Params, state: State, columns: Columns, chosen: Callable[[str], bool]
+) -> Params:
+    """Mean of (d log p(y | x) / d parameter)^2 over the examples, with their own labels y.
+
+    One gradient an example instead of one for each class. It vanishes where the labels are fitted.
+
+    Args:
+        as `exact_fisher`; examples without a label do not count.
+    """
+    return _mean_squares(_observed, True, model, params, state, columns, chosen)
+
+
+def _expected(head: Head, outputs: jax.Array, label: jax.Array) -> jax.Array:
+    if head.integer:
+        share = jax.nn.softmax(outputs)
+        return jnp.sqrt(share)[:, None] * (jnp.eye(head.size) - share[None])
+    curvature = jax.hessian(head.loss)(outputs, jnp.zeros_like(label))
+    values, directions = jnp.linalg.eigh(curvature)
+    return jnp.sqrt(jnp.maximum(values, 0))[:, None] * directions.T
+
+
+def _observed(head: Head, outputs: jax.Array, label: jax.Array) -> jax.Array:
+    if head.integer:
+        return (jax.nn.one_hot(label, head.size) - jax.nn.softmax(outputs))[None]
+    return jax.grad(head.loss)(outputs, label)[None]
+
+
+def _mean_squares(
+    scores: Scores,
+    labelled: bool,
+    model: Model,
+    params: Params,
+    state: State,
+    columns: Columns,
+    chosen: Callable[[str], bool],
+) -> Params:
+    heads = tuple((name, model.heads[name]) for name in columns.labels)
+    labels = {name: _valid(values) for name, values in columns.labels.items()}
+    known = {name: _known(values) | (not labelled) for name, values in columns.labels.items()}
+    shares = {name: np.float32(seen / max(seen.sum(), 1)) for name, seen in known.items()}
+    moving, resting, state = jax.device_put((*paths.split(params, chosen), state))
+    total = jax.tree.map(jnp.zeros_like, moving)
+    for start in range(0, len(jax.tree.leaves(columns.inputs)[0]), BLOCK):
+        part = jax.tree.map(
+            lambda leaf, start=start: leaf[start : start + BLOCK], (columns.inputs, labels, shares)
+        )
+        total = _add_squares(model.apply, heads, scores, total, moving, resting, state, part)
+    return jax.tree.map(np.asarray, total)
+
+
+def _known(labels: np.ndarray) -> np.ndarray:
+    """[n] bool, which examples have a label."""
+    seen = labels >= 0 if np.issubdtype(labels.dtype, np.integer) else ~np.isnan(labels)
+    return seen.reshape(len(labels), -1).all(1)
+
+
+def _valid(labels: np.ndarray) -> np.ndarray:
+    """The labels, 0 in place of those that are missing."""
+    integer = np.issubdtype(labels.dtype, np.integer)
+    return np.maximum(labels, 0) if integer else np.nan_to_num(labels, nan=0.0)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def _add_squares(
+    apply: Callable,
+    heads: tuple[tuple[str, Head], ...],
+    scores: Scores,
+    total: Params,
+    moving: Params,
+    resting: Params,
+    state: State,
+    examples: tuple[PyTree, dict[str, jax.Array], dict[str, jax.Array]],
+) -> Params:
+    """total + the sum over examples of share * sum_m (pullback of score m)^2.
+
+    One pullback after the other: XLA then squares and adds without a copy in memory, which a
+    batch of them would need for every parameter.
+    """
+
+    def add_example(total, example):
+        inputs, labels, shares = example
+
+        def logits(moving):
+            one = to_float(jax.tree.map(lambda leaf: leaf[None], inputs))
+            output, _ = apply(paths.join(moving, resting), state, one)
+            return {name: output["logits"][name][0] for name, _ in heads}
+
+        outputs, pull = jax.vjp(logits, moving)
+        zeros = jax.tree.map(jnp.zeros_like, outputs)
+        for name, head in heads:
+
+            def add_score(total, row, name=name):
+                (pulled,) = pull({**zeros, name: row})
+                return jax.tree.map(lambda old, new: old + new**2, total, pulled), None
+
+            rows = scores(head, outputs[name], labels[name]) * jnp.sqrt(shares[name])
+            total, _ = jax.lax.scan(add_score, total, rows)
+        return total, None
+
+    return jax.lax.scan(add_example, total, examples)[0]

@@ -1,0 +1,34 @@
+"""Parameter-efficient adapters: functions from a model to a model with few more parameters."""
+
+from jaxtl.models.adapters.adalora import adalora, orthogonality
+from jaxtl.models.adapters.attach import AfterLoading
+from jaxtl.models.adapters.bottleneck import houlsby, parallel
+from jaxtl.models.adapters.dora import dora
+from jaxtl.models.adapters.ia3 import ia3
+from jaxtl.models.adapters.kernels import unmerge
+from jaxtl.models.adapters.lora import lora, rslora
+from jaxtl.models.adapters.pissa import pissa
+from jaxtl.models.adapters.prefix import prefix
+from jaxtl.models.adapters.prompt import deep_visual_prompt, prompt, visual_prompt
+from jaxtl.models.adapters.stacked import apply_stacked
+from jaxtl.models.adapters.vera import vera
+
+__all__ = [
+    "AfterLoading",
+    "adalora",
+    "apply_stacked",
+    "deep_visual_prompt",
+    "dora",
+    "houlsby",
+    "ia3",
+    "lora",
+    "orthogonality",
+    "parallel",
+    "pissa",
+    "prefix",
+    "prompt",
+    "rslora",
+    "unmerge",
+    "vera",
+    "visual_prompt",
+]

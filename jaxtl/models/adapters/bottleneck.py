@@ -1,0 +1,155 @@
+"""Bottleneck adapters: small networks in or beside the layers of a transformer."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxtl import paths
+from jaxtl.models.adapters.attach import attach, trace_layers
+from jaxtl.plan import Model, Params, PyTree, State
+
+Activation = Callable[[jax.Array], jax.Array]
+
+
+def houlsby(
+    model: Model,
+    targets: Sequence[str] = (r"backbone/.*/attention/out", r"backbone/.*/mlp/down"),
+    size: int = 64,
+    activation: Activation = nn.gelu,
+    name: str = "houlsby",
+) -> Model:
+    """h + up(activation(down(h))) in the place of h, the outputs of some layers.
+
+    The default is after attention and after the dense network of each transformer layer, before
+    their dropout and the residual connection (the paper puts it after the dropout). `up` starts as
+    0, so that the model starts as it was; the paper starts near it. An adapter of width d has 2 *
+    size * d + size + d parameters, `<name>/<layer>/{down,up}/{kernel,bias}`. It cannot be merged.
+    The paper trains the layer norms too: name them in the method's patterns.
+
+    Args:
+        model: any whose `apply` takes `around`.
+        targets: path patterns of layers, without a parameter's name.
+        size: of the bottleneck.
+        activation: between its two layers.
+        name: where its parameters live.
+
+    Raises:
+        ValueError: from `init`: a pattern matches no layer.
+
+    Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019. arXiv:1902.00751,
+    Section 2.1.
+    """
+
+    def combine(inputs: jax.Array, outputs: jax.Array, network: Callable) -> jax.Array:
+        return outputs + network(outputs)
+
+    return _bottleneck(model, targets, size, activation, name, combine, beside=False)
+
+
+def parallel(
+    model: Model,
+    targets: Sequence[str] = (r"backbone/.*/mlp",),
+    size: int = 64,
+    scale: float = 4.0,
+    activation: Activation = nn.relu,
+    name: str = "parallel",
+) -> Model:
+    """f(x) + scale * up(activation(down(x))) in the place of f(x), for some layers f.
+
+    The default is beside the dense network of each transformer layer. `up` starts as 0, so that the
+    model starts as it was; `down` as in LoRA. Parameters as in `houlsby`; cannot be merged.
+
+    Args:
+        model, targets, size, activation, name: as in `houlsby`.
+        scale: of what is added.
+
+    He et al., "Towards a Unified View of Parameter-Efficient Transfer Learning", 2022.
+    arXiv:2110.04366, Section 3.3 ("scaled parallel adapter").
+    """
+
+    def combine(inputs: jax.Array, outputs: jax.Array, network: Callable) -> jax.Array:
+        return outputs + scale * network(inputs)
+
+    return _bottleneck(model, targets, size, activation, name, combine, beside=True)
+
+
+def _bottleneck(
+    model: Model,
+    targets: Sequence[str],
+    size: int,
+    activation: Activation,
+    name: str,
+    combine: Callable,
+    beside: bool,
+    whole: bool = True,
+) -> Model:
+    """A network around layers.
+
+    Args:
+        combine: (first input of the layer, its outputs, network) -> outputs.
+        beside: the network reads the layer's inputs, otherwise its outputs.
+        whole: every target must match; a part of a model may have none.
+    """
+    targets = tuple(targets)
+
+    def widths(layer: nn.Module, inputs: tuple, outputs: PyTree) -> tuple[int, int] | None:
+        read = inputs[0] if beside and inputs else outputs
+        if not (isinstance(read, jax.Array) and isinstance(outputs, jax.Array)):
+            return None
+        return read.shape[-1], outputs.shape[-1]
+
+    def start(params: Params, state: State, inputs: PyTree, key: Callable) -> dict[str, jax.Array]:
+        found = trace_layers(model, params, state, inputs, widths)
+        layers = {path: sides for path, sides in found.items() if sides is not None}
+        if whole:
+            paths.select(targets, layers, "layer with an array as its output")
+        leaves = {}
+        for path, (wide_in, wide_out) in layers.items():
+            if paths.matches(targets, path):
+                bound = 1 / math.sqrt(wide_in)
+                down = key(f"{path}/down/kernel")
+                down = jax.random.uniform(down, (wide_in, size), minval=-bound, maxval=bound)
+                leaves |= {
+                    f"{path}/down/kernel": down,
+                    f"{path}/down/bias": jnp.zeros(size),
+                    f"{path}/up/kernel": jnp.zeros((size, wide_out)),
+                    f"{path}/up/bias": jnp.zeros(wide_out),
+                }
+        return leaves
+
+    def apply(
+        params: Params,
+        state: State,
+        inputs: PyTree,
+        *,
+        around: Sequence[Callable] = (),
+        **options,
+    ) -> tuple[dict[str, Any], State]:
+        flat = paths.flatten(params.get(name, {}))
+
+        def insert(path: str, layer: nn.Module, call: Callable, *given, **flags) -> PyTree:
+            outputs = call(*given, **flags)
+            if f"{path}/down/kernel" not in flat:
+                return outputs
+
+            def network(x: jax.Array) -> jax.Array:
+                return _dense(flat, f"{path}/up", activation(_dense(flat, f"{path}/down", x)))
+
+            return combine(given[0], outputs, network)
+
+        return model.apply(params, state, inputs, around=(insert, *around), **options)
+
+    def part(model: Model) -> Model:
+        return _bottleneck(model, targets, size, activation, name, combine, beside, whole=False)
+
+    return attach(model, name, start, apply, part)
+
+
+def _dense(flat: Mapping[str, jax.Array], path: str, x: jax.Array) -> jax.Array:
+    kernel, bias = (flat[f"{path}/{leaf}"].astype(x.dtype) for leaf in ("kernel", "bias"))
+    outputs = x.reshape(-1, x.shape[-1]) @ kernel + bias[None]
+    return outputs.reshape(*x.shape[:-1], -1)

@@ -1,0 +1,102 @@
+"""Prefix tuning: learned keys and values that every position of every layer attends to."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxtl import paths
+from jaxtl.models.adapters.attach import attach, leaves_of, trace_layers
+from jaxtl.plan import Model, Params, PyTree, State
+
+
+def prefix(
+    model: Model,
+    length: int = 20,
+    targets: Sequence[str] = (r"backbone/.*/attention/core",),
+    deviation: float = 0.02,
+    name: str = "prefix",
+) -> Model:
+    """`length` more keys and values in front of those of each layer's attention, never masked.
+
+    They are parameters, `<name>/<layer>/{key,value}` [length, heads, head width], so 2 * length *
+    heads * head width a layer; the paper computes them by a network while it trains, which is then
+    thrown away. They start as N(0, deviation^2): the model does not start as it was. Cannot be
+    merged.
+
+    Args:
+        model: one whose attention is computed by layers called as (query, key, value, mask, ...),
+            with [n, length, heads, head width] arrays and mask [n, key length] bool or None.
+        length: how many.
+        targets: path patterns of these layers.
+        deviation: of the initial values.
+        name: where they live.
+
+    Raises:
+        ValueError: from `init`: a pattern matches no layer.
+
+    Li & Liang, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", 2021.
+    arXiv:2101.00190.
+    """
+    return _prefix(model, length, tuple(targets), deviation, name)
+
+
+def _prefix(
+    model: Model,
+    length: int,
+    targets: Sequence[str],
+    deviation: float,
+    name: str,
+    whole: bool = True,
+) -> Model:
+    def shape(layer: nn.Module, inputs: tuple, outputs: PyTree) -> tuple[int, ...] | None:
+        return inputs[1].shape[2:] if len(inputs) > 2 and jnp.ndim(inputs[1]) == 4 else None
+
+    def start(params: Params, state: State, inputs: PyTree, key: Callable) -> dict[str, jax.Array]:
+        found = trace_layers(model, params, state, inputs, shape)
+        layers = {path: sides for path, sides in found.items() if sides is not None}
+        if whole:
+            paths.select(targets, layers, "layer that attends")
+        return {
+            f"{path}/{leaf}": deviation * jax.random.normal(key(f"{path}/{leaf}"), (length, *sides))
+            for path, sides in layers.items()
+            if paths.matches(targets, path)
+            for leaf in ("key", "value")
+        }
+
+    def apply(
+        params: Params,
+        state: State,
+        inputs: PyTree,
+        *,
+        around: Sequence[Callable] = (),
+        **options,
+    ) -> tuple[dict[str, Any], State]:
+        leaves = leaves_of(model, params, name)
+
+        def extend(path: str, layer: nn.Module, call: Callable, *given, **flags) -> PyTree:
+            if path not in leaves:
+                return call(*given, **flags)
+            query, key, value, *others = given
+            mask = others.pop(0) if others else flags.pop("mask", None)
+            key, value = (
+                _in_front(leaves[path][leaf], x) for leaf, x in (("key", key), ("value", value))
+            )
+            if mask is not None:
+                mask = jnp.pad(mask, ((0, 0), (length, 0)), constant_values=True)
+            return call(query, key, value, mask, *others, **flags)
+
+        return model.apply(params, state, inputs, around=(extend, *around), **options)
+
+    def part(model: Model) -> Model:
+        return _prefix(model, length, targets, deviation, name, whole=False)
+
+    return attach(model, name, start, apply, part)
+
+
+def _in_front(learned: jax.Array, x: jax.Array) -> jax.Array:
+    """[length, ...] before each row of [n, key length, ...]."""
+    rows = jnp.broadcast_to(learned.astype(x.dtype)[None], (len(x), *learned.shape))
+    return jnp.concatenate([rows, x], axis=1)

@@ -1,0 +1,205 @@
+"""Learned tokens among those of a transformer: prompt tuning, and visual prompt tuning."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxtl.models.adapters.attach import attach
+from jaxtl.paths import unknown
+from jaxtl.plan import Model, Params, PyTree, State
+
+
+def prompt(
+    model: Model,
+    length: int = 20,
+    first: str = "layer_0",
+    last: str = "pool",
+    limit: float = 0.5,
+    name: str = "prompt",
+) -> Model:
+    """`length` learned tokens in front of a text's, after its embeddings.
+
+    They are `<name>/backbone/<first>/tokens` [length, width], have no position, are never masked,
+    and start as U(-limit, limit) (the paper's random initialisation), so that the model does not
+    start as it was. They are taken away before the block `last`: the pooling sees the text's own
+    tokens only, a first token is still the text's first and a mean that over the text. Cannot be
+    merged.
+
+    Args:
+        model: between its blocks travels {"hidden": [n, length, width], "mask": [n, length]} or an
+            array [n, length, width].
+        length: how many.
+        first: the block before which they are put in.
+        last: the block before which they are taken away.
+        limit: of the initial values.
+        name: where they live.
+
+    Raises:
+        ValueError: the model has no such block.
+
+    Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", 2021.
+    arXiv:2104.08691.
+    """
+    _check_blocks(model, (first, last))
+    return _tokens(model, length, [first], last, 0, lambda width: limit, name)
+
+
+def visual_prompt(
+    model: Model,
+    length: int = 10,
+    first: str = "layer_0",
+    last: str = "norm",
+    patch: int = 16,
+    name: str = "vpt",
+) -> Model:
+    """VPT-shallow: `length` learned tokens after an image's first (the class token's place).
+
+    They are `<name>/backbone/<first>/tokens` [length, width], start as U(-v, v) with v = sqrt(6 /
+    (3 patch^2 + width)) as in the authors' code, and are taken away before the block `last`, so
+    that a class token is still the first and a mean is one of patches. Cannot be merged.
+
+    Args:
+        model: between its blocks travel tokens [n, tokens, width].
+        length: how many.
+        first: the block before which they are put in.
+        last: the block before which they are taken away.
+        patch: side of the model's patches in pixels.
+        name: where they live.
+
+    Raises:
+        ValueError: the model has no such block.
+
+    Jia et al., "Visual Prompt Tuning", 2022. arXiv:2203.12119, Eq. 4-6.
+    """
+    _check_blocks(model, (first, last))
+    return _tokens(model, length, [first], last, 1, _visual(patch), name)
+
+
+def deep_visual_prompt(
+    model: Model,
+    length: int = 10,
+    layers: str = r"layer_\d+",
+    last: str = "norm",
+    patch: int = 16,
+    name: str = "vpt",
+) -> Model:
+    """VPT-deep: as `visual_prompt`, and each later layer gets learned tokens of its own instead.
+
+    Args:
+        model, length, last, patch, name: as in `visual_prompt`.
+        layers: pattern of the blocks that get tokens, `<name>/backbone/<block>/tokens`.
+
+    Raises:
+        ValueError: the model has no such blocks.
+
+    Jia et al., "Visual Prompt Tuning", 2022. arXiv:2203.12119, Eq. 7-8.
+    """
+    chosen = [block for block in model.blocks if re.fullmatch(layers, block)]
+    _check_blocks(model, (*(chosen or [layers]), last))
+    return _tokens(model, length, chosen, last, 1, _visual(patch), name)
+
+
+def _visual(patch: int) -> Callable[[int], float]:
+    return lambda width: math.sqrt(6 / (3 * patch**2 + width))
+
+
+def _check_blocks(model: Model, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in model.blocks:
+            raise ValueError(unknown("block", name, model.blocks))
+
+
+def _tokens(
+    model: Model,
+    length: int,
+    places: Sequence[str],
+    last: str,
+    at: int,
+    limit: Callable[[int], float],
+    name: str,
+    inside: bool = False,
+) -> Model:
+    """Learned tokens between the blocks of a model.
+
+    Args:
+        places: blocks before which tokens are put in, or replaced after the first of them.
+        last: the block before which they are taken away.
+        at: how many tokens stand in front of them.
+        limit: width -> bound of the uniform initial values.
+        inside: the inputs of the model contain tokens already: it is a later part.
+    """
+    parts, rest = [], model
+    for block in (block for block in model.blocks if block in {*places, last}):
+        before = None
+        if index := rest.blocks.index(block):
+            before, rest = rest.cut(rest.blocks[index - 1])
+        parts.append((before, block))
+
+    def walk(params: Params, state: State, x: PyTree, tokens: Callable, **options):
+        """(what travels into the part after the last edited place, state).
+
+        Args:
+            tokens: (block, what travels before it) -> [length, width].
+        """
+        there = inside
+        for before, block in parts:
+            if before is not None:
+                output, state = before.apply(params, state, x, **options)
+                x = output["features"]
+            new = None if block == last else tokens(block, x)
+            x, there = _spliced(x, new, at, length if there else 0), True
+        return x, state
+
+    def start(params: Params, state: State, inputs: PyTree, key: Callable) -> dict[str, jax.Array]:
+        widths: dict[str, int] = {}
+
+        def measure(block: str, x: PyTree) -> jax.Array:
+            width = widths[f"backbone/{block}/tokens"] = _hidden(x).shape[-1]
+            return jnp.zeros((length, width))
+
+        jax.eval_shape(lambda p, s, x: walk(p, s, x, measure)[0], params, state, inputs)
+        return {
+            path: limit(width) * jax.random.uniform(key(path), (length, width), minval=-1)
+            for path, width in widths.items()
+        }
+
+    def apply(
+        params: Params, state: State, inputs: PyTree, **options
+    ) -> tuple[dict[str, Any], State]:
+        own = params.get(name, {}).get("backbone", {})
+        earlier = {key: value for key, value in options.items() if key != "heads"}
+        x, state = walk(params, state, inputs, lambda block, x: own[block]["tokens"], **earlier)
+        return rest.apply(params, state, x, **options)
+
+    def part(piece: Model) -> Model:
+        passed = model.blocks[: model.blocks.index(piece.blocks[0])] if piece.blocks else ()
+        there = (inside or not {*places}.isdisjoint(passed)) and last not in passed
+        return _tokens(piece, length, places, last, at, limit, name, there)
+
+    return attach(model, name, start, apply, part)
+
+
+def _hidden(x: PyTree) -> jax.Array:
+    return x["hidden"] if isinstance(x, Mapping) else x
+
+
+def _spliced(x: PyTree, new: jax.Array | None, at: int, removed: int) -> PyTree:
+    """Tokens `at` ... `at + removed` replaced by new ones, or by none."""
+
+    def replace(array: jax.Array, middle: jax.Array | None) -> jax.Array:
+        pieces = [array[:, :at], middle, array[:, at + removed :]]
+        return jnp.concatenate([piece for piece in pieces if piece is not None], axis=1)
+
+    hidden, rows, tokens = _hidden(x), None, None
+    if new is not None:
+        rows = jnp.broadcast_to(new.astype(hidden.dtype)[None], (len(hidden), *new.shape))
+    hidden = replace(hidden, rows)
+    if not isinstance(x, Mapping):
+        return hidden
+    if new is not None:
+        tokens = jnp.ones((len(hidden), len(new)), x["mask"].dtype)
+    return {**x, "hidden": hidden, "mask": replace(x["mask"], tokens)}
