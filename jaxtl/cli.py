@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import flags
 
+from jaxtl.export.request import check_request
 from jaxtl.fields import field_names, get_field, json_values, parse, replace_fields, sweep_points
 from jaxtl.paths import unknown
 from jaxtl.train.options import RunOptions
@@ -21,10 +22,12 @@ python launch.py --list
 python launch.py --experiment=NAME [--seeds=5] [--arms=A,B] [--config.FIELD=VALUE ...]
 python launch.py --experiment=NAME --help      the fields of its Config, and --run.* options
 python launch.py --prepare=DATASET             download and prepare a TFDS dataset
+python launch.py --export=RUN_DIR [--format=stablehlo] [--arm=A] [--stage=S] [--seed=0]
 """
 
 FOLDER = Path("experiments")
 MOST_SEEDS = 10_000
+EXPORT_FLAGS = ("format", "arm", "stage", "seed")
 
 
 def define_flags() -> flags.FlagValues:
@@ -37,6 +40,11 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_string, "experiment", None, "a file of experiments/, without .py")
     define(flags.DEFINE_bool, "list", False, "show every experiment with its measured result")
     define(flags.DEFINE_string, "prepare", None, "prepare a TFDS dataset, then stop")
+    define(flags.DEFINE_string, "export", None, "write a model of this run to RUN_DIR/export, stop")
+    define(flags.DEFINE_string, "format", "safetensors", "of --export: safetensors, or stablehlo")
+    define(flags.DEFINE_string, "arm", None, "of --export: an arm; by default the best one")
+    define(flags.DEFINE_string, "stage", None, "of --export: a stage; by default the arm's last")
+    define(flags.DEFINE_integer, "seed", None, "of --export: a seed; by default the run's first")
     define(flags.DEFINE_string, "seeds", "5", "number of seeds, or a list such as 0,3,7")
     define(flags.DEFINE_string, "arms", "all", "names of arms, separated by commas")
     define(flags.DEFINE_string, "workdir", "runs", "the run goes to WORKDIR/EXPERIMENT")
@@ -85,6 +93,12 @@ def _main(argv: list[str]) -> int:
         return show_list()
     if values.prepare:
         return prepare(values.prepare, fields)
+    if values.export is not None:
+        return export(values, fields)
+    for name in EXPORT_FLAGS:
+        if values[name].present:
+            hint = f"; did you mean --{name}s?" if f"{name}s" in values else ""
+            raise ValueError(f"--{name} goes with --export=RUN_DIR{hint}")
     if values.experiment is None:
         print(USAGE + values.get_help(include_special_flags=False) if values.help else USAGE)
         if not values.help:
@@ -205,6 +219,17 @@ def prepare(name: str, fields: Sequence[str]) -> int:
 
     data.prepare(name, options.data_dir or None)
     print(f"{name} is prepared")
+    return 0
+
+
+def export(values: flags.FlagValues, fields: Sequence[str]) -> int:
+    """Write a model of a run to a file."""
+    if fields:
+        raise ValueError(f"{fields[0]}: an export is of what the run was, without such flags")
+    check_request(Path(values.export), values.format)
+    from jaxtl.export.files import export_run
+
+    print(export_run(Path(values.export), *(values[name].value for name in EXPORT_FLAGS)))
     return 0
 
 

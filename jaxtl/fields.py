@@ -132,3 +132,48 @@ def get_field(config: Any, name: str) -> Any:
     for part in filter(None, name.split(".")):
         config = getattr(config, part)
     return config
+
+
+def from_json(default: Any, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """The inverse of `json_values`.
+
+    Args:
+        default: instance that has what `values` does not name.
+
+    Returns:
+        (the dataclass, dotted names in `values` that it has no field for).
+
+    Raises:
+        ValueError: a value that its field does not take.
+    """
+    names = set(field_names(default, ""))
+    written = dict(_dotted(values, names))
+    before = dict(_dotted(json_values(default), names))
+    changed = {
+        name: _from_json(default, name, value)
+        for name, value in written.items()
+        if name in names and value != before[name]
+    }
+    return replace_fields(default, changed), sorted(written.keys() - names)
+
+
+def _dotted(values: Mapping[str, Any], names: set[str], prefix: str = "") -> Any:
+    """Items of nested JSON objects under dotted names, down to those of fields."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and name not in names:
+            yield from _dotted(value, names, f"{name}.")
+        else:
+            yield name, value
+
+
+def _from_json(default: Any, name: str, value: Any) -> Any:
+    texts = [value] if isinstance(value, str) else [repr(_tuples(value)), repr(value)]
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            return parse_value(default, name, text)
+    raise ValueError(f"{name}: {value!r} is no value like {get_field(default, name)!r}")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

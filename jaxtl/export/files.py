@@ -1,0 +1,178 @@
+"""A trained model in a file: its weights as safetensors, its predictions as a StableHLO program."""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+
+import jaxtl
+from jaxtl.data import to_float
+from jaxtl.export.predictor import Predictor, restored, shown
+from jaxtl.export.rebuild import Left, choose, read_run
+from jaxtl.export.request import check_request
+from jaxtl.paths import flatten
+from jaxtl.train.interface import describe
+from jaxtl.train.writing import write_text, writing
+
+logger = logging.getLogger(__name__)
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export_run(
+    directory: Path,
+    form: str,
+    arm: str | None = None,
+    stage: str | None = None,
+    seed: int | None = None,
+) -> str:
+    """Write <directory>/export/<arm>.<form>, and beside it the same with .json, which describes it.
+
+    Args:
+        directory: <workdir>/<experiment>.
+        form: `safetensors` or `stablehlo`.
+        arm, stage, seed: as `jaxtl.load` takes them.
+
+    Returns:
+        What was written and how to load it.
+
+    Raises:
+        ValueError: as `jaxtl.load`, the format is unknown or lacks its package, or the model has no
+            program for any number of examples.
+        NotWritten: a file cannot be.
+    """
+    check_request(directory, form)
+    left = read_run(directory)
+    predictor = restored(left, choose(left, arm, stage, seed))
+    path = directory / "export" / f"{predictor.arm}.{form}"
+    temporary = path.with_name(f".{path.name}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if form == "safetensors":
+            notes = write_weights(predictor, temporary)
+        else:
+            notes = write_program(predictor, temporary)
+        os.replace(temporary, path)
+    about = {"format": form, **description(left, predictor), **notes}
+    write_text(path.with_name(f"{path.name}.json"), json.dumps(about, indent=1) + "\n")
+    size = f"{path.stat().st_size / 2**20:.2f} MB"
+    what = f"arm {predictor.arm}, stage {predictor.stages[-1].name}, seed {predictor.seed}"
+    return f"{path} ({size}): {what}\n\n{usage(predictor, form, path)}"
+
+
+def write_weights(predictor: Predictor, path: Path) -> dict[str, Any]:
+    """Parameters and batch statistics, adapters merged; under published names if they have such."""
+    leaves, weights = merged(predictor), predictor.stages[0].weights
+    if weights is None:
+        from safetensors.numpy import save
+
+        path.write_bytes(save(leaves))
+        return {"names": "jaxtl"}
+    weights.save(path, leaves)
+    return {"names": weights.name}
+
+
+def merged(predictor: Predictor) -> dict[str, np.ndarray]:
+    """{path: leaf} of what the model itself reads: no adapter, nothing of the method's."""
+    model, params = predictor.model, predictor.params
+    if model.merge is not None:
+        model, params = model.merge(params)
+    read = jax.eval_shape(to_float, predictor.inputs)
+    wanted = jax.eval_shape(model.init, jax.random.key(0), read)
+    leaves = flatten(params) | flatten(predictor.state)
+    return {  # safetensors writes what is not contiguous in another order
+        path: np.asarray(leaves[path], order="C") for tree in wanted for path in flatten(tree)
+    }
+
+
+def write_program(predictor: Predictor, path: Path) -> dict[str, Any]:
+    """A serialized `jax.export` program: inputs of any number of examples -> {"logits": ...}."""
+    exported = program(predictor)
+    path.write_bytes(exported.serialize())
+    return {"platforms": list(exported.platforms)}
+
+
+def program(predictor: Predictor) -> export.Exported:
+    """The program for all `PLATFORMS`, or for those that it can be lowered for.
+
+    Raises:
+        ValueError: there is none.
+    """
+
+    def logits(inputs):
+        return {"logits": predictor.forward(predictor.params, predictor.state, inputs)["logits"]}
+
+    (n,) = export.symbolic_shape("n")
+    inputs = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype), predictor.inputs
+    )
+
+    def lowered(*platforms: str) -> export.Exported:
+        return export.export(jax.jit(logits), platforms=platforms)(inputs)
+
+    try:
+        return lowered(*PLATFORMS)
+    except Exception as error:  # whatever a layer or a lowering rule raises
+        reason = str(error).strip().split("\n")[0]
+        works = [platform for platform in PLATFORMS if _succeeds(lowered, platform)]
+        if not works:
+            raise ValueError(
+                f"the model of stage {predictor.stages[-1].name!r} has no program for any number "
+                f"of examples: {reason}"
+            ) from error
+        logger.warning("the program is for %s only: %s", " and ".join(works), reason)
+        return lowered(*works)
+
+
+def _succeeds(function: Callable, *args: Any) -> bool:
+    try:
+        function(*args)
+    except Exception:  # as above
+        return False
+    return True
+
+
+def description(left: Left, predictor: Predictor) -> dict[str, Any]:
+    """What a file holds, as JSON; the metric is that of the arm's end, else None."""
+    arm, metric, stage = predictor.arm, None, predictor.stages[-1]
+    if left.summary is not None and stage.name == left.experiment.arms[arm][-1].name:
+        name = left.summary["primary"]["metric"]
+        values = left.summary["arms"].get(arm, {"metrics": {}})["metrics"].get(name)
+        if values is not None:
+            seed = left.summary["seeds"].index(predictor.seed)
+            metric = {"name": name, "value": values["per_seed"][seed], "mean": values["mean"]}
+    heads = {
+        name: {"size": head.size, "classes": list(predictor.class_names.get(name, ()))}
+        for name, head in predictor.heads.items()
+    }
+    return {
+        "experiment": left.file.stem,
+        "arm": arm,
+        "stage": stage.name,
+        "seed": predictor.seed,
+        "metric": metric,
+        "inputs": describe(predictor.inputs),
+        "heads": heads,
+        "jaxtl": jaxtl.__version__,
+    }
+
+
+def usage(predictor: Predictor, form: str, path: Path) -> str:
+    """Python that loads the file."""
+    if form == "safetensors":
+        return (
+            "from safetensors.numpy import load_file\n"
+            f"weights = load_file({str(path)!r})\n"
+            "print({name: leaf.shape for name, leaf in weights.items()})"
+        )
+    return (
+        "import jax\n"
+        f"program = jax.export.deserialize(open({str(path)!r}, 'rb').read())\n"
+        f"logits = program.call(inputs)['logits']  # inputs: {shown(predictor.inputs, 'n')}"
+    )

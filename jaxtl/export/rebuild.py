@@ -1,0 +1,194 @@
+"""The experiment that a run's directory comes from, and which of its models is meant."""
+
+import importlib.util
+import logging
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from jaxtl.export.request import check_run
+from jaxtl.fields import from_json
+from jaxtl.models import computing_in
+from jaxtl.paths import unknown
+from jaxtl.plan import Experiment, Stage
+from jaxtl.report.summary import load_summary
+from jaxtl.train.identity import file_digest, read_json
+
+logger = logging.getLogger(__name__)
+
+
+class Left(NamedTuple):
+    """What a run left, without its weights.
+
+    Attributes:
+        directory: <workdir>/<experiment>.
+        experiment: rebuilt from its file and the run's config.
+        file: the experiment's.
+        seeds: the run's.
+        records: {stage: stage.json} of the stages that were begun.
+        summary: summary.json, None before the run's end.
+    """
+
+    directory: Path
+    experiment: Experiment
+    file: Path
+    seeds: list[int]
+    records: Mapping[str, dict[str, Any]]
+    summary: dict[str, Any] | None
+
+
+class Choice(NamedTuple):
+    """One model of a run.
+
+    Attributes:
+        arm: its name.
+        stages: the arm's, up to the one that is meant.
+        seed: of the model.
+    """
+
+    arm: str
+    stages: tuple[Stage, ...]
+    seed: int
+
+
+def read_run(directory: Path) -> Left:
+    """Read a run's directory and build its experiment; no dataset is read, unless by `build`.
+
+    Raises:
+        ValueError: it holds no run, or its experiment is not to be found or does not take the
+            run's config.
+    """
+    check_run(directory)
+    record = read_json(directory / "config.json")
+    file = find_file(directory, record["experiment"])
+    experiment = rebuilt(file, record["config"])
+    stages = sorted((directory / "stages").glob("*/stage.json"))
+    summary = directory / "summary.json"
+    return Left(
+        directory,
+        computing_in(experiment, record["dtype"]),
+        file,
+        record["seeds"],
+        {path.parent.name: read_json(path) for path in stages},
+        load_summary(summary) if summary.exists() else None,
+    )
+
+
+def find_file(directory: Path, name: str) -> Path:
+    """The file of a run's experiment: where the run was launched, else in the current directory.
+
+    Raises:
+        ValueError: it is in neither.
+    """
+    launched = (read_json(directory / "environment.json") or {}).get("folder", "")
+    files = [Path(folder, "experiments", f"{name}.py") for folder in (launched, Path.cwd())]
+    for file in files:
+        if file.is_file():
+            return file
+    places = " and ".join(dict.fromkeys(map(str, files)))
+    raise ValueError(f"the experiment of {directory} is missing; looked for {places}")
+
+
+def rebuilt(file: Path, config: Mapping[str, Any]) -> Experiment:
+    """The experiment of a file; what lies beside its folder can be imported, as when launched.
+
+    Args:
+        config: the JSON values of its Config.
+
+    Raises:
+        ValueError: the file is no experiment, or its Config does not take the values.
+    """
+    folder = str(file.parents[1])
+    sys.path.insert(0, folder)
+    try:
+        module = imported(file)
+        if missing := [name for name in ("Config", "build") if not hasattr(module, name)]:
+            raise ValueError(f"{file} has no {' and no '.join(missing)}")
+        fields, gone = from_json(module.Config(), config)
+        if gone:
+            logger.warning("%s has no field %s any more, which the run set", file, ", ".join(gone))
+        return module.build(fields)
+    finally:
+        sys.path.remove(folder)
+
+
+def imported(file: Path) -> ModuleType:
+    """A file as a module that no other file of its name replaces."""
+    name = f"jaxtl_experiment_{file.stem}_{file_digest(file)}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look it up there
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def choose(left: Left, arm: str | None, stage: str | None, seed: int | None) -> Choice:
+    """The model that is meant; see `load`.
+
+    Raises:
+        ValueError: no such arm, stage or seed (with the closest), or the stage is not finished.
+    """
+    arms = {name: [s.name for s in stages] for name, stages in left.experiment.arms.items()}
+    if arm is not None and arm not in arms:
+        raise ValueError(unknown("arm", arm, arms))
+    candidates = [arm] if arm is not None else list(arms)
+    if stage is not None:
+        known = {name for candidate in candidates for name in arms[candidate]}
+        if stage not in known:
+            raise ValueError(unknown("stage", stage, known))
+        candidates = [candidate for candidate in candidates if stage in arms[candidate]]
+    arm = candidates[0] if len(candidates) == 1 else _best(left, candidates)
+    count = arms[arm].index(stage) + 1 if stage is not None else len(arms[arm])
+    stages = tuple(left.experiment.arms[arm][:count])
+    _check_finished(left, arm, stages[-1].name)
+    return Choice(arm, stages, _seed(left, stages, seed))
+
+
+def _best(left: Left, arms: Iterable[str]) -> str:
+    """The arm of the best mean of the primary metric."""
+    if left.summary is None:
+        raise ValueError(
+            f"{left.directory} has no summary.json, as its run has not ended: name an arm"
+        )
+    metric, direction = left.summary["primary"]["metric"], left.summary["primary"]["direction"]
+    sign, means = (1 if direction == "max" else -1), {}
+    for arm in left.summary["arms"].keys() & set(arms):
+        mean = left.summary["arms"][arm]["metrics"].get(metric, {"mean": None})["mean"]
+        means[arm] = -math.inf if mean is None else sign * mean
+    if not means or max(means.values()) == -math.inf:
+        raise ValueError(f"no arm of {left.directory} has a mean {metric}: name an arm")
+    return max(sorted(means), key=means.__getitem__)
+
+
+def _check_finished(left: Left, arm: str, stage: str) -> None:
+    record = left.records.get(stage)
+    if record is not None and record["finished"]:
+        return
+    sources = {r["identity"]["source_run"] for r in left.records.values()} - {None}
+    if record is None and sources:
+        hint = f"if it was loaded from {min(sources)}, load it from there"
+    else:
+        hint = f"the same command with --arms={arm} goes on"
+    raise ValueError(f"arm {arm!r} of {left.directory}: stage {stage!r} is not finished; {hint}")
+
+
+def _seed(left: Left, stages: Iterable[Stage], seed: int | None) -> int:
+    records = [left.records[stage.name] for stage in stages if stage.name in left.records]
+    failed = {name for record in records for name in record.get("failed_seeds", {})}
+    whole = [s for s in left.seeds if f"seed {s}" not in failed]
+    if seed is None:
+        if not whole:
+            raise ValueError(f"all seeds of {left.directory} failed; name one to have it as it was")
+        return whole[0]
+    if seed not in left.seeds:
+        raise ValueError(unknown("seed", str(seed), map(str, left.seeds)))
+    if seed not in whole:
+        logger.warning("seed %d failed: its loss was not finite at a step", seed)
+    return seed
