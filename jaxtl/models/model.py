@@ -150,16 +150,21 @@ def with_heads(model: Model, heads: Mapping[str, Head]) -> Model:
     return dataclasses.replace(model, heads=heads, init=init, apply=apply, cut=cut, merge=merge)
 
 
-def merged_by(model: Model, change: Callable[[Model], Model]) -> Callable | None:
-    """`merge` of a changed model: the model without its adapter is changed likewise."""
-    if model.merge is None:
-        return None
+@dataclasses.dataclass(frozen=True)
+class ChangedMerge:
+    """`Model.merge` of a changed model: the model without its adapter is changed likewise."""
 
-    def merge(params: Params) -> tuple[Model, Params]:
-        base, params = model.merge(params)
-        return change(base), params
+    merge: Callable[[Params], tuple[Model, Params]]
+    change: Callable[[Model], Model]
 
-    return merge
+    def __call__(self, params: Params) -> tuple[Model, Params]:
+        base, params = self.merge(params)
+        return self.change(base), params
+
+
+def merged_by(model: Model, change: Callable[[Model], Model]) -> ChangedMerge | None:
+    """The `merge` of a model that `change` makes from this one."""
+    return None if model.merge is None else ChangedMerge(model.merge, change)
 
 
 def with_live(model: Model, live: Sequence[str]) -> Model:

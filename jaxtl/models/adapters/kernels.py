@@ -15,6 +15,7 @@ import jax
 
 from jaxtl import paths
 from jaxtl.models.adapters.attach import attach, key_of, leaves_of, trace_layers
+from jaxtl.models.model import ChangedMerge
 from jaxtl.plan import Model, Params, PyTree, State
 
 Leaves = Mapping[str, jax.Array]
@@ -218,6 +219,8 @@ def unmerge(model: Model, merged: Params, adapter: Params) -> Params:
             columns do not tell what their norms were): keep the parameters from before.
     """
     merge = model.merge
+    while isinstance(merge, ChangedMerge):
+        merge = merge.merge
     if not isinstance(merge, Merge) or merge.family.unweigh is None:
         raise ValueError(
             "this adapter cannot be taken out of merged parameters; keep those from before."

@@ -331,7 +331,11 @@ def test_other_functions_of_models_apply():
     other = models.with_heads(tuned, {"other": classes(2)})
     abstract, _ = jax.eval_shape(other.init, jax.random.key(0), X)
     assert set(abstract["heads"]) == {"other"} and "lora" in abstract
-    assert set(other.merge(params)[0].heads) == {"other"}
+    base, merged = other.merge(params)
+    assert set(base.heads) == {"other"}
+    taken_out = paths.flatten(adapters.unmerge(other, merged, params["lora"]))
+    for path, leaf in paths.flatten(params).items():
+        np.testing.assert_allclose(taken_out[path], leaf, rtol=1e-5, atol=1e-6)
     inside = ROWS["lora"].build(models.with_compute_dtype(chain(), jnp.bfloat16))
     narrow = compiled(functools.partial(target, inside), params, X)
     np.testing.assert_allclose(narrow, found["moved"], atol=0.05 * np.abs(found["moved"]).max())
