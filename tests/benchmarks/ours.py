@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.data.batches import Stream, index_block
-from jaxtl.paths import flatten
+from jaxtl.paths import flatten, join
 from jaxtl.plan import Experiment, Params, PyTree, Stage, maximize
+from jaxtl.pretrained import FileWeights
 from jaxtl.train import cache
 from jaxtl.train.check import Node
 from jaxtl.train.dispatch import Schedule
@@ -23,6 +24,7 @@ from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import Trained, compile_stage, train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.pages import page
+from jaxtl.train.prefix import constant_prefix
 from jaxtl.train.setup import Setup, resolve
 from jaxtl.train.sharding import make_mesh
 from jaxtl.train.start import start
@@ -108,6 +110,42 @@ def ours(
 ) -> Callable[[int], float]:
     """run(units) of training steps, dispatched as `jaxtl.train.loop` does; arguments as `build`."""
     return steps(build(stage, seeds, options, cached, mesh, params), seeds)
+
+
+def features(stage: Stage) -> Callable[[np.ndarray], np.ndarray]:
+    """inputs -> features of the frozen first blocks, computed as the feature cache does."""
+    setup = resolve(stage, None)
+    full, prefix = start(over_seeds(setup, (0,)), None), constant_prefix(setup)
+    forward = cache._forward(setup.model.cut(prefix.block)[0])
+    weights = join(full["trainable"], full["frozen"]), full["state"]
+    return lambda inputs: np.asarray(forward(*weights, 0, inputs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A `plan.Weights`: the backbone's from a file, all others at random, the same each time."""
+
+    file: FileWeights
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    def digest(self) -> str:
+        return self.file.digest()
+
+    def read(self, wanted: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], str]:
+        inner = {path: leaf for path, leaf in wanted.items() if path.startswith("backbone/")}
+        leaves, report = self.file.read(inner)
+        rng = np.random.default_rng(1)
+        for path in sorted(wanted.keys() - inner.keys()):
+            leaves[path] = rng.normal(0, 0.05, wanted[path].shape).astype(np.float32)
+        return leaves, report
+
+
+def published(stage: Stage) -> Mapping[str, np.ndarray]:
+    """{path: array} of what a stage with published weights starts from."""
+    return resolve(stage, None).published
 
 
 def swept(

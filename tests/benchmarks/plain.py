@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,6 +166,40 @@ def scanned(
             step += CHUNK
         jax.block_until_ready(carry)
         return float(losses[0])
+
+    return run
+
+
+def by_layer(leaves: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """{path: leaf} -> {path of the layer: {name: leaf}}."""
+    layers = {}
+    for path, leaf in leaves.items():
+        layer, _, name = path.rpartition("/")
+        layers.setdefault(layer, {})[name] = leaf
+    return layers
+
+
+def repeated(forward: Callable, batches: Sequence) -> Callable[[int], float]:
+    """run(units) of batch -> NumPy features; returns the mean square of those of the first."""
+
+    def run(units: int) -> float:
+        features = [forward(batches[i % len(batches)]) for i in range(units)]
+        return float((features[0] ** 2).mean())
+
+    return run
+
+
+def probed(
+    forward: Callable, batches: Sequence, train: Callable[[int], float], every: int
+) -> Callable[[int], float]:
+    """run(units) of training steps, and of the features of all batches before each `every`."""
+
+    def run(units: int) -> float:
+        for done in range(0, units, every):
+            for batch in batches:
+                forward(batch)
+            loss = train(min(every, units - done))
+        return loss
 
     return run
 
