@@ -24,7 +24,8 @@ def restore_chain(
     """What the last stage of a chain handed on.
 
     A checkpoint lacks what its stage loaded and did not change: that comes from the stage before
-    it, or from the published weights that the chain starts from.
+    it, in this run or in the one that the stage was loaded from, or from the published weights that
+    the chain starts from.
 
     Args:
         directory: <workdir>/<experiment>.
@@ -40,15 +41,20 @@ def restore_chain(
         ValueError: a checkpoint or the weights cannot be read; the message goes on from the last
             stage's name.
     """
-    stage, where = chain[-1], directory.absolute() / "stages"
-    identity = read_json(where / chain[-1].name / "stage.json")["identity"]
+    stage = chain[-1]
+    record = read_json(directory / "stages" / stage.name / "stage.json")
+    if record is None:
+        raise ValueError(f"goes on from stage {stage.name!r}, which {directory} does not hold")
+    identity = record["identity"]
     params, state = restore_stage(directory, stage.name, method_state)
     rows = [identity["seeds"].index(seed) for seed in seeds]
     memory = jax.tree.map(lambda leaf: leaf[rows], state.pop(METHOD_STATE, None))
     leaves = {path: leaf[rows] for path, leaf in (flatten(params) | flatten(state)).items()}
     missing = {path: leaf for path, leaf in wanted.items() if path not in leaves}
     if missing and len(chain) > 1:
-        before = restore_chain(directory, chain[:-1], seeds, missing)[0]
+        here = (directory / "stages" / chain[-2].name / "stage.json").exists()
+        above = directory if here or not identity["source_run"] else Path(identity["source_run"])
+        before = restore_chain(above, chain[:-1], seeds, missing)[0]
         leaves |= {path: before[path] for path in missing if path in before}
     elif missing and stage.weights is not None:
         if stage.weights.digest() != identity["weights"]:

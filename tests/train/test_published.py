@@ -1,6 +1,7 @@
 """Stages that start from published weights; checkpoints without what a stage did not change."""
 
 import dataclasses
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtl.paths import flatten
 from jaxtl.train.check import plan_stages
 from jaxtl.train.checkpoint import ITEM
 from jaxtl.train.lanes import over_seeds
-from jaxtl.train.restore import restore_weights
+from jaxtl.train.restore import restore_chain, restore_weights
 from jaxtl.train.setup import resolve
 from jaxtl.train.start import start
 
@@ -109,6 +110,23 @@ def test_a_run_whose_stages_froze_something_is_a_source_run(tmp_path):
     one = run_tiny(tmp_path / "two", plan=plan, arms=("scratch", "tuned"))[0]
     two = run_tiny(tmp_path / "three", plan=plan, source_run=tmp_path / "one")[0]
     assert one["arms"]["tuned"]["metrics"] == two["arms"]["tuned"]["metrics"]
+
+
+def test_what_a_stage_froze_comes_from_the_run_that_its_source_was_loaded_from(tmp_path):
+    plan = tiny_plan(transfer.probe(optax.adam(0.1)))
+    rest = replace(plan.arms["tuned"][1], method=transfer.probe(optax.sgd(0.1)))
+    plan = replace(plan, arms={**plan.arms, "tuned": [plan.arms["tuned"][0], rest]})
+    run_tiny(tmp_path / "one", plan=plan)
+    run_tiny(tmp_path / "two", plan=plan, source_run=tmp_path / "one")
+    wanted = flatten(plan_stages(plan, plan.arms, (0, 1))["rest"].setup.params)
+    leaves = [
+        restore_chain(tmp_path / run, plan.arms["tuned"], (1,), wanted)[0] for run in ("one", "two")
+    ]
+    assert leaves[0].keys() >= wanted.keys()
+    assert_same(*leaves)
+    shutil.rmtree(tmp_path / "one" / "stages" / "tuned")
+    with pytest.raises(ValueError, match=r"goes on from stage 'tuned', which .*one does not hold"):
+        restore_chain(tmp_path / "two", plan.arms["tuned"], (1,), wanted)
 
 
 def test_other_weights_are_another_run(tmp_path):
