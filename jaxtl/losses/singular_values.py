@@ -1,19 +1,25 @@
-"""Penalties on the singular values of a batch of features."""
+"""Penalties on the singular values of a batch of features or predictions.
+
+Singular vectors are constants of the gradients. These are the closed forms, finite for repeated and
+zero singular values too, where they are one of the subgradients.
+"""
 
 import jax
 import jax.numpy as jnp
 
+from jaxtl.losses.weighting import weigh
 
-def smallest_singular_values(features: jax.Array, count: int = 1) -> jax.Array:
+
+def smallest_singular_values(
+    features: jax.Array, count: int = 1, weights: jax.Array | None = None
+) -> jax.Array:
     """Sum of the squares of the smallest singular values, unscaled.
-
-    From the eigenvectors of the smaller Gram matrix, which are constants of the gradient: for a
-    left singular vector u the square is |u'F|^2, and 2 u u'F its gradient. That is finite for
-    repeated and zero singular values too, where it is one of the subgradients.
 
     Args:
         features: [n, features] float, not centred.
         count: how many of the min(n, features) singular values.
+        weights: [n] float >= 0, of the squares; all ones if None. A row of weight 0 is not there
+            and brings no singular value 0; where fewer than `count` are left all of them count.
 
     Returns:
         [] float >= 0.
@@ -24,10 +30,78 @@ def smallest_singular_values(features: jax.Array, count: int = 1) -> jax.Array:
     Chen et al., "Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage for
     Safe Transfer Learning", NeurIPS 2019.
     """
+    return _squares(features, weights, count, smallest=True)
+
+
+def largest_singular_values(
+    features: jax.Array, weights: jax.Array | None = None, *, count: int = 1
+) -> jax.Array:
+    """Sum of the squares of the largest singular values, unscaled.
+
+    Args:
+        features: [n, features] float, not centred.
+        weights: [n] float >= 0, frequency weights; all ones if None. Twice the weights are twice
+            the value.
+        count: how many of the min(n, features) singular values.
+
+    Returns:
+        [] float >= 0; 0 where there is no weight.
+
+    Raises:
+        ValueError: there are fewer than `count` singular values.
+
+    Chen et al., "Transferability vs. Discriminability: Batch Spectral Penalization for Adversarial
+    Domain Adaptation", ICML 2019.
+    """
+    return _squares(features, weights, count, smallest=False)
+
+
+def _squares(
+    features: jax.Array, weights: jax.Array | None, count: int, smallest: bool
+) -> jax.Array:
+    """From the eigenvectors v of the smaller Gram matrix, the squares |v'F|^2."""
     n, width = features.shape
-    if not 1 <= count <= min(n, width):
-        raise ValueError(f"count must be from 1 to {min(n, width)}, the rank, got {count}.")
+    small = min(n, width)
+    if not 1 <= count <= small:
+        raise ValueError(f"count must be from 1 to {small}, the rank, got {count}.")
+    features, root, there = _rooted(features, weights)
+    features = root[:, None] * features
     features = features if n <= width else features.T
     constant = jax.lax.stop_gradient(features)
-    vectors = jnp.linalg.eigh(constant @ constant.T)[1][:, :count]
-    return jnp.sum((vectors.T @ features) ** 2)
+    gram = jnp.matmul(constant, constant.T, precision="highest")
+    # Rows that are not there are eigenvectors of eigenvalue 0: the first ones.
+    first = small - jnp.minimum(there, width) if smallest else small - count
+    vectors = jax.lax.dynamic_slice_in_dim(jnp.linalg.eigh(gram)[1], first, count, 1)
+    return jnp.sum(jnp.matmul(vectors.T, features, precision="highest") ** 2)
+
+
+def batch_nuclear_norm(logits: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    """-|diag(sqrt(w)) P|_* / sum w: minus the sum of the singular values of the predictions.
+
+    Least where each prediction is sure and all classes are predicted equally often.
+
+    Args:
+        logits: [n, classes] float; P is their softmax.
+        weights: [n] float >= 0, frequency weights; all ones if None. They have no gradient.
+            Twice the weights divide the value by sqrt(2).
+
+    Returns:
+        [] float <= 0, at least -1 where no weight is below 1; 0 where there is no weight.
+
+    Cui et al., "Towards Discriminability and Diversity: Batch Nuclear-norm Maximization under Label
+    Insufficient Situations", CVPR 2020. arXiv:2003.12237.
+    """
+    logits, root, _ = _rooted(logits, weights)
+    p = root[:, None] * jax.nn.softmax(logits)
+    left, values, right = jnp.linalg.svd(jax.lax.stop_gradient(p), full_matrices=False)
+    left *= (values > 1e-6 * values[0])[None]
+    slope = jnp.matmul(left, right, precision="highest")
+    total = jnp.sum(root**2)
+    return -jnp.sum(slope * p) / jnp.where(total > 0, total, 1)
+
+
+def _rooted(rows: jax.Array, weights: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rows, square roots of their weights [n], and how many rows have one."""
+    rows, weights, present = weigh(rows, weights)
+    root = jax.lax.stop_gradient(jnp.where(present, jnp.sqrt(weights), 0))
+    return rows, root, jnp.sum(root > 0)

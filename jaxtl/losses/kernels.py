@@ -1,0 +1,112 @@
+"""Gaussian kernels with several bandwidths, and rules that find these in a sample."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxtl.losses.transport import squared_distances
+from jaxtl.losses.weighting import weigh, weighted_mean
+
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+Rule = Callable[[jax.Array, jax.Array], jax.Array]
+Bandwidths = jax.Array | Sequence[float] | Rule
+
+
+def mean_bandwidths(factors: Sequence[float] = FACTORS) -> Rule:
+    """The weighted mean squared distance of distinct points, times each factor.
+
+    Points are distinct where their distance is above a thousandth of the largest, which float32
+    resolves: a point and its repeats are no pair. Without repeats it is the mean over i != j.
+
+    Args:
+        factors: [k] > 0.
+
+    Returns:
+        (squared distances [...], weights of the pairs [...]) -> [k], 0 where no two are distinct.
+    """
+
+    def rule(distances: jax.Array, weights: jax.Array) -> jax.Array:
+        weights = _distinct(distances, weights)
+        total = weights.sum()
+        mean = jnp.sum(weights * distances) / jnp.where(total > 0, total, 1)
+        return mean * jnp.asarray(factors, distances.dtype)
+
+    return rule
+
+
+MEAN_BANDWIDTHS = mean_bandwidths()
+
+
+def median_bandwidths(factors: Sequence[float] = FACTORS) -> Rule:
+    """The weighted median squared distance of distinct points, times each factor.
+
+    Distinct points as in `mean_bandwidths`; between two middle pairs it is their mean.
+
+    Args:
+        factors: [k] > 0.
+
+    Returns:
+        (squared distances [...], weights of the pairs [...]) -> [k], 0 where no two are distinct.
+    """
+
+    def rule(distances: jax.Array, weights: jax.Array) -> jax.Array:
+        weights = _distinct(distances, weights).ravel()
+        order = jnp.argsort(distances.ravel())
+        below = jnp.cumsum(weights[order])
+        middle = [jnp.searchsorted(below, below[-1] / 2, side=side) for side in ("left", "right")]
+        pair = distances.ravel()[order][jnp.minimum(jnp.stack(middle), order.size - 1)]
+        return jnp.where(below[-1] > 0, pair.mean(), 0) * jnp.asarray(factors, distances.dtype)
+
+    return rule
+
+
+def _distinct(distances: jax.Array, weights: jax.Array) -> jax.Array:
+    """The weights of pairs of distinct points, 0 for other pairs."""
+    largest = jnp.max(jnp.where(weights > 0, distances, 0))
+    return jnp.where(distances > 1e-6 * largest, weights, 0)
+
+
+def averaged_kernel(
+    distances: jax.Array, weights: jax.Array, bandwidths: Bandwidths, size: jax.Array
+) -> jax.Array:
+    """The mean over bandwidths of exp(-squared distance / bandwidth).
+
+    Args:
+        distances: [...] float >= 0, squared.
+        weights: [...] float >= 0, of the pairs.
+        bandwidths: [k] > 0, or a rule, which gets no gradient.
+        size: [] mean squared norm of the points: a rule's bandwidth is at least 1e-12 of it, so
+            that rounding is not taken for a distance where all points agree.
+
+    Returns:
+        [...] in (0, 1].
+    """
+    if callable(bandwidths):
+        found = bandwidths(jax.lax.stop_gradient(distances), jax.lax.stop_gradient(weights))
+        widths = jax.lax.stop_gradient(jnp.maximum(found, 1e-12 * size + 1e-30))
+    else:
+        widths = jnp.atleast_1d(jnp.asarray(bandwidths, distances.dtype))
+    widths = jnp.expand_dims(widths, tuple(range(1, 1 + distances.ndim)))
+    return jnp.mean(jnp.exp(-distances[None] / widths), 0)
+
+
+def pooled_kernel(
+    source: jax.Array,
+    target: jax.Array,
+    source_weights: jax.Array | None,
+    target_weights: jax.Array | None,
+    bandwidths: Bandwidths,
+) -> jax.Array:
+    """`averaged_kernel` of all pairs of the pooled sample, [n_source + n_target] squared."""
+    source, source_weights, _ = weigh(source, source_weights)
+    target, target_weights, _ = weigh(target, target_weights)
+    points = jnp.concatenate([source, target])
+    weights = jnp.concatenate([source_weights, target_weights])
+    size = weighted_mean(jnp.sum(points**2, 1), weights)
+    # The distances do not depend on the origin; their rounding does.
+    points -= jax.lax.stop_gradient(weighted_mean(points, weights))[None]
+    distances = squared_distances(points, points)
+    pairs = weights[:, None] * weights[None]
+    return averaged_kernel(distances, pairs, bandwidths, jax.lax.stop_gradient(size))

@@ -1,0 +1,39 @@
+"""Arrays -> score: how far domains are apart, and how good a model is without target labels."""
+
+from jaxtl.transferability.criteria import (
+    certainty,
+    criteria,
+    deep_embedded_validation,
+    importance_weighted_validation,
+    mixed_validation,
+    neighborhood_density,
+    source_accuracy,
+)
+from jaxtl.transferability.domain_classifier import (
+    domain_logits,
+    importance_weights,
+    proxy_a_distance,
+)
+from jaxtl.transferability.validation import (
+    deep_embedded_risk,
+    importance_weighted_risk,
+    mixed_agreement,
+    soft_neighborhood_density,
+)
+
+__all__ = [
+    "certainty",
+    "criteria",
+    "deep_embedded_risk",
+    "deep_embedded_validation",
+    "domain_logits",
+    "importance_weighted_risk",
+    "importance_weighted_validation",
+    "importance_weights",
+    "mixed_agreement",
+    "mixed_validation",
+    "neighborhood_density",
+    "proxy_a_distance",
+    "soft_neighborhood_density",
+    "source_accuracy",
+]
