@@ -1,6 +1,13 @@
 """Datasets: lazy handles, where they come from, and what is done to them."""
 
-from jaxtl.data.augmentation import chain, gaussian_noise, random_crop, random_flip
+from jaxtl.data.augmentation import (
+    chain,
+    gaussian_noise,
+    random_affine,
+    random_crop,
+    random_flip,
+    random_intensity,
+)
 from jaxtl.data.checks import overlap, validate
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.embedded import breast_cancer, diabetes, digits, iris, wine
@@ -32,8 +39,10 @@ __all__ = [
     "overlap",
     "permuted",
     "prepare",
+    "random_affine",
     "random_crop",
     "random_flip",
+    "random_intensity",
     "rotated",
     "tfds",
     "thickened",

@@ -70,3 +70,85 @@ def gaussian_noise(stddev: float) -> Augment:
         return images + stddev * jax.random.normal(rng, images.shape, images.dtype)
 
     return apply
+
+
+def random_affine(
+    *,
+    scale: tuple[float, float] = (1.0, 1.0),
+    degrees: float = 0.0,
+    shear: float = 0.0,
+    translate: float = 0.0,
+) -> Augment:
+    """Each image turned, sheared, stretched and moved about its centre; bilinear, black outside.
+
+    Written as two small matrix products an image, of weights that are 0 except at the neighbours:
+    gathers are slow on a CPU. They cost (height * width)^2 (1 + channels) an image, so that it
+    suits small images.
+
+    Args:
+        scale: range of the factors of the height and of the width, drawn independently; 2 makes
+            what is shown twice as large.
+        degrees: the angle is uniform in [-degrees, degrees].
+        shear: a row moves by a factor, uniform in [-shear, shear], of its distance from the middle.
+        translate: largest shift, as a share of the height or width.
+    """
+
+    def apply(rng: jax.Array, images: jax.Array) -> jax.Array:
+        n, height, width, _ = images.shape
+        keys = jax.random.split(rng, 4)
+
+        def draw(key: jax.Array, low: float, high: float) -> list[jax.Array]:
+            """Two numbers an image, [n, 1] each."""
+            return jnp.split(jax.random.uniform(key, (n, 2), minval=low, maxval=high), 2, 1)
+
+        (zoom_y, zoom_x), (shift_y, shift_x) = draw(keys[0], *scale), draw(keys[1], -1, 1)
+        angle = jnp.deg2rad(degrees) * draw(keys[2], -1, 1)[0]
+        slant = shear * draw(keys[3], -1, 1)[0]
+        middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+        y, x = (axis.reshape(1, -1) for axis in jnp.mgrid[:height, :width])
+        # Where each new pixel comes from: the inverse of turn, then shear, then stretch, then move.
+        y = (y - middle_y - translate * height * shift_y) / zoom_y
+        x = (x - middle_x - translate * width * shift_x) / zoom_x - slant * y
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        y, x = cos * y - sin * x + middle_y, sin * y + cos * x + middle_x
+
+        def weights(coordinates: jax.Array, length: int) -> jax.Array:
+            distances = jnp.abs(coordinates[..., None] - jnp.arange(length).reshape(1, 1, -1))
+            return jnp.maximum(0, 1 - distances).astype(images.dtype)
+
+        rows = jnp.einsum("nph,nhwc->npwc", weights(y, height), images)
+        moved = jnp.einsum("npw,npwc->npc", weights(x, width), rows)
+        return moved.reshape(images.shape)
+
+    return apply
+
+
+def random_intensity(
+    *,
+    flip: float = 0.5,
+    scale: tuple[float, float] = (0.25, 1.5),
+    shift: tuple[float, float] = (-0.5, 0.5),
+) -> Augment:
+    """Each channel of each image inverted by chance, then scaled about its mean, then shifted.
+
+    Images are floats in [0, 1]; the result may leave that range.
+
+    Args:
+        flip: probability of x -> 1 - x.
+        scale: range of the factor.
+        shift: range of what is added.
+
+    French, Mackiewicz & Fisher, "Self-ensembling for visual domain adaptation", ICLR 2018.
+    arXiv:1706.05208, Section 4.1, with these ranges; there a grey image has one draw.
+    """
+
+    def apply(rng: jax.Array, images: jax.Array) -> jax.Array:
+        shape = (len(images), 1, 1, images.shape[3])
+        keys = jax.random.split(rng, 3)
+        factor = jax.random.uniform(keys[1], shape, images.dtype, *scale)
+        offset = jax.random.uniform(keys[2], shape, images.dtype, *shift)
+        images = jnp.where(jax.random.bernoulli(keys[0], flip, shape), 1 - images, images)
+        mean = images.mean((1, 2), keepdims=True)
+        return (images - mean) * factor + mean + offset
+
+    return apply

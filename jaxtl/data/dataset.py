@@ -108,6 +108,11 @@ class Dataset:
         )
         return relabelled._then("", selections.with_label, column, selects=True)
 
+    def only(self, keep: Iterable[int | str], column: str = "label") -> Self:
+        """Only these classes (indices or names), which keep their numbers and names."""
+        keep = tuple(k if isinstance(k, str) else int(k) for k in keep)
+        return self._then(f"only({_brief(keep)})", selections.only, keep, column, selects=True)
+
     def few(self, k: int, column: str = "label") -> Self:
         """k examples of each class, drawn per seed; those of a smaller k are among them."""
         if k < 1:

@@ -68,6 +68,7 @@ class Splits(Mapping[str, Dataset]):
         return self.each(lambda dataset: dataset.standardize(like=self["train"]))
 
     classes = _each(Dataset.classes)
+    only = _each(Dataset.only)
     few = _each(Dataset.few)
     map = _each(Dataset.map)
     map_images = _each(Dataset.map_images)

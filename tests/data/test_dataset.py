@@ -20,6 +20,18 @@ def test_classes_are_renumbered_in_the_order_given_and_share_the_inputs():
     assert part.table().inputs is whole.table().inputs
 
 
+def test_only_keeps_rows_and_their_labels():
+    whole = numbers()
+    part = whole.only([3, "1"])
+    np.testing.assert_array_equal(part.rows(0), [r for r in range(40) if r % 4 in (1, 3)])
+    assert part.table() is whole.table()
+    assert part.class_names() == ("0", "1", "2", "3")
+    with pytest.raises(ValueError, match="unknown class '5'"):
+        whole.only(["5"]).rows(0)
+    with pytest.raises(ValueError, match="class 4 is outside the label space 0 to 3"):
+        whole.only([4]).rows(0)
+
+
 def test_few_is_balanced_nested_and_drawn_per_seed():
     whole = numbers(400)
     few, fewer = whole.few(10), whole.few(5)
