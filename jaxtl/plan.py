@@ -153,7 +153,7 @@ class Method:
             parameter trains it; what no group matches, and a group called "frozen", stays.
         updates: the gradient steps of one training step, in order; empty if `prepare` does all.
         modules: {name: Module}; parameters under `<name>/...`, fresh in every stage.
-        state: (model, params) -> pytree kept under `method` in the state.
+        state: (model, params, batch statistics) -> pytree kept under `method` in the state.
         remembers: the state goes on from that of the stage before, if that has the same structure.
         prepare: (model, params, state, domains: [Columns]) -> (params, state), on the host, before
             step 0. Sees one seed at a time; params are NumPy arrays. It may change only what its
@@ -179,7 +179,7 @@ class Method:
     )
     updates: tuple[Update, ...] = ()
     modules: Mapping[str, Module] = dataclasses.field(default_factory=dict)
-    state: Callable[[Model, Params], PyTree] | None = None
+    state: Callable[[Model, Params, State], PyTree] | None = None
     remembers: bool = False
     prepare: Callable[..., tuple[Params, State]] | None = None
     solves: tuple[str, ...] = ()
@@ -297,6 +297,22 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Criterion:
+    """A score of a model, better when larger, that needs no labels of the target.
+
+    Attributes:
+        domains: what it looks at; labels of the unlabelled ones are hidden.
+        score: (predict, *examples) -> [] float; pure and jitted. `predict` maps inputs [n, ...] to
+            the model's output; there are as many `examples` as domains, each a dict of `inputs`
+            (floats), the model's `features` and `logits` {head: [n, size]} for them, and `labels`
+            {head: [n, ...]}, -1 or NaN where missing or hidden.
+    """
+
+    domains: Sequence[Domain]
+    score: Callable[..., jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
 class Primary:
     """The metric that decides, as `<evaluation>/<metric>`, and which way is better."""
 
@@ -323,10 +339,12 @@ class Experiment:
         primary: the metric of the verdict.
         derived: {metric name: {metric: value} of one seed -> value}, such as a worst case over
             several evaluations.
-        select: a metric of an evaluation on validation data. The last stage of an arm then ends
-            with the parameters, per seed, that were best by it, and a sweep picks its point by it;
-            None for the parameters of the last step.
-        select_every: steps between looks at `select`.
+        select: a metric of an evaluation on validation data, or the name of a criterion. The last
+            stage of an arm then ends with the parameters, per seed, that were best by it, and a
+            sweep picks its point by it; None for the parameters of the last step.
+        select_every: steps between looks at `select` and `criteria`.
+        criteria: {name: Criterion}, measured while the last stage of an arm trains. The report says
+            what the primary metric would be at the step that each of them picks.
     """
 
     arms: Mapping[str, Sequence[Stage]]
@@ -338,3 +356,4 @@ class Experiment:
     )
     select: Primary | None = None
     select_every: int = 100
+    criteria: Mapping[str, Criterion] = dataclasses.field(default_factory=dict)

@@ -168,7 +168,7 @@ def restored(left: Left, choice: Choice) -> Predictor:
     here = jax.eval_shape(lambda: initialise(stage, read, 0))
     method_state = None
     if stage.method.state is not None:
-        method_state = jax.eval_shape(lambda p: stage.method.state(stage.model, p), here[0])
+        method_state = jax.eval_shape(functools.partial(stage.method.state, stage.model), *here)
     where = f"stage {stage.name!r} of {left.directory}"
     wanted = flatten(here[0]) | flatten(here[1])
     try:

@@ -79,7 +79,7 @@ def find_centres(model, params, state, domains):
     return params, {**state, "method": Centres(np.float32(2), centre)}
 
 
-def no_centres(model, params):
+def no_centres(model, params, statistics):
     size = params["heads"]["animal"]["kernel"].shape[0]
     return Centres(jnp.zeros(()), jnp.zeros((3, size)))
 

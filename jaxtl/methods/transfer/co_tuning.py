@@ -47,7 +47,7 @@ def co_tuning(
     You et al., "Co-Tuning for Transfer Learning", NeurIPS 2020.
     """
 
-    def blank(model: Model, params: Params) -> jax.Array:
+    def blank(model: Model, params: Params, statistics: State) -> jax.Array:
         heads = model.heads
         if missing := [name for name in (source, target) if name not in heads]:
             raise ValueError(" ".join(unknown("head", name, heads) for name in missing))

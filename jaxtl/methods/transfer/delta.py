@@ -54,7 +54,7 @@ def delta(
     """
     groups = as_groups(tx)
 
-    def start(model: Model, params: Params) -> PyTree:
+    def start(model: Model, params: Params, statistics: State) -> PyTree:
         if strange := sorted(blocks.keys() - set(model.blocks)):
             raise ValueError(" ".join(unknown("block", name, model.blocks) for name in strange))
         moving = trained_paths(groups, params)

@@ -133,7 +133,7 @@ def _taught(
     trainable, modules = tuple(trainable), modules or {}
     outputs = _start_outputs if teacher is None else functools.partial(_outputs, teacher)
 
-    def state_fn(model: Model, params: Params) -> PyTree:
+    def state_fn(model: Model, params: Params, statistics: State) -> PyTree:
         check(model)
         if teacher is not None:
             return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _shapes(teacher))

@@ -98,7 +98,7 @@ def _consolidated(
     def chosen(path: str) -> bool:
         return paths.matches(trainable, path)
 
-    def state_fn(model: Model, params: Params) -> PyTree:
+    def state_fn(model: Model, params: Params, statistics: State) -> PyTree:
         moving = paths.split(params, chosen)[0]
         nothing = jax.tree.map(jnp.zeros_like, moving)
         return {"precision": nothing, "mean": moving, "constant": jnp.zeros(())}

@@ -87,7 +87,7 @@ def loss_of(method, params, state, model=MODEL):
 def test_lwf_is_the_new_loss_and_the_old_answers_of_the_start():
     method = transfer.lwf(SGD, heads=["old"], strength=1.5, temperature=2.0)
     begun, _ = start(MODEL)
-    state = {"method": method.state(MODEL, begun)}
+    state = {"method": method.state(MODEL, begun, {})}
     now = moved(begun)
     loss, (_, metrics) = loss_of(method, now, state)
     _, student = outputs(now, batch()["inputs"], HEADS)
@@ -108,7 +108,7 @@ def test_lwf_at_the_start_has_the_gradient_of_the_new_task_alone():
     def loss(params, kept, method):
         return loss_of(method, params, {"method": kept})[0]
 
-    grads, taught = jax.grad(loss, (0, 1))(begun, method.state(MODEL, begun), method)
+    grads, taught = jax.grad(loss, (0, 1))(begun, method.state(MODEL, begun, {}), method)
     expected = jax.grad(loss)(begun, {}, plain)
     for path, leaf in flatten(grads).items():
         np.testing.assert_allclose(leaf, flatten(expected)[path], atol=1e-6, err_msg=path)
@@ -118,18 +118,18 @@ def test_lwf_at_the_start_has_the_gradient_of_the_new_task_alone():
 def test_what_does_not_train_is_not_copied():
     method = transfer.lwf(SGD, heads=["old"], trainable=("heads/.*",))
     begun, _ = start(MODEL)
-    assert set(flatten(method.state(MODEL, begun))) == {
+    assert set(flatten(method.state(MODEL, begun, {}))) == {
         f"heads/{head}/{leaf}" for head in HEADS for leaf in ("kernel", "bias")
     }
     now = {**begun, "heads": moved(begun)["heads"]}
-    _, (_, metrics) = loss_of(method, now, {"method": method.state(MODEL, begun)})
+    _, (_, metrics) = loss_of(method, now, {"method": method.state(MODEL, begun, {})})
     teacher, student = (outputs(p, batch()["inputs"], ["old"])[1]["old"] for p in (begun, now))
     np.testing.assert_allclose(metrics["distillation_loss"], kl(teacher, student, 3.0), rtol=1e-4)
 
 
 def taught_by_weights(method, published, reads=1):
     begun, _ = start(MODEL)
-    kept = method.state(MODEL, begun)
+    kept = method.state(MODEL, begun, {})
     assert not any(leaf.any() for leaf in jax.tree.leaves(kept))
     states = [
         method.prepare(MODEL, begun, {"method": kept}, [Columns(None, {}, {})])[1] for _ in range(2)
@@ -184,7 +184,7 @@ def test_all_wrong_heads_are_told_at_once():
     wrong = {"odl": "taught", "old": "taugth", "new": "taught", "size": "taught"}
     method = transfer.distill(SGD, heads=wrong, teacher=teacher)
     with pytest.raises(ValueError) as error:
-        method.state(model, start(model)[0])
+        method.state(model, *start(model))
     for part in ("'odl'. Did you mean 'old'", "'taugth'. Did you mean 'taught'",
                  "'new' and 'taught' must be", "'size' and 'taught' must be"):  # fmt: skip
         assert part in str(error.value)
@@ -200,7 +200,7 @@ def test_live_statistics_cannot_be_those_of_the_start():
     live = models.from_linen(Normed(), HEADS)
     params, state = start(live)
     method = transfer.lwf(SGD, heads=["old"])
-    state = {**state, "method": method.state(live, params)}
+    state = {**state, "method": method.state(live, params, {})}
     with pytest.raises(ValueError, match=r"backbone/body/norm/mean.*Leave the scale and bias"):
         loss_of(method, params, state, live)
     assert np.isfinite(loss_of(method, params, state, models.with_live(live, ()))[0])

@@ -119,7 +119,7 @@ def test_numbers_have_the_curvature_of_their_loss():
 def chain(method, tasks):
     """(model, state of the method after `prepare` for each task, its Fishers, where it ended)."""
     model, params, state = DIGITS
-    state = {**state, "method": method.state(model, params)}
+    state = {**state, "method": method.state(model, params, {})}
     fishers, ends = [], []
     for task in range(tasks):
         params = moved(params, task)
@@ -186,7 +186,7 @@ def test_loss_adds_the_penalty_and_never_looks_at_the_former_task():
 def test_nothing_pulls_at_the_start_of_the_second_task():
     method = transfer.ewc(SGD, strength=1.0)
     model, params, state = DIGITS
-    state = {**state, "method": method.state(model, params)}
+    state = {**state, "method": method.state(model, params, {})}
     _, state = method.prepare(model, params, state, [columns(weight=1.0), columns()])
     value, grads = jax.jit(jax.value_and_grad(penalty, 1))(state["method"], params)
     assert value == 0 and all(not leaf.any() for leaf in flatten(grads).values())
@@ -210,7 +210,7 @@ def test_a_gaussian_linear_model_gets_the_joint_solution():
     joint = solve(np.concatenate([first, second]), goals.ravel())
     method = transfer.ewc(SGD, strength=1.0)
     former = Columns(np.float32(first), {"digit": np.float32(goals[0])}, {"digit": np.zeros(n)})
-    state = {"method": method.state(model, alone)}
+    state = {"method": method.state(model, alone, {})}
     _, state = method.prepare(model, alone, state, [former, former])
     part = (np.float32(second), np.float32(goals[1]), 1.0)
     batch = batch_of(part, (np.float32(first), np.float32(goals[0]), 0.0))
@@ -229,6 +229,6 @@ def test_a_gaussian_linear_model_gets_the_joint_solution():
 def test_the_former_task_must_be_there_and_weigh_nothing(domains):
     method = transfer.ewc(SGD, strength=1.0)
     model, params, state = DIGITS
-    state = {**state, "method": method.state(model, params)}
+    state = {**state, "method": method.state(model, params, {})}
     with pytest.raises(ValueError, match="last domain, with weight 0"):
         method.prepare(model, params, state, domains)
