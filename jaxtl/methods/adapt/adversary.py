@@ -1,0 +1,98 @@
+"""What adversarial methods share: a domain classifier's loss, opponents that train apart."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtl.losses import reverse_gradient
+from jaxtl.methods.adapt.sides import Side
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups
+from jaxtl.paths import FROZEN
+from jaxtl.plan import Module, Params
+
+
+def domain_loss(
+    discriminator: Module,
+    params: Params,
+    inputs: jax.Array,
+    domains: jax.Array,
+    weights: jax.Array | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Softmax cross-entropy of a domain classifier, the mean over examples.
+
+    With two domains of equally many examples it is the mean of the binary losses of both.
+
+    Args:
+        discriminator: [n, width] -> [n, domains].
+        params: its parameters.
+        inputs: [n, width] float; behind `reverse_gradient` where what made them opposes.
+        domains: [n] int, the right answers.
+        weights: [n] float >= 0 whose mean over the examples is 1, or all ones if None.
+
+    Returns:
+        The loss [] and {"domain_loss": [], "domain_accuracy": [], in [0, 1] and unweighted}.
+    """
+    logits = discriminator.apply(params, inputs)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, domains)
+    loss = jnp.mean(losses if weights is None else weights * losses)
+    return loss, {"domain_loss": loss, "domain_accuracy": jnp.mean(logits.argmax(-1) == domains)}
+
+
+def reversed_domain_loss(
+    discriminator: Module,
+    params: Params,
+    inputs: jax.Array,
+    domains: jax.Array,
+    coefficient: jax.Array,
+    weights: jax.Array | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """`domain_loss` whose gradient reaches the inputs times -coefficient, logged as `reversal`."""
+    inputs = reverse_gradient(inputs, coefficient)
+    loss, metrics = domain_loss(discriminator, params, inputs, domains, weights)
+    return loss, {**metrics, "reversal": coefficient}
+
+
+def both(source: Side, target: Side, name: str) -> jax.Array:
+    """One attribute of the examples of both sides, the sources' first."""
+    return jnp.concatenate([getattr(source, name), getattr(target, name)])
+
+
+def check_classes(logits: jax.Array, classes: int) -> None:
+    """Raises ValueError if outputs [..., classes] are not of the head that a method was told of."""
+    if logits.shape[-1] != classes:
+        raise ValueError(f"the method has classes={classes}, its head has {logits.shape[-1]}")
+
+
+def with_opponent(
+    tx: optax.GradientTransformation | Groups,
+    name: str,
+    patterns: Sequence[str],
+    opponent_tx: optax.GradientTransformation | None,
+    *,
+    frozen: Sequence[str] = (),
+) -> tuple[Groups, tuple[str, ...]]:
+    """Groups of a method in which some parameters have an optimizer, and updates, of their own.
+
+    Args:
+        tx: optax transformation of the others, or groups as in `transfer.grouped`.
+        name: of the opponent's group.
+        patterns: its paths.
+        opponent_tx: its optax transformation; `tx` if None.
+        frozen: paths that do not train, besides those that `tx` freezes.
+
+    Returns:
+        (all groups; the names of those of `tx` that train).
+
+    Raises:
+        ValueError: `tx` is groups and there is no `opponent_tx`.
+    """
+    if opponent_tx is None:
+        if isinstance(tx, Mapping):
+            raise ValueError(f"with groups, the {name} needs an optax transformation of its own")
+        opponent_tx = tx
+    groups = dict(as_groups(tx))
+    still = (*groups.pop(FROZEN, ((), None))[0], *frozen)
+    first = {FROZEN: (still, optax.set_to_zero())} if still else {}
+    return {**first, name: (tuple(patterns), opponent_tx), **groups}, tuple(groups)

@@ -1,0 +1,149 @@
+"""Contrastive adaptation: each class close across domains, different classes far apart."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxtl.losses import contrastive_domain_discrepancy, supervised
+from jaxtl.losses.kernels import MEAN_BANDWIDTHS, Bandwidths
+from jaxtl.methods.adapt.adversary import check_classes
+from jaxtl.methods.adapt.sides import Weight, at_step, split_sides
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.methods.transfer.outputs import outputs
+from jaxtl.models import apply_flat
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
+
+
+def can(
+    tx: optax.GradientTransformation | Groups,
+    *,
+    classes: int,
+    every: int,
+    weight: Weight = 0.3,
+    bandwidths: Bandwidths = MEAN_BANDWIDTHS,
+    largest_distance: float = 0.05,
+    smallest_class: int = 3,
+    sources: int = 1,
+) -> Method:
+    """The supervised objective + weight * the contrastive domain discrepancy of the features.
+
+    The target's labels are guessed by clusters: before step 0 and every `every` steps spherical
+    k-means of all target features, started at the mean source feature of each class. A batch does
+    not say which examples it holds, so the centres are kept, and an example of a batch has the
+    class of the centre nearest to its features of now. Targets too far from their centre, and
+    classes with too few of the near ones, are left out, as in the paper. Unlike there, batches are
+    not drawn by class, the domains share their batch statistics, and only the last features count.
+
+    Args:
+        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
+        classes: of the head that the domains name.
+        every: steps between clusterings.
+        weight: factor of the discrepancy, the paper's beta, or step -> factor.
+        bandwidths: of the Gaussian kernels, as in `losses.mmd`.
+        largest_distance: to a centre, (1 - cosine) / 2; the paper's D_0 on Office-31.
+        smallest_class: near targets that a class needs, the paper's N_0.
+        sources: how many of the stage's domains, the first, are sources.
+
+    Raises:
+        ValueError: when it runs, the head has another number of classes.
+
+    Kang et al., "Contrastive Adaptation Network for Unsupervised Domain Adaptation", CVPR 2019.
+    arXiv:1901.00976.
+    """
+
+    def start(model: Model, params: Params, statistics: State) -> PyTree:
+        width = next(iter(params["heads"].values()))["kernel"].shape[0]
+        return {"centres": jnp.zeros((classes, width)), "known": jnp.zeros(classes, bool)}
+
+    def prepare(model: Model, params: Params, state: State, domains: Sequence[Columns]):
+        found = [outputs(model, params, state, one.inputs, "features") for one in domains]
+        found = [_unit(features.reshape(len(features), -1)) for features in found]
+        head = next(iter(domains[0].labels))
+        labels = np.concatenate([
+            np.where(one.weights[head] > 0, one.labels[head], -1) for one in domains[:sources]
+        ])  # fmt: skip
+        centres = class_centres(np.concatenate(found[:sources]), labels, classes)
+        target = np.concatenate(found[sources:])
+        centres, assigned = spherical_k_means(target, centres)
+        near = (1 - np.sum(target * centres[assigned], 1)) / 2 < largest_distance
+        known = np.bincount(assigned[near], minlength=classes) >= smallest_class
+        return params, {**state, "method": {"centres": centres.astype(np.float32), "known": known}}
+
+    def loss_fn(model: Model, params: Params, state: State, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        task, _ = supervised(model.heads, output["logits"], batch)
+        source, target = split_sides(output, batch, sources)
+        check_classes(target.logits, classes)
+        labels, weights = guesses(target.features, state["method"], largest_distance)
+        value = contrastive_domain_discrepancy(
+            source.features,
+            target.features,
+            source.labels,
+            labels,
+            jnp.where(source.weights > 0, 1.0, 0.0),
+            weights,
+            num_classes=classes,
+            bandwidths=bandwidths,
+        )
+        metrics = {"task_loss": task, "contrastive_discrepancy": value, "used": weights.mean()}
+        return task + at_step(weight, step) * value, (state, metrics)
+
+    return one_update(
+        as_groups(tx),
+        loss_fn,
+        per_example=False,
+        state=start,
+        prepare=prepare,
+        prepare_every=every,
+    )
+
+
+def class_centres(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Mean features [n, width] of each class, of length 1; zeros for a class without examples."""
+    return _unit(np.stack([features[labels == c].sum(0) for c in range(classes)]))
+
+
+def spherical_k_means(
+    features: np.ndarray, centres: np.ndarray, rounds: int = 100
+) -> tuple[np.ndarray, np.ndarray]:
+    """k-means by cosine until nothing changes.
+
+    Args:
+        features: [n, width], of length 1.
+        centres: [k, width] to start from, of length 1; one of zeros stays empty, and a cluster
+            that becomes empty keeps its centre.
+        rounds: at most.
+
+    Returns:
+        (centres [k, width], the cluster of each example [n]).
+    """
+    there, assigned = centres.any(1), None
+    for _ in range(rounds):
+        before = assigned
+        assigned = np.where(there, features @ centres.T, -np.inf).argmax(1)
+        if before is not None and np.array_equal(before, assigned):
+            break
+        moved = class_centres(features, assigned, len(centres))
+        centres = np.where(moved.any(1)[:, None], moved, centres)
+    return centres, assigned
+
+
+def guesses(
+    features: jax.Array, kept: PyTree, largest_distance: float
+) -> tuple[jax.Array, jax.Array]:
+    """(labels [n], weights [n] 0 or 1) of target features [n, width], constants of the gradient."""
+    features = jax.lax.stop_gradient(features)
+    length = jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    there = kept["centres"].any(1)
+    cosines = jnp.where(there[None], features / length @ kept["centres"].T, -jnp.inf)
+    labels = cosines.argmax(1)
+    near = (1 - cosines.max(1)) / 2 < largest_distance
+    return labels, (near & kept["known"][labels]).astype(jnp.float32)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    vectors = vectors.astype(np.float64)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,148 @@
+"""Conditional domain-adversarial training: the domain classifier sees the predictions too."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxtl.methods.adapt.adversary import both, check_classes, reversed_domain_loss
+from jaxtl.methods.adapt.dann import DISCRIMINATOR
+from jaxtl.methods.adapt.sides import Side, Term, Weight, adapted, at_step
+from jaxtl.methods.transfer.fine_tuning import Groups
+from jaxtl.models import mlp_head
+from jaxtl.plan import Method, Module, Params
+
+
+def cdan(
+    tx: optax.GradientTransformation | Groups,
+    *,
+    classes: int,
+    reversal: Weight,
+    domains: int = 2,
+    sources: int = 1,
+    weight: Weight = 1.0,
+    random_features: int | None = None,
+    discriminator: Module | None = None,
+) -> Method:
+    """`dann` whose domain classifier sees the outer product of features and probabilities.
+
+    As in the authors' code the probabilities are constants of the gradient.
+
+    Args:
+        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
+        classes: of the head that the domains name.
+        reversal: step -> coefficient of the reversal >= 0, such as `losses.reversal_schedule`, or
+            a constant.
+        domains: of the stage; each is a class of the domain classifier.
+        sources: how many of them, the first, are sources.
+        weight: factor of the domain classifier's loss, or step -> factor.
+        random_features: width d of random projections whose product, / sqrt(d), stands in for the
+            outer product (in the paper where features * classes > 4096); their normal matrices
+            are constants, the same for all seeds. None for the outer product.
+        discriminator: [..., features * classes, or random_features] -> [..., domains]; by default
+            two hidden layers of 1024, without the dropout of the authors' code.
+
+    Raises:
+        ValueError: when it runs, the head has another number of classes.
+
+    Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018. arXiv:1705.10667.
+    """
+    network = _on_products(discriminator, classes, domains, random_features)
+    term = _term(network, classes, reversal, weight, random_features, lambda logits: None)
+    return adapted(tx, term, sources=sources, modules={DISCRIMINATOR: network}, per_example=True)
+
+
+def cdan_e(
+    tx: optax.GradientTransformation | Groups,
+    *,
+    classes: int,
+    reversal: Weight,
+    domains: int = 2,
+    sources: int = 1,
+    weight: Weight = 1.0,
+    random_features: int | None = None,
+    discriminator: Module | None = None,
+) -> Method:
+    """`cdan` in which examples with sure predictions weigh more: by 1 + exp(-entropy).
+
+    As in the authors' code the weights have mean 1 over the source side and over the target side.
+    They are constants of the gradient.
+
+    Args:
+        tx, classes, reversal, domains, sources, weight, random_features, discriminator: as in
+            `cdan`.
+    """
+    network = _on_products(discriminator, classes, domains, random_features)
+    term = _term(network, classes, reversal, weight, random_features, certainty)
+    return adapted(tx, term, sources=sources, modules={DISCRIMINATOR: network})
+
+
+def certainty(logits: jax.Array) -> jax.Array:
+    """1 + exp(-entropy) of predictions [n, classes], divided by the mean: [n], constants."""
+    log_p = jax.nn.log_softmax(jax.lax.stop_gradient(logits))
+    weights = 1 + jnp.exp(jnp.sum(jnp.exp(log_p) * log_p, -1))
+    return weights / weights.mean()
+
+
+def conditioned(
+    features: jax.Array, probabilities: jax.Array, random_features: int | None
+) -> jax.Array:
+    """Outer products [n, features * classes], or their random stand-in [n, random_features].
+
+    Args:
+        features: [n, features] float.
+        probabilities: [n, classes] float.
+        random_features: as in `cdan`.
+    """
+    if random_features is None:
+        return (features[:, :, None] * probabilities[:, None, :]).reshape(len(features), -1)
+    rng = np.random.default_rng(0)
+    projected = [
+        part @ rng.normal(size=(part.shape[-1], random_features)).astype(np.float32)
+        for part in (features, probabilities)
+    ]
+    return projected[0] * projected[1] / np.sqrt(random_features).astype(np.float32)
+
+
+def _on_products(
+    discriminator: Module | None, classes: int, domains: int, random_features: int | None
+) -> Module:
+    """The domain classifier, initialised for what `conditioned` makes of a model's features."""
+    network = discriminator or mlp_head((1024, 1024), domains)
+
+    def init(rng: jax.Array, output: dict) -> Params:
+        flat = output["features"].reshape(len(output["features"]), -1)
+        even = jnp.full((len(flat), classes), 1 / classes)
+        return network.init(rng, {**output, "features": conditioned(flat, even, random_features)})
+
+    return Module(init, network.apply)
+
+
+def _term(
+    network: Module,
+    classes: int,
+    reversal: Weight,
+    weight: Weight,
+    random_features: int | None,
+    weigh: Callable[[jax.Array], jax.Array | None],
+) -> Term:
+    def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
+        del rng
+        logits = both(source, target, "logits")
+        check_classes(logits, classes)
+        probabilities = jax.nn.softmax(jax.lax.stop_gradient(logits))
+        inputs = conditioned(both(source, target, "features"), probabilities, random_features)
+        weights = [weigh(side.logits) for side in (source, target)]
+        loss, metrics = reversed_domain_loss(
+            network,
+            params[DISCRIMINATOR],
+            inputs,
+            both(source, target, "domains"),
+            at_step(reversal, step),
+            None if weights[0] is None else jnp.concatenate(weights),
+        )
+        return at_step(weight, step) * loss, metrics
+
+    return term

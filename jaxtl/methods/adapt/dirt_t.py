@@ -1,0 +1,65 @@
+"""DIRT-T: an adapted model moves its boundary on the target alone, in steps that stay small."""
+
+import jax
+import optax
+
+from jaxtl.losses import entropy, softened_divergence, virtual_adversarial
+from jaxtl.methods.adapt.pseudo_labels import pooled, targets_of
+from jaxtl.methods.adapt.sides import head_of
+from jaxtl.methods.adapt.teacher import copy_of, renewed, taught
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat
+from jaxtl.plan import Batch, Method, Model, Params, State
+
+
+def dirt_t(
+    tx: optax.GradientTransformation | Groups,
+    *,
+    target_weight: float = 0.01,
+    teacher_weight: float = 0.01,
+    radius: float = 3.5,
+    every: int = 500,
+) -> Method:
+    """target_weight * (entropy + smoothness) + teacher_weight * KL(teacher || student).
+
+    For a stage of unlabelled domains after one of `vada`. The teacher is the student as it was
+    some steps ago, batch statistics included, and is renewed every so many steps: the paper's
+    sequence of refinements. There the teacher is an average of what trains.
+
+    Args:
+        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
+        target_weight: the paper's lambda_t.
+        teacher_weight: its beta.
+        radius: of the perturbations of `virtual_adversarial`, in the units of the inputs.
+        every: steps of one refinement, the paper's B; 500 or 5,000 there.
+
+    Raises:
+        ValueError: every is not positive.
+
+    Shu et al., "A DIRT-T Approach to Unsupervised Domain Adaptation", ICLR 2018. arXiv:1802.08735,
+    Eq. 10.
+    """
+    if every < 1:
+        raise ValueError(f"dirt_t renews its teacher every {every} steps; at least 1 is needed.")
+    groups = as_groups(tx)
+
+    def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
+        head, before, inputs = head_of(batch), state, targets_of(batch["inputs"], 0)
+        kept = renewed(state["method"], params, state, step % every == 0)
+        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        _, logits = pooled(output, batch)
+
+        def predict(inputs: jax.Array) -> jax.Array:
+            return model.apply(params, before, inputs, rng=rng, train=True)[0]["logits"][head]
+
+        key, believed = jax.random.fold_in(rng, 1), taught(model, params, kept, inputs)[0]
+        metrics = {
+            "entropy": entropy(logits),
+            "smoothness": virtual_adversarial(predict, key, inputs, logits, radius=radius),
+            "divergence": softened_divergence(logits, believed["logits"][head]).mean(),
+        }
+        loss = target_weight * (metrics["entropy"] + metrics["smoothness"])
+        loss += teacher_weight * metrics["divergence"]
+        return loss, (state | {"method": kept}, metrics)
+
+    return one_update(groups, loss_fn, per_example=True, state=copy_of(groups))

@@ -1,0 +1,62 @@
+"""OSBP: features for which a head cannot tell whether a target is of an unknown class."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtl.losses import reverse_gradient, supervised
+from jaxtl.methods.adapt.sides import Weight, at_step, head_of
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat
+from jaxtl.plan import Batch, Method, Model, Params, State
+
+
+def osbp(
+    tx: optax.GradientTransformation | Groups,
+    *,
+    reversal: Weight = 1.0,
+    weight: Weight = 1.0,
+    threshold: float = 0.5,
+    sources: int = 1,
+) -> Method:
+    """The supervised objective + weight * -t log p - (1 - t) log(1 - p) on the targets.
+
+    p is the probability of the head's last class, "unknown", of which no source has examples. The
+    head pulls it to t; the features, behind a reversal, push it away from there, to 0 or to 1.
+
+    Args:
+        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
+        reversal: step -> coefficient of the reversal, or a constant; 1 in the paper.
+        weight: factor of the second term, or step -> factor.
+        threshold: the paper's t in (0, 1).
+        sources: how many of the first domains are sources.
+
+    Raises:
+        ValueError: the threshold is outside (0, 1); when it runs, the model has no blocks.
+
+    Saito et al., "Open Set Domain Adaptation by Backpropagation", ECCV 2018. arXiv:1804.10427,
+    Eq. 2 to 5.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"osbp's threshold is a probability between 0 and 1, got {threshold}.")
+
+    def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
+        if not model.blocks:
+            raise ValueError("osbp reverses the gradient of features; the model has no blocks.")
+        head, (backbone, heads) = head_of(batch), model.cut(model.blocks[-1])
+        output, state = apply_flat(backbone, params, state, batch["inputs"], rng=rng, train=True)
+        features, coefficient = output["features"], at_step(reversal, step)
+        logits = apply_flat(heads, params, state, features)[0]["logits"]
+        task, _ = supervised(model.heads, logits, batch)
+        opposed = reverse_gradient(features[:, sources:], coefficient)
+        logits = apply_flat(heads, params, state, opposed)[0]["logits"][head]
+        logits = logits.reshape(-1, logits.shape[-1])
+        # log p / (1 - p), so that neither logarithm is of a rounded 0.
+        odds = logits[:, -1] - jax.nn.logsumexp(logits[:, :-1], 1)
+        targets = jnp.full_like(odds, threshold)
+        loss = optax.sigmoid_binary_cross_entropy(odds, targets).mean()
+        metrics = {"task_loss": task, "unknown_loss": loss, "reversal": coefficient}
+        metrics["unknown_share"] = (logits.argmax(-1) == logits.shape[-1] - 1).mean()
+        return task + at_step(weight, step) * loss, (state, metrics)
+
+    return one_update(as_groups(tx), loss_fn, per_example=True)

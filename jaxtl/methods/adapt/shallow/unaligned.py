@@ -1,0 +1,39 @@
+"""What alignments are compared with: the source as it is, and principal components of both."""
+
+import numpy as np
+
+from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment, principal
+from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
+from jaxtl.plan import Method
+
+
+def unaligned(classifier: Classifier | None = None, *, sources: int = 1) -> Method:
+    """The classifier of the sources' features, used on the target as it is.
+
+    Args:
+        classifier: by default the nearest neighbour.
+        sources: how many of the first domains are sources.
+    """
+
+    def align(source, labels, target, classify) -> Aligned:
+        del labels, target, classify
+        return Aligned(source, np.eye(source.shape[1]), np.zeros(source.shape[1]))
+
+    return alignment(align, classifier or nearest_neighbour(), sources=sources)
+
+
+def joint_pca(classifier: Classifier | None = None, *, dim: int = 30, sources: int = 1) -> Method:
+    """Principal components of the examples of all domains together.
+
+    Args:
+        classifier: by default the nearest neighbour.
+        dim: number of components.
+        sources: how many of the first domains are sources.
+    """
+
+    def align(source, labels, target, classify) -> Aligned:
+        del labels, classify
+        components = principal(np.concatenate([source, target]), dim)
+        return Aligned(source @ components, components, np.zeros(dim))
+
+    return alignment(align, classifier or nearest_neighbour(), sources=sources, width=dim)

@@ -1,0 +1,124 @@
+"""All methods that learn from unlabelled data: they run, learn, and never see a hidden label."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from unlabelled_streams import (
+    KEY,
+    MODEL,
+    SHIFT,
+    accuracy,
+    blobs,
+    draw,
+    normed,
+    pretrained,
+    start,
+    trained,
+)
+
+from jaxtl import losses
+from jaxtl.methods import adapt
+from jaxtl.paths import flatten
+
+ADAM = optax.adam(1e-2)
+
+
+def jitter(rng, inputs):
+    return inputs + 0.2 * jax.random.normal(rng, inputs.shape)
+
+
+LARGER = losses.reversal_schedule(150)
+METHODS = {  # name: (method, whether the source is there)
+    "dirt_t": (adapt.dirt_t(ADAM, target_weight=0.3, radius=0.5, every=20), False),
+    "fix_match": (adapt.fix_match(ADAM, strong=jitter), True),
+    "iwan": (adapt.iwan(ADAM, reversal=LARGER), True),
+    "mean_teacher": (adapt.mean_teacher(ADAM, augment=jitter, decay=0.9), True),
+    "osbp": (adapt.osbp(ADAM), True),
+    "pada": (adapt.pada(ADAM, reversal=LARGER, every=50), True),
+    "self_training": (adapt.self_training(ADAM, every=4), True),
+    "shot": (adapt.shot(ADAM, every=4), False),
+    "shot_im": (adapt.shot_im(ADAM), False),
+    "t3a": (adapt.t3a(), False),
+    "tent": (adapt.tent(ADAM, norms=("backbone/body/norm/.*",)), False),
+    "vada": (adapt.vada(ADAM, radius=0.5), True),
+}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    return pretrained(tmp_path_factory.mktemp("source"), normed())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """The two runs of a method are one program."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for values in (settings, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # it reads its settings once
+        if values is settings:
+            yield
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_shift_is_undone_and_hidden_labels_have_no_effect(name, begun, tmp_path):
+    """Other labels under the same inputs of the unlabelled target leave every bit as it is."""
+    method, source = METHODS[name]
+    runs = [
+        trained(method, tmp_path / str(g), begun, garbage=g, source=source) for g in (False, True)
+    ]
+    for one, other in ((runs[0].params, runs[1].params), (runs[0].state, runs[1].state)):
+        one, other = flatten(one), flatten(other)
+        assert one.keys() == other.keys()
+        for path, leaf in one.items():
+            np.testing.assert_array_equal(leaf, other[path], err_msg=path)
+            assert np.isfinite(leaf).all(), path
+    target = blobs("target_test", n=300, seed=4, shift=SHIFT)
+    model, (params, state) = begun[0].model, jax.tree.map(lambda leaf: leaf[0], begun[1])
+    logits = model.apply(params, state, target.table().inputs)[0]["logits"]["c"]
+    before = float(np.mean(logits.argmax(-1) == target.table().labels["label"]))
+    if name != "pada":  # whose weights believe in the source model's mistakes
+        assert accuracy(runs[0], method, target) > before + 0.1
+
+
+def test_pada_leaves_out_a_class_that_the_target_lacks(begun, tmp_path):
+    run = trained(adapt.pada(ADAM, reversal=LARGER, every=50), tmp_path, begun, present=[0, 1])
+    weights = run.state["method"]["c"][0]
+    assert weights.max() == 1 and weights[2] < 0.3 * weights[:2].min()
+
+
+def value(method, params, state, batch):
+    return method.updates[0].loss(MODEL, params, state, batch, KEY, 1)[0]
+
+
+@pytest.mark.parametrize("name", [name for name, (_, source) in METHODS.items() if source])
+def test_a_few_labels_of_the_target_train_too(name):
+    """Three streams: the source, a labelled part of the target, and an unlabelled one."""
+    method, batch = METHODS[name][0], draw(domains=3, unknown=1)
+    method = adapt.vada(ADAM, domains=3) if name == "vada" else method
+    params, _ = start()
+    output, _ = MODEL.apply(params, {}, batch["inputs"][:, 0])
+    params |= {key: module.init(KEY, output) for key, module in method.modules.items()}
+    state = {} if method.state is None else {"method": method.state(MODEL, params, {})}
+    other = {**batch, "labels": {"c": batch["labels"]["c"].copy()}}
+    other["labels"]["c"][:, 1] = (other["labels"]["c"][:, 1] + 1) % 3
+    before, after = (value(method, params, state, each) for each in (batch, other))
+    assert abs(after - before) > 1e-3
+    if method.updates[0].per_example and name not in ("fix_match", "vada"):  # those draw
+        halves = [jax.tree.map(lambda leaf, i=i: leaf[i::2], batch) for i in range(2)]
+        parts = [value(method, params, state, half) for half in halves]
+        np.testing.assert_allclose(sum(parts) / 2, before, rtol=1e-5)
+
+
+def test_vada_is_told_how_many_domains_there_are():
+    method, (params, _) = adapt.vada(ADAM), start()
+    with pytest.raises(ValueError, match="domains=2, its stage has 3"):
+        value(method, params, {}, draw(domains=3))
