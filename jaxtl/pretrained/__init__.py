@@ -2,6 +2,7 @@
 
 from jaxtl.pretrained.bert import BERT
 from jaxtl.pretrained.efficientnet_lite import efficientnet_lite
+from jaxtl.pretrained.features import features
 from jaxtl.pretrained.locations import (
     EFFICIENTNET_LITE0,
     MINILM_L6,
@@ -28,6 +29,7 @@ __all__ = [
     "Layout",
     "Scheme",
     "efficientnet_lite",
+    "features",
     "fetch",
     "weights",
 ]

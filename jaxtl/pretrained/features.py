@@ -1,0 +1,82 @@
+"""Datasets whose inputs are the features of a published model, computed once."""
+
+import dataclasses
+import logging
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.data import Dataset, Splits, Table, to_float
+from jaxtl.models import with_heads
+from jaxtl.paths import flatten, nest
+from jaxtl.plan import Model, Params, PyTree, State, Weights
+
+logger = logging.getLogger(__name__)
+
+
+Data = TypeVar("Data", Dataset, Splits)
+
+
+def features(data: Data, model: Model, weights: Weights, *, batch_size: int = 64) -> Data:
+    """The same examples with a frozen model's features as inputs, [n, features] float32.
+
+    They are computed when the data are first used, for all rows, and kept in memory: for all arms,
+    seeds and points of a sweep, as long as they are given the same `model` value. A stage with a
+    frozen backbone does the same for itself alone, and can be trained on.
+
+    Args:
+        data: `Dataset` or `Splits` that the model reads.
+        model: without regard to its heads; examples pass as in evaluation.
+        weights: where all of its backbone comes from.
+        batch_size: examples per batch.
+
+    Raises:
+        ValueError: when the data are used, the weights do not fit the model.
+    """
+    return data.map(_Extractor(model, weights, batch_size))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Extractor:
+    """table -> table; equal to another one of the same model value and equal weights."""
+
+    model: Model
+    weights: Weights
+    batch_size: int
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Extractor):
+            return NotImplemented
+        alike = self.weights == other.weights and self.batch_size == other.batch_size
+        return self.model is other.model and alike
+
+    def __hash__(self) -> int:
+        return hash((id(self.model), self.weights, self.batch_size))
+
+    @property
+    def __name__(self) -> str:
+        return f"features of {self.weights.name}"
+
+    def __call__(self, table: Table) -> Table:
+        def batch(start: int) -> PyTree:
+            part = slice(start, start + self.batch_size)
+            return jax.tree.map(lambda leaf: leaf[part], table.inputs)
+
+        backbone = with_heads(self.model, {})
+        first = jax.eval_shape(to_float, batch(0))
+        shapes = jax.eval_shape(backbone.init, jax.random.key(0), first)
+        wanted = [flatten(tree) for tree in shapes]
+        leaves, report = self.weights.read(wanted[0] | wanted[1])
+        logger.info("features of %d examples, %s", len(table), report)
+        trees = [nest({path: leaves[path] for path in tree}) for tree in wanted]
+
+        @jax.jit
+        def apply(params: Params, state: State, inputs: PyTree) -> jax.Array:
+            found = backbone.apply(params, state, to_float(inputs))[0]["features"]
+            return found.reshape(len(found), -1).astype(jnp.float32)
+
+        starts = range(0, len(table), self.batch_size)
+        parts = [np.asarray(apply(*trees, batch(start))) for start in starts]
+        return dataclasses.replace(table, inputs=np.concatenate(parts))

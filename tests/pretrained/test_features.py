@@ -1,0 +1,53 @@
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jaxtl import data, models, pretrained
+from jaxtl.paths import flatten
+from jaxtl.pretrained import SAME, Entry, Scheme
+
+OWN = Scheme("ours", lambda paths: {path: Entry(path, SAME) for path in paths}, (), {})
+IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), np.uint8)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """(model, its parameters and statistics, weights of its backbone in a file)."""
+    model = models.conv_net({"digit": models.classes(3)}, batch_norm=True)
+    params, state = model.init(jax.random.key(1), np.zeros((1, 8, 8, 1), np.float32))
+    state = jax.tree.map(lambda leaf: leaf + 0.5, state)
+    leaves = {k: np.asarray(v) for tree in (params, state) for k, v in flatten(tree).items()}
+    save_file({k: v for k, v in leaves.items() if "heads" not in k}, tmp_path / "w.safetensors")
+    return model, params, state, pretrained.weights(tmp_path / "w.safetensors", [OWN])
+
+
+def test_inputs_become_the_features_of_the_published_model(published):
+    model, params, state, weights = published
+    images = data.arrays(IMAGES, np.arange(10) % 3)
+    found = pretrained.features(images, model, weights, batch_size=4)
+    expected = model.apply(params, state, IMAGES / np.float32(255))[0]["features"]
+    table = found.table()
+    np.testing.assert_allclose(table.inputs, expected, rtol=1e-5, atol=1e-6)
+    assert table.inputs.dtype == np.float32
+    np.testing.assert_array_equal(table.labels["label"], np.arange(10) % 3)
+    few = found.slice(2, 5)
+    np.testing.assert_array_equal(few.rows(0), [2, 3, 4])
+    assert few.table() is table
+
+
+def test_equal_handles_share_one_pass(published):
+    model, _, _, weights = published
+    images = data.arrays(IMAGES, np.arange(10) % 3)
+    one, two = (pretrained.features(images, model, weights) for _ in range(2))
+    assert one == two and one.table() is two.table()
+    other = models.conv_net({"digit": models.classes(3)}, batch_norm=True)
+    assert pretrained.features(images, other, weights) != one
+
+
+def test_weights_that_do_not_fit_are_listed(published):
+    _, _, _, weights = published
+    deeper = models.mlp({}, (4,))
+    wrong = pretrained.features(data.arrays(IMAGES, np.zeros(10, int)), deeper, weights)
+    with pytest.raises(ValueError, match=r"cannot load 2 of 2 arrays .*\n.*backbone/dense_0"):
+        wrong.table()
