@@ -53,6 +53,7 @@ def define_flags() -> flags.FlagValues:
     define(
         flags.DEFINE_string, "distributed", "off", "off, auto (a pod), or ADDRESS:PORT,COUNT,INDEX"
     )
+    define(flags.DEFINE_bool, "oracle", False, "also show the best step by test labels; never used")
     define(flags.DEFINE_bool, "verbose", False, "log what is decided on the way")
     define(flags.DEFINE_bool, "help", False, "this text; with --experiment its fields")
     return values
@@ -154,12 +155,15 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def check_arm_names(path: Path, arms: Sequence[str]) -> None:
-    """Refuse an unknown arm by reading the file, where its arms are written as a literal dict.
+    """Refuse an unknown arm by reading the file, where its arms are all in one literal dict.
 
     Raises:
         ValueError: an arm is not among them.
     """
-    for node in ast.walk(parsed(path)):
+    nodes = list(ast.walk(parsed(path)))
+    if any(map(_adds_arms, nodes)):
+        return
+    for node in nodes:
         named = isinstance(node, ast.keyword) and node.arg == "arms"
         if isinstance(node, ast.Assign):
             named = any(isinstance(name, ast.Name) and name.id == "arms" for name in node.targets)
@@ -168,6 +172,14 @@ def check_arm_names(path: Path, arms: Sequence[str]) -> None:
             for arm in arms:
                 if arm not in known and len(known) == len(node.value.keys):
                     raise ValueError(unknown("arm", arm, known))
+
+
+def _adds_arms(node: ast.AST) -> bool:
+    """Whether a statement puts more into `arms`: `arms |= ...` or `arms[name] = ...`."""
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    found = [t.value if isinstance(t, ast.Subscript) else t for t in targets]
+    changes = isinstance(node, ast.AugAssign) or any(isinstance(t, ast.Subscript) for t in targets)
+    return changes and any(isinstance(t, ast.Name) and t.id == "arms" for t in found)
 
 
 def parsed(path: Path) -> ast.Module:
@@ -283,6 +295,7 @@ def launch(
         options=options,
         resume=values.resume,
         headline=docstring(path).split("\n")[0],
+        oracle=values.oracle,
     )
     points = sweep_points(config, values.sweep, getattr(module, "SWEEP", {}))
     sweep = Sweep(

@@ -460,3 +460,15 @@ def test_ctrl_c_while_nothing_trains_is_a_message_too(launch, monkeypatch):
     monkeypatch.setattr(cli, "find", interrupt)
     status, _, errors = launch("--experiment=digits")
     assert status == 130 and errors.startswith("interrupted; the same command")
+
+
+@pytest.mark.parametrize(
+    "more", ['arms |= {"full": 1}', 'arms["full"] = 1', 'for a in "x":\n    arms[a]: int = 1']
+)
+def test_arms_that_are_added_later_are_not_known_by_reading(tmp_path, more):
+    path = tmp_path / "grown.py"
+    path.write_text(f'arms = {{"scratch": 0}}\n{more}\n')
+    cli.check_arm_names(path, ["full"])
+    path.write_text('arms = {"scratch": 0}\nothers = {}\nothers["full"] = 1\n')
+    with pytest.raises(ValueError, match="unknown arm 'full'"):
+        cli.check_arm_names(path, ["full"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxtl.report.canvas import CLASSES, canvas, saved, styles
+from jaxtl.report.judge import PREFIX
 from jaxtl.report.results import ArmResult
 from jaxtl.report.verdict import LOWER_IS_BETTER
 
@@ -16,14 +17,37 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+ADVERSARIAL = ("domain_accuracy", "reversal")
 MOST_POINTS = 80  # per line and stage; more are averaged in bins
 
 
 @saved
 def learning_curves(arms: Mapping[str, ArmResult], baseline: str) -> Figure:
     """Training metrics by step: first stages of chains on the left, what follows on the right."""
+    return _panels(arms, baseline, curve_metrics(arms), "Training")
+
+
+@saved
+def adversaries(arms: Mapping[str, ArmResult], baseline: str) -> Figure:
+    """Accuracy of the domain classifiers and coefficient of the gradient reversal by step."""
+    shown = {name: arm for name, arm in arms.items() if is_adversarial(arm)}
+    title = "Domain classifiers: accuracy (0.5 of two domains: fooled) and gradient reversal"
+    found = {m for arm in shown.values() for c in arm.curves.values() for m in c}
+    return _panels(shown, baseline, [m for m in ADVERSARIAL if m in found], title)
+
+
+def is_adversarial(arm: ArmResult) -> bool:
+    """Whether a stage of the arm logs the accuracy of a domain classifier."""
+    return any(ADVERSARIAL[0] in curves for curves in arm.curves.values())
+
+
+def _panels(
+    arms: Mapping[str, ArmResult], baseline: str, metrics: Sequence[str], title: str
+) -> Figure:
+    """A row a metric: first stages of chains on the left, what follows on the right."""
     sources, tails = _chains(arms)
-    metrics = curve_metrics(arms)
+    if not any(metric in curves for metric in metrics for _, (curves,) in sources):
+        sources = []
     looks = styles(list(arms), baseline)
     source_looks = {
         name: {"color": CLASSES[i % len(CLASSES)]} for i, name in enumerate(dict(sources))
@@ -31,14 +55,14 @@ def learning_curves(arms: Mapping[str, ArmResult], baseline: str) -> Figure:
     panels = [("Source stages", sources, source_looks), ("Target stages", tails, looks)]
     panels = [panel for panel in panels if panel[1]]
     width = 3.9 * len(panels) + 1.4
-    figure, axes = canvas(len(metrics), len(panels), width, 0.9 + 2.3 * len(metrics), "Training")
+    figure, axes = canvas(len(metrics), len(panels), width, 0.9 + 2.3 * len(metrics), title)
     bins = 1
-    for column, (title, lines, look) in enumerate(panels):
+    for column, (heading, lines, look) in enumerate(panels):
         for row, metric in enumerate(metrics):
             ax = axes[row, column]
             for name, stages in lines:
                 bins = max(bins, _curve(ax, stages, metric, name, look[name]))
-            _finish_curves(ax, metric, title if row == 0 else "", row == len(metrics) - 1)
+            _finish_curves(ax, metric, heading if row == 0 else "", row == len(metrics) - 1)
             if not ax.has_data():
                 ax.set_axis_off()
         handles = {
@@ -74,7 +98,8 @@ def curve_metrics(arms: Mapping[str, ArmResult], limit: int = 3) -> list[str]:
     """The metrics that most stages logged, the loss first."""
     count: dict[str, int] = {}
     for curves in {stage: c for arm in arms.values() for stage, c in arm.curves.items()}.values():
-        for metric in curves.keys() - {"step"}:
+        shown = {m for m in curves if not m.startswith(PREFIX) and m not in ADVERSARIAL}
+        for metric in shown - {"step"}:
             count[metric] = count.get(metric, 0) + 1
     return sorted(count, key=lambda metric: (metric != "loss", -count[metric], metric))[:limit]
 

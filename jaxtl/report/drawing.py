@@ -31,14 +31,22 @@ def draw(
         add("gains", "gains", figures.gains, summary)
     if curves.curve_metrics(arms):
         add("curves", "curves", curves.learning_curves, arms, summary["baseline"])
+    if any(map(curves.is_adversarial, arms.values())):
+        add("adversaries", "adversaries", curves.adversaries, arms, summary["baseline"])
     first = summary["primary"]["metric"].partition("/")[0]
+    baseline = summary["baseline"]
     evaluations = dict.fromkeys(name for arm in arms.values() for name in arm.confusion)
     for evaluation in sorted(evaluations, key=lambda name: name != first):
         escaped = quote(evaluation, safe=" ")
         add("classes", f"per_class_{escaped}", figures.per_class, evaluation, arms)
+        if len(arms) > 1 and evaluation in getattr(arms.get(baseline), "confusion", ()):
+            name = f"class_gains_{escaped}"
+            add("classes", name, figures.class_gains, evaluation, arms, baseline)
         add("confusion", f"confusion_{escaped}", figures.confusion, evaluation, arms)
     if any(projection.finite_features(arm) for arm in arms.values()):
         add("features", "features", projection.feature_view, arms)
+    if any(arm.get("domain_gap") for arm in summary["arms"].values()):
+        add("features", "domains", projection.domain_view, arms)
     if any("by_stage" in arm for arm in summary["arms"].values()):
         add("stages", "by_stage", by_stage.matrices, summary)
     if summary.get("sweep"):

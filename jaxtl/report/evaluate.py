@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxtl.data import to_float
 from jaxtl.data.streamed import is_streamed
-from jaxtl.plan import Evaluation, Method, Model, Params, PyTree, State
+from jaxtl.plan import Criterion, Evaluation, Method, Model, Params, PyTree, State
+from jaxtl.report.judge import Judge
 
 
 class Measured(NamedTuple):
@@ -37,6 +38,7 @@ class Evaluator:
         place: where the examples lie and the sums come out; the default device if None.
         limit: inputs of more bytes than this, and those that are streamed, stay on the host, from
             where they are read batch by batch.
+        criteria: {name: Criterion}, to be scored beside.
     """
 
     def __init__(
@@ -46,7 +48,9 @@ class Evaluator:
         batch_size: int,
         place: jax.sharding.Sharding | None = None,
         limit: float = math.inf,
+        criteria: Mapping[str, Criterion] | None = None,
     ):
+        self.judge = Judge(criteria or {}, seeds, batch_size, place)
         self._evals, self._seeds, self._batch_size = evals, seeds, batch_size
         self._place, self._limit = place, limit
         self._examples: dict[str, Callable[[], Iterable[PyTree]]] = {}

@@ -128,6 +128,45 @@ def per_class(evaluation: str, arms: Mapping[str, ArmResult]) -> Figure:
     return figure
 
 
+@saved
+def class_gains(evaluation: str, arms: Mapping[str, ArmResult], baseline: str) -> Figure:
+    """Recall of every class (column) and arm (row), less that of the baseline."""
+    shown = {name: arm for name, arm in arms.items() if evaluation in arm.confusion}
+    base, rest = shown[baseline], [name for name in shown if name != baseline]
+    before = np.diagonal(mean_rates(base.confusion[evaluation]))
+    after = [np.diagonal(mean_rates(shown[name].confusion[evaluation])) for name in rest]
+    changes = np.stack(after) - before
+    count = changes.shape[1]
+    names = base.class_names.get(evaluation, tuple(map(str, range(count))))
+    title = f"Recall of each class on {evaluation} less that of {baseline}, mean over seeds"
+    width = min(14.0, max(6.0, 2.4 + 0.62 * count))
+    figure, axes = canvas(1, 1, width, 1.5 + 0.36 * len(rest), title)
+    ax, reach = axes[0, 0], max(np.nanmax(np.abs(changes), initial=0.0), 0.05)
+    ax.grid(False)
+    image = ax.imshow(changes, cmap=_gains_and_losses(), vmin=-reach, vmax=reach, aspect="auto")
+    ticks = range(0, count, math.ceil(count / 40))
+    long = max(map(len, names)) > 6
+    ax.set_xticks(ticks, [_short(names[tick]) for tick in ticks], rotation=90 if long else 0)
+    ax.set_yticks(range(len(rest)), rest)
+    ax.tick_params(length=0)
+    if count <= 20:
+        for (row, column), value in np.ndenumerate(changes):
+            if np.isfinite(value):
+                colour = "white" if abs(value) > 0.7 * reach else INK
+                text = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+                ax.text(column, row, f"{value:+.2f}".replace("0.", "."), **text)
+    figure.colorbar(image, ax=ax, label="lost  ←  change in recall  →  gained", pad=0.02)
+    return figure
+
+
+def _gains_and_losses():
+    """Orange for losses, green for gains, grey where a class has no examples."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ends = [VERDICTS["negative"], "#ffffff", VERDICTS["positive"]]
+    return LinearSegmentedColormap.from_list("gains", ends).with_extremes(bad="#dddddd")
+
+
 def _short(name: str) -> str:
     return name if len(name) <= 14 else f"{name[:8]}…{name[-5:]}"
 

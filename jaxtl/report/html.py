@@ -79,10 +79,15 @@ def page(
     sections = [
         ("Arms", _arms(summary)),
         (f"Gain over {baseline}", pictures.get("gains")),
+        ("Chosen without target labels", _picks(summary)),
         ("Learning curves", pictures.get("curves")),
         ("Classes", pictures.get("classes")),
         ("Confusion", pictures.get("confusion")),
-        ("Source and target features", pictures.get("features")),
+        ("Adaptation", pictures.get("adversaries")),
+        (
+            "Source and target features",
+            "".join(filter(None, [_domains(summary), pictures.get("features")])),
+        ),
         ("Forgetting", _forgetting(summary)),
         ("After each stage", "".join(filter(None, [pictures.get("stages"), _stages(summary)]))),
         ("Sweep", "".join(filter(None, [pictures.get("sweep"), _sweep(summary)]))),
@@ -149,6 +154,18 @@ def _all_metrics(summary: Mapping[str, Any]) -> str:
     return f"<details><summary>All metrics of all arms</summary>{table}</details>"
 
 
+def _picks(summary: Mapping[str, Any]) -> str:
+    rules, rows = wording.picks(summary)
+    if not rows:
+        return ""
+    note = wording.PICKS.format(summary["primary"]["metric"])
+    note += f". The arms above are measured at: {summary['selection']}."
+    if wording.ORACLE in rules:
+        note += " The oracle picks by the labels that it is measured on; it decides nothing."
+    cells = [[f"<b>{escape(name)}</b>", *map(_interval, found)] for name, found in rows.items()]
+    return _table(["arm", *map(escape, rules)], cells, escape(note))
+
+
 def _forgetting(summary: Mapping[str, Any]) -> str:
     arms = {name: arm["forgetting"] for name, arm in summary["arms"].items() if "forgetting" in arm}
     metrics = dict.fromkeys(metric for forgetting in arms.values() for metric in forgetting)
@@ -205,9 +222,43 @@ def _sweep(summary: Mapping[str, Any]) -> str:
     rows = [row(p["config"], name, a) for p in summary["sweep"] for name, a in p["arms"].items()]
     picked = _table(header, tuned) if tuned else ""
     return (
-        f'<p class="soft">{escape(wording.picking(summary))}</p>{picked}'
+        f'{_over_points(summary)}<p class="soft">{escape(wording.picking(summary))}</p>{picked}'
         f"<details><summary>All points</summary>{_table(header, rows)}</details>"
     )
+
+
+def _over_points(summary: Mapping[str, Any]) -> str:
+    if "over_points" not in summary:
+        return ""
+    primary, points = summary["primary"]["metric"], summary["sweep"]
+    rows = []
+    for name, arm in summary["over_points"].items():
+        value, verdict = arm["metrics"][primary], arm["verdict"] or wording.NOTHING
+        gain = _interval(arm.get("gain", {}).get(primary), signed=True)
+        cells = map(wording.number, value["per_point"])
+        label = f'<b class="{verdict}">{verdict}</b>'
+        rows.append([f"<b>{escape(name)}</b>", _interval(value), gain, label, *cells])
+    names = [escape("/".join(point["config"].values())) for point in points]
+    header = ["arm", "mean", f"gain over {escape(summary['baseline'])}", "verdict", *names]
+    return _table(header, rows, escape(wording.over_points(summary)))
+
+
+def _domains(summary: Mapping[str, Any]) -> str:
+    arms = {name: arm["domain_gap"] for name, arm in summary["arms"].items() if "domain_gap" in arm}
+    metrics = dict.fromkeys(metric for gap in arms.values() for metric in gap)
+    if not metrics:
+        return ""
+    rows = [
+        [f"<b>{escape(name)}</b>", *(_interval(gap.get(metric)) for metric in metrics)]
+        for name, gap in arms.items()
+    ]
+    note = (
+        f"Distances in the features at the end of each arm between that evaluation's examples and "
+        f"those of {summary['primary']['metric'].partition('/')[0]}: the proxy A-distance of a "
+        f"linear domain classifier (0: cannot tell, 2: always can) and the squared MMD. Before "
+        f"adaptation: {summary['baseline']}."
+    )
+    return _table(["arm", *map(escape, metrics)], rows, escape(note))
 
 
 def _how(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> str:

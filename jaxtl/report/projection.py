@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtl.report.canvas import CLASSES, INK, canvas, saved
+from jaxtl.report.canvas import ARMS, CLASSES, INK, canvas, saved
 from jaxtl.report.results import ArmResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 MARKERS = "o^sDvPX*"
 HIDDEN = "#bbbbbb"
@@ -45,33 +46,59 @@ def principal_plane(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def feature_view(arms: Mapping[str, ArmResult]) -> Figure:
     """A panel an arm; colour by class (by value where labels are floats), marker by domain."""
     shown = {name: arm for name, arm in arms.items() if finite_features(arm)}
-    columns = min(3, len(shown))
-    title = "Features of the first seed: their two largest principal components"
-    rows = math.ceil(len(shown) / columns)
-    figure, axes = canvas(rows, columns, 3.1 * columns + 1.4, 3.0 * rows + 0.5, title)
     domains = list(dict.fromkeys(domain for arm in shown.values() for domain in arm.features))
     classes = _class_colours(shown.values())
+
+    def colour(arm: ArmResult, domain: str, labels: np.ndarray):
+        return _colours(arm, domain, labels, classes)
+
+    title = "Features of the first seed: their two largest principal components, by class"
+    return _views(shown, domains, colour, _handles(domains, classes), title)
+
+
+@saved
+def domain_view(arms: Mapping[str, ArmResult]) -> Figure:
+    """A panel an arm; colour and marker by domain."""
+    shown = {name: arm for name, arm in arms.items() if finite_features(arm)}
+    domains = list(dict.fromkeys(domain for arm in shown.values() for domain in arm.features))
+    palette = {domain: ARMS[i % len(ARMS)] for i, domain in enumerate(domains)}
+
+    def colour(arm: ArmResult, domain: str, labels: np.ndarray):
+        return [palette[domain]] * len(labels)
+
+    title = "Features of the first seed: their two largest principal components, by domain"
+    return _views(shown, domains, colour, _domain_handles(palette), title)
+
+
+def _views(
+    shown: Mapping[str, ArmResult],
+    domains: Sequence[str],
+    colour: Callable[..., Any],
+    handles: Sequence[Any],
+    title: str,
+) -> Figure:
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure, axes = canvas(rows, columns, 3.1 * columns + 1.4, 3.0 * rows + 0.5, title)
     for index, ax in enumerate(axes.flat):
         if index < len(shown):
             name, arm = list(shown.items())[index]
-            _scatter(ax, arm, domains, classes)
+            _scatter(ax, arm, domains, colour)
             ax.set_title(name)
         else:
             ax.axis("off")
-    figure.legend(handles=_handles(domains, classes), loc="outside right center", fontsize=8)
+    figure.legend(handles=handles, loc="outside right center", fontsize=8)
     return figure
 
 
-def _scatter(
-    ax: Axes, arm: ArmResult, domains: Sequence[str], classes: Mapping[str | None, Any]
-) -> None:
+def _scatter(ax: Axes, arm: ArmResult, domains: Sequence[str], colour: Callable[..., Any]) -> None:
     clouds = finite_features(arm)
     places, fraction = principal_plane(np.concatenate([x for x, _ in clouds.values()]))
     start = 0
     for domain, (_, labels) in clouds.items():
         index, here = domains.index(domain), places[start : start + len(labels)]
-        colour = _colours(arm, domain, labels, classes)
-        face = {"facecolors": "none", "edgecolors": colour} if index == 0 else {"color": colour}
+        own = colour(arm, domain, labels)
+        face = {"facecolors": "none", "edgecolors": own} if index == 0 else {"color": own}
         marker = MARKERS[index % len(MARKERS)]
         ax.scatter(*here.T, s=14, marker=marker, linewidths=0.8, alpha=0.75, **face)
         start += len(labels)
@@ -136,20 +163,30 @@ def _colours(arm: ArmResult, domain: str, labels: np.ndarray, classes: Mapping[s
     return matplotlib.colormaps["viridis"]((labels - low) / (high - low if high > low else 1.0))
 
 
-def _handles(domains: Sequence[str], classes: Mapping[str | None, Any]) -> list[Any]:
+def _dot(label: str, marker: str, colour: Any, face: Any) -> Line2D:
     from matplotlib.lines import Line2D
 
-    def dot(label: str, marker: str, colour: Any, face: Any) -> Line2D:
-        look = {"marker": marker, "color": colour, "markerfacecolor": face, "linestyle": ""}
-        return Line2D([], [], label=label, markersize=5, **look)
+    look = {"marker": marker, "color": colour, "markerfacecolor": face, "linestyle": ""}
+    return Line2D([], [], label=label, markersize=5, **look)
 
+
+def _domain_handles(palette: Mapping[str, Any]) -> list[Any]:
+    return [
+        _dot(name, MARKERS[i % len(MARKERS)], colour, colour if i else "none")
+        for i, (name, colour) in enumerate(palette.items())
+    ]
+
+
+def _handles(domains: Sequence[str], classes: Mapping[str | None, Any]) -> list[Any]:
     marks = [
-        dot(name, MARKERS[i % len(MARKERS)], INK, INK if i else "none")
+        _dot(name, MARKERS[i % len(MARKERS)], INK, INK if i else "none")
         for i, name in enumerate(domains)
     ]
     if len(classes) > MOST_NAMES:
-        return [*marks, dot(f"{len(classes.keys() - {None})} classes", "", INK, INK)]
-    shown = [dot("hidden" if name is None else name[:20], "s", c, c) for name, c in classes.items()]
-    return [*marks, dot("", "", INK, INK)] + (
-        shown or [dot("dark to light:\nlow to high label", "", INK, INK)]
+        return [*marks, _dot(f"{len(classes.keys() - {None})} classes", "", INK, INK)]
+    shown = [
+        _dot("hidden" if name is None else name[:20], "s", c, c) for name, c in classes.items()
+    ]
+    return [*marks, _dot("", "", INK, INK)] + (
+        shown or [_dot("dark to light:\nlow to high label", "", INK, INK)]
     )

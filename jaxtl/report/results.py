@@ -29,6 +29,10 @@ class ArmResult:
         total_parameters: of the model in the last stage.
         train_seconds, steps_per_second: of all stages, all seeds together; None if nothing ran.
         step_memory_mb: device memory that the last stage's steps take, all seeds together.
+        picks: {rule: [seeds]}, the primary metric at the step that each label-free rule picks.
+        oracle: [seeds], the primary metric at its own best step; None where it was not looked at.
+        domain_gap: {"<evaluation>/a_distance", "<evaluation>/mmd": [seeds]}, distances in the
+            features between that evaluation's domain and the primary one.
         curves: {stage: {"step": [t], metric: [t, seeds]}}.
         confusion: {evaluation: [seeds, true class, predicted class]}, counts.
         class_names: {evaluation: names}.
@@ -47,6 +51,9 @@ class ArmResult:
     train_seconds: float | None = None
     steps_per_second: float | None = None
     step_memory_mb: float | None = None
+    picks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    oracle: np.ndarray | None = None
+    domain_gap: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     curves: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     confusion: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     class_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -68,7 +75,8 @@ class ExperimentResult:
         environment: versions, devices, git commit, command: what the report prints.
         headline: first line of the experiment's docstring.
         sweep: ({field: value}, {arm: ArmResult}) of each point of a sweep.
-        select: the metric on validation data that picks among these points.
+        select: the metric on validation data, or criterion, that picks among these points.
+        oracle: whether to show what the best step by the test data would have given.
     """
 
     experiment: str
@@ -82,3 +90,4 @@ class ExperimentResult:
     headline: str = ""
     sweep: Sequence[tuple[Mapping[str, Any], Mapping[str, ArmResult]]] = ()
     select: Primary | None = None
+    oracle: bool = False

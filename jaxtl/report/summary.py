@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,12 @@ def summarize(result: ExperimentResult) -> Summary:
         "primary": {"metric": result.primary.metric, "direction": result.primary.direction},
         "arms": _arms(result.arms, result),
     }
+    if result.oracle:
+        summary["oracle"] = {
+            name: _statistics(arm.oracle, std=False)
+            for name, arm in result.arms.items()
+            if arm.oracle is not None
+        }
     if result.sweep:
         summary["sweep"] = [
             {"config": _plain(fields), "arms": _arms(arms, result)} for fields, arms in result.sweep
@@ -45,6 +51,8 @@ def merge(old: Summary, new: Summary) -> Summary:
     """
     assert old["seeds"] == new["seeds"], (old["seeds"], new["seeds"])
     merged = {**new, "arms": old["arms"] | new["arms"]}
+    if "oracle" in new:
+        merged["oracle"] = old.get("oracle", {}) | new["oracle"]
     points = {json.dumps(point["config"]): point for point in old.get("sweep", [])}
     for point in new.get("sweep", []):
         key = json.dumps(point["config"])
@@ -102,6 +110,10 @@ def _arm(arm: ArmResult, result: ExperimentResult) -> dict[str, Any]:
     }
     if arm.step_memory_mb is not None:
         entry["step_memory_mb"] = arm.step_memory_mb
+    if arm.picks:
+        entry["picks"] = {rule: _statistics(v, std=False) for rule, v in arm.picks.items()}
+    if arm.domain_gap:
+        entry["domain_gap"] = {k: _statistics(v, std=False) for k, v in arm.domain_gap.items()}
     if arm.forgetting:
         entry["forgetting"] = {
             metric: _statistics(values, std=False) for metric, values in arm.forgetting.items()
@@ -140,6 +152,8 @@ def _compared(summary: Summary) -> Summary:
             {**point, "arms": _with_gains(summary, point["arms"])} for point in summary["sweep"]
         ]
         compared["tuned"] = _with_gains(summary, _tuned(summary))
+        if over := _over_points(compared["sweep"], summary):
+            compared["over_points"] = over
     return compared
 
 
@@ -158,6 +172,37 @@ def _tuned(summary: Summary) -> dict[str, Any]:
             if mean is not None and (name not in best or sign * mean > best[name][0]):
                 best[name] = sign * mean, {**arm, "config": point["config"]}
     return {name: entry for name, (_, entry) in best.items()}
+
+
+def _over_points(points: Sequence[Mapping[str, Any]], summary: Summary) -> dict[str, Any]:
+    """{arm: the primary metric over the points of a sweep over names, such as those of datasets}.
+
+    Statistics are over the points, `per_point` in their order, of the means over seeds. Empty for
+    a sweep over numbers, whose points are no sample of anything, and where an arm lacks a point.
+    """
+    values = [value for point in points for value in point["config"].values()]
+    if len(points) < 2 or not all(isinstance(value, str) for value in values):
+        return {}
+    metric = summary["primary"]["metric"]
+    found = {}
+    for name in summary["arms"]:
+        entries = [point["arms"].get(name, {}) for point in points]
+        columns = {
+            kind: [entry.get(kind, {}).get(metric, {}).get("mean") for entry in entries]
+            for kind in ("metrics", "gain")
+        }
+        if None in columns["metrics"]:
+            continue
+        found[name] = {"metrics": {metric: _by_point(columns["metrics"])}, "verdict": None}
+        if None not in columns["gain"]:
+            outcome = verdict(estimate(columns["gain"]))
+            found[name] |= {"gain": {metric: _by_point(columns["gain"])}, "verdict": outcome}
+    return found
+
+
+def _by_point(values: Sequence[float]) -> dict[str, Any]:
+    statistics = _statistics(values)
+    return {**statistics, "per_point": statistics.pop("per_seed")}
 
 
 def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,52 @@ def arms_table(summary: Mapping[str, Any], metrics: int = 2, narrow: bool = Fals
     return table
 
 
+def picks_table(summary: Mapping[str, Any]) -> Table:
+    """A row an arm: the primary metric at the step that each label-free rule picks."""
+    from rich.table import Table
+
+    rules, rows = wording.picks(summary)
+    title = "\n" + wording.PICKS.format(summary["primary"]["metric"])
+    table = Table(
+        box=None,
+        padding=(0, 1, 0, 0),
+        title=title,
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("arm", no_wrap=True)
+    for rule in rules:
+        style = "dim italic" if rule == wording.ORACLE else ""
+        width = max(5, *map(len, rule.split()))
+        heading = rule.replace(" ", "\n")
+        table.add_column(heading, justify="right", style=style, no_wrap=True, min_width=width)
+    for name, found in rows.items():
+        table.add_row(name, *(wording.number(one and one["mean"]) for one in found))
+    return table
+
+
+def points_table(summary: Mapping[str, Any]) -> Table:
+    """A row an arm: the primary metric and its gain over all points of a sweep over names."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    primary = summary["primary"]["metric"]
+    title = "\n" + wording.over_points(summary)
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for heading in ("arm", primary, f"gain over {summary['baseline']}", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    for name, arm in summary["over_points"].items():
+        verdict = arm["verdict"] or wording.NOTHING
+        table.add_row(
+            Text(name, "bold"),
+            Text(wording.interval(arm["metrics"][primary])),
+            Text(wording.interval(arm.get("gain", {}).get(primary), signed=True)),
+            Text(verdict, COLOURS.get(verdict, "dim")),
+        )
+    return table
+
+
 def print_table(summary: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints the widest table that fits, the answer and a sentence an arm."""
     from rich.console import Console
@@ -76,6 +122,10 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
         wording.compared(summary).values(), wording.sentences(summary), strict=True
     ):
         console.print(Text(sentence, COLOURS[arm["verdict"]]))
+    if any("picks" in arm for arm in summary["arms"].values()):
+        console.print(picks_table(summary))
+    if "over_points" in summary:
+        console.print(points_table(summary))
     if "sweep" in summary:
         console.print(Text(f"\n{wording.picking(summary)}", "bold"))
         for name, arm in summary["tuned"].items():

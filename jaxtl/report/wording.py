@@ -7,6 +7,8 @@ from typing import Any
 from jaxtl.report.verdict import LOWER_IS_BETTER
 
 NOTHING = "–"
+ORACLE = "oracle (test labels)"
+PICKS = "{} at the step that each rule picks without target labels, mean over seeds"
 
 
 def number(value: float | None, signed: bool = False) -> str:
@@ -55,6 +57,30 @@ def picking(summary: Mapping[str, Any]) -> str:
         f"Each arm at the point with its best {summary['select']['metric']}, mean over the seeds; "
         "what it measures on test data had no part in that."
     )
+
+
+def over_points(summary: Mapping[str, Any]) -> str:
+    """What the numbers over all points of a sweep are."""
+    fields = ", ".join(summary["sweep"][0]["config"])
+    return (
+        f"Over the {len(summary['sweep'])} values of {fields}: mean and 95% interval over them of "
+        "the means over seeds, gains paired by value"
+    )
+
+
+def picks(summary: Mapping[str, Any]) -> tuple[list[str], dict[str, list[Mapping | None]]]:
+    """(rules, {arm: statistics of the primary metric at what each rule picks}).
+
+    The oracle, if it was asked for, is the last rule and says what it is.
+    """
+    rules = list(dict.fromkeys(r for a in summary["arms"].values() for r in a.get("picks", ())))
+    oracle = summary.get("oracle")
+    rows = {}
+    for name, arm in summary["arms"].items():
+        if "picks" in arm:
+            rows[name] = [arm["picks"].get(rule) for rule in rules]
+            rows[name] += [oracle.get(name)] if oracle else []
+    return [*rules, *([ORACLE] if oracle else [])], rows
 
 
 def secondary(summary: Mapping[str, Any], limit: int) -> list[str]:

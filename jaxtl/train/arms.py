@@ -8,9 +8,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxtl.plan import Experiment, Params, Stage, State
+from jaxtl.plan import Evaluation, Experiment, Params, Primary, PyTree, Stage, State
 from jaxtl.report.by_stage import own_stage
 from jaxtl.report.evaluate import Evaluator, Measured, features
+from jaxtl.report.judge import PREFIX
+from jaxtl.report.picks import looks, oracle, picks
 from jaxtl.report.results import ArmResult
 from jaxtl.report.verdict import direction
 from jaxtl.train.check import Node
@@ -52,7 +54,9 @@ def make_evaluator(
 ) -> Evaluator:
     """What measures an experiment's evaluations on the current mesh."""
     limit = device_limit(options)
-    return Evaluator(experiment.evals, seeds, options.eval_batch, replicated(), limit)
+    return Evaluator(
+        experiment.evals, seeds, options.eval_batch, replicated(), limit, experiment.criteria
+    )
 
 
 def make_look(
@@ -61,30 +65,52 @@ def make_look(
     name: str,
     evaluators: Sequence[Evaluator],
 ) -> Look | None:
-    """The validation of a stage that ends an arm, if the experiment selects by one.
+    """What is looked at while a stage trains that ends an arm: criteria, and what selects.
+
+    With criteria the primary metric is taken down too, to say what they would have picked; it
+    decides nothing.
 
     Args:
         evaluators: one for each point of a sweep whose lanes train together.
     """
-    if experiment.select is None or name not in {s[-1].name for s in experiment.arms.values()}:
+    select, ends = experiment.select, {stages[-1].name for stages in experiment.arms.values()}
+    if not (select or experiment.criteria) or name not in ends:
         return None
-    evaluation, _, metric = experiment.select.metric.partition("/")
-    if experiment.evals[evaluation].head not in named_heads(nodes, name):
-        return None
-    stage = nodes[name].setup.stage
+    stage, heads = nodes[name].setup.stage, named_heads(nodes, name)
+    wanted = [experiment.primary.metric] if experiment.criteria else []
+    chosen = None
+    if select is not None and select.metric in experiment.criteria:
+        chosen = PREFIX + select.metric
+    elif select is not None and evaluation_of(select, experiment).head in heads:
+        chosen = select.metric
+        wanted.append(chosen)
+    read = {metric.partition("/")[0] for metric in wanted} & experiment.evals.keys()
+    if any(metric in experiment.derived for metric in wanted):
+        read = set(experiment.evals)
+    read = {evaluation for evaluation in read if experiment.evals[evaluation].head in heads}
 
-    def measure(params: Params, state: State) -> np.ndarray:
+    def measure_point(evaluator: Evaluator, *own: PyTree) -> dict[str, np.ndarray]:
+        found = {e: evaluator.measure_one(e, stage.model, stage.method, *own) for e in read}
+        metrics = flat_metrics(found) | derived_metrics(experiment, flat_metrics(found))
+        scores = evaluator.judge.scores(stage.model, stage.method, *own)
+        return {metric: metrics[metric] for metric in wanted if metric in metrics} | scores
+
+    def measure(params: Params, state: State) -> dict[str, np.ndarray]:
         size = len(jax.tree.leaves(params)[0]) // len(evaluators)
-        values = []
+        parts = []
         for i, evaluator in enumerate(evaluators):
             part = slice(i * size, (i + 1) * size)
             own = jax.tree.map(lambda leaf, part=part: leaf[part], (params, state))
-            found = evaluator.measure_one(evaluation, stage.model, stage.method, *own)
-            values.append(found.metrics[metric])
-        return np.concatenate(values)
+            parts.append(measure_point(evaluator, *own))
+        return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
 
-    sign = 1 if experiment.select.direction == "max" else -1
-    return Look(experiment.select.metric, sign, experiment.select_every, measure)
+    sign = -1 if select is not None and select.direction == "min" else 1
+    return Look(chosen, sign, experiment.select_every, measure)
+
+
+def evaluation_of(primary: Primary, experiment: Experiment) -> Evaluation:
+    """The evaluation that a metric belongs to."""
+    return experiment.evals[primary.metric.partition("/")[0]]
 
 
 def arm_result(
@@ -105,14 +131,11 @@ def arm_result(
         if step
     }
     metrics = flat_metrics(at_end)
-    for name, derive in experiment.derived.items():
-        metrics[name] = np.array(
-            [
-                derive(defaultdict(lambda: math.nan, {k: float(v[i]) for k, v in metrics.items()}))
-                for i in range(len(seeds))
-            ]
-        )
+    metrics |= derived_metrics(experiment, metrics)
     failed = [seed in failures for seed in seeds]
+    metrics |= criteria_of(last, experiment)
+    primary = experiment.primary
+    best = oracle(last.curves, primary.metric, primary.direction)
     lost = forgetting(stages, experiment, measured)
     history = by_stage(stages, experiment, measured)
     metrics, lost, *rows = (
@@ -128,6 +151,11 @@ def arm_result(
         metrics=metrics,
         forgetting=lost,
         by_stage=dict(zip(history, rows, strict=True)),
+        picks={
+            rule: np.where(failed, np.nan, values)
+            for rule, values in picks(last.curves, primary.metric).items()
+        },
+        oracle=best if best is None else np.where(failed, np.nan, best),
         trainable_parameters=count,
         total_parameters=total,
         failures=failures,
@@ -142,6 +170,35 @@ def arm_result(
             if m.confusion is not None
         },
     )
+
+
+def criteria_of(last: Trained, experiment: Experiment) -> dict[str, np.ndarray]:
+    """{"criteria/<name>": [seeds]} of the parameters that a stage ended with."""
+    seen = looks(last.curves, experiment.primary.metric)
+    by = PREFIX + experiment.select.metric if experiment.select else None
+    scores = {name: values for name, values in seen.items() if name.startswith(PREFIX)}
+    if by in scores:
+        known = np.where(np.isnan(scores[by]), -np.inf, scores[by]).argmax(0)
+        return {k: np.take_along_axis(v, known[None], 0)[0] for k, v in scores.items()}
+    if experiment.select:  # at the step of another metric, which was not kept for them
+        return {}
+    return {name: values[-1] for name, values in scores.items()}
+
+
+def derived_metrics(
+    experiment: Experiment, metrics: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """{metric: [seeds]} of an experiment's derived metrics; a later one may read earlier ones."""
+    known = dict(metrics)
+    for name, derive in experiment.derived.items() if metrics else ():
+        count = len(next(iter(metrics.values())))
+        known[name] = np.array(
+            [
+                derive(defaultdict(lambda: math.nan, {k: float(v[i]) for k, v in known.items()}))
+                for i in range(count)
+            ]
+        )
+    return {name: known[name] for name in experiment.derived if name in known}
 
 
 def named_heads(nodes: Mapping[str, Node], stage: str | None) -> set[str]:

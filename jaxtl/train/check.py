@@ -70,6 +70,7 @@ def plan_stages(
                     problems += [problem for problem in found if problem]
             parent = stage.name
     problems += _evaluation_problems(experiment, nodes, seeds)
+    problems += _criterion_problems(experiment, seeds)
     if problems:
         raise ValueError("\n".join(_merged(problems)))
     return nodes
@@ -79,7 +80,9 @@ def _merged(problems: Iterable[str]) -> list[str]:
     """One line a problem; one that several stages or evaluations share, after their names."""
     places: dict[str, list[str]] = {}
     for problem in problems:
-        prefixed = re.fullmatch(r"((?:stage|evaluation) '[^']*'): (.*)", problem, re.DOTALL)
+        prefixed = re.fullmatch(
+            r"((?:stage|evaluation|criterion) '[^']*'): (.*)", problem, re.DOTALL
+        )
         place, what = prefixed.groups() if prefixed else ("", problem)
         places.setdefault(what, []).append(place)
     named = {what: ", ".join(dict.fromkeys(where)) for what, where in places.items()}
@@ -207,11 +210,33 @@ def _evaluation_problems(
             derive(read)
         for metric in read.keys() - metrics:
             yield f"derived metric {name!r}: {unknown('metric', metric, metrics)}"
-    if experiment.select is not None and experiment.select.metric not in metrics:
-        yield unknown("metric to select by", experiment.select.metric, metrics)
+    select, criteria = experiment.select, experiment.criteria
+    if select is not None and select.metric not in metrics | criteria.keys():
+        yield unknown("metric to select by", select.metric, [*metrics, *criteria])
+    if select is not None and select.metric in criteria and select.direction == "min":
+        yield f"criteria are better when larger: select=maximize({select.metric!r})"
     metrics |= set(experiment.derived)
     if experiment.primary.metric not in metrics:
         yield unknown("primary metric", experiment.primary.metric, metrics)
+
+
+def _criterion_problems(experiment: Experiment, seeds: tuple[int, ...]) -> Iterable[str]:
+    models = [stages[-1].model for stages in experiment.arms.values() if stages]
+    heads = {name: head for model in models for name, head in model.heads.items()}
+    primary = experiment.evals.get(experiment.primary.metric.partition("/")[0])
+    for name, criterion in experiment.criteria.items():
+        try:
+            for domain in criterion.domains:
+                _check_domain(domain, heads, seeds)
+                if not (domain.labelled and primary):
+                    continue
+                if shared := len(overlap(domain.dataset, primary.dataset)):
+                    raise ValueError(
+                        f"it reads the labels of {shared} examples of {primary.dataset.name}, by "
+                        f"which {experiment.primary.metric!r} decides"
+                    )
+        except ValueError as error:
+            yield f"criterion {name!r}: {error}"
 
 
 def _check_inputs(evaluation: Evaluation, nodes: Mapping[str, Node]) -> None:
@@ -255,17 +280,20 @@ def check_selection(experiment: Experiment) -> None:
     Raises:
         ValueError: the validation shares examples with another evaluation, or is never looked at.
     """
-    if experiment.select is None:
+    select = experiment.select
+    if select is None and not experiment.criteria:
         return
     if experiment.select_every < 1:
         raise ValueError(f"select_every must be at least 1, got {experiment.select_every}")
-    name = experiment.select.metric.split("/")[0]
+    if select is None or select.metric in experiment.criteria:
+        return
+    name = select.metric.split("/")[0]
     for other, evaluation in experiment.evals.items():
         if other == name:
             continue
         if shared := len(overlap(experiment.evals[name].dataset, evaluation.dataset)):
             raise ValueError(
-                f"select {experiment.select.metric!r} reads {shared} examples of evaluation "
+                f"select {select.metric!r} reads {shared} examples of evaluation "
                 f"{other!r} ({evaluation.dataset.name}); select by validation data, such as one "
                 "part of target.train.split(0.8)"
             )

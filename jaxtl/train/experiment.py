@@ -16,7 +16,8 @@ import numpy as np
 import jaxtl
 from jaxtl import report
 from jaxtl.models import computing_in
-from jaxtl.plan import Experiment
+from jaxtl.plan import Experiment, Primary
+from jaxtl.report.judge import PREFIX
 from jaxtl.report.results import ExperimentResult
 from jaxtl.train.arms import (
     arm_result,
@@ -27,6 +28,7 @@ from jaxtl.train.arms import (
     train_shown,
 )
 from jaxtl.train.check import Node, check_arms, check_selection, leaks, plan_stages
+from jaxtl.train.domain_gap import domain_gap
 from jaxtl.train.identity import Identity, differences, identity, read_json, write_json
 from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import Trained, check_directory
@@ -75,11 +77,12 @@ def run_experiment(
         baseline=experiment.baseline,
         selection=selection(experiment),
         primary=experiment.primary,
-        select=experiment.select,
+        select=chosen_metric(experiment),
         arms=done.results,
         environment=environment(),
         headline=run.headline,
         sweep=points,
+        oracle=run.oracle,
     )
     if not is_primary():
         return report.summarize(result)
@@ -91,7 +94,16 @@ def selection(experiment: Experiment) -> str:
     """Which parameters are evaluated, in words."""
     if experiment.select is None:
         return "last step"
-    return f"best {experiment.select.metric} of every {experiment.select_every} steps, each seed"
+    metric, every = chosen_metric(experiment).metric, experiment.select_every
+    return f"best {metric} of every {every} steps, each seed"
+
+
+def chosen_metric(experiment: Experiment) -> Primary | None:
+    """What selects, by the name under which it is logged."""
+    select = experiment.select
+    if select is None or select.metric not in experiment.criteria:
+        return select
+    return Primary(PREFIX + select.metric, select.direction)
 
 
 def check(experiment: Experiment, run: Run) -> Checked:
@@ -142,7 +154,8 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
         result = arm_result(arm, experiment, done.trained, done.measured, run.seeds)
         last = experiment.arms[arm][-1]
         views = plotted_features(last, done.trained[last.name], experiment)
-        done.results[arm] = dataclasses.replace(result, features=views)
+        gap = domain_gap(last, done.trained[last.name], experiment, run.seeds)
+        done.results[arm] = dataclasses.replace(result, features=views, domain_gap=gap)
     return done
 
 

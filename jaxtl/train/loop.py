@@ -197,9 +197,9 @@ def advance(
             saver.tick(first)
         pending = (first, step - first, metrics)
         if look and (step % look.every == 0 or step == stage.num_steps):
-            full["best"], value = looked(full, look)
+            full["best"], seen = looked(full, look)
             best = full["best"]
-            pending = (*pending, {look.metric: value})
+            pending = (*pending, seen)
         every = stage.method.prepare_every
         if every and step % every == 0 and step < stage.num_steps:
             full = prepare_again(lanes, full)

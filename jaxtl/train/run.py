@@ -29,6 +29,7 @@ class Run:
         options: how to run.
         resume: False refuses a directory that holds a run.
         headline: first line of the experiment's docstring.
+        oracle: show what selection by the test data would have given, beside the honest numbers.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Run:
     options: RunOptions
     resume: bool = True
     headline: str = ""
+    oracle: bool = False
 
 
 def run_record(run: Run) -> dict[str, Any]:

@@ -4,7 +4,7 @@ The best ones so far are part of the state of the stage, one set for each lane: 
 with does not depend on which other seeds train beside it, and a stopped run loses none of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -16,19 +16,19 @@ from jaxtl.plan import Params, PyTree, State
 
 
 class Look(NamedTuple):
-    """How a stage looks at validation data while it trains, and keeps its best parameters.
+    """How a stage looks at data that it does not train on, and keeps its best parameters.
 
     Attributes:
-        metric: its name, for the log.
+        metric: which of what is measured decides; None keeps the last parameters.
         sign: of an improvement, 1 or -1.
         every: steps between looks; the last step is always looked at.
-        measure: (params, state) -> [lanes], leaves lead with the axis of lanes.
+        measure: (params, state) -> {metric: [lanes]}, leaves lead with the axis of lanes.
     """
 
-    metric: str
+    metric: str | None
     sign: int
     every: int
-    measure: Callable[[Params, State], np.ndarray]
+    measure: Callable[[Params, State], Mapping[str, np.ndarray]]
 
 
 def deployed(full: PyTree) -> tuple[Params, State]:
@@ -45,7 +45,7 @@ def deployed(full: PyTree) -> tuple[Params, State]:
 
 def with_best(full: PyTree, look: Look | None) -> PyTree:
     """The full state with its best parameters so far, none of which has been looked at."""
-    if look is None:
+    if look is None or look.metric is None:
         return full
     params = jax.tree.map(jnp.copy, full["average"] or full["trainable"])
     value = jnp.full(full["failed"].shape, -look.sign * jnp.inf)
@@ -53,12 +53,15 @@ def with_best(full: PyTree, look: Look | None) -> PyTree:
     return {**full, "best": {"value": value, "params": params, "state": state}}
 
 
-def looked(full: PyTree, look: Look) -> tuple[PyTree, np.ndarray]:
-    """(the best parameters after a look at those of now, the value of now [lanes])."""
+def looked(full: PyTree, look: Look) -> tuple[PyTree, Mapping[str, np.ndarray]]:
+    """(the best parameters after a look at those of now, what was measured {metric: [lanes]})."""
     params, state = deployed({**full, "best": {}})
-    value = look.measure(params, state)
-    new = {"value": value, "params": full["average"] or full["trainable"], "state": state}
-    return _better(full["best"], new, look.sign), value
+    values = look.measure(params, state)
+    if look.metric is None:
+        return full["best"], values
+    moved = full["average"] or full["trainable"]
+    new = {"value": values[look.metric], "params": moved, "state": state}
+    return _better(full["best"], new, look.sign), values
 
 
 @jax.jit

@@ -1,6 +1,7 @@
 """A stage checked and resolved: what trains, what is frozen, what is fresh, what is loaded."""
 
 import dataclasses
+import functools
 import re
 import zlib
 from collections.abc import Mapping
@@ -197,7 +198,8 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     live = tuple(re.escape(path) for path in statistics if _follows(path, paths, moving))
     model = with_live(stage.model, live)
     if method.state is not None:
-        state = {**state, METHOD_STATE: jax.eval_shape(lambda p: method.state(model, p), params)}
+        kept = jax.eval_shape(functools.partial(method.state, model), params, state)
+        state = {**state, METHOD_STATE: kept}
     solved, fresh = frozenset(solved), frozenset(fresh)
     return Setup(stage, model, inputs, labels, solved, fresh, params, state, published, report)
 

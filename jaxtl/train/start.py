@@ -30,11 +30,13 @@ def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
     )
     if method.state is not None:
 
-        def method_state(params, values):
+        def method_state(params, statistics, values):
             here = lanes.at(values)
-            return here.stage.method.state(here.model, params)
+            return here.stage.method.state(here.model, params, statistics)
 
-        extra = jax.jit(jax.vmap(method_state))(params, dict(lanes.values))
+        values = dict(lanes.values)
+        kept = jax.vmap(method_state, axis_size=len(lanes))
+        extra = jax.jit(kept)(params, state, values)
         state = {**state, METHOD_STATE: remembered(method, extra, source)}
     if method.prepare is not None:
         params, state = prepare(lanes, params, state)

@@ -111,7 +111,9 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
     why: dict[str, str] = {}
     seeds, loaded = main.run.seeds, main.source_run.stages if main.source_run else ()
     heads = {name: h for node in main.nodes.values() for name, h in node.setup.model.heads.items()}
-    shared = all(same_evaluations(main.experiment, p.experiment, heads, seeds) for p in points)
+    shared = not main.experiment.criteria and all(
+        same_evaluations(main.experiment, p.experiment, heads, seeds) for p in points
+    )
     for name, node in main.nodes.items() if points else ():
         above = programs.get(node.parent, [])
         once = not above and (shared or main.experiment.select is None)

@@ -165,7 +165,8 @@ def _step(lanes: Lanes) -> tuple[Callable, tuple]:
         here = lanes.at(values)
         method = here.stage.method
         trainable, frozen = split(params, lambda path: path in setup.trainable)
-        kept = () if method.state is None else method.state(here.model, params)
+        statistics = {name: tree for name, tree in state.items() if name != METHOD_STATE}
+        kept = () if method.state is None else method.state(here.model, params, statistics)
         if not method.updates:
             return kept
         batch = gather(here.stage, shared, own, index, rng)

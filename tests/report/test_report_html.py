@@ -40,7 +40,7 @@ def test_nothing_is_loaded_from_elsewhere(text):
     assert not elements.open  # every element is closed
     assert {tag for tag, _ in elements.found}.isdisjoint({"script", "link", "iframe", "object"})
     sources = [attributes["src"] for _, attributes in elements.found if "src" in attributes]
-    assert len(sources) == 6
+    assert len(sources) == 7
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
     assert "://" not in text and "url(" not in text and "@import" not in text
 

@@ -47,7 +47,7 @@ class Looking:
     def measure(self, params, state):
         kernel = np.asarray(flatten(params)[KERNEL], np.float64)
         self.seen.append(jax.tree.map(np.asarray, (np.cos(5 * kernel.sum((1, 2))), params)))
-        return self.seen[-1][0]
+        return {"validation/size": self.seen[-1][0]}
 
 
 @pytest.mark.parametrize("ema", [None, 0.8])
@@ -100,7 +100,7 @@ def test_a_value_that_is_not_finite_is_never_the_best(tmp_path):
 
     def measure(params, state):
         seen.append(np.asarray(flatten(params)[KERNEL]))
-        return np.array(next(values))
+        return {"v": np.array(next(values))}
 
     run = train(wandering(), tmp_path, look=Look("v", 1, 5, measure))
     np.testing.assert_array_equal(flatten(run.params)[KERNEL][0], seen[1][0])
