@@ -8,6 +8,8 @@ The source's labels train the classifier; what else is minimised pulls the domai
     cdan    so does their outer product with the class probabilities, 5000-500-2 (Long et al., 2018)
     mkmmd   the squared MMD between the features under the sum of five Gaussian kernels whose
             bandwidths are 1/4, ..., 4 times the mean squared distance (Long et al., 2015)
+
+Ours are `adapt.dann`, `adapt.cdan` and `adapt.dan`.
 """
 
 import sys
@@ -57,11 +59,11 @@ def reverse(x):
 
 
 def joint(features, logits):
-    """[..., n], [..., classes] -> [..., classes * n], a constant in the probabilities."""
+    """[..., n], [..., classes] -> [..., n * classes], a constant in the probabilities."""
     import jax
 
     classes = jax.lax.stop_gradient(jax.nn.softmax(logits))
-    return (classes[..., :, None] * features[..., None, :]).reshape(*classes.shape[:-1], -1)
+    return (features[..., :, None] * classes[..., None, :]).reshape(*classes.shape[:-1], -1)
 
 
 def gram_distances(x):
@@ -103,47 +105,30 @@ def gap(method: str, features, logits, discriminate=None, distances=gram_distanc
 
 
 def jaxtl(method: str):
-    """A `Method` on our LeNet."""
+    """The library's method on our LeNet; it averages kernels: its weight is their number."""
     import optax
     from ours import ours
 
-    from jaxtl import data, models
-    from jaxtl.losses import supervised
-    from jaxtl.models import apply_flat
-    from jaxtl.plan import Method, Module, Stage, Update, labelled, unlabelled
+    from jaxtl import data, losses, models
+    from jaxtl.methods import adapt
+    from jaxtl.plan import Stage, labelled, unlabelled
 
-    head = models.mlp_head((500,), 2)
-
-    def init(rng, output):
-        if method == "cdan":
-            output = {"features": joint(output["features"], output["logits"]["digit"])}
-        return head.init(rng, output)
-
-    modules = {"discriminator": Module(init, head.apply)} if method in WIDTHS else {}
-
-    def loss_fn(model, params, state, batch, rng, step):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
-        task, _ = supervised(model.heads, output["logits"], batch)
-        between = gap(
-            method,
-            output["features"],
-            output["logits"]["digit"],
-            lambda x: head.apply(params["discriminator"], x),
-        )
-        return task + between, (state, {"task_loss": task, "gap": between})
-
+    tx = optax.sgd(RATE, MOMENTUM)
+    adversary = {"reversal": REVERSAL, "discriminator": models.mlp_head((500,), 2)}
+    if method == "dann":
+        adapted = adapt.dann(tx, **adversary)
+    elif method == "cdan":
+        adapted = adapt.cdan(tx, classes=10, **adversary)
+    else:
+        rule = losses.mean_bandwidths(KERNELS)
+        adapted = adapt.dan(tx, weight=float(len(KERNELS)), bandwidths=rule)
     source, labels, target = examples()
     domains = [
         labelled(data.arrays(source, labels), "digit"),
         unlabelled(data.arrays(target, np.zeros(N, int)), "digit"),
     ]
-    adapt = Method(
-        {"all": ((".*",), optax.sgd(RATE, MOMENTUM))},
-        (Update(loss_fn, per_example=method != "mkmmd"),),
-        modules,
-    )
     model = models.lenet({"digit": models.classes(10)})
-    return ours(Stage(method, model, adapt, domains, BATCH, 10**9), params=parameters(method))
+    return ours(Stage(method, model, adapted, domains, BATCH, 10**9), params=parameters(method))
 
 
 def hand(method: str):
@@ -281,7 +266,7 @@ def torch(method: str):
             return blocks.mean()
         if method == "cdan":
             classes = logits.detach().softmax(1)
-            features = torch.bmm(classes[:, :, None], features[:, None]).flatten(1)
+            features = torch.bmm(features[:, :, None], classes[:, None]).flatten(1)
         return nn.functional.cross_entropy(discriminator(Reverse.apply(features)), domains)
 
     rows, step = torch.from_numpy(rows_of()), 0
