@@ -1,0 +1,57 @@
+"""MNIST to MNIST-M, digits on photographs, of which 8,000 images without labels are known.
+
+    python launch.py --experiment=mnist_m --seeds=3
+
+Trains on `mnist_m_remade`, made by the recipe of MNIST-M; tests on 9,001 of its original images.
+All arms but `plain` see channels inverted, stretched and shifted at random (French et al., 2018).
+
+Result: target/accuracy: plain 0.215, source_only 0.746 [0.661, 0.832], dan 0.769, dann 0.784
+[0.752, 0.815], cdan_e 0.774, mcc 0.611 (negative), self_training 0.759, fix_match 0.824 [0.808,
+0.841] (positive), shot 0.656, target_only, the ceiling, 0.856; 3 seeds, 18 min on 2 busy cores.
+"""
+
+import dataclasses
+
+import optax
+
+from jaxtl import data, models
+from jaxtl.methods import adapt, transfer
+from jaxtl.metrics import classification
+from jaxtl.plan import Experiment, Stage, labelled, maximize, unlabelled
+from jaxtl.transferability import criteria
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    size: int = 16
+    source_steps: int = 500
+    steps: int = 600
+
+
+def build(config: Config) -> Experiment:
+    size, varied = (config.size, config.size), data.random_intensity()
+    source = data.tfds("mnist").pad(2).rgb().resize(size)
+    target = data.tfds("mnist_m_remade").resize(size)["train"]
+    test = data.tfds("mnist_m_part").resize(size)["test"]
+    train, held_out = source.train.split(0.95)
+    old, new = labelled(train, "d", augment=varied), unlabelled(target, "d", augment=varied)
+    model = models.conv_net({"d": models.classes(10)}, batch_norm=True)
+    tx, steps = optax.adam(1e-3), config.steps
+
+    def stage(name, method, *domains, steps=steps):
+        return Stage(name, model, method, domains, 64, steps)
+
+    start = [stage("source", transfer.full(tx), old, steps=config.source_steps)]
+    arms = {"plain": [stage("plain", transfer.full(tx), labelled(train, "d"))]}
+    arms["source_only"] = [*start, stage("source_only", transfer.full(tx), old)]
+    methods = adapt.catalogue(tx, classes=10, num_steps=steps, strong=varied)
+    for name in ("dan", "dann", "cdan_e", "mcc", "self_training", "fix_match"):
+        arms[name] = [*start, stage(name, methods[name], old, new)]
+    slow = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper
+    arms["shot"] = [*start, stage("shot", adapt.shot(slow), new)]
+    known = labelled(target, "d", augment=varied)
+    arms["target_only"] = [stage("target_only", transfer.full(tx), known)]
+    evals = {"target": classification(test, "d"), "source": classification(source.test, "d")}
+    judges = criteria(held_out, target.take(1000), "d")
+    primary = maximize("target/accuracy")
+    return Experiment(arms, "source_only", evals, primary, select_every=300, criteria=judges)

