@@ -2,7 +2,12 @@
 
     python launch.py --experiment=mnist_usps --arms=all --seeds=3
 
-Result: not measured
+Result: target/accuracy, last step, 3 seeds, 29 arms in 53 min on 2 busy cores: source_only 0.866
+[0.722, 1.010]; dirt_t 0.948 [0.932, 0.964], mcc 0.943, shot_im 0.935, shot 0.934, tent 0.930, mdd
+0.926, vada 0.925, bnm 0.924, cdan_e 0.918, dann 0.904, dan 0.882, ..., adda 0.870, self_training
+0.831, wdgrl 0.505, fix_match 0.420, afn and deep_jdot 0.13 (negative, collapsed); target_only, the
+ceiling, 0.957. Back (usps to mnist): source_only 0.921, shot_im 0.968, mcc and mean_teacher 0.956,
+fix_match 0.954, shot 0.948, deep_coral 0.946, cdan_e 0.945, ..., target_only 0.966.
 """
 
 import dataclasses
