@@ -2,7 +2,10 @@
 
     python launch.py --experiment=digits_shift
 
-Result: not measured
+Result: target/accuracy, rotated | thick | noisy | inverted: source_only 0.301 | 0.442 | 0.853 |
+0.086, dan 0.582 | 0.888 | 0.880 | 0.069, mcc 0.528 | 0.888 | 0.882 | 0.081, shot 0.497 | 0.777 |
+0.891 | 0.080, dann 0.281 | 0.539 | 0.807 | 0.084, target_only 0.976 | 0.960 | 0.900 | 0.981: none
+recovers inverted digits (adabn: negative); 3 seeds, 14 min on 2 busy cores.
 """
 
 import dataclasses
@@ -31,10 +34,9 @@ class Config:
 
 
 def build(config: Config) -> Experiment:
-    digits = data.digits()
     if config.shift not in SHIFTS:
         raise ValueError(f"shift: expected one of {', '.join(SHIFTS)}, got {config.shift!r}")
-    shifted = SHIFTS[config.shift](digits)
+    digits, shifted = data.digits(), SHIFTS[config.shift](data.digits())
     model = models.conv_net({"d": models.classes(10)}, batch_norm=True)
     tx, steps = optax.adam(1e-3), config.steps
     old, new = labelled(digits.train, "d"), unlabelled(shifted.train, "d")
@@ -47,8 +49,8 @@ def build(config: Config) -> Experiment:
     chosen = ("dan", "deep_coral", "dann", "cdan_e", "mcc", "self_training")
     arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
     arms |= {name: [*start, stage(name, methods[name], old, new)] for name in chosen}
-    slow = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper
-    arms["shot"] = [*start, stage("shot", adapt.shot(slow), new)]
+    shot = adapt.shot(optax.sgd(1e-2, momentum=0.9, nesterov=True))  # the paper's optimizer
+    arms["shot"] = [*start, stage("shot", shot, new)]
     arms["adabn"] = [*start, stage("adabn", transfer.refresh_statistics(), new, steps=0)]
     arms["target_only"] = [stage("target_only", transfer.full(tx), labelled(shifted.train, "d"))]
     evals = {
