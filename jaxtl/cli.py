@@ -325,7 +325,8 @@ def configure(options: RunOptions, verbose: bool) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("jaxtl").setLevel(logging.INFO if verbose else logging.WARNING)
     # What Orbax calls an error it raises too; TensorStore's broken-off writes say no more.
-    logging.getLogger("absl").setLevel(logging.ERROR if verbose else logging.CRITICAL)
+    for library in ("absl", "asyncio"):
+        logging.getLogger(library).setLevel(logging.ERROR if verbose else logging.CRITICAL)
     if not verbose and sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = without_closed_loops
     folder = options.compilation_cache

@@ -44,8 +44,8 @@ def domain_gap(
     squared distance, of the features of up to 1,000 examples of each.
     """
     found = {}
-    target = experiment.evals[experiment.primary.metric.partition("/")[0]]
     for name, evaluation in others(experiment).items():
+        target = experiment.evals[experiment.primary.metric.partition("/")[0]]
         if evaluation.head not in stage.model.heads:
             continue
         pairs = [_inputs(one, seeds) for one in (evaluation, target)]
