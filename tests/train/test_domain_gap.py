@@ -9,7 +9,8 @@ from tiny import blobs, compiled_once, run_tiny  # noqa: F401
 
 from jaxtl.losses import mmd
 from jaxtl.metrics import classification
-from jaxtl.train.domain_gap import others
+from jaxtl.plan import maximize
+from jaxtl.train.domain_gap import domain_gap, others
 from jaxtl.train.restore import restore_weights
 from jaxtl.transferability import proxy_a_distance
 
@@ -49,3 +50,6 @@ def test_there_is_none_without_adaptation_or_another_domain():
     labelled_only = dataclasses.replace(plan, arms={"source_only": plan.arms["source_only"]})
     assert others(labelled_only) == {}
     assert others(adapting()) == {}
+    derived = {"worst/accuracy": lambda metrics: min(metrics.values())}
+    worst = dataclasses.replace(plan, derived=derived, primary=maximize("worst/accuracy"))
+    assert others(worst) == {} == domain_gap(plan.arms["dann"][-1], None, worst, (0,))

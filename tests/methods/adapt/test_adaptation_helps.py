@@ -99,6 +99,7 @@ NOISY = (noisy, 3.0, 800, ())
 TURNED = (rotated, 0.7, 600, (32, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, problem",
     [("dan", MOVED), ("deep_coral", NOISY), ("mcc", MOVED), ("dann", TURNED)],
