@@ -4,7 +4,9 @@
 
 All images of the target are known without labels and tested, as in the literature; 96 x 96 pixels.
 
-Result: not measured
+Result: target/accuracy, mean over the 6 pairs: source_only 0.602, dan 0.632, jan 0.667, deep_coral
+0.597, dann 0.579, cdan_e 0.601, mdd 0.629, mcc 0.669, bnm 0.669, shot 0.668; gain over source_only,
+paired by pair: bnm +0.067 [0.012, 0.122], dann -0.023 [-0.041, -0.006]; 3 seeds.
 """
 
 import dataclasses
