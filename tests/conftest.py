@@ -1,4 +1,4 @@
-"""Eight simulated CPU devices, quick compilation, errors where different ranks are broadcast."""
+"""Eight simulated CPU devices, and errors where arrays of different rank are broadcast."""
 
 import os
 
@@ -6,9 +6,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
-
-# Tests compile much and compute little. Processes that they start inherit it.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 

@@ -69,11 +69,13 @@ def contained(tmp_path_factory):
     before = {name: getattr(jax.config, name) for name in options}
     levels = {name: logging.getLogger(name).level for name in ("jaxtl", "absl")}
     compilation_cache.reset_cache()
+    jax.config.update("jax_disable_most_optimizations", True)  # two steps: compiling is all
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp()))
         patch.setattr(sys, "path", [str(ROOT), *sys.path])
         patch.chdir(ROOT)
         yield
+    jax.config.update("jax_disable_most_optimizations", False)
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from leaving import EXPERIMENT, TEST, TRAIN
@@ -24,12 +25,14 @@ def finished(tmp_path_factory) -> Path:
     arrays = {f"{part}_{name}": x for part, table in parts.items() for name, x in table.items()}
     np.savez(root / "rows.npz", **arrays)
     levels = {name: logging.getLogger(name).level for name in ("jaxtl", "absl")}
+    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr(sys, "path", [*sys.path])
         patch.setattr(sys, "unraisablehook", sys.unraisablehook)
         args = ["--workdir=runs", "--seeds=3,1", "--config.width=(8,)", "--run.compilation_cache="]
         assert cli.main(["launch.py", "--experiment=leaving", *args]) == 0
+    jax.config.update("jax_disable_most_optimizations", False)
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     for name in [n for n in sys.modules if n.partition(".")[0] == "experiments"]:

@@ -99,6 +99,7 @@ def test_a_stopped_stage_goes_on_with_the_same_bits(tmp_path):
     assert_same(train(stage, tmp_path / "parts").params, whole.params)
 
 
+@pytest.mark.slow
 def test_a_run_whose_stages_froze_something_is_a_source_run(tmp_path):
     plan = tiny_plan(transfer.probe(optax.adam(0.1)))
     run_tiny(tmp_path / "one", plan=plan)

@@ -107,7 +107,12 @@ def begun(method, chosen):
     return setup, full, batches
 
 
-@pytest.mark.parametrize("name", METHODS)
+SLOW = {"adda", "bsp", "can", "mcd", "wdgrl"}  # several updates, or a costly gradient to compile
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in METHODS]
+)
 def test_it_trains_and_hidden_labels_change_no_bit(name):
     method, ends, step = METHODS[name](), [], None
     for garbage in (False, True):

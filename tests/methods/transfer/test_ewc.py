@@ -96,6 +96,7 @@ def test_only_the_chosen_parameters_are_measured():
     assert_close(found, {p: expected[p] for p in flatten(found)}, rtol=2e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_numbers_have_the_curvature_of_their_loss():
     model, params, state = network(y=regression(2), tags=binary(3))
     data = columns(4, y=np.full((4, 2), np.nan, np.float32), tags=np.zeros((4, 3), np.float32))

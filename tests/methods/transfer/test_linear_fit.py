@@ -162,6 +162,7 @@ def test_logistic_is_that_of_scikit_learn(size):
     np.testing.assert_allclose(probabilities, reference.predict_proba(features), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_logistic_with_several_penalties_takes_the_best_on_the_folds():
     features, labels, weights = classes_drawn()
     folds, penalties = stratified_folds(labels, 3), (0.01, 1.0, 1e3)
