@@ -84,6 +84,8 @@ def make_look(
     elif select is not None and evaluation_of(select, experiment).head in heads:
         chosen = select.metric
         wanted.append(chosen)
+    if not wanted and chosen is None:
+        return None
     read = {metric.partition("/")[0] for metric in wanted} & experiment.evals.keys()
     if any(metric in experiment.derived for metric in wanted):
         read = set(experiment.evals)
