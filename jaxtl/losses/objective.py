@@ -34,7 +34,7 @@ def supervised(
         ValueError: a lambda names no head.
     """
     lambdas = lambdas or {}
-    for name in lambdas.keys() - heads.keys():
+    for name in sorted(lambdas.keys() - heads.keys()):
         raise ValueError(unknown("head", name, heads))
     total, metrics = jnp.zeros(()), {}
     for name, head in heads.items():

@@ -208,7 +208,7 @@ def _evaluation_problems(
         read = defaultdict(lambda: 1.0, dict.fromkeys(metrics, 1.0))
         with contextlib.suppress(ArithmeticError):
             derive(read)
-        for metric in read.keys() - metrics:
+        for metric in sorted(read.keys() - metrics):
             yield f"derived metric {name!r}: {unknown('metric', metric, metrics)}"
     select, criteria = experiment.select, experiment.criteria
     if select is not None and select.metric not in metrics | criteria.keys():

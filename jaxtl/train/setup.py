@@ -182,7 +182,8 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
         _check_load(parent, params, state, fresh)
     elif stage.weights is not None:
         leaves = flatten(params) | flatten(state)
-        published, report = stage.weights.read({p: leaves[p] for p in leaves.keys() - fresh})
+        wanted = {path: leaf for path, leaf in leaves.items() if path not in fresh}
+        published, report = stage.weights.read(wanted)
     stuck = sorted(
         path
         for path in fresh.intersection(paths)
@@ -268,8 +269,8 @@ def loaded(setup: Setup, source: tuple[Params, State] | None, lanes: int) -> dic
         shapes = {p: (lanes, *leaf.shape) for p, leaf in setup.published.items()}
         return {p: np.broadcast_to(setup.published[p], shape) for p, shape in shapes.items()}
     there = flatten(source[0]) | flatten(source[1])
-    here = flatten(setup.params) | flatten(setup.state)
-    return {p: there[p] for p in here.keys() - setup.fresh if p.split("/")[0] != METHOD_STATE}
+    here = [p for p in flatten(setup.params) | flatten(setup.state) if p not in setup.fresh]
+    return {p: there[p] for p in here if p.split("/")[0] != METHOD_STATE}
 
 
 def leftovers(setup: Setup, parent: Setup) -> list[str]:

@@ -45,8 +45,10 @@ class Published:
     name: str = "published.bin"
 
     def read(self, wanted):
-        rng = np.random.default_rng(3)
-        return {p: rng.random(w.shape).astype(w.dtype) for p, w in wanted.items()}, "all"
+        def numbers(path, leaf):  # those of a file do not depend on what else is read
+            return np.random.default_rng(list(path.encode())).random(leaf.shape, leaf.dtype)
+
+        return {path: numbers(path, leaf) for path, leaf in wanted.items()}, "all"
 
     def digest(self):
         return "0"

@@ -81,6 +81,19 @@ def test_weights_that_do_not_fit_are_refused_with_the_name_of_the_stage():
         resolve(first(), pretrain)
 
 
+def test_weights_are_asked_for_in_the_order_of_the_model():
+    asked = []
+
+    class Asked(Numbers):
+        def read(self, wanted):
+            asked.extend(wanted)
+            return super().read(wanted)
+
+    setup = resolve(first(weights=Asked()), None)
+    paths = [*flatten(setup.params), *flatten(setup.state)]
+    assert asked == [path for path in paths if not path.startswith("heads/")]
+
+
 def test_a_checkpoint_holds_only_what_the_stage_changed(tmp_path):
     method = transfer.partial(optax.adam(0.1), freeze=("backbone/body/dense/.*",))
     run = train(first(method), tmp_path)

@@ -167,7 +167,8 @@ def on_kernels(
             found, weighed = layers(params, state, inputs), _multiplied(params)
             beside = [p for p in leaves if p in found and found[p].plain and p not in weighed]
             plain = {p: found[p].input_axes for p in beside}
-        params = _changed(params, leaves.keys() - plain.keys(), leaves, family, family.weigh)
+        inside = [path for path in leaves if path not in plain]
+        params = _changed(params, inside, leaves, family, family.weigh)
 
         def add(path: str, layer: nn.Module, call: Callable, *given, **flags) -> PyTree:
             outputs = call(*given, **flags)
