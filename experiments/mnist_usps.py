@@ -25,8 +25,8 @@ from jaxtl.transferability import criteria
 class Config:
     source: str = "mnist"
     target: str = "usps"
-    source_steps: int = 500
     steps: int = 500
+    decay: bool = False
 
 
 def build(config: Config) -> Experiment:
@@ -34,24 +34,28 @@ def build(config: Config) -> Experiment:
     affine = data.random_affine(scale=(0.7, 1.4), degrees=10, shear=0.2, translate=0.1)
     train, held_out = source.train.split(0.95)
     old, new = labelled(train, "d", augment=affine), unlabelled(target.train, "d", augment=affine)
+    known, clean = labelled(target.train, "d", augment=affine), unlabelled(target.train, "d")
     model = models.conv_net({"d": models.classes(10)}, batch_norm=True)
-    tx, steps = optax.adam(1e-3), config.steps
 
-    def stage(name, method, *domains, steps=steps):
+    def stage(name, method, *domains, steps=config.steps):
         return Stage(name, model, method, domains, 64, steps)
 
+    def rate(peak):
+        return optax.cosine_decay_schedule(peak, config.steps) if config.decay else peak
+
+    tx, shot_tx = optax.adam(rate(1e-3)), optax.sgd(rate(1e-2), momentum=0.9, nesterov=True)
     # The radius is the paper's share of the length of an input.
-    methods = adapt.catalogue(tx, classes=10, num_steps=steps, strong=affine, radius=0.5)
-    start = [stage("source", transfer.full(tx), old, steps=config.source_steps)]
+    methods = adapt.catalogue(tx, classes=10, num_steps=config.steps, strong=affine, radius=0.5)
+    methods["adda"] = adapt.adda(optax.adam(1e-4))
+    start = [stage("source", transfer.full(tx), old)]
     arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
-    arms |= {name: [*start, stage(name, method, old, new)] for name, method in methods.items()}
-    arms["adda"] = [*start, stage("adda", adapt.adda(optax.adam(1e-4)), old, new)]
-    slow = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper
-    alone = {"shot_im": adapt.shot_im(slow), "shot": adapt.shot(slow), "tent": adapt.tent(tx)}
+    for name, method in methods.items():
+        own_views = name in ("mean_teacher", "fix_match")
+        arms[name] = [*start, stage(name, method, old, clean if own_views else new)]
+    alone = {"shot_im": adapt.shot_im(shot_tx), "shot": adapt.shot(shot_tx), "tent": adapt.tent(tx)}
     arms |= {name: [*start, stage(name, method, new)] for name, method in alone.items()}
     arms["adabn"] = [*start, stage("adabn", transfer.refresh_statistics(), new, steps=0)]
     arms["dirt_t"] = [*arms["vada"], stage("dirt_t", adapt.dirt_t(tx, radius=0.5), new)]
-    known = labelled(target.train, "d", augment=affine)
     arms["target_only"] = [stage("target_only", transfer.full(tx), known)]
     evals = {"target": classification(target.test, "d"), "source": classification(source.test, "d")}
     judges = criteria(held_out, target.train.take(1000), "d")
