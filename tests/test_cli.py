@@ -420,6 +420,7 @@ def signal_at(running, stage, step, number):
     return running.returncode, errors
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_then_killed_ends_as_one_that_was_not(tmp_path, launch):
     fields = ["--config.source_steps=90", "--config.target_steps=4", "--run.checkpoint_every=2"]
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"

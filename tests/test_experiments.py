@@ -39,6 +39,7 @@ DOWNLOADED = {  # experiment: (fields, datasets it reads, packages that hold its
 }
 EMBEDDED = [name for name in NAMES if name not in DOWNLOADED]
 FEW_ARMS = {  # where each arm is another program of the same code
+    "digits": ("scratch", "full"),
     "digits_shift": ("source_only", "dann", "adabn"),
     "many_domains": ("uniform", "balanced"),
     "multitask": ("single", "all_tasks"),
@@ -47,6 +48,7 @@ FEW_ARMS = {  # where each arm is another program of the same code
     "source_free": ("source_only", "shot"),
     "test_time": ("source_only", "t3a"),
 }
+LONG = ("digits_shift", "gradual", "many_domains", "multitask", "open_set", "partial", "tuned")
 STEPS = ("source_steps", "target_steps", "steps")
 ARM_KEYS = {
     "metrics",
@@ -166,7 +168,10 @@ def two_steps(tmp_path_factory):
     return run_once
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in EMBEDDED],
+)
 def test_two_steps(name, two_steps, capsys):
     summary, directory = two_steps(name)
     assert capsys.readouterr().err == ""

@@ -15,7 +15,7 @@ from jaxtl.report.judge import PREFIX
 from jaxtl.report.picks import looks, oracle, picks
 from jaxtl.report.results import ArmResult
 from jaxtl.report.verdict import direction
-from jaxtl.train.check import Node
+from jaxtl.train.check import Node, criteria_heads
 from jaxtl.train.feed import device_limit
 from jaxtl.train.identity import Identity
 from jaxtl.train.lanes import Lanes
@@ -68,7 +68,7 @@ def make_look(
     """What is looked at while a stage trains that ends an arm: criteria, and what selects.
 
     With criteria the primary metric is taken down too, to say what they would have picked; it
-    decides nothing.
+    decides nothing. A model without the heads of the criteria is not scored by any.
 
     Args:
         evaluators: one for each point of a sweep whose lanes train together.
@@ -77,10 +77,11 @@ def make_look(
     if not (select or experiment.criteria) or name not in ends:
         return None
     stage, heads = nodes[name].setup.stage, named_heads(nodes, name)
-    wanted = [experiment.primary.metric] if experiment.criteria else []
+    scored = bool(experiment.criteria) and criteria_heads(experiment) <= stage.model.heads.keys()
+    wanted = [experiment.primary.metric] if scored else []
     chosen = None
     if select is not None and select.metric in experiment.criteria:
-        chosen = PREFIX + select.metric
+        chosen = PREFIX + select.metric if scored else None
     elif select is not None and evaluation_of(select, experiment).head in heads:
         chosen = select.metric
         wanted.append(chosen)
@@ -94,8 +95,10 @@ def make_look(
     def measure_point(evaluator: Evaluator, *own: PyTree) -> dict[str, np.ndarray]:
         found = {e: evaluator.measure_one(e, stage.model, stage.method, *own) for e in read}
         metrics = flat_metrics(found) | derived_metrics(experiment, flat_metrics(found))
-        scores = evaluator.judge.scores(stage.model, stage.method, *own)
-        return {metric: metrics[metric] for metric in wanted if metric in metrics} | scores
+        found = {metric: metrics[metric] for metric in wanted if metric in metrics}
+        if scored:
+            found |= evaluator.judge.scores(stage.model, stage.method, *own)
+        return found
 
     def measure(params: Params, state: State) -> dict[str, np.ndarray]:
         size = len(jax.tree.leaves(params)[0]) // len(evaluators)

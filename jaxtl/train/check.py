@@ -237,6 +237,21 @@ def _criterion_problems(experiment: Experiment, seeds: tuple[int, ...]) -> Itera
                     )
         except ValueError as error:
             yield f"criterion {name!r}: {error}"
+    select, read = experiment.select, criteria_heads(experiment)
+    for arm, stages in experiment.arms.items():
+        if select is None or select.metric not in experiment.criteria or not stages:
+            continue
+        if missing := sorted(read & heads.keys() - stages[-1].model.heads.keys()):
+            yield (
+                f"select {select.metric!r}: the model that ends arm {arm!r} has no head "
+                f"{missing[0]!r}, which the criteria read"
+            )
+
+
+def criteria_heads(experiment: Experiment) -> set[str]:
+    """The heads that its criteria read."""
+    domains = [domain for one in experiment.criteria.values() for domain in one.domains]
+    return {head for domain in domains for head in domain.heads}
 
 
 def _check_inputs(evaluation: Evaluation, nodes: Mapping[str, Node]) -> None:

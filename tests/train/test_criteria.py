@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import blobs, body, compiled_once, run_tiny  # noqa: F401
+from tiny import blobs, body, compiled_once, mlp_stage, run_tiny  # noqa: F401
 
 from jaxtl.losses import reversal_schedule
 from jaxtl.methods import adapt, transfer
@@ -170,3 +170,15 @@ def test_no_labels_of_the_target_no_criteria_no_looks(tmp_path):
     summary, _ = run_tiny(tmp_path, plan=plan, oracle=True)
     assert summary["oracle"] == {}
     assert not any("picks" in arm for arm in summary["arms"].values())
+
+
+def test_an_arm_without_the_head_is_not_scored_and_cannot_be_selected(tmp_path):
+    plan = adapting(criteria={"snd": neighborhood_density(target_set(), "target")})
+    plan = dataclasses.replace(plan, arms={**plan.arms, "mlp": [mlp_stage(STEPS)]})
+    summary, _ = run_tiny(tmp_path / "run", plan=plan)
+    assert "picks" in summary["arms"]["dann"] and "picks" not in summary["arms"]["mlp"]
+    assert logged(tmp_path / "run", "dann") and not logged(tmp_path / "run", "mlp")
+    message = "select 'snd': the model that ends arm 'mlp' has no head 'target', which the criteria"
+    with pytest.raises(ValueError, match=message):
+        run_tiny(tmp_path / "selected", plan=dataclasses.replace(plan, select=maximize("snd")))
+    assert not (tmp_path / "selected" / "stages").exists()

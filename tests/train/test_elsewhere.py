@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 
+import pytest
 from launched import (
     assert_close_run,
     command,
@@ -17,6 +18,8 @@ from launched import (
     undisturbed,
     wait_for,
 )
+
+pytestmark = pytest.mark.slow
 
 MESH = ["--run.mesh=data=4,model=2", "--run.cpu_devices=8"]
 SAVED = "SIGTERM: saved; the same command goes on from here\n"

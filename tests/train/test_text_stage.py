@@ -47,6 +47,7 @@ def partial():
     return dataclasses.replace(method, fresh_frozen=True)
 
 
+@pytest.mark.slow
 def test_a_tiny_bert_trains_from_cached_embeddings_as_without_them(texts, tmp_path):
     plan = stage(texts, partial())
     experiment = Experiment(
