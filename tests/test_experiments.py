@@ -48,7 +48,16 @@ FEW_ARMS = {  # where each arm is another program of the same code
     "source_free": ("source_only", "shot"),
     "test_time": ("source_only", "t3a"),
 }
-LONG = ("digits_shift", "gradual", "many_domains", "multitask", "open_set", "partial", "tuned")
+LONG = (
+    "digits_shift",
+    "gradual",
+    "many_domains",
+    "multitask",
+    "open_set",
+    "partial",
+    "test_time",
+    "tuned",
+)
 STEPS = ("source_steps", "target_steps", "steps")
 ARM_KEYS = {
     "metrics",
@@ -208,6 +217,7 @@ def test_two_steps(name, two_steps, capsys):
             assert record["finished"]
 
 
+@pytest.mark.slow
 def test_two_runs_of_the_main_job_are_the_same(two_steps, tmp_path):
     again = run(tmp_path, "digits", "--seeds=2", "--arms=scratch,full")[0]["arms"]
     before = two_steps("digits")[0]["arms"]

@@ -1,12 +1,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxtl import models
 
 HEADS = {"y": models.classes(3)}
 
 
+@pytest.mark.slow
 def test_blocks_compute_in_bfloat16_and_parameters_stay_float32():
     model = models.conv_net(HEADS, batch_norm=True)
     inputs = jax.random.uniform(jax.random.key(0), (16, 8, 8, 1))

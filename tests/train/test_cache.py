@@ -103,13 +103,16 @@ def assert_same_bits(one, other):
 @pytest.mark.parametrize(
     "plan",
     [
-        stage(),
-        stage(domains=several_domains(), batch=3),
-        stage(chain(Normed(), nn.Dense(7)), frozen(*FIRST)),
-        stage(chain(nn.Dense(8), Dropped()), frozen(*FIRST)),
-        stage(models.from_linen(nn.Dense(9), HEADS), frozen("backbone/.*")),
+        pytest.param(stage(), id="one domain", marks=pytest.mark.slow),
+        pytest.param(stage(domains=several_domains(), batch=3), id="several domains"),
+        pytest.param(stage(chain(Normed(), nn.Dense(7)), frozen(*FIRST)), id="constant statistics"),
+        pytest.param(stage(chain(nn.Dense(8), Dropped()), frozen(*FIRST)), id="dropout behind"),
+        pytest.param(
+            stage(models.from_linen(nn.Dense(9), HEADS), frozen("backbone/.*")),
+            id="linen probe",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["one domain", "several domains", "constant statistics", "dropout behind", "linen probe"],
 )
 def test_losses_and_parameters_are_those_without_the_cache(plan, tmp_path):
     compare(plan, tmp_path)
@@ -160,7 +163,7 @@ def second_block(model, params, state, batch, rng, step):
     return loss + jnp.mean(inner["features"] ** 2), (state, {})
 
 
-@pytest.mark.parametrize("loss", [by_domain, second_block])
+@pytest.mark.parametrize("loss", [pytest.param(by_domain, marks=pytest.mark.slow), second_block])
 def test_a_loss_may_regroup_examples_and_cut_the_rest(loss, tmp_path):
     model = chain(nn.Dense(8), nn.Dense(7), nn.Dense(7))
     domains = [labelled(blobs(n, 16, seed=i), "target") for i, n in enumerate("xy")]
@@ -258,7 +261,7 @@ def test_nothing_frozen_moves_and_the_next_stage_loads_all(tmp_path):
     )
 
 
-@pytest.mark.parametrize("budget", [2048, 0])
+@pytest.mark.parametrize("budget", [2048, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_stage_stopped_in_the_middle_ends_with_the_same_bits(tmp_path, budget):
     class Killed(Exception):
         pass

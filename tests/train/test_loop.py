@@ -392,6 +392,7 @@ def test_logged_losses_are_those_of_the_batches(tmp_path):
     assert run.curves["step"].tolist() == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_compute_in_bfloat16_is_another_run_and_keeps_float32_parameters(tmp_path):
     exact, _ = run_tiny(tmp_path / "exact")
     rough, _ = run_tiny(tmp_path / "rough", dtype="bfloat16")

@@ -61,6 +61,7 @@ def assert_close(found: dict, expected: dict) -> None:
         np.testing.assert_allclose(found[name], values, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_and_leave_a_run_that_one_can_read(tmp_path, alone):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -113,7 +113,7 @@ def weights(directory, stage):
     [
         ("rate", (0.003, 0.3), "full"),
         pytest.param("decay", (0.5, 20.0), "full", marks=pytest.mark.slow),
-        ("weight", (0.1, 3.0), "joint"),
+        pytest.param("weight", (0.1, 3.0), "joint", marks=pytest.mark.slow),
         pytest.param("lambda_", (0.0, 4.0), "joint", marks=pytest.mark.slow),
         pytest.param("ema", (0.9, 0.1), "full", marks=pytest.mark.slow),
     ],
@@ -142,7 +142,7 @@ def test_lanes_train_as_points_would_alone(tmp_path, field, values, arm):
     [
         ("width", (4, 5), "width is not a float"),
         ("shift", (1.0, 2.0), "shift cannot be traced (TracerBoolConversionError)"),
-        ("slope", (0.5, 2.0), "the model reads slope"),
+        pytest.param("slope", (0.5, 2.0), "the model reads slope", marks=pytest.mark.slow),
     ],
 )
 def test_what_decides_more_than_a_number_has_a_program_for_each_value(tmp_path, field, values, why):
