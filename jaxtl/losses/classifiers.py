@@ -41,12 +41,14 @@ def margin_disparity(
     target_weights: jax.Array | None = None,
     *,
     margin: float = 4.0,
+    floor: float = 1e-6,
 ) -> jax.Array:
     """What the adversary of margin disparity discrepancy minimises and the features maximise.
 
     With y the class that the classifier predicts, a constant of the gradient, and p the softmax of
-    the adversary: margin * the mean of -log p_y over the source + the mean of -log(1 - p_y) over
-    the target. The adversary agrees with the classifier on the source and not on the target.
+    the adversary: margin * the mean of -log p_y over the source + the mean of
+    -log(1 - p_y + floor) over the target. The adversary agrees with the classifier on the source
+    and not on the target.
 
     Args:
         source_logits: [n_source, classes] float, of the classifier.
@@ -55,10 +57,11 @@ def margin_disparity(
         source_weights: [n_source] float >= 0, only their proportions count; all ones if None.
         target_weights: [n_target], likewise.
         margin: exp of the paper's rho, its gamma.
+        floor: >= 0, added to 1 - p_y as in public code; 0 in the paper. Where p_y is within it of
+            1 the gradient vanishes; without it features that oppose may grow without end.
 
     Returns:
-        [] float >= 0; a domain without weight adds 0. log(1 - p) is exact up to rounding, where
-        public code adds 1e-6 to its argument.
+        [] float; a domain without weight adds 0. No rounding of 1 - p_y enters.
 
     Raises:
         ValueError: there are fewer than 2 classes.
@@ -78,7 +81,8 @@ def margin_disparity(
     )
     predicted = jax.nn.one_hot(target_logits.argmax(-1), target_logits.shape[-1], dtype=bool)
     others = jnp.where(predicted, -jnp.inf, target_adversary)
-    avoided = jax.nn.logsumexp(target_adversary, -1) - jax.nn.logsumexp(others, -1)
+    log_rest = jax.nn.logsumexp(others, -1) - jax.nn.logsumexp(target_adversary, -1)
+    avoided = -jnp.logaddexp(log_rest, jnp.log(floor)) if floor else -log_rest
     source_term = jnp.where(some_source, weighted_mean(agreed, source_weights), 0)
     target_term = jnp.where(some_target, weighted_mean(avoided, target_weights), 0)
     return margin * source_term + target_term

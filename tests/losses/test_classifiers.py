@@ -25,29 +25,34 @@ def test_classifier_discrepancy_is_the_mean_gap_of_probabilities():
     np.testing.assert_allclose(classifier_discrepancy(opposite, opposite[::-1]), 2 / 4, rtol=1e-6)
 
 
-@pytest.mark.parametrize("margin", [1.0, 4.0])
-def test_margin_disparity_is_the_adversary_s(margin):
+@pytest.mark.parametrize(("margin", "floor"), [(1.0, 0.0), (4.0, 1e-6), (2.0, 0.1)])
+def test_margin_disparity_is_the_adversary_s(margin, floor):
     def reference(logits, adversary, target_logits, target_adversary):
         p, q = softmax(adversary, 1), softmax(target_adversary, 1)
         agreed = [-np.log(p[i, y]) for i, y in enumerate(logits.argmax(1))]
-        avoided = [-np.log(1 - q[i, y]) for i, y in enumerate(target_logits.argmax(1))]
+        avoided = [-np.log(1 - q[i, y] + floor) for i, y in enumerate(target_logits.argmax(1))]
         return margin * np.average(agreed, weights=A) + np.average(avoided, weights=B)
 
     def loss(*arrays):
-        return margin_disparity(*arrays, A, B, margin=margin)
+        return margin_disparity(*arrays, A, B, margin=margin, floor=floor)
 
     arrays = LOGITS, ADVERSARY, TARGET_LOGITS, TARGET_ADVERSARY
     assert_derivatives(loss, reference, *arrays)
 
 
-def test_margin_disparity_of_a_sure_adversary_has_its_gradient():
+def test_margin_disparity_of_a_sure_adversary_has_its_gradient_or_none():
     logits = np.float32([[60, 0, 0]])
-    value, gradient = jax.value_and_grad(
-        lambda adversary: margin_disparity(logits, logits, logits, adversary)
-    )(logits)
+    exact, floored = (
+        jax.value_and_grad(
+            lambda adversary, f=floor: margin_disparity(logits, logits, logits, adversary, floor=f)
+        )(logits)
+        for floor in (0.0, 1e-6)
+    )
     # -log(1 - p) = 60 - log 2, where 1 - p is 0 in float32.
-    np.testing.assert_allclose(value, 60 - np.log(2), rtol=1e-6)
-    np.testing.assert_allclose(gradient, [[1, -0.5, -0.5]], rtol=1e-6)
+    np.testing.assert_allclose(exact[0], 60 - np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(exact[1], [[1, -0.5, -0.5]], rtol=1e-6)
+    np.testing.assert_allclose(floored[0], -np.log(1e-6), rtol=1e-6)
+    np.testing.assert_allclose(floored[1], np.zeros((1, 3)), atol=1e-6)
     with pytest.raises(ValueError, match="2 classes or more expected, got 1"):
         margin_disparity(*[np.ones((3, 1))] * 4)
 
