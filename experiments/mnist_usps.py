@@ -52,7 +52,8 @@ def build(config: Config) -> Experiment:
     for name, method in methods.items():
         own_views = name in ("mean_teacher", "fix_match")
         arms[name] = [*start, stage(name, method, old, clean if own_views else new)]
-    alone = {"shot_im": adapt.shot_im(shot_tx), "shot": adapt.shot(shot_tx), "tent": adapt.tent(tx)}
+    shot = adapt.shot(shot_tx, weight=0.1)  # the paper's weight for digits
+    alone = {"shot_im": adapt.shot_im(shot_tx), "shot": shot, "tent": adapt.tent(tx)}
     arms |= {name: [*start, stage(name, method, new)] for name, method in alone.items()}
     arms["adabn"] = [*start, stage("adabn", transfer.refresh_statistics(), new, steps=0)]
     arms["dirt_t"] = [*arms["vada"], stage("dirt_t", adapt.dirt_t(tx, radius=0.5), new)]
