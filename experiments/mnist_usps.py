@@ -47,14 +47,14 @@ def build(config: Config) -> Experiment:
     # The radius is the paper's share of the length of an input.
     methods = adapt.catalogue(tx, classes=10, num_steps=config.steps, strong=affine, radius=0.5)
     methods["adda"] = adapt.adda(optax.adam(1e-4))
-    start = [stage("source", transfer.full(tx), old)]
-    arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
-    for name, method in methods.items():
-        own_views = name in ("mean_teacher", "fix_match")
-        arms[name] = [*start, stage(name, method, old, clean if own_views else new)]
     shot = adapt.shot(shot_tx, weight=0.1)  # the paper's weight for digits
     alone = {"shot_im": adapt.shot_im(shot_tx), "shot": shot, "tent": adapt.tent(tx)}
-    arms |= {name: [*start, stage(name, method, new)] for name, method in alone.items()}
+    start = [stage("source", transfer.full(tx), old)]
+    arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
+    as_they_are = ("mean_teacher", "fix_match", "shot")  # target images that are not augmented
+    for name, method in (methods | alone).items():
+        seen = [old] * (name in methods) + [clean if name in as_they_are else new]
+        arms[name] = [*start, stage(name, method, *seen)]
     arms["adabn"] = [*start, stage("adabn", transfer.refresh_statistics(), new, steps=0)]
     arms["dirt_t"] = [*arms["vada"], stage("dirt_t", adapt.dirt_t(tx, radius=0.5), new)]
     arms["target_only"] = [stage("target_only", transfer.full(tx), known)]
