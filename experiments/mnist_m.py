@@ -48,7 +48,7 @@ def build(config: Config) -> Experiment:
     for name in ("dan", "dann", "cdan_e", "mcc", "self_training", "fix_match"):
         arms[name] = [*start, stage(name, methods[name], old, new)]
     slow = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper
-    arms["shot"] = [*start, stage("shot", adapt.shot(slow), new)]
+    arms["shot"] = [*start, stage("shot", adapt.shot(slow, weight=0.1), unlabelled(target, "d"))]
     known = labelled(target, "d", augment=varied)
     arms["target_only"] = [stage("target_only", transfer.full(tx), known)]
     evals = {"target": classification(test, "d"), "source": classification(source.test, "d")}
