@@ -77,6 +77,7 @@ def test_two_processes_give_the_losses_of_one_and_leave_a_run_that_one_can_read(
     assert_close(losses(tmp_path), alone)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one(tmp_path, alone):
     run(command(tmp_path, "--run.mesh=data=4,model=2", "--run.cpu_devices=8"))
     assert_close(losses(tmp_path), alone)

@@ -69,7 +69,12 @@ def compiled_once(tmp_path_factory):
             yield
 
 
-@pytest.mark.parametrize("name", METHODS)
+LONG = ("dirt_t", "vada")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in METHODS]
+)
 def test_a_shift_is_undone_and_hidden_labels_have_no_effect(name, begun, tmp_path):
     """Other labels under the same inputs of the unlabelled target leave every bit as it is."""
     method, source = METHODS[name]
