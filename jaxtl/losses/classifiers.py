@@ -57,8 +57,8 @@ def margin_disparity(
         source_weights: [n_source] float >= 0, only their proportions count; all ones if None.
         target_weights: [n_target], likewise.
         margin: exp of the paper's rho, its gamma.
-        floor: >= 0, added to 1 - p_y as in public code; 0 in the paper. Where p_y is within it of
-            1 the gradient vanishes; without it features that oppose may grow without end.
+        floor: >= 0, added to 1 - p_y as in public code; 0 in the paper. The gradient vanishes where
+            p_y is within it of 1.
 
     Returns:
         [] float; a domain without weight adds 0. No rounding of 1 - p_y enters.

@@ -107,24 +107,13 @@ def per_class(evaluation: str, arms: Mapping[str, ArmResult]) -> Figure:
     """F1 of every class (column) and arm (row)."""
     shown = {name: arm for name, arm in arms.items() if evaluation in arm.confusion}
     scores = np.stack([class_f1(arm.confusion[evaluation]) for arm in shown.values()])
-    first = next(iter(shown.values()))
-    count = scores.shape[1]
-    names = first.class_names.get(evaluation, tuple(map(str, range(count))))
-    title = f"F1 of each class on {evaluation}, mean over seeds"
-    width = min(14.0, max(6.0, 2.4 + 0.62 * count))
-    figure, axes = canvas(1, 1, width, 1.5 + 0.36 * len(shown), title)
-    ax = axes[0, 0]
-    ax.grid(False)
     lowest = np.floor(np.nanmin(scores, initial=0.9) * 10) / 10
-    image = ax.imshow(scores, cmap=_blues(), vmin=lowest, vmax=1, aspect="auto")
-    long = max(map(len, names)) > 6
-    ticks = range(0, count, math.ceil(count / 40))
-    ax.set_xticks(ticks, [_short(names[tick]) for tick in ticks], rotation=90 if long else 0)
-    ax.set_yticks(range(len(shown)), shown)
-    ax.tick_params(length=0)
-    if count <= 20:
+    title = f"F1 of each class on {evaluation}, mean over seeds"
+    names = next(iter(shown.values())).class_names.get(evaluation)
+    shades = {"cmap": _blues(), "vmin": lowest, "vmax": 1}
+    figure, ax = _by_class(scores, list(shown), names, title, "F1", shades)
+    if scores.shape[1] <= 20:
         _write_cells(ax, scores, 8, dark=(1 + lowest) / 2)
-    figure.colorbar(image, ax=ax, label="F1", pad=0.02)
     return figure
 
 
@@ -132,31 +121,48 @@ def per_class(evaluation: str, arms: Mapping[str, ArmResult]) -> Figure:
 def class_gains(evaluation: str, arms: Mapping[str, ArmResult], baseline: str) -> Figure:
     """Recall of every class (column) and arm (row), less that of the baseline."""
     shown = {name: arm for name, arm in arms.items() if evaluation in arm.confusion}
-    base, rest = shown[baseline], [name for name in shown if name != baseline]
-    before = np.diagonal(mean_rates(base.confusion[evaluation]))
-    after = [np.diagonal(mean_rates(shown[name].confusion[evaluation])) for name in rest]
-    changes = np.stack(after) - before
-    count = changes.shape[1]
-    names = base.class_names.get(evaluation, tuple(map(str, range(count))))
+    recalls = {
+        name: np.diagonal(mean_rates(arm.confusion[evaluation])) for name, arm in shown.items()
+    }
+    before = recalls.pop(baseline)
+    changes = np.stack(list(recalls.values())) - before
+    reach = max(np.nanmax(np.abs(changes), initial=0.0), 0.05)
     title = f"Recall of each class on {evaluation} less that of {baseline}, mean over seeds"
-    width = min(14.0, max(6.0, 2.4 + 0.62 * count))
-    figure, axes = canvas(1, 1, width, 1.5 + 0.36 * len(rest), title)
-    ax, reach = axes[0, 0], max(np.nanmax(np.abs(changes), initial=0.0), 0.05)
-    ax.grid(False)
-    image = ax.imshow(changes, cmap=_gains_and_losses(), vmin=-reach, vmax=reach, aspect="auto")
-    ticks = range(0, count, math.ceil(count / 40))
-    long = max(map(len, names)) > 6
-    ax.set_xticks(ticks, [_short(names[tick]) for tick in ticks], rotation=90 if long else 0)
-    ax.set_yticks(range(len(rest)), rest)
-    ax.tick_params(length=0)
-    if count <= 20:
+    names = shown[baseline].class_names.get(evaluation)
+    shades = {"cmap": _gains_and_losses(), "vmin": -reach, "vmax": reach}
+    figure, ax = _by_class(changes, list(recalls), names, title, "gain", shades)
+    if changes.shape[1] <= 20:
         for (row, column), value in np.ndenumerate(changes):
             if np.isfinite(value):
                 colour = "white" if abs(value) > 0.7 * reach else INK
                 text = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
                 ax.text(column, row, f"{value:+.2f}".replace("0.", "."), **text)
-    figure.colorbar(image, ax=ax, label="lost  ←  change in recall  →  gained", pad=0.02)
     return figure
+
+
+def _by_class(
+    values: np.ndarray,
+    arms: Sequence[str],
+    names: Sequence[str] | None,
+    title: str,
+    label: str,
+    shades: Mapping[str, Any],
+) -> tuple[Figure, Axes]:
+    """A heat map of values [arms, classes] with a scale of its shades."""
+    count = values.shape[1]
+    names = names or tuple(map(str, range(count)))
+    width = min(14.0, max(6.0, 2.4 + 0.62 * count))
+    figure, axes = canvas(1, 1, width, 1.5 + 0.36 * len(arms), title)
+    ax = axes[0, 0]
+    ax.grid(False)
+    image = ax.imshow(values, aspect="auto", **shades)
+    long = max(map(len, names)) > 6
+    ticks = range(0, count, math.ceil(count / 40))
+    ax.set_xticks(ticks, [_short(names[tick]) for tick in ticks], rotation=90 if long else 0)
+    ax.set_yticks(range(len(arms)), arms)
+    ax.tick_params(length=0)
+    figure.colorbar(image, ax=ax, label=label, pad=0.02)
+    return figure, ax
 
 
 def _gains_and_losses():

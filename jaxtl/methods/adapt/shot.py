@@ -52,13 +52,11 @@ def shot(
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         kept = dict(state["method"]["centroids"])
+        seen = [outputs(model, params, state, one.inputs, None) for one in domains]
+        features = np.concatenate([part["features"] for part in seen])
+        features = features.reshape(len(features), -1)
         for head in domains[0].labels:
-            seen = [
-                [outputs(model, params, state, one.inputs, name) for one in domains]
-                for name in ("features", "logits")
-            ]
-            features = np.concatenate([part.reshape(len(part), -1) for part in seen[0]])
-            logits = np.concatenate([part[head] for part in seen[1]])
+            logits = np.concatenate([part["logits"][head] for part in seen])
             kept[head] = class_centroids(features, logits).astype(np.float32)
         now = encoder(model, params, statistics_of(state))
         return params, {**state, "method": {**now, "centroids": kept}}

@@ -11,18 +11,23 @@ from jaxtl.plan import Model, Params, PyTree, State
 
 
 def outputs(
-    model: Model, params: Params, state: State, inputs: PyTree, name: str, batch_size: int = 256
+    model: Model,
+    params: Params,
+    state: State,
+    inputs: PyTree,
+    name: str | None,
+    batch_size: int = 256,
 ) -> PyTree:
-    """One output of a model that is not training, NumPy arrays on the host.
+    """One output, or all, of a model that is not training, NumPy arrays on the host.
 
     Args:
         model, params, state: as `Method.prepare` gets them.
         inputs: pytree of [n, ...], as in `Columns`.
-        name: "features" or "logits"; the other is not computed.
+        name: "features" or "logits", and the other is not computed; None for both.
         batch_size: examples in one call, all of one shape: the last repeats its last example.
 
     Returns:
-        Features [n, ...] or logits {head: [n, size]}.
+        Features [n, ...] or logits {head: [n, size]}, or {"features", "logits"} of both.
     """
     count = len(jax.tree.leaves(inputs)[0])
     batch_size, parts = min(batch_size, count), []
@@ -35,5 +40,8 @@ def outputs(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _apply(apply: Callable, name: str, params: Params, state: State, inputs: PyTree) -> PyTree:
-    return apply(params, state, to_float(inputs))[0][name]
+def _apply(
+    apply: Callable, name: str | None, params: Params, state: State, inputs: PyTree
+) -> PyTree:
+    found = apply(params, state, to_float(inputs))[0]
+    return found if name is None else found[name]
