@@ -7,7 +7,8 @@ The layout of a batch, shared by everything (B examples, D domains):
 
     inputs   pytree of [B, D, ...]       the leaves share the first two axes
     labels   {head: [B, D, ...]}         integers or floats; -1 or NaN where hidden or missing
-    weights  {head: [B, D]}              float >= 0; 0 = this label must not be used
+    weights  {head: [B, D, ...]}         float >= 0, label by label; 0 = it must not be used
+    present  [B, D]                      float >= 0: the example's own weight, labels apart
 """
 
 import dataclasses
@@ -31,15 +32,19 @@ class Head:
 
     Attributes:
         size: number of outputs.
-        loss: (outputs [..., size], labels [..., *label_shape]) -> per-example loss [...].
+        loss: (outputs [..., size], labels [..., *label_shape]) -> losses [..., *label_shape], one
+            for each element of a label; an example's loss is their sum over the known ones,
+            divided by the number of all.
         label_shape: shape of one label; () for a class index or a scalar value.
         integer: labels are class indices in [0, size); otherwise they are floats.
+        bounds: least and largest label, of a head of values; None for any.
     """
 
     size: int
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     label_shape: tuple[int, ...] = ()
     integer: bool = True
+    bounds: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,12 +203,14 @@ class Columns(NamedTuple):
         inputs: pytree of [n, ...] NumPy arrays, or of `Streamed` rows where those would not fit in
             memory; images are uint8 until they reach the model.
         labels: {head: [n, ...]}; -1 or NaN where missing or hidden.
-        weights: {head: [n] float32}; 0 where the label must not be used.
+        weights: {head: [n, ...] float32}, label by label; 0 where it must not be used.
+        present: [n] float32, the weights of the examples themselves, labels apart.
     """
 
     inputs: PyTree
     labels: Mapping[str, np.ndarray]
     weights: Mapping[str, np.ndarray]
+    present: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,8 +291,8 @@ class Evaluation:
         dataset: a `jaxtl.data.Dataset`.
         head: the head that predicts.
         column: the label column of the dataset.
-        sums: (outputs [n, size], labels [n, ...], weights [n]) -> pytree of sums over the
-            examples; pure and jitted. Padding has weight 0.
+        sums: (outputs [n, size], labels [n, ...], weights [n, ...]) -> pytree of sums over the
+            examples; pure and jitted. Padding and missing labels have weight 0.
         results: the summed pytree (NumPy) -> {metric: float}; NaN where undefined.
     """
 

@@ -1,5 +1,6 @@
 """Datasets: lazy handles, where they come from, and what is done to them."""
 
+from jaxtl.data.arrays import arrays
 from jaxtl.data.augmentation import (
     chain,
     gaussian_noise,
@@ -11,7 +12,7 @@ from jaxtl.data.augmentation import (
 from jaxtl.data.checks import overlap, validate
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.embedded import breast_cancer, diabetes, digits, iris, wine
-from jaxtl.data.files import arrays, csv, image_folder
+from jaxtl.data.files import csv, image_folder
 from jaxtl.data.preparation import prepare
 from jaxtl.data.shifts import inverted, noisy, permuted, rotated, thickened
 from jaxtl.data.splits import Splits

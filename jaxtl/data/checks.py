@@ -17,9 +17,10 @@ def validate(dataset: Dataset) -> None:
     """Check a dataset's table.
 
     Raises:
-        ValueError: no rows; inputs that are not finite; integer labels outside -1 ... classes - 1;
-            infinite float labels (NaN stands for a missing one). Names the array, the number of
-            bad rows and the first of them. Inputs that are streamed are not read.
+        ValueError: no rows; inputs that are not finite, or that float32 cannot tell apart; integer
+            labels outside -1 ... classes - 1; infinite float labels (NaN stands for a missing one).
+            Names the array, the number of bad rows and the first of them. Inputs that are streamed
+            are not read.
     """
     table = dataset.table()
     if not len(table):
@@ -30,6 +31,12 @@ def validate(dataset: Dataset) -> None:
             logger.info("dataset %s: streamed inputs are not searched for NaN", dataset.name)
         elif np.issubdtype(leaf.dtype, np.floating):
             bad[f"inputs{jax.tree_util.keystr(path)} not finite"] = ~np.isfinite(leaf)
+        if leaf.dtype == np.float64:
+            raise ValueError(
+                f"dataset {dataset.name}: inputs{jax.tree_util.keystr(path)} have columns that "
+                "vary by too little for float32, around a large value: `standardize()` them, or "
+                "subtract that value"
+            )
     for column, labels in table.labels.items():
         if column in table.classes:
             last = len(table.classes[column]) - 1

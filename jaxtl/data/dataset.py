@@ -8,12 +8,13 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from jaxtl.data import images, selections, text, transforms
+from jaxtl.data.columns import names_of
 from jaxtl.data.selections import generator
 from jaxtl.data.table import Call, Table, loaded
 from jaxtl.data.transforms import name_of
@@ -102,7 +103,7 @@ class Dataset:
 
     def classes(self, keep: Iterable[int | str], column: str = "label") -> Self:
         """Only these classes (indices or names), renumbered 0, 1, ... in the order given."""
-        keep = tuple(k if isinstance(k, str) else int(k) for k in keep)
+        keep = self._chosen("classes", keep)
         relabelled = self._then(
             f"classes({_brief(keep)})", transforms.relabel_classes, keep, column
         )
@@ -110,23 +111,23 @@ class Dataset:
 
     def only(self, keep: Iterable[int | str], column: str = "label") -> Self:
         """Only these classes (indices or names), which keep their numbers and names."""
-        keep = tuple(k if isinstance(k, str) else int(k) for k in keep)
+        keep = self._chosen("only", keep)
         return self._then(f"only({_brief(keep)})", selections.only, keep, column, selects=True)
 
     def few(self, k: int, column: str = "label") -> Self:
         """k examples of each class, drawn per seed; those of a smaller k are among them."""
-        if k < 1:
-            raise ValueError(f"few of {self.name}: k must be at least 1, got {k}")
+        k = self._whole("few", "k", k, 1)
         return self._then(f"few({k})", selections.few, k, column, selects=True)
 
     def take(self, n: int) -> Self:
         """n examples, drawn per seed; those of a smaller n are among them."""
+        n = self._whole("take", "n", n, 1)
         return self._then(f"take({n})", selections.take, n, selects=True)
 
     def split(self, fraction: float) -> tuple[Self, Self]:
         """Two disjoint parts, drawn per seed; the first has `fraction` of the examples."""
-        if not 0 < fraction < 1:
-            raise ValueError(f"split of {self.name}: fraction must be in (0, 1), got {fraction}")
+        if not (_is_number(fraction) and 0 < fraction < 1):
+            raise ValueError(f"split of {self.name}: fraction must be in (0, 1), got {fraction!r}")
         first, second = (
             self._then(f"split({fraction})[{part}]", selections.split, fraction, part, selects=True)
             for part in (0, 1)
@@ -135,6 +136,9 @@ class Dataset:
 
     def slice(self, start: int | None = None, stop: int | None = None) -> Self:
         """The examples from start to stop, in the order of the table, as `list[start:stop]`."""
+        for bound in (start, stop):
+            if bound is not None:
+                self._whole("slice", "a bound", bound)
         return self._then(f"slice({start}, {stop})", selections.slice, start, stop, selects=True)
 
     # Transforms.
@@ -154,10 +158,11 @@ class Dataset:
 
         Args:
             column: its name; an existing column is replaced.
-            fn: table -> [n, ...] integers (with `classes`) or floats.
+            fn: table -> [n, ...] integers (with `classes`) or floats. A row without a label in one
+                of the columns that it reads stays without; `map` can fill it in.
             classes: names of the classes, None for a column of numbers.
         """
-        classes = None if classes is None else tuple(classes)
+        classes = None if classes is None else names_of(classes, column)
         return self._then(f"relabel({column})", transforms.relabel, column, fn, classes)
 
     def hide(self, column: str, fraction: float) -> Self:
@@ -165,20 +170,21 @@ class Dataset:
 
         They are drawn from a fixed generator that depends on the column and the number of rows.
         """
+        if not (_is_number(fraction) and 0 <= fraction <= 1):
+            raise ValueError(f"hide of {self.name}: fraction must be in [0, 1], got {fraction!r}")
         return self._then(f"hide({column}, {fraction})", transforms.hide, column, fraction)
 
     def standardize(self, like: "Dataset | None" = None) -> Self:
         """Zero mean, unit variance for each position of the inputs, in float32.
 
         The statistics are those of the whole table of `like` (this dataset if None), whatever
-        rows are selected from it. What is constant there becomes 0. Integers other than uint8
-        are left alone.
+        rows are selected from it. What is constant there becomes 0. Token ids are refused.
         """
         return self._then("standardize()", transforms.standardize, (like or self)._table_call())
 
     def resize(self, size: tuple[int, int]) -> Self:
         """Images of this (height, width), see `images.resize`."""
-        height, width = size
+        height, width = self._size("resize", size)
         return self._images(f"resize({height}x{width})", images.resize, (height, width))
 
     def grayscale(self) -> Self:
@@ -191,11 +197,12 @@ class Dataset:
 
     def pad(self, pixels: int) -> Self:
         """Images with a black frame."""
+        pixels = self._whole("pad", "pixels", pixels, 0)
         return self._images(f"pad({pixels})", images.pad, pixels)
 
     def center_crop(self, size: tuple[int, int]) -> Self:
         """The middle (height, width) of each image."""
-        height, width = size
+        height, width = self._size("center_crop", size)
         return self._images(f"center_crop({height}x{width})", images.center_crop, (height, width))
 
     def tokenize(
@@ -216,17 +223,35 @@ class Dataset:
             ValueError: a length under 3; on use, a file that is none or has other special tokens,
                 and inputs that are not one text an example.
         """
-        if length < 3:
-            raise ValueError(
-                f"tokenize of {self.name}: length must be at least 3, [CLS], a token and [SEP]; "
-                f"got {length}"
-            )
+        length = self._whole("tokenize", "length", length, 3)  # [CLS], a token and [SEP]
         file = os.fspath(tokenizer)
         return self._then(f"tokenize({length})", text.tokenize, file, length, lowercase)
 
     def map_images(self, fn: Callable[..., np.ndarray], *arguments: Any) -> Self:
         """(images [n, height, width, channels], *arguments) -> images, for all image inputs."""
         return self._images(f"map_images({name_of(fn)})", fn, *arguments)
+
+    def match_classes(self, column: str, names: tuple[str, ...], matched: str) -> Self:
+        """One more label column, `matched`: the classes of `column`, numbered by these names."""
+        return self._then("", transforms.match_classes, column, names, matched)
+
+    def _chosen(self, what: str, keep: Iterable[int | str]) -> tuple[int | str, ...]:
+        if isinstance(keep, str) or not isinstance(keep, Iterable):
+            raise ValueError(f"{what} of {self.name}: expected a list of classes, got {keep!r}")
+        return tuple(k if isinstance(k, str) else self._whole(what, "a class", k) for k in keep)
+
+    def _size(self, what: str, size: tuple[int, int]) -> tuple[int, int]:
+        if not isinstance(size, Sequence | np.ndarray) or len(size) != 2 or isinstance(size, str):
+            raise ValueError(f"{what} of {self.name}: expected (height, width), got {size!r}")
+        height, width = (self._whole(what, "a side", side, 1) for side in size)
+        return height, width
+
+    def _whole(self, what: str, name: str, value: Any, least: int | None = None) -> int:
+        is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not is_whole or (least is not None and value < least):
+            bound = " a whole number" if least is None or not is_whole else f" at least {least}"
+            raise ValueError(f"{what} of {self.name}: {name} must be{bound}, got {value!r}")
+        return int(value)
 
     def _images(self, label: str, fn: Callable[..., np.ndarray], *arguments: Any) -> Self:
         return self._then(label, transforms.map_images, fn, arguments)
@@ -262,6 +287,10 @@ def _table_call(load: Call, steps: tuple[Step, ...]) -> Call:
 def _transformed(load: Call, steps: tuple[Step, ...]) -> Table:
     *before, last = steps
     return last.function(loaded(_table_call(load, tuple(before))), *last.arguments)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _brief(values: tuple) -> str:

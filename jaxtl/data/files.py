@@ -1,71 +1,23 @@
-"""Data of one's own: arrays, CSV files, folders of images."""
+"""Data of one's own in files: CSV tables, folders of images."""
 
 import csv as csv_format
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxtl.data import images
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.embedded import TEST_FRACTION, fixed_splits
 from jaxtl.data.splits import Splits
-from jaxtl.data.streamed import Streamed, mapped_file, stream
+from jaxtl.data.streamed import Streamed, stream
 from jaxtl.data.table import Call, Table
 from jaxtl.paths import unknown
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 SHOWN_ERRORS = 5
-
-
-def arrays(
-    inputs: Any,
-    labels: Any,
-    *,
-    name: str = "arrays",
-    classes: Mapping[str, Iterable[str]] | Iterable[str] | None = None,
-) -> Dataset:
-    """A dataset of arrays in memory, or of inputs in files that `np.memmap` maps.
-
-    Args:
-        inputs: array [n, ...] or pytree of them. uint8 stays uint8, other integers become int32,
-            floats float32. The rows of an `np.memmap` stay on disk until a batch needs them.
-        labels: array [n, ...] (column "label") or {column: array}. Integers are classes, -1 is a
-            missing one; floats are values, NaN is a missing one.
-        name: for messages.
-        classes: class names of the column "label", or {column: names}; those of an integer column
-            without names are "0", "1", ... up to its largest label.
-    """
-    labels = labels if isinstance(labels, Mapping) else {"label": labels}
-    labels = {column: _label(values) for column, values in labels.items()}
-    classes = classes if isinstance(classes, Mapping) else {"label": classes} if classes else {}
-    names = {column: tuple(given) for column, given in classes.items()}
-    for column, values in labels.items():
-        if column not in names and values.dtype == np.int32:
-            names[column] = tuple(map(str, range(values.max(initial=-1) + 1)))
-    return Dataset(name, Call(_held, (Table(jax.tree.map(_input, inputs), labels, names),)))
-
-
-def _held(table: Table) -> Table:
-    return table
-
-
-def _label(values: Any) -> np.ndarray:
-    values = np.asarray(values)
-    return values.astype(np.float32 if np.issubdtype(values.dtype, np.floating) else np.int32)
-
-
-def _input(values: Any) -> np.ndarray | Streamed:
-    values = values if isinstance(values, np.memmap) else np.asarray(values)
-    dtype = values.dtype
-    if np.issubdtype(dtype, np.floating):
-        dtype = np.float32
-    elif np.issubdtype(dtype, np.integer) and dtype != np.uint8:
-        dtype = np.int32
-    return mapped_file(values, dtype) if isinstance(values, np.memmap) else values.astype(dtype)
 
 
 def csv(

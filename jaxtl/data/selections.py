@@ -22,7 +22,7 @@ def everything(table: Table, rows: np.ndarray, draw: Callable) -> np.ndarray:
 
 
 def with_label(table: Table, rows: np.ndarray, draw: Callable, column: str) -> np.ndarray:
-    return rows[table.column(column)[rows] >= 0]
+    return rows[table.known(column)[rows]]
 
 
 def only(
@@ -41,6 +41,10 @@ def only(
 def few(table: Table, rows: np.ndarray, draw: Callable, k: int, column: str) -> np.ndarray:
     labels = table.column(column)[rows]
     names = table.names(column)
+    if labels.ndim > 1:
+        raise ValueError(
+            f"few needs one class an example; column {column!r} has {labels.shape[1:]}"
+        )
     groups = [rows[labels == index] for index in range(len(names))]
     sizes = dict(zip(names, map(len, groups), strict=True))
     if scarce := [f"{name} ({size})" for name, size in sizes.items() if size < k]:

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.data.columns import as_column, names_of
 from jaxtl.data.streamed import select
 from jaxtl.paths import unknown
+from jaxtl.plan import Head
 
 PyTree = Any
 CACHED_TABLES = 32
@@ -24,11 +26,13 @@ class Table:
     Attributes:
         inputs: pytree of [n, ...] NumPy arrays or, larger than memory, `Streamed` rows; images are
             uint8 [n, height, width, channels], other numbers float32, text an object array of str.
-        labels: {column: [n, ...]}, int32 with -1 where missing or float32 with NaN where missing.
-        classes: {column: names of the classes} of integer columns.
+        labels: {column: [n, ...]}, classes int32 with -1 where missing, or values float32 with NaN
+            where missing; what is given otherwise is made so, see `columns.as_column`.
+        classes: {column: names of the classes} of the columns of classes.
 
     Raises:
-        ValueError: the arrays differ in their number of rows, or a column with classes is missing.
+        ValueError: the arrays differ in their number of rows, a column with classes is missing, or
+            labels are neither classes nor values.
     """
 
     inputs: PyTree
@@ -45,8 +49,18 @@ class Table:
         sizes = {name: len(leaf) for name, leaf in leaves.items()}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"arrays with different numbers of rows: {sizes}")
+        names = {column: names_of(given, column) for column, given in self.classes.items()}
+        labels = {}
         for column in self.classes:
             self.column(column)
+        for column, values in self.labels.items():
+            labels[column], made = values, names.get(column)
+            if getattr(values, "dtype", None) != (np.float32 if made is None else np.int32):
+                labels[column], made = as_column(values, made, column)
+            if made is not None:
+                names[column] = made
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "classes", names)
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.inputs)[0])
@@ -65,11 +79,33 @@ class Table:
             raise ValueError(unknown("label column", column, self.labels))
         return self.labels[column]
 
+    def known(self, column: str) -> np.ndarray:
+        """Which labels of a column are known, bool [n, ...], label by label."""
+        labels = self.column(column)
+        return labels >= 0 if column in self.classes else ~np.isnan(labels)
+
+    def labels_of(self, column: str, head: Head) -> tuple[np.ndarray, np.ndarray]:
+        """(labels, which are known), both [n, ...], as a head reads a column.
+
+        int32 with -1 for a head of classes, float32 with NaN for one of values, where unknown.
+
+        Raises:
+            ValueError: there is no such column, or a head of classes is to read values.
+        """
+        labels, known = self.column(column), self.known(column)
+        if head.integer:
+            self.names(column)
+            return labels, known
+        return np.where(known, labels, np.nan).astype(np.float32), known
+
     def names(self, column: str) -> tuple[str, ...]:
         """Class names of one column; ValueError if it has no classes."""
         if column not in self.classes:
             self.column(column)
-            raise ValueError(f"label column {column!r} has no classes")
+            raise ValueError(
+                f"label column {column!r} has no classes, it holds values; if they number classes, "
+                "give integers from 0 on, or the names as `classes`"
+            )
         return self.classes[column]
 
 

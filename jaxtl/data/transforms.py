@@ -1,12 +1,14 @@
 """What is done to a whole table: (table, ...) -> table. The input is never changed."""
 
+import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from jaxtl.data.columns import as_column, names_of
 from jaxtl.data.selections import generator
 from jaxtl.data.streamed import Streamed, chunks
 from jaxtl.data.table import Call, PyTree, Table, loaded
@@ -59,33 +61,78 @@ def map_images(table: Table, fn: Callable[..., np.ndarray], arguments: tuple) ->
 def relabel(
     table: Table, column: str, fn: Callable[[Table], np.ndarray], classes: tuple[str, ...] | None
 ) -> Table:
-    labels = np.asarray(fn(table)).astype(np.float32 if classes is None else np.int32)
+    watched = _Watched(table.labels)
+    labels = fn(_with_labels(table, watched))
+    if classes is None:
+        labels = np.asarray(labels).astype(np.float32)
+    labels, names = as_column(labels, classes and names_of(classes, column), column)
+    if len(labels) != len(table):
+        raise ValueError(f"the function returned {len(labels)} labels for {len(table)} rows")
+    for other in sorted(watched.columns_read):
+        missing = ~table.known(other)
+        if missing.shape != labels.shape:
+            missing = missing.reshape(len(table), -1).any(1)
+        labels = np.array(labels)
+        labels[missing] = np.nan if names is None else -1
     others = {name: names for name, names in table.classes.items() if name != column}
     return dataclasses.replace(
         table,
         labels={**table.labels, column: labels},
-        classes=others if classes is None else {**others, column: classes},
+        classes=others if names is None else {**others, column: names},
+    )
+
+
+class _Watched(dict):
+    """Label columns that know which of them were read."""
+
+    def __init__(self, columns: Mapping[str, np.ndarray]):
+        super().__init__(columns)
+        self.columns_read: set[str] = set()
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        self.columns_read.add(column)
+        return super().__getitem__(column)
+
+
+def _with_labels(table: Table, labels: Mapping[str, np.ndarray]) -> Table:
+    """The same table, whose labels are read through this mapping."""
+    twin = copy.copy(table)
+    object.__setattr__(twin, "labels", labels)
+    return twin
+
+
+def match_classes(table: Table, column: str, names: tuple[str, ...], matched: str) -> Table:
+    """One more column: the classes of another one, numbered by these names."""
+    places = np.array([*map(names.index, table.names(column)), -1], np.int32)
+    return dataclasses.replace(
+        table,
+        labels={**table.labels, matched: places[table.labels[column]]},
+        classes={**table.classes, matched: names},
     )
 
 
 def hide(table: Table, column: str, fraction: float) -> Table:
     labels = table.column(column).copy()
     hidden = generator(0, "hide", column).permutation(len(labels))
-    missing = -1 if np.issubdtype(labels.dtype, np.integer) else np.nan
+    missing = -1 if column in table.classes else np.nan
     labels[hidden[: round(fraction * len(labels))]] = missing
     return dataclasses.replace(table, labels={**table.labels, column: labels})
 
 
 def standardize(table: Table, like: Call) -> Table:
-    def standard(leaf: np.ndarray | Streamed, moments: Moments) -> np.ndarray | Streamed:
-        if not (leaf.dtype == np.uint8 or np.issubdtype(leaf.dtype, np.floating)):
+    if isinstance(table.inputs, Mapping) and {"ids", "mask"} <= table.inputs.keys():
+        raise ValueError("token ids are no numbers to standardize")
+
+    def standard(leaf: np.ndarray | Streamed, moments: Moments | None) -> np.ndarray | Streamed:
+        if moments is None:
             return leaf
         varies = moments.max > moments.min
-        scale = np.where(varies, 1 / np.where(varies, moments.std, 1), 0).astype(np.float32)
-        mean = moments.mean.astype(np.float32)
+        scale = np.where(varies, 1 / np.where(varies, moments.std, 1), 0)
 
         def apply(block: np.ndarray) -> np.ndarray:
-            return (block - mean) * scale
+            if np.result_type(block, np.float32) == np.float64:  # float32 could not tell them apart
+                return ((block - moments.mean) * scale).astype(np.float32)
+            return (block - moments.mean.astype(np.float32)) * scale.astype(np.float32)
 
         return leaf.map(apply) if isinstance(leaf, Streamed) else apply(leaf)
 
@@ -104,7 +151,16 @@ class Moments(NamedTuple):
 
 def _moments(like: Call) -> PyTree:
     """The moments of each leaf of a table's inputs, None of text."""
-    return jax.tree.map(lambda x: None if x.dtype == object else moments(x), loaded(like).inputs)
+
+    def finite(leaf: np.ndarray | Streamed) -> Moments | None:
+        if leaf.dtype == object:
+            return None
+        statistics = moments(leaf)
+        if not np.isfinite(statistics.mean).all():
+            raise ValueError("inputs that are not finite cannot be standardized")
+        return statistics
+
+    return jax.tree.map(finite, loaded(like).inputs)
 
 
 def moments(leaf: np.ndarray | Streamed) -> Moments:

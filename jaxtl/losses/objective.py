@@ -17,6 +17,8 @@ def supervised(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sum over heads h of lambda_h * sum_d (1 / B) sum_i weights[h][i, d] * loss_h[i, d].
 
+    A label of E elements has a weight for each: its loss is 1 / E of their weighted sum.
+
     Linear in the weights, so that the mean over micro-batches (or shards) of equal size is the
     value of the whole batch. A label of weight 0 may be anything, NaN included: it contributes
     exactly 0 to the value and to the gradient.
@@ -24,7 +26,7 @@ def supervised(
     Args:
         heads: {head: Head}; those without labels in the batch contribute nothing.
         logits: {head: [B, D, size]} float.
-        batch: with `labels` {head: [B, D, ...]} and `weights` {head: [B, D]}.
+        batch: with `labels` {head: [B, D, ...]} and `weights` {head: [B, D, ...]}.
         lambdas: {head: factor}, a float or [] array (it may be learned); 1 where absent.
 
     Returns:
@@ -46,10 +48,25 @@ def supervised(
 
 
 def _weighted(head: Head, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    outputs = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return weighted_losses(head, outputs, labels, weights).sum() / weights.shape[0]
+
+
+def weighted_losses(
+    head: Head, outputs: jax.Array, labels: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """The losses of examples [...]: the weighted sum over a label's elements / their number.
+
+    Args:
+        outputs: [..., size] float.
+        labels: [..., *label_shape]; a label of weight 0 may be anything.
+        weights: likewise, or [...] where those of a label are equal.
+    """
+    weights = jnp.expand_dims(weights, tuple(range(weights.ndim, labels.ndim)))
     seen = weights > 0
     # A valid label in place of a hidden one: `where` after the loss alone would leave 0 * NaN in
     # the gradient.
-    aligned = jnp.expand_dims(seen, tuple(range(seen.ndim, labels.ndim)))
-    outputs = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    losses = head.loss(outputs, jnp.where(aligned, labels, 0))
-    return jnp.where(seen, weights * losses, 0).sum() / weights.shape[0]
+    losses = head.loss(outputs, jnp.where(seen, labels, 0))
+    losses = jnp.where(seen, weights * losses, 0)
+    elements = tuple(range(losses.ndim - len(head.label_shape), losses.ndim))
+    return losses.mean(elements) if elements else losses

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtl.metrics.sums import defined_mean, weighted_sum
+from jaxtl.metrics.sums import defined_mean, per_output, weighted_sum
 from jaxtl.plan import Evaluation
 
 
 def multilabel(dataset: Any, head: str, *, column: str = "label") -> Evaluation:
     """Metrics of a head of independent binary outputs; a positive logit predicts 1.
 
-    `accuracy`, the fraction of all labels predicted right; `exact_match`, of examples with all
-    labels right; `f1_micro` over all labels together; `f1_macro`, the mean F1 of the outputs that
-    occur (as 1) in the labels or the predictions; `loss`, the mean binary cross-entropy.
+    `accuracy`, the fraction of all known labels predicted right; `exact_match`, of examples with
+    all known labels right; `f1_micro` over all labels together; `f1_macro`, the mean F1 of the
+    outputs that occur (as 1) in the labels or the predictions; `loss`, the mean binary
+    cross-entropy of the known labels.
 
     Args:
         dataset: a `jaxtl.data.Dataset`.
@@ -27,21 +28,23 @@ def multilabel(dataset: Any, head: str, *, column: str = "label") -> Evaluation:
 
 
 def _sums(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
-    seen = (weights > 0)[:, None]
+    weights = per_output(weights, logits)
+    seen = weights > 0
     logits = jnp.where(seen, logits, 0).astype(jnp.float32)
     labels = jnp.where(seen, labels.reshape(logits.shape), 0).astype(jnp.float32)
     predictions = (logits > 0).astype(jnp.float32)
-    weights = weights.astype(jnp.float32)
     columns = {
         "hits": predictions * labels,
         "labels": labels,
         "predictions": predictions,
         "correct": predictions == labels,
-        "exact": (predictions == labels).all(1),
         "loss": optax.sigmoid_binary_cross_entropy(logits, labels),
+        "count": jnp.ones_like(logits),
     }
     totals = {name: weighted_sum(weights, each) for name, each in columns.items()}
-    return totals | {"count": weights.sum()}
+    examples = weights.max(1)
+    exact = ((predictions == labels) | ~seen).all(1)
+    return totals | {"exact": weighted_sum(examples, exact), "examples": examples.sum()}
 
 
 def _results(sums: dict[str, np.ndarray]) -> dict[str, float]:
@@ -49,9 +52,9 @@ def _results(sums: dict[str, np.ndarray]) -> dict[str, float]:
     hits, occurrences, count = sums["hits"], sums["labels"] + sums["predictions"], sums["count"]
     with np.errstate(invalid="ignore"):
         return {
-            "accuracy": float(sums["correct"].mean() / count),
-            "exact_match": float(sums["exact"] / count),
+            "accuracy": float(sums["correct"].sum() / count.sum()),
+            "exact_match": float(sums["exact"] / sums["examples"]),
             "f1_micro": float(2 * hits.sum() / occurrences.sum()),
             "f1_macro": defined_mean(2 * hits / occurrences),
-            "loss": float(sums["loss"].mean() / count),
+            "loss": float(sums["loss"].sum() / count.sum()),
         }

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.metrics.sums import weighted_sum
+from jaxtl.metrics.sums import per_output, weighted_sum
 from jaxtl.plan import Evaluation
 
 
@@ -15,9 +15,9 @@ def regression(
 ) -> Evaluation:
     """Metrics of a head that predicts numbers.
 
-    `mse` (also called `loss`) and `mae`, means over examples and outputs; `rmse`, the root of
-    `mse`; `r2`, the mean over outputs of 1 - squared error / variance, NaN if the labels of an
-    output do not vary.
+    `mse` (also called `loss`) and `mae`, means over the known labels of all examples and outputs;
+    `rmse`, the root of `mse`; `r2`, the mean over outputs of 1 - squared error / variance, NaN if
+    the labels of an output do not vary.
 
     Args:
         dataset: a `jaxtl.data.Dataset`.
@@ -29,7 +29,8 @@ def regression(
     """
 
     def sums(outputs: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
-        seen = (weights > 0)[:, None]
+        weights = per_output(weights, outputs)
+        seen = weights > 0
         outputs = jnp.where(seen, outputs, 0).astype(jnp.float32)
         labels = jnp.where(seen, labels.reshape(outputs.shape).astype(jnp.float32), 0)
         errors, centred = outputs - labels, jnp.where(seen, labels - centre, 0)
@@ -38,10 +39,9 @@ def regression(
             "absolute_error": jnp.abs(errors),
             "label": centred,
             "label_squared": centred**2,
+            "count": jnp.ones_like(outputs),
         }
-        weights = weights.astype(jnp.float32)
-        totals = {name: weighted_sum(weights, each) for name, each in columns.items()}
-        return totals | {"count": weights.sum()}
+        return {name: weighted_sum(weights, each) for name, each in columns.items()}
 
     return Evaluation(dataset, head, column, sums, _results)
 
@@ -50,7 +50,7 @@ def _results(sums: dict[str, np.ndarray]) -> dict[str, float]:
     sums = {name: np.asarray(each, np.float64) for name, each in sums.items()}
     count = sums["count"]
     with np.errstate(invalid="ignore", divide="ignore"):
-        mse, mae = (sums[f"{kind}_error"].mean() / count for kind in ("squared", "absolute"))
+        mse, mae = (sums[f"{kind}_error"].sum() / count.sum() for kind in ("squared", "absolute"))
         spread = sums["label_squared"] - sums["label"] ** 2 / count
         # Rounding leaves a constant label a spread of about 1e-7 of its square.
         varies = spread > 1e-6 * sums["label_squared"]

@@ -9,8 +9,17 @@ import numpy as np
 
 
 def weighted_sum(weights: jax.Array, values: jax.Array) -> jax.Array:
-    """Sum over i of weights[i] * values[i]: [n], [n, ...] -> [...], float32."""
-    return jnp.matmul(weights, values.astype(jnp.float32), precision="highest")
+    """Sum over i of weights[i] * values[i]: [n] or [n, ...], [n, ...] -> [...], float32."""
+    values = values.astype(jnp.float32)
+    if weights.ndim > 1:
+        weights, values = jnp.ones(len(weights)), weights * values
+    return jnp.matmul(weights, values, precision="highest")
+
+
+def per_output(weights: jax.Array, outputs: jax.Array) -> jax.Array:
+    """Weights of labels, [n] or [n, ...], as float32 of the shape of outputs [n, size]."""
+    weights = weights.astype(jnp.float32)
+    return jnp.broadcast_to(weights.reshape(len(weights), -1), outputs.shape)
 
 
 def grouped_sum(groups: jax.Array, num_groups: int, values: jax.Array) -> jax.Array:

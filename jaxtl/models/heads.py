@@ -1,4 +1,4 @@
-"""Heads: what a model predicts, and the loss of one example.
+"""Heads: what a model predicts, and the loss of one label.
 
 A label that is hidden or missing is -1 or NaN and has weight 0. `where(weight > 0, loss, 0)` keeps
 its loss out of the sum, but a NaN label would still make the gradient NaN (0 * NaN): whoever calls
@@ -42,26 +42,21 @@ def classes(size: int, label_smoothing: float = 0.0) -> Head:
 
 
 def binary(size: int) -> Head:
-    """Any of `size` classes: sigmoid cross-entropy, the mean over classes.
+    """Any of `size` classes: sigmoid cross-entropy of each.
 
     Labels are [..., size] floats in [0, 1].
     """
-
-    def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        return optax.sigmoid_binary_cross_entropy(logits, labels).mean(-1)
-
-    return Head(size, loss, (size,), integer=False)
+    return Head(size, optax.sigmoid_binary_cross_entropy, (size,), integer=False, bounds=(0.0, 1.0))
 
 
 def regression(size: int = 1) -> Head:
-    """`size` real numbers: squared error, the mean over outputs, without the factor 1/2.
+    """`size` real numbers: squared error of each, without the factor 1/2.
 
     Labels are [..., size] floats, or [...] for size 1.
     """
 
     def loss(outputs: jax.Array, labels: jax.Array) -> jax.Array:
-        labels = labels[..., None] if size == 1 else labels
-        return optax.squared_error(outputs, labels).mean(-1)
+        return optax.squared_error(outputs[..., 0] if size == 1 else outputs, labels)
 
     return Head(size, loss, () if size == 1 else (size,), integer=False)
 

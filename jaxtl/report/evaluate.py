@@ -20,12 +20,14 @@ class Measured(NamedTuple):
     """One evaluation of all seeds.
 
     Attributes:
-        metrics: {metric: [seeds] float64}, NaN where undefined.
+        metrics: {metric: [seeds] float64}, NaN where undefined, or where an output is not finite.
         confusion: [seeds, classes, classes] counts, rows true; None for regression.
+        not_finite: [seeds], how many examples have an output that is not finite.
     """
 
     metrics: dict[str, np.ndarray]
     confusion: np.ndarray | None
+    not_finite: np.ndarray
 
 
 class Evaluator:
@@ -97,39 +99,38 @@ class Evaluator:
             self._compiled[key] = (sums, model, method)
         parts = (self._compiled[key][0](params, state, *part) for part in self._examples[name]())
         sums = functools.reduce(functools.partial(jax.tree.map, jnp.add), parts)
-        sums = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
+        sums, not_finite = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
         results = [
             evaluation.results(jax.tree.map(lambda leaf, i=i: leaf[i], sums))
             for i in range(len(self._seeds))
         ]
         metrics = {
-            metric: np.array([result[metric] for result in results]) for metric in results[0]
+            metric: np.where(not_finite, np.nan, [result[metric] for result in results])
+            for metric in results[0]
         }
-        return Measured(metrics, sums.get("confusion"))
+        confusion = sums.get("confusion") if isinstance(sums, Mapping) else None
+        return Measured(metrics, confusion, not_finite.astype(int))
 
 
 def _examples(evaluation: Evaluation, model: Model, seeds: tuple[int, ...], batch_size: int):
-    """(inputs, labels, rows [seeds, batches, batch], weights likewise); padding weighs 0."""
+    """(inputs, labels, which are known, rows and how often they count [seeds, batches, batch])."""
     table = evaluation.dataset.table()
-    integer = model.heads[evaluation.head].integer
-    labels = table.labels[evaluation.column].astype(np.int32 if integer else np.float32)
-    known = labels >= 0 if integer else ~np.isnan(labels)
-    known = known.reshape(len(labels), -1).all(1)
+    labels, known = table.labels_of(evaluation.column, model.heads[evaluation.head])
     per_seed = [evaluation.dataset.rows(seed) for seed in seeds]
     longest = max(map(len, per_seed))
     batches = -(-longest // batch_size)
     batch_size = -(-longest // batches)
     rows = np.zeros((len(seeds), batches * batch_size), np.int32)
-    weights = np.zeros(rows.shape, np.float32)
+    counts = np.zeros(rows.shape, np.float32)
     for i, chosen in enumerate(per_seed):
         rows[i, : len(chosen)] = chosen
-        weights[i, : len(chosen)] = known[chosen]
+        counts[i, : len(chosen)] = 1
     shape = (len(seeds), batches, batch_size)
-    return table.inputs, labels, rows.reshape(shape), weights.reshape(shape)
+    return table.inputs, labels, known, rows.reshape(shape), counts.reshape(shape)
 
 
 def _batches(
-    inputs: PyTree, labels: np.ndarray, rows: np.ndarray, weights: np.ndarray
+    inputs: PyTree, labels: np.ndarray, known: np.ndarray, rows: np.ndarray, counts: np.ndarray
 ) -> Iterator[PyTree]:
     """The examples batch by batch: as `_examples`, with one batch, and inputs and labels for it.
 
@@ -140,34 +141,38 @@ def _batches(
     for j, (members, places) in enumerate(parts):
         members = np.pad(members, (0, longest - len(members)), "edge")
         chosen = jax.tree.map(lambda leaf, m=members: leaf[m], inputs)
-        yield chosen, labels[members], places.astype(np.int32), weights[:, [j]]
+        places = places.astype(np.int32)
+        yield chosen, labels[members], known[members], places, counts[:, [j]]
 
 
 def _sums(model: Model, predict: Callable | None, evaluation: Evaluation) -> Callable:
-    """(params, state, inputs, labels, rows, weights) -> sums with the axis of seeds."""
+    """(params, state, inputs, labels, known, rows, counts) -> sums with the axis of seeds."""
 
     def outputs(params, state, inputs):
         if predict is not None:
             return predict(model, params, state, inputs)
         return model.apply(params, state, inputs)[0]
 
-    def all_seeds(params, state, inputs, labels, rows, weights):
-        def batch_sums(params, state, rows, weights):
+    def all_seeds(params, state, inputs, labels, known, rows, counts):
+        def batch_sums(params, state, rows, counts):
             batch = to_float(jax.tree.map(lambda x: x[rows], inputs))
             logits = outputs(params, state, batch)["logits"][evaluation.head]
-            return evaluation.sums(logits, labels[rows], weights)
+            counted = counts.reshape(-1, *(1,) * (known.ndim - 1))
+            sums = evaluation.sums(logits, labels[rows], counted * known[rows])
+            finite = jnp.isfinite(logits).reshape(len(logits), -1).all(1)
+            return sums, jnp.sum(jnp.where(finite, 0, counts))
 
         def one_seed(xs):
-            params, state, rows, weights = xs
-            shapes = jax.eval_shape(batch_sums, params, state, rows[0], weights[0])
+            params, state, rows, counts = xs
+            shapes = jax.eval_shape(batch_sums, params, state, rows[0], counts[0])
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
             def body(total, batch):
                 return jax.tree.map(jnp.add, total, batch_sums(params, state, *batch)), None
 
-            return jax.lax.scan(body, zeros, (rows, weights))[0]
+            return jax.lax.scan(body, zeros, (rows, counts))[0]
 
-        return jax.lax.map(one_seed, (params, state, rows, weights))
+        return jax.lax.map(one_seed, (params, state, rows, counts))
 
     return all_seeds
 

@@ -110,9 +110,11 @@ def _examples(domain: Domain, model: Model, seeds: tuple[int, ...]) -> PyTree:
     labels = {}
     for name, column in domain.heads.items():
         head = model.heads[name]
-        dtype, hidden = (np.int32, -1) if head.integer else (np.float32, np.nan)
-        values = table.labels[column][rows] if domain.labelled else hidden
-        labels[name] = np.broadcast_to(values, (*rows.shape, *head.label_shape)).astype(dtype)
+        if domain.labelled:
+            labels[name] = table.labels_of(column, head)[0][rows]
+        else:
+            hidden = np.int32(-1) if head.integer else np.float32(np.nan)
+            labels[name] = np.full((*rows.shape, *head.label_shape), hidden)
     inputs = select(table.inputs, rows.ravel())
     inputs = jax.tree.map(
         lambda leaf: np.asarray(leaf).reshape(*rows.shape, *leaf.shape[1:]), inputs

@@ -200,19 +200,18 @@ def _feed(
     for d, (domain, features, groups) in enumerate(zip(domains, stored, rows, strict=True)):
         members = np.broadcast_to(groups, (len(lanes), groups.shape[1]))
         labels = {name: values[members] for name, values in whole.shared[d]["labels"].items()}
-        weights = {
-            name: np.take_along_axis(values, members, 1)
-            for name, values in whole.own[d]["weights"].items()
-        }
+        lane_rows = np.arange(len(lanes))[:, None], members
+        of_lane = jax.tree.map(lambda leaf, at=lane_rows: leaf[at], whole.own[d])
+        of_lane["labels"] = labels
         if len(groups) == 1 and not on_disk:
             shared.append({"inputs": jax.tree.map(lambda leaf: leaf[0], features)})
-            own.append({"labels": labels, "weights": weights})
+            own.append(of_lane)
         else:
             inputs = jax.tree.map(
                 lambda leaf: np.broadcast_to(leaf, (len(lanes), *leaf.shape[1:])), features
             )
             shared.append({})
-            own.append({"inputs": inputs, "labels": labels, "weights": weights})
+            own.append({"inputs": inputs, **of_lane})
         for i, seed in enumerate(lanes.seeds):
             # A row that is never drawn may point anywhere.
             places = np.searchsorted(members[i], domain.dataset.rows(seed))

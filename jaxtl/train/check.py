@@ -286,7 +286,7 @@ def metric_names(evaluation: Evaluation, head: Head) -> list[str]:
 def metric_sums(evaluation: Evaluation, head: Head) -> PyTree:
     """What an evaluation sums, over one example of zeros."""
     labels = jnp.zeros((1, *head.label_shape), jnp.int32 if head.integer else jnp.float32)
-    return evaluation.sums(jnp.zeros((1, head.size)), labels, jnp.zeros(1))
+    return evaluation.sums(jnp.zeros((1, head.size)), labels, jnp.zeros(labels.shape))
 
 
 def check_selection(experiment: Experiment) -> None:

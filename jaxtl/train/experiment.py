@@ -30,6 +30,7 @@ from jaxtl.train.arms import (
 from jaxtl.train.check import Node, check_arms, check_selection, leaks, plan_stages
 from jaxtl.train.domain_gap import domain_gap
 from jaxtl.train.identity import Identity, differences, identity, read_json, write_json
+from jaxtl.train.label_space import match_classes
 from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import Trained, check_directory
 from jaxtl.train.progress import Reporter
@@ -61,12 +62,13 @@ def run_experiment(
     """
     mesh = make_mesh(run.options.mesh)
     experiment = computing_in(experiment, run.options.dtype)
+    experiment, notes = match_classes(experiment)
     checked = check(experiment, run)
     for node in checked.nodes.values():
         check_batch(mesh, node.setup.stage.name, node.setup.stage.batch_size)
     with jax.set_mesh(mesh):
         plan = plan_sweep(checked, sweep) if sweep else None
-        for line in dict.fromkeys([*checked.warnings, *(plan.warnings if plan else ())]):
+        for line in dict.fromkeys([*notes, *checked.warnings, *(plan.warnings if plan else ())]):
             reporter.say(f"[yellow]warning:[/] {line}")
         done = train_arms(checked, reporter)
         points = train_sweep(checked, plan, done, reporter) if plan else ()

@@ -6,13 +6,13 @@ disk or are too large, is read page by page (see `jaxtl.train.pages`).
 
 import logging
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data import to_float
+from jaxtl.data import Table, to_float
 from jaxtl.data.batches import Stream
 from jaxtl.data.streamed import is_streamed, select
 from jaxtl.plan import Batch, Columns, Domain, Head, PyTree, Stage
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Feed(NamedTuple):
-    """What the step gathers from; one entry per domain: {"inputs", "labels", "weights"}.
+    """What the step gathers from, by domain: {"inputs", "labels", "weights", "present"}.
 
     All of it is on the device, or on the host.
 
@@ -41,28 +41,40 @@ class Feed(NamedTuple):
 def columns(domain: Domain, heads: dict[str, Head], seed: int) -> Columns:
     """The examples of one domain that one seed trains on, with hidden labels hidden."""
     table, rows = domain.dataset.table(), domain.dataset.rows(seed)
-    labels = {head: _labels(domain, heads[head], table, head)[rows] for head in domain.heads}
-    weights = {head: _weights(domain, heads[head], table, rows, head) for head in domain.heads}
-    return Columns(select(table.inputs, rows), labels, weights)
+    labels = {head: _labels(domain, heads[head], table, head)[0][rows] for head in domain.heads}
+    present = _present(domain, table, rows)
+    weights = {
+        head: _weights(domain, heads[head], table, rows, head, present) for head in domain.heads
+    }
+    return Columns(select(table.inputs, rows), labels, weights, present)
 
 
-def _labels(domain: Domain, head: Head, table: Any, name: str) -> np.ndarray:
-    """[n, *label_shape] int32 or float32, all -1 or NaN where the domain is unlabelled."""
-    dtype = np.int32 if head.integer else np.float32
+def _labels(domain: Domain, head: Head, table: Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, which may be used), [n, *label_shape]; an unlabelled domain hides all."""
     if domain.labelled:
-        return table.labels[domain.heads[name]].astype(dtype)
-    return np.full((len(table), *head.label_shape), -1 if head.integer else np.nan, dtype)
+        return table.labels_of(domain.heads[name], head)
+    shape = (len(table), *head.label_shape)
+    hidden = np.full(
+        shape, -1 if head.integer else np.nan, np.int32 if head.integer else np.float32
+    )
+    return hidden, np.zeros(shape, bool)
 
 
-def _weights(domain: Domain, head: Head, table: Any, rows: np.ndarray, name: str) -> np.ndarray:
-    """[len(rows)] float32: lambda_d lambda_{d,i}, 0 where the label is missing or hidden."""
-    labels = _labels(domain, head, table, name)[rows]
-    known = labels >= 0 if head.integer else ~np.isnan(labels)
-    weights = known.reshape(len(rows), -1).all(1) * np.float32(domain.weight)
-    if domain.example_weights is not None and domain.labelled:
-        seen = {column: values[rows] for column, values in table.labels.items()}
-        weights = weights * domain.example_weights(seen)
-    return weights.astype(np.float32)
+def _present(domain: Domain, table: Table, rows: np.ndarray) -> np.ndarray:
+    """[len(rows)] float32: lambda_{d,i}."""
+    if domain.example_weights is None or not domain.labelled:
+        return np.ones(len(rows), np.float32)
+    labels = {column: values[rows] for column, values in table.labels.items()}
+    return np.asarray(domain.example_weights(labels), np.float32)
+
+
+def _weights(
+    domain: Domain, head: Head, table: Table, rows: np.ndarray, name: str, present: np.ndarray
+) -> np.ndarray:
+    """[len(rows), *label_shape] float32: lambda_d lambda_{d,i}, 0 where missing or hidden."""
+    known = _labels(domain, head, table, name)[1][rows]
+    present = present.reshape(-1, *(1,) * (known.ndim - 1))
+    return (known * np.float32(domain.weight) * present).astype(np.float32)
 
 
 def active_heads(stage: Stage) -> tuple[str, ...]:
@@ -101,17 +113,16 @@ def host_feed(lanes: Lanes) -> Feed:
     shared, own = [], []
     for d, domain in enumerate(lanes.setup.stage.domains):
         table, heads = domain.dataset.table(), lanes.setup.stage.model.heads
-        labels = {head: _labels(domain, heads[head], table, head) for head in domain.heads}
-        weights = {}
-        for head in domain.heads:
-            dense = np.zeros((len(lanes), len(labels[head])), np.float32)
-            for i, (seed, setup) in enumerate(zip(lanes.seeds, lanes.setups, strict=True)):
-                rows = domain.dataset.rows(seed)
-                here = setup.stage.domains[d]
-                dense[i, rows] = _weights(here, heads[head], table, rows, head)
-            weights[head] = dense
+        labels = {head: _labels(domain, heads[head], table, head)[0] for head in domain.heads}
+        weights = {h: np.zeros((len(lanes), *x.shape), np.float32) for h, x in labels.items()}
+        present = np.zeros((len(lanes), len(table)), np.float32)
+        for i, (seed, setup) in enumerate(zip(lanes.seeds, lanes.setups, strict=True)):
+            rows, same_domain = domain.dataset.rows(seed), setup.stage.domains[d]
+            present[i, rows] = here = _present(same_domain, table, rows)
+            for head in domain.heads:
+                weights[head][i, rows] = _weights(same_domain, heads[head], table, rows, head, here)
         shared.append({"inputs": table.inputs, "labels": labels})
-        own.append({"weights": weights})
+        own.append({"weights": weights, "present": present})
     return Feed(shared, own)
 
 
@@ -168,6 +179,7 @@ def gather(
                 shape = (len(rows), *head.label_shape)
                 dtype = jnp.int32 if head.integer else jnp.float32
                 labels[name] = jnp.full(shape, -1 if head.integer else jnp.nan, dtype)
-                weights[name] = jnp.zeros(len(rows), jnp.float32)
-        per_domain.append({"inputs": inputs, "labels": labels, "weights": weights})
+                weights[name] = jnp.zeros(shape, jnp.float32)
+        columns = {"labels": labels, "weights": weights, "present": examples["present"][rows]}
+        per_domain.append({"inputs": inputs, **columns})
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *per_domain)

@@ -23,8 +23,9 @@ def interface(setup: Setup) -> dict[str, Any]:
     classes = {}
     for domain in setup.stage.domains:
         for head, column in domain.heads.items():
-            if names := domain.dataset.class_names(column):
-                classes.setdefault(head, list(names))
+            names = domain.dataset.class_names(column)
+            if setup.model.heads[head].integer and len(names) > len(classes.get(head, ())):
+                classes[head] = list(names)
     return {"inputs": describe(_held(setup)), "classes": classes}
 
 

@@ -122,11 +122,12 @@ def _abstract_batch(setup: Setup) -> tuple[Batch, Batch]:
         head = stage.model.heads[name]
         dtype = jnp.int32 if head.integer else jnp.float32
         labels[name] = jax.ShapeDtypeStruct((*lead, *head.label_shape), dtype)
-        weights[name] = jax.ShapeDtypeStruct(lead, jnp.float32)
+        weights[name] = jax.ShapeDtypeStruct((*lead, *head.label_shape), jnp.float32)
     inputs = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape[1:]), leaf.dtype), setup.inputs
     )
-    return inputs, {"labels": labels, "weights": weights}
+    present = jax.ShapeDtypeStruct(lead, jnp.float32)
+    return inputs, {"labels": labels, "weights": weights, "present": present}
 
 
 def _opaque(model: Model, prefix: Prefix, params: Params, state: State) -> Model:

@@ -1,7 +1,7 @@
 """Source stages taken from another run's directory instead of trained."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxtl.paths import flatten, nest
 from jaxtl.plan import Experiment, Params, State
 from jaxtl.train.check import Node
 from jaxtl.train.identity import read_json
+from jaxtl.train.interface import interface
 from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import Trained, read_curves
 from jaxtl.train.restore import restore_chain
@@ -95,6 +96,13 @@ class SourceRun:
         one = {p: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for p, leaf in stored.items()}
         if lines := load_problems(here[0] | here[1], one, set()):
             raise ValueError("does not fit this model:\n  " + "\n  ".join(lines))
+        ours = interface(setup)["classes"]
+        for head, names in record.get("classes", {}).items():
+            if head in ours and not _agree(names, ours[head]):
+                raise ValueError(
+                    f"numbers the classes of head {head!r} as {', '.join(names)}, this experiment "
+                    f"as {', '.join(ours[head])}"
+                )
         params, state = (
             nest({p: np.asarray(stored[p], leaf.dtype) for p, leaf in flat.items()})
             for flat in here
@@ -117,3 +125,10 @@ class SourceRun:
         lanes, failed = over_seeds(setup, self.seeds), record.get("failed_seeds", {})
         steps = np.array([failed.get(lanes.describe(i), 0) for i in range(len(lanes))])
         return Trained(lanes, params, state, curves, 0.0, math.nan, math.nan, steps)
+
+
+def _agree(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two lists of class names number a head alike, or one of them only counts."""
+    shared = min(len(names), len(others))
+    counts = [list(map(str, range(len(each)))) == list(each) for each in (names, others)]
+    return any(counts) or list(names[:shared]) == list(others[:shared])

@@ -19,6 +19,7 @@ from jaxtl.report.results import ArmResult
 from jaxtl.train.arms import arm_result, make_evaluator, make_look, named_heads, train_shown
 from jaxtl.train.check import check_arms, check_selection, leaks, plan_stages
 from jaxtl.train.identity import Identity, digest, identity
+from jaxtl.train.label_space import match_classes
 from jaxtl.train.lanes import Lanes
 from jaxtl.train.loop import Trained, check_directory
 from jaxtl.train.progress import Reporter
@@ -94,6 +95,7 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
             continue
         try:
             experiment = computing_in(sweep.build(values), main.run.options.dtype)
+            experiment, _ = match_classes(experiment)
             check_arms(experiment, main.arms)
             nodes = plan_stages(experiment, main.arms, main.run.seeds)
             check_selection(experiment)

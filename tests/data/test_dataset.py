@@ -176,9 +176,11 @@ def test_to_float_scales_bytes_only():
     assert floats["image"].dtype == np.float32 and floats["mask"].dtype == np.int32
 
 
-def test_lists_are_trees_of_scalars_not_arrays():
-    with pytest.raises(ValueError, match="leading axis of rows"):
-        data.arrays([[1.0], [2.0]], np.zeros(2, int))
+def test_a_list_of_rows_is_an_array():
+    table = data.arrays([[1.0], [2.0]], np.zeros(2, int)).table()
+    np.testing.assert_array_equal(table.inputs, np.float32([[1], [2]]))
+    with pytest.raises(ValueError, match="is a single number"):
+        data.arrays({"x": 1.0}, np.zeros(2, int))
 
 
 def test_a_map_between_two_subsets_keeps_the_rows_apart():

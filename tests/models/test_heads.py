@@ -49,7 +49,7 @@ def test_binary_is_the_mean_log_likelihood():
     labels = np.random.default_rng(1).integers(0, 2, OUTPUTS.shape).astype(np.float32)
     p = scipy.special.expit(OUTPUTS.astype(np.float64))
     expected = -np.where(labels == 1, np.log(p), np.log1p(-p)).mean(-1)
-    np.testing.assert_allclose(binary(3).loss(OUTPUTS, labels), expected, rtol=1e-5)
+    np.testing.assert_allclose(binary(3).loss(OUTPUTS, labels).mean(-1), expected, rtol=1e-5)
 
 
 def test_regression_by_hand():
@@ -57,7 +57,9 @@ def test_regression_by_hand():
     np.testing.assert_array_equal(
         one.loss(jnp.array([[3.0], [1.0]]), jnp.array([1.0, 1.0])), [4, 0]
     )
-    np.testing.assert_array_equal(two.loss(jnp.array([[3.0, 1.0]]), jnp.array([[1.0, 2.0]])), [2.5])
+    np.testing.assert_array_equal(
+        two.loss(jnp.array([[3.0, 1.0]]), jnp.array([[1.0, 2.0]])), [[4, 1]]
+    )
     gradient = jax.grad(lambda y: one.loss(y, jnp.array([1.0])).sum())(jnp.array([[3.0]]))
     assert gradient[0, 0] == 4
 
@@ -83,10 +85,10 @@ def test_missing_numbers_as_the_docstring_says():
         (regression(4), (4,), False),
     ],
 )
-def test_labels_of_the_declared_shape_give_one_loss_an_example(head, label_shape, integer):
+def test_labels_of_the_declared_shape_give_one_loss_an_element(head, label_shape, integer):
     assert (head.label_shape, head.integer) == (label_shape, integer)
     labels = jnp.zeros((5, 2, *label_shape), jnp.int32 if integer else jnp.float32)
-    assert head.loss(jnp.zeros((5, 2, head.size)), labels).shape == (5, 2)
+    assert head.loss(jnp.zeros((5, 2, head.size)), labels).shape == (5, 2, *label_shape)
 
 
 def test_mlp_head_by_hand():

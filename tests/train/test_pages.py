@@ -239,7 +239,7 @@ def test_a_page_is_not_large(datasets, monkeypatch):
     feeds = [
         make_feed(over_seeds(resolve(stage(d), None), SEEDS), OPTIONS) for d in datasets.values()
     ]
-    step = len(SEEDS) * plan.batch_size * (6 * 5 + 4 + 4)  # an image, a label and a weight
+    step = len(SEEDS) * plan.batch_size * (6 * 5 + 4 + 4 + 4)  # image, label, weight, present
     for pages_of, most in ((3 * step, 3), (step - 1, 1), (99 * step, 16)):
         monkeypatch.setattr(paging, "PAGE_BYTES", pages_of)
         assert page_steps(feeds[0], len(SEEDS), plan.batch_size, 16) == most

@@ -62,7 +62,12 @@ def channel_attention(
                 inputs = jax.tree.map(lambda leaf, r=filled: leaf[r], domain.inputs)
                 batch = {
                     "labels": {h: v[filled][:, None] for h, v in domain.labels.items()},
-                    "weights": {h: (v[filled] * seen)[:, None] for h, v in domain.weights.items()},
+                    "weights": {
+                        h: np.where(np.expand_dims(seen, tuple(range(1, v.ndim))), v[filled], 0)[
+                            :, None
+                        ]
+                        for h, v in domain.weights.items()
+                    },
                 }
                 rises += CHUNK * np.asarray(run(params, state, inputs, batch), np.float64)
                 count += len(part)
@@ -112,7 +117,10 @@ def _with_solved_heads(
 
 def _chosen(domains: list[Columns], examples: int) -> list[np.ndarray]:
     """[domains] rows, evenly spaced among all with a label."""
-    rows = [np.flatnonzero(np.any([w > 0 for w in d.weights.values()], 0)) for d in domains]
+    rows = [
+        np.flatnonzero(np.any([(w > 0).reshape(len(w), -1).any(1) for w in d.weights.values()], 0))
+        for d in domains
+    ]
     total = sum(map(len, rows))
     places = np.arange(min(total, examples)) * total // min(total, examples)
     ends = np.cumsum([0, *map(len, rows)])

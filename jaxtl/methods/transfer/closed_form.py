@@ -117,6 +117,7 @@ def _solved(
             x = np.concatenate([features(i)[seen] for i, seen in rows.items()])
             labels = np.concatenate([domains[i].labels[name][seen] for i, seen in rows.items()])
             weights = np.concatenate([domains[i].weights[name][seen] for i, seen in rows.items()])
+            weights = weights.reshape(len(weights), -1).mean(1)
             if not np.isfinite(x).all():
                 raise ValueError(f"the features that head {name!r} is solved on are not finite.")
             classes = labels if head.integer else np.zeros(len(labels))
@@ -132,9 +133,20 @@ def _solved(
 
 
 def _labelled(head: str, domains: list[Columns]) -> dict[int, np.ndarray]:
-    """{domain: its examples [n] bool whose label of the head counts}, where there are any."""
-    rows = {i: d.weights[head] > 0 for i, d in enumerate(domains) if head in d.labels}
-    return {i: seen for i, seen in rows.items() if seen.any()}
+    """{domain: its examples [n] bool whose label of the head counts, all of it}, if there are any.
+
+    How many are left out because a part of their label is missing is logged.
+    """
+    rows = {}
+    for i, domain in enumerate(domains):
+        if head not in domain.labels:
+            continue
+        counts = (domain.weights[head] > 0).reshape(len(domain.weights[head]), -1)
+        if partial := int((counts.any(1) & ~counts.all(1)).sum()):
+            logger.warning("head %s: %d examples with a part of their label only", head, partial)
+        if counts.all(1).any():
+            rows[i] = counts.all(1)
+    return rows
 
 
 def _whole_heads(model: Model, patterns: Sequence[str], flat: dict[str, np.ndarray]) -> list[str]:

@@ -14,11 +14,13 @@ import numpy as np
 
 from jaxtl import paths
 from jaxtl.data import to_float
+from jaxtl.losses import weighted_losses
 from jaxtl.plan import Columns, Head, Model, Params, PyTree, State
 
-Scores = Callable[[Head, jax.Array, jax.Array], jax.Array]
-"""(head, outputs [size], label) -> [m, size] gradients of the log-likelihood by the outputs, up to
-sign, such that the sum over m of their squared pullbacks is what one example contributes."""
+Scores = Callable[[Head, jax.Array, jax.Array, jax.Array], jax.Array]
+"""(head, outputs [size], label, which of its elements are known) -> [m, size] gradients of the
+log-likelihood by the outputs, up to sign, such that the sum over m of their squared pullbacks is
+what one example contributes."""
 
 BLOCK = 256
 """Examples on the device at a time."""
@@ -59,19 +61,20 @@ def empirical_fisher(
     return _mean_squares(_observed, True, model, params, state, columns, chosen)
 
 
-def _expected(head: Head, outputs: jax.Array, label: jax.Array) -> jax.Array:
+def _expected(head: Head, outputs: jax.Array, label: jax.Array, known: jax.Array) -> jax.Array:
     if head.integer:
         share = jax.nn.softmax(outputs)
         return jnp.sqrt(share)[:, None] * (jnp.eye(head.size) - share[None])
-    curvature = jax.hessian(head.loss)(outputs, jnp.zeros_like(label))
+    ones = jnp.ones_like(label, jnp.float32)
+    curvature = jax.hessian(partial(weighted_losses, head))(outputs, jnp.zeros_like(label), ones)
     values, directions = jnp.linalg.eigh(curvature)
     return jnp.sqrt(jnp.maximum(values, 0))[:, None] * directions.T
 
 
-def _observed(head: Head, outputs: jax.Array, label: jax.Array) -> jax.Array:
+def _observed(head: Head, outputs: jax.Array, label: jax.Array, known: jax.Array) -> jax.Array:
     if head.integer:
         return (jax.nn.one_hot(label, head.size) - jax.nn.softmax(outputs))[None]
-    return jax.grad(head.loss)(outputs, label)[None]
+    return jax.grad(partial(weighted_losses, head))(outputs, label, known)[None]
 
 
 def _mean_squares(
@@ -86,21 +89,23 @@ def _mean_squares(
     heads = tuple((name, model.heads[name]) for name in columns.labels)
     labels = {name: _valid(values) for name, values in columns.labels.items()}
     known = {name: _known(values) | (not labelled) for name, values in columns.labels.items()}
-    shares = {name: np.float32(seen / max(seen.sum(), 1)) for name, seen in known.items()}
+    rows = {name: mask.reshape(len(mask), -1).any(1) for name, mask in known.items()}
+    shares = {name: np.float32(mask / max(mask.sum(), 1)) for name, mask in rows.items()}
+    known = {name: mask.astype(np.float32) for name, mask in known.items()}
     moving, resting, state = jax.device_put((*paths.split(params, chosen), state))
     total = jax.tree.map(jnp.zeros_like, moving)
     for start in range(0, len(jax.tree.leaves(columns.inputs)[0]), BLOCK):
         part = jax.tree.map(
-            lambda leaf, start=start: leaf[start : start + BLOCK], (columns.inputs, labels, shares)
+            lambda leaf, start=start: leaf[start : start + BLOCK],
+            (columns.inputs, labels, known, shares),
         )
         total = _add_squares(model.apply, heads, scores, total, moving, resting, state, part)
     return jax.tree.map(np.asarray, total)
 
 
 def _known(labels: np.ndarray) -> np.ndarray:
-    """[n] bool, which examples have a label."""
-    seen = labels >= 0 if np.issubdtype(labels.dtype, np.integer) else ~np.isnan(labels)
-    return seen.reshape(len(labels), -1).all(1)
+    """[n, ...] bool, which labels are there."""
+    return labels >= 0 if np.issubdtype(labels.dtype, np.integer) else ~np.isnan(labels)
 
 
 def _valid(labels: np.ndarray) -> np.ndarray:
@@ -118,7 +123,7 @@ def _add_squares(
     moving: Params,
     resting: Params,
     state: State,
-    examples: tuple[PyTree, dict[str, jax.Array], dict[str, jax.Array]],
+    examples: tuple[PyTree, *tuple[dict[str, jax.Array], ...]],
 ) -> Params:
     """total + the sum over examples of share * sum_m (pullback of score m)^2.
 
@@ -127,7 +132,7 @@ def _add_squares(
     """
 
     def add_example(total, example):
-        inputs, labels, shares = example
+        inputs, labels, known, shares = example
 
         def logits(moving):
             one = to_float(jax.tree.map(lambda leaf: leaf[None], inputs))
@@ -142,7 +147,8 @@ def _add_squares(
                 (pulled,) = pull({**zeros, name: row})
                 return jax.tree.map(lambda old, new: old + new**2, total, pulled), None
 
-            rows = scores(head, outputs[name], labels[name]) * jnp.sqrt(shares[name])
+            rows = scores(head, outputs[name], labels[name], known[name])
+            rows = rows * jnp.sqrt(shares[name])
             total, _ = jax.lax.scan(add_score, total, rows)
         return total, None
 

@@ -72,7 +72,8 @@ def mixed(rng: jax.Array, batch: Batch, alpha: float) -> tuple[PyTree, Batch, Ba
         return part * leaf + (1 - part) * of_partner(leaf)
 
     def weighed(part: jax.Array, labels: PyTree, weights: PyTree) -> Batch:
-        return {"labels": labels, "weights": jax.tree.map(lambda leaf: part * leaf, weights)}
+        weights = jax.tree.map(lambda leaf: aligned(part, leaf) * leaf, weights)
+        return {"labels": labels, "weights": weights}
 
     targets = (batch["labels"], batch["weights"])
     partners = jax.tree.map(of_partner, targets)

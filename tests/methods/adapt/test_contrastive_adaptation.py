@@ -88,8 +88,8 @@ def prepared(method, params):
     labels[3], weights = -1, np.where(np.arange(30) == 3, 0, 1).astype(np.float32)
     hidden = np.full(30, -1), np.zeros(30, np.float32)
     domains = [
-        Columns(inputs[0], {"task": labels}, {"task": weights}),
-        Columns(inputs[1], {"task": hidden[0]}, {"task": hidden[1]}),
+        Columns(inputs[0], {"task": labels}, {"task": weights}, np.ones(len(labels))),
+        Columns(inputs[1], {"task": hidden[0]}, {"task": hidden[1]}, np.ones(len(hidden[1]))),
     ]
     params = jax.device_get(params)
     after, state = method.prepare(MODEL, params, {}, domains)

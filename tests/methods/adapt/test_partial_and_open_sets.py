@@ -69,7 +69,12 @@ def test_pada_weighs_classes_by_what_the_target_seems_to_have():
     batch, method = draw(), adapt.pada(SGD, reversal=0.4, weight=0.7, temperature=0.5)
     params = with_modules(method, start()[0])
     columns = [
-        Columns(batch["inputs"][:, d], {"c": batch["labels"]["c"][:, d]}, {"c": np.zeros(B, "f")})
+        Columns(
+            batch["inputs"][:, d],
+            {"c": batch["labels"]["c"][:, d]},
+            {"c": np.zeros(B, "f")},
+            np.ones(B, "f"),
+        )
         for d in range(2)
     ]
     state = {"method": method.state(MODEL, params, {})}

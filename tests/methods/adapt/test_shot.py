@@ -63,7 +63,12 @@ def test_a_class_that_nothing_is_near_has_no_centroid_and_is_never_a_label():
 
 def kept_after_prepare(method, params, batch):
     columns = [
-        Columns(batch["inputs"][:, d], {"c": batch["labels"]["c"][:, d]}, {"c": np.zeros(6, "f")})
+        Columns(
+            batch["inputs"][:, d],
+            {"c": batch["labels"]["c"][:, d]},
+            {"c": np.zeros(6, "f")},
+            np.ones(6, "f"),
+        )
         for d in range(batch["inputs"].shape[1])
     ]
     state = {"method": method.state(MODEL, params, {})}

@@ -76,7 +76,10 @@ def test_rows_of_t3a_are_means_of_sure_features(keep):
     params, state = start(seed=2)
     params = host(params)
     inputs = [np.random.default_rng(d).normal(size=(25, 4)).astype("f") for d in range(2)]
-    columns = [Columns(x, {"c": np.full(25, -1)}, {"c": np.zeros(25, "f")}) for x in inputs]
+    columns = [
+        Columns(x, {"c": np.full(25, -1)}, {"c": np.zeros(25, "f")}, np.ones(25, "f"))
+        for x in inputs
+    ]
     method = adapt.t3a(keep=keep)
     new, _ = method.prepare(MODEL, params, state, columns)
     features = forward(params, np.concatenate(inputs))[0]

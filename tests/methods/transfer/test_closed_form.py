@@ -22,7 +22,7 @@ def draw(n=30, seed=0):
     weights = {name: rng.uniform(0.5, 2, n).astype(np.float32) for name in labels}
     labels["target"][::3], weights["target"][::3] = -1, 0
     labels["dose"][1::4], weights["dose"][1::4] = np.nan, 0
-    return Columns(images, labels, weights)
+    return Columns(images, labels, weights, np.ones(len(images)))
 
 
 def start(model, domain):

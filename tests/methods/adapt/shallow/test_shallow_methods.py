@@ -42,7 +42,12 @@ def planted(n=90, seed=0):
 
 
 def columns(x, labels, weight):
-    return Columns(np.float32(x), {"class": labels}, {"class": np.full(len(x), weight, np.float32)})
+    return Columns(
+        np.float32(x),
+        {"class": labels},
+        {"class": np.full(len(x), weight, np.float32)},
+        np.ones(len(x)),
+    )
 
 
 def domains_of(source, labels, target, hidden=-1):

@@ -14,7 +14,12 @@ MODEL = models.linear({"class": models.classes(2)})
 
 
 def columns(x, labels, weight):
-    return Columns(np.float32(x), {"class": labels}, {"class": np.full(len(x), weight, np.float32)})
+    return Columns(
+        np.float32(x),
+        {"class": labels},
+        {"class": np.full(len(x), weight, np.float32)},
+        np.ones(len(x)),
+    )
 
 
 def begin(method, x):
