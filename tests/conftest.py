@@ -7,6 +7,13 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+import hypothesis
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The same inputs each time, and nothing written beside the tests.
+hypothesis.settings.register_profile(
+    "jaxtl", max_examples=60, deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("jaxtl")

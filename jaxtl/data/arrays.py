@@ -87,7 +87,7 @@ def as_inputs(inputs: Any, rows: int | None = None) -> Any:
 
 def stacked(rows: Sequence[Any]) -> np.ndarray:
     """A list of rows as one array; texts as objects."""
-    if rows and all(isinstance(row, str | bytes) for row in rows):
+    if any(isinstance(row, str | bytes) for row in rows):
         return np.array([*rows, None], object)[:-1]
     try:
         return images.stack([np.asarray(row) for row in rows], "inputs") if rows else np.zeros(0)

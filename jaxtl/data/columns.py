@@ -113,9 +113,12 @@ def coarse(values: np.ndarray, rounded: np.ndarray) -> np.ndarray:
 def _plain(values: Any, column: str) -> np.ndarray:
     """An array of booleans, integers, floats, or of texts and None (objects)."""
     try:
-        values = np.asarray(values)
+        array = np.asarray(values)
     except ValueError as error:
         raise ValueError(f"label column {column!r}: rows of different lengths ({error})") from None
+    # NumPy writes numbers among texts as texts.
+    mixed = isinstance(values, list | tuple) and array.dtype.kind in "US"
+    values = np.array(values, object) if mixed else array
     if values.dtype.kind in "US":
         values = np.char.decode(values) if values.dtype.kind == "S" else values
         return values.astype(object)
@@ -126,17 +129,17 @@ def _plain(values: Any, column: str) -> np.ndarray:
             f"label column {column!r} holds {values.dtype}; labels are integers (classes), texts "
             "(names of classes) or floats (values)"
         )
-    missing = np.array([_is_missing(value) for value in values.ravel()], bool)
-    present = [value for value, gone in zip(values.ravel(), missing, strict=True) if not gone]
+    flat = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in values.ravel()]
+    missing = np.array([_is_missing(value) for value in flat], bool)
+    present = [value for value, gone in zip(flat, missing, strict=True) if not gone]
     if all(isinstance(value, str) for value in present):
-        texts = np.where(missing, None, values.ravel())
+        texts = np.empty(len(flat), object)
+        texts[:] = [None if gone else v for v, gone in zip(flat, missing, strict=True)]
         return texts.reshape(values.shape)
     if all(isinstance(value, bool | np.bool_ | int | np.integer) for value in present):
-        numbers = [-1 if gone else int(v) for v, gone in zip(values.ravel(), missing, strict=True)]
+        numbers = [-1 if gone else int(v) for v, gone in zip(flat, missing, strict=True)]
     elif all(isinstance(value, int | np.integer | float | np.floating) for value in present):
-        numbers = [
-            np.nan if gone else float(v) for v, gone in zip(values.ravel(), missing, strict=True)
-        ]
+        numbers = [np.nan if gone else float(v) for v, gone in zip(flat, missing, strict=True)]
     else:
         kinds = ", ".join(sorted({type(value).__name__ for value in present}))
         raise ValueError(
@@ -148,7 +151,8 @@ def _plain(values: Any, column: str) -> np.ndarray:
 
 def _is_missing(value: Any) -> bool:
     """None, NaN, and pandas' NA and NaT."""
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
+    is_nan = isinstance(value, float | np.floating) and value != value
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _names(

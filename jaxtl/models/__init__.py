@@ -10,6 +10,7 @@ from jaxtl.models.mlp import linear, mlp
 from jaxtl.models.model import (
     Block,
     apply_flat,
+    embedding_sizes,
     from_blocks,
     from_linen,
     is_random,
@@ -37,6 +38,7 @@ __all__ = [
     "conv_net",
     "convolve",
     "efficientnet_lite",
+    "embedding_sizes",
     "from_blocks",
     "from_linen",
     "is_random",

@@ -3,7 +3,7 @@
 import copy
 import functools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Self
 
 import jax
@@ -27,7 +27,7 @@ class Measured(NamedTuple):
 
     metrics: dict[str, np.ndarray]
     confusion: np.ndarray | None
-    not_finite: np.ndarray
+    not_finite: np.ndarray = np.zeros(0, int)
 
 
 class Evaluator:
@@ -110,6 +110,19 @@ class Evaluator:
         }
         confusion = sums.get("confusion") if isinstance(sums, Mapping) else None
         return Measured(metrics, confusion, not_finite.astype(int))
+
+
+def not_finite_lines(measured: Mapping[str, Measured], seeds: Sequence[int]) -> list[str]:
+    """A line for each evaluation in which outputs are not finite."""
+    lines = []
+    for name, one in measured.items():
+        counts = {seed: n for seed, n in zip(seeds, one.not_finite, strict=True) if n}
+        if counts:
+            which = ", ".join(f"{n} of seed {seed}" for seed, n in counts.items())
+            lines.append(
+                f"evaluation {name!r}: outputs are not finite ({which}), so its metrics are null"
+            )
+    return lines
 
 
 def _examples(evaluation: Evaluation, model: Model, seeds: tuple[int, ...], batch_size: int):

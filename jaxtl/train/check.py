@@ -15,6 +15,7 @@ from jaxtl.data import Dataset, overlap, to_float, validate
 from jaxtl.data.streamed import is_streamed
 from jaxtl.paths import unknown
 from jaxtl.plan import Domain, Evaluation, Experiment, Head, PyTree, Stage
+from jaxtl.train.check_data import check_labels, check_readings
 from jaxtl.train.setup import Setup, resolve
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ def plan_stages(
             parent = stage.name
     problems += _evaluation_problems(experiment, nodes, seeds)
     problems += _criterion_problems(experiment, seeds)
+    if not problems:
+        problems += check_readings(experiment, _setups(nodes))[0]
     if problems:
         raise ValueError("\n".join(_merged(problems)))
     return nodes
@@ -125,7 +128,7 @@ def _check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, .
         if head not in heads:
             raise ValueError(unknown("head", head, heads))
         if domain.labelled:
-            _check_labels(dataset, column, head, heads[head], seeds)
+            check_labels(dataset, column, head, heads[head], seeds)
     for seed in seeds:
         rows = dataset.rows(seed)
         if len(rows) == 0:
@@ -146,32 +149,6 @@ def _check_weights(dataset: Dataset, what: str, weights: np.ndarray | float) -> 
     bad = weights[~(np.isfinite(weights) & (weights >= 0))]
     if bad.size:
         raise ValueError(f"dataset {dataset.name}: {what} must be finite and >= 0, got {bad[0]}")
-
-
-def _check_labels(
-    dataset: Dataset, column: str, name: str, head: Head, seeds: tuple[int, ...]
-) -> None:
-    labels = dataset.table().labels
-    if column not in labels:
-        raise ValueError(unknown(f"label column of {dataset.name}:", column, labels))
-    values = labels[column]
-    if values.shape[1:] != head.label_shape:
-        raise ValueError(
-            f"dataset {dataset.name}: label column {column!r} has shape {list(values.shape[1:])} "
-            f"an example, head {name!r} expects {list(head.label_shape)}"
-        )
-    if head.integer:
-        used = values[np.concatenate([dataset.rows(seed) for seed in seeds])]
-        if not np.issubdtype(values.dtype, np.integer):
-            raise ValueError(
-                f"dataset {dataset.name}: label column {column!r} holds {values.dtype}, head "
-                f"{name!r} expects class indices"
-            )
-        if len(used) and used.max() >= head.size:
-            raise ValueError(
-                f"dataset {dataset.name}: label {used.max()} of column {column!r} is outside the "
-                f"label space of head {name!r}, 0 to {head.size - 1}"
-            )
 
 
 def _evaluation_problems(
@@ -195,7 +172,7 @@ def _evaluation_problems(
             complete = False
         try:
             validate(dataset)
-            _check_labels(dataset, evaluation.column, evaluation.head, head, seeds)
+            check_labels(dataset, evaluation.column, evaluation.head, head, seeds)
             _check_inputs(evaluation, nodes)
             for seed in seeds:
                 if len(dataset.rows(seed)) == 0:
@@ -312,6 +289,19 @@ def check_selection(experiment: Experiment) -> None:
                 f"{other!r} ({evaluation.dataset.name}); select by validation data, such as one "
                 "part of target.train.split(0.8)"
             )
+
+
+def _setups(nodes: Mapping[str, Node]) -> dict[str, tuple[Setup, str | None]]:
+    return {name: (node.setup, node.parent) for name, node in nodes.items()}
+
+
+def warnings(experiment: Experiment, nodes: Mapping[str, Node]) -> list[str]:
+    """What is legitimate but should be known, a line each.
+
+    Training data that share labelled examples with an evaluation, and images in floats of a range
+    that models seldom expect.
+    """
+    return leaks(experiment, nodes) + check_readings(experiment, _setups(nodes))[1]
 
 
 def leaks(experiment: Experiment, nodes: Mapping[str, Node]) -> list[str]:

@@ -17,6 +17,7 @@ import jaxtl
 from jaxtl import report
 from jaxtl.models import computing_in
 from jaxtl.plan import Experiment, Primary
+from jaxtl.report.evaluate import not_finite_lines
 from jaxtl.report.judge import PREFIX
 from jaxtl.report.results import ExperimentResult
 from jaxtl.train.arms import (
@@ -27,7 +28,7 @@ from jaxtl.train.arms import (
     plotted_features,
     train_shown,
 )
-from jaxtl.train.check import Node, check_arms, check_selection, leaks, plan_stages
+from jaxtl.train.check import Node, check_arms, check_selection, plan_stages, warnings
 from jaxtl.train.domain_gap import domain_gap
 from jaxtl.train.identity import Identity, differences, identity, read_json, write_json
 from jaxtl.train.label_space import match_classes
@@ -128,7 +129,9 @@ def check(experiment: Experiment, run: Run) -> Checked:
     if run.options.source_run:
         source_run = SourceRun(Path(run.options.source_run), run.seeds)
         source_run.check(nodes, experiment, arms)
-    return Checked(experiment, run, arms, nodes, identities, source_run, leaks(experiment, nodes))
+    return Checked(
+        experiment, run, arms, nodes, identities, source_run, warnings(experiment, nodes)
+    )
 
 
 def train_arms(checked: Checked, reporter: Reporter) -> Done:
@@ -153,6 +156,8 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
             done.measured[name] = done.evaluator.measure(
                 setup.stage.model, stage.method, params, state, heads
             )
+            for line in not_finite_lines(done.measured[name], run.seeds):
+                reporter.say(f"[yellow]warning:[/] after stage {name!r}, {line}")
         result = arm_result(arm, experiment, done.trained, done.measured, run.seeds)
         last = experiment.arms[arm][-1]
         views = plotted_features(last, done.trained[last.name], experiment)

@@ -141,14 +141,15 @@ def _joined(space: Space, names: Space, size: int, notes: list[str], place: str)
             lacks = f"; it lacks {_some(missing)}" if missing else ""
             notes.append(f"{place}: classes are matched by name{lacks}")
         return space
+    longest = max(len(names), len(space))
     by_position = isinstance(names, Numbered) or isinstance(space, Numbered)
-    if by_position and len(new) == len(names) and len(names) <= len(space):
+    if by_position and len(new) == len(names) and longest <= size:
         named = space if isinstance(names, Numbered) else names
         notes.append(
             f"{place}: its classes and those of its head's other data are matched by position, as "
             f"one of them has no names: 0 is {named[0]!r}"
         )
-        return space if isinstance(names, Numbered) else (*names, *space[len(names) :])
+        return (*named, *Numbered(longest)[len(named) :])
     if len(space) + len(new) <= size:
         return Numbered(len(space) + len(new)) if _numbers(space, names) else (*space, *new)
     near = closest(new[0], space, 1)

@@ -17,7 +17,7 @@ from jaxtl.models import computing_in
 from jaxtl.report.evaluate import Evaluator, Measured
 from jaxtl.report.results import ArmResult
 from jaxtl.train.arms import arm_result, make_evaluator, make_look, named_heads, train_shown
-from jaxtl.train.check import check_arms, check_selection, leaks, plan_stages
+from jaxtl.train.check import check_arms, check_selection, plan_stages, warnings
 from jaxtl.train.identity import Identity, digest, identity
 from jaxtl.train.label_space import match_classes
 from jaxtl.train.lanes import Lanes
@@ -127,8 +127,8 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
         programs[name] = [_program(name, main, points, group, above, sweep) for group in chosen]
     for program in (program for several in programs.values() for program in several):
         check_directory(program.directory, program.identity)
-    warnings = [line for point in points for line in leaks(point.experiment, point.nodes)]
-    return Plan(sweep, points, programs, why, shared, warnings)
+    lines = [line for point in points for line in warnings(point.experiment, point.nodes)]
+    return Plan(sweep, points, programs, why, shared, lines)
 
 
 def label(points: Sequence[Values]) -> str:
