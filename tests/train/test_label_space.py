@@ -54,13 +54,14 @@ def test_a_reordered_evaluation_is_measured_by_name(tmp_path):
     assert "evaluation 'test', dog_cat_bee_ant: classes are matched by name" in said
 
 
-def test_a_target_that_lacks_a_class_and_sources_of_different_classes(tmp_path):
+def test_a_target_that_lacks_a_class_and_sources_of_different_classes():
     domains = [labelled(animals(("bee", "dog")), "animal"), labelled(animals(KINDS[:3]), "animal")]
     tiny = plan(animals(("cat", "dog"), seed=1), domains)
-    summary, said = run_tiny(tmp_path, plan=tiny)
-    assert summary["arms"]["only"]["metrics"]["test/accuracy"]["mean"] > 0.95
-    assert "it lacks bee, ant" in said
-    assert space_of(match_classes(tiny)[0]) == ("bee", "dog", "ant", "cat")
+    matched, notes = match_classes(tiny)
+    assert any("it lacks bee, ant" in note for note in notes)
+    assert space_of(matched) == ("bee", "dog", "ant", "cat")
+    evaluation = matched.evals["test"]
+    assert set(evaluation.dataset.table().labels[evaluation.column]) == {1, 3}
 
 
 def test_stages_that_hand_a_head_on_agree():
@@ -138,6 +139,7 @@ def test_draws_do_not_depend_on_the_order_of_classes():
         np.testing.assert_array_equal(matched.evals["test"].dataset.rows(seed), there.rows(seed))
 
 
+@pytest.mark.slow
 def test_the_source_of_another_run_numbers_its_classes_alike(tmp_path):
     names = ("one", "two", "three")
 
