@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from jaxtl.paths import unknown
+
 Weights = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
@@ -32,6 +34,13 @@ def effective_number(beta: float, column: str = "label") -> Weights:
 
 def _per_class(column: str, weight: Callable[[np.ndarray], np.ndarray]) -> Weights:
     def weights(labels: Mapping[str, np.ndarray]) -> np.ndarray:
+        if column not in labels:
+            raise ValueError(unknown("label column", column, labels))
+        if not np.issubdtype(labels[column].dtype, np.integer) or labels[column].ndim > 1:
+            raise ValueError(
+                f"weights by class need one class an example; label column {column!r} holds "
+                f"{labels[column].dtype}{list(labels[column].shape[1:])}"
+            )
         known = labels[column] >= 0
         _, index, counts = np.unique(labels[column][known], return_inverse=True, return_counts=True)
         values = np.zeros(len(known), np.float32)

@@ -35,3 +35,11 @@ def test_effective_number_between_its_limits():
     np.testing.assert_allclose(near, data.balanced()({"label": LABELS}), rtol=1e-5)
     with pytest.raises(ValueError, match="beta"):
         data.effective_number(1.0)
+
+
+@pytest.mark.parametrize("values", [np.array([0.5, 1.0]), np.array([[0, 1], [1, 0]])])
+def test_only_classes_are_balanced(values):
+    with pytest.raises(ValueError, match="one class an example"):
+        data.balanced("y")({"y": values})
+    with pytest.raises(ValueError, match="unknown label column 'why'. Did you mean 'y'"):
+        data.balanced("why")({"y": values})
