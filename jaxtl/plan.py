@@ -12,7 +12,7 @@ The layout of a batch, shared by everything (B examples, D domains):
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -79,6 +79,24 @@ class Model:
     merge: Callable[[Params], tuple["Model", Params]] | None = None
 
 
+class Wanted(dict[str, jax.ShapeDtypeStruct]):
+    """{path of a parameter or batch statistic: shape and dtype} of what weights are asked for.
+
+    Attributes:
+        others: paths of the model's other leaves, which start anew, so that nobody misses their
+            arrays in the file; None where only a part of what was read before is read again, and
+            what else is in the file does not matter.
+    """
+
+    def __init__(
+        self,
+        leaves: Mapping[str, jax.ShapeDtypeStruct],
+        others: Collection[str] | None = (),
+    ):
+        super().__init__(leaves)
+        self.others = others
+
+
 class Weights(Protocol):
     """Published weights that an arm can start from; nothing is read before it is asked for.
 
@@ -94,7 +112,8 @@ class Weights(Protocol):
         """The leaves of a model and a report of what was done to get them.
 
         Args:
-            wanted: {path of a parameter or batch statistic: shape and dtype}.
+            wanted: {path of a parameter or batch statistic: shape and dtype}; all leaves of the
+                model, or a `Wanted`.
 
         Returns:
             ({path: array}, of all that is wanted; the report, several lines).

@@ -37,12 +37,31 @@ _DISTILBERT = {
     "layer_*/mlp/down": "transformer.layer.*.ffn.lin2",
     "layer_*/norm_2": "transformer.layer.*.output_layer_norm",
 }
-_COUNTER = (r"(.*\.)?embeddings\.position_ids",)  # 0, 1, 2, ...
+# 0, 1, 2, ...; 0, 0, 0, ...; and what a model without pooler leaves out.
+_IGNORED = (
+    r"(.*\.)?embeddings\.position_ids",
+    r"(.*\.)?embeddings\.token_type_ids",
+    r"(bert\.)?pooler\.dense\.(weight|bias)",
+)
+# Of masked words, of next sentences, of classes, of answers.
+_HEADS = (
+    r"cls\.(predictions|seq_relationship)\..*",
+    r"vocab_(transform|layer_norm|projector)\.(weight|bias)",
+    r"(pre_classifier|classifier|qa_outputs)\.(weight|bias)",
+)
+_CONFIG = {
+    "model_type": ("bert",),
+    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+}
+_DISTILBERT_CONFIG = {"model_type": ("distilbert",), "activation": ("gelu",)}
 
 
 def _scheme(name: str, table: dict[str, Entry], prefix: str = "") -> Scheme:
     title = f"{name} with the prefix {prefix}" if prefix else name
-    return Scheme(title, layered(table, prefix), ignored=_COUNTER)
+    config = _DISTILBERT_CONFIG if name == "DistilBERT" else _CONFIG
+    return Scheme(title, layered(table, prefix), _IGNORED, heads=_HEADS, config=config)
 
 
 BERT = (
@@ -52,4 +71,7 @@ BERT = (
     _scheme("DistilBERT", torch_names(_DISTILBERT)),
     _scheme("DistilBERT", torch_names(_DISTILBERT), "distilbert."),
 )
-"""Published names of `models.bert`. A classifier of DistilBERT has a layer more than a head."""
+"""Published names of `models.bert`. A classifier of DistilBERT has a layer more than a head.
+
+The number of attention heads, and without a `config.json` beside the file the activation, do not
+show in the arrays: they are those of the model."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from jaxtl.pretrained.scheme import CONV, DENSE, Entry, Scheme
 
@@ -17,7 +18,10 @@ _HEAD = re.compile(r"heads/[^/]+/(kernel|bias)")
 
 
 def convolutional(
-    name: str, layer_names: Callable[[str], tuple[str, str] | None], head: str
+    name: str,
+    layer_names: Callable[[str], tuple[str, str] | None],
+    head: str,
+    config: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Scheme:
     """A scheme of PyTorch.
 
@@ -26,6 +30,7 @@ def convolutional(
         layer_names: a layer's path below `backbone/` -> (name of its convolution, of its
             BatchNorm), None if there is none.
         head: name of the classifier.
+        config: as in `Scheme`.
     """
 
     def entry(path: str) -> Entry | None:
@@ -44,4 +49,10 @@ def convolutional(
         found = {path: entry(path) for path in paths}
         return {path: place for path, place in found.items() if place is not None}
 
-    return Scheme(name, entries, ignored=(r".*num_batches_tracked",))
+    return Scheme(
+        name,
+        entries,
+        ignored=(r".*num_batches_tracked",),
+        heads=(rf"{re.escape(head)}\.(weight|bias)",),
+        config=config or {},
+    )

@@ -1,11 +1,13 @@
 """Which arrays of a file are which leaves of a model, and what does not fit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxtl import paths
+from jaxtl.pretrained import foreign
 from jaxtl.pretrained.scheme import Entry, Scheme
 
 # Finding close names takes long, and a file of another architecture lacks hundreds.
@@ -22,6 +24,9 @@ class Fit(NamedTuple):
         done: {path: what was done to the array}, for the report.
         absent: {path: name that the file does not have}.
         problems: {path: what else keeps it from being read}.
+        file: {name: array}, all of them.
+        prefix: what the names of the file have in front of those.
+        fresh: names of leaves that the model has and does not want, None if that is not known.
     """
 
     scheme: Scheme
@@ -30,47 +35,99 @@ class Fit(NamedTuple):
     done: dict[str, str]
     absent: dict[str, str]
     problems: dict[str, str]
+    file: Mapping[str, np.ndarray]
+    prefix: str
+    fresh: frozenset[str] | None
 
-    def report(self, file: Mapping[str, np.ndarray]) -> str:
+    def report(self) -> str:
         """What was loaded as it is, what was changed, and what is left over in the file."""
         groups: dict[str, list[str]] = {}
         for path, done in self.done.items():
             groups.setdefault(done, []).append(path)
-        groups["unused in the file"] = self._unused(file)
+        groups["unused in the file"] = self._unused()
         lines = [
             f"  {what} ({len(names)}): {', '.join(names) or 'none'}"
             for what, names in groups.items()
         ]
-        return "\n".join((f"{len(self.leaves)} arrays by the names of {self.scheme.name}", *lines))
+        first = f"{len(self.leaves)} arrays by the names of {self.scheme.name}"
+        behind = f", behind {self.prefix!r}" if self.prefix else ""
+        return "\n".join((first + behind, *lines))
 
-    def complaints(self, file: Mapping[str, np.ndarray]) -> list[str]:
-        """A line for each leaf that was not found."""
-        unused = self._unused(file)
+    def complaints(self) -> list[str]:
+        """A line for each leaf that was not found, and for what the file's other arrays say."""
+        unused = self._unused()
         lines = [f"{path}: {problem}" for path, problem in self.problems.items()]
         for i, (path, name) in enumerate(self.absent.items()):
             near = ", ".join(paths.closest(name, unused, 2)) if i < _HINTS else ""
             lines.append(f"{path}: no {name} in the file{near and f'; closest there: {near}'}")
-        return lines
+        if behind := self._behind():
+            lines.append(f"the names stand behind {behind!r}: save the file without it")
+        groups = foreign.meanings(unused, self._used())
+        return [*lines, *foreign.lines({m: names for m, names in groups.items() if m})]
 
-    def _unused(self, file: Mapping[str, np.ndarray]) -> list[str]:
-        used = {self.entries[path].name for path in self.leaves}
-        ignored = self.scheme.ignored
-        return [name for name in file if name not in used and not paths.matches(ignored, name)]
+    def leftover(self, unused: Sequence[str]) -> list[str]:
+        """A line for each kind of arrays that the model leaves out and that are not named.
+
+        Args:
+            unused: patterns of names.
+
+        Raises:
+            ValueError: a pattern matches nothing, or what is used.
+        """
+        if self.fresh is None:
+            return []
+        named, used = paths.select(unused, self.file, "array of the file"), self._used()
+        if wrong := sorted(named & used):
+            raise ValueError(
+                f"`unused` {tuple(unused)} matches what the model reads: {', '.join(wrong[:10])}"
+            )
+        known = named | self.fresh
+        heads = self.scheme.heads
+        rest = [n for n in self._unused() if n not in known and not paths.matches(heads, n)]
+        return foreign.lines(foreign.meanings(rest, used | self.fresh))
+
+    def _used(self) -> set[str]:
+        return {self.entries[path].name for path in self.leaves}
+
+    def _unused(self) -> list[str]:
+        used, ignored = self._used(), self.scheme.ignored
+        return [n for n in self.file if n not in used and not paths.matches(ignored, n)]
+
+    def _behind(self) -> str:
+        """What the file has in front of most names that it seems to lack."""
+        ends: dict[str, int] = {}
+        for absent in self.absent.values():
+            for name in self.file:
+                if name.endswith(f".{absent}"):
+                    prefix = name.removesuffix(absent)
+                    ends[prefix] = ends.get(prefix, 0) + 1
+        best = max(ends, key=ends.__getitem__, default="")
+        return best if 2 * ends.get(best, 0) > len(self.absent) else ""
 
 
 def fit(
-    scheme: Scheme, head: str | None, wanted: Mapping[str, Any], file: Mapping[str, np.ndarray]
+    scheme: Scheme,
+    head: str | None,
+    wanted: Mapping[str, Any],
+    file: Mapping[str, np.ndarray],
+    prefix: str = "",
 ) -> Fit:
     """Looks for every wanted leaf.
 
     Args:
         scheme: names of the file.
         head: the head of the model that is the file's; other heads are not looked for.
-        wanted: {path: anything with a shape and a dtype}.
+        wanted: {path: anything with a shape and a dtype}, a `Wanted` if the model has more.
         file: {name: array}.
+        prefix: is taken off the names that have it.
     """
+    file = {name.removeprefix(prefix): array for name, array in file.items()}
+    others, fresh = getattr(wanted, "others", ()), None  # a plain mapping has no others
+    if others is not None:
+        fresh = frozenset(entry.name for entry in scheme.entries(others).values())
     known = [path for path in wanted if not _is_other_head(path, head)]
-    found = Fit(scheme, dict(scheme.entries(known)), {}, {}, {}, {})
+    entries = dict(scheme.entries(known))
+    found = Fit(scheme, entries, {}, {}, {}, {}, file, prefix, fresh)
     for path, abstract in wanted.items():
         entry = found.entries.get(path)
         if entry is None and _is_other_head(path, head):
@@ -81,8 +138,9 @@ def fit(
             found.absent[path] = entry.name
         else:
             try:
-                leaf, found.done[path] = _leaf(scheme, path, entry, file, tuple(abstract.shape))
-                found.leaves[path] = leaf.astype(abstract.dtype, copy=False)
+                leaf, done = _leaf(scheme, path, entry, file, tuple(abstract.shape))
+                found.leaves[path] = _converted(leaf, entry.name, np.dtype(abstract.dtype))
+                found.done[path] = done
             except _Mismatch as mismatch:
                 found.problems[path] = str(mismatch)
     return found
@@ -94,6 +152,18 @@ class _Mismatch(Exception):
 
 def _is_other_head(path: str, head: str | None) -> bool:
     return path.startswith("heads/") and path.split("/")[1] != head
+
+
+def _converted(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
+    """An array in the type that is wanted, as long as that loses nothing but digits."""
+    kinds = "f" if jax.dtypes.issubdtype(dtype, np.floating) else "iub"
+    if array.dtype.kind not in kinds:
+        raise _Mismatch(f"file {array.dtype} ({name}), model {dtype}")
+    with np.errstate(over="ignore"):  # said below
+        leaf = array.astype(dtype, copy=False)
+    if kinds == "f" and (count := int(np.sum(~np.isfinite(leaf)))):
+        raise _Mismatch(f"{count} of {leaf.size} numbers of {name} are not finite as {dtype}")
+    return leaf
 
 
 def _leaf(

@@ -29,7 +29,16 @@ def _transformers(layer: str) -> tuple[str, str] | None:
     return f"{place}.convolution", f"{place}.normalization"
 
 
+_CONFIG = {
+    "model_type": ("resnet",),
+    "hidden_act": ("relu",),
+    "downsample_in_first_stage": (False,),
+    "downsample_in_bottleneck": (False,),
+}
+
 RESNET = (
     convolutional("torchvision and timm", _torchvision, "fc"),
-    convolutional("transformers", _transformers, "classifier.1"),
+    convolutional("transformers", _transformers, "classifier.1", _CONFIG),
 )
+"""Published names of `models.resnet`. Means of another kind, weights that are standardised in the
+layer, and another order of colours look the same in a file: they are for its reader to know."""

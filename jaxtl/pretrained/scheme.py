@@ -1,7 +1,7 @@
 """Names: where each of our parameters stands in a published file, and in which layout."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,9 +57,14 @@ class Scheme(NamedTuple):
         ignored: patterns of names in the file that no model reads, such as counters.
         adapt: {pattern of paths: (array in our layout, wanted shape) -> array of that shape} for
             leaves whose shape may differ, such as position embeddings.
+        heads: patterns of the names of the file's classifiers and pretraining heads, which a model
+            may leave out. Any other array that a model does not read is an error.
+        config: {key of a `config.json` beside the file: the values that fit the architecture}.
     """
 
     name: str
     entries: Callable[[Iterable[str]], Mapping[str, Entry]]
     ignored: tuple[str, ...] = ()
     adapt: Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = {}
+    heads: tuple[str, ...] = ()
+    config: Mapping[str, tuple[Any, ...]] = {}

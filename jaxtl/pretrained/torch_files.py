@@ -4,176 +4,186 @@ Two formats: since version 1.6 a zip archive of a pickle and raw storages; befor
 magic number, the protocol, the machine, the tree), the keys of the storages and the storages.
 """
 
-import collections
 import io
 import math
-import pickle
+import mmap
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from jaxtl.pretrained.archives import Unreadable, members, shortened, unpacked
+from jaxtl.pretrained.torch_pickle import TYPES, Tensor, TorchPickle
+
 _MAGIC = 0x1950A86A20F9469CFC6C
-_TYPES = {
-    "DoubleStorage": "f8",
-    "FloatStorage": "f4",
-    "HalfStorage": "f2",
-    "BFloat16Storage": "u2",
-    "LongStorage": "i8",
-    "IntStorage": "i4",
-    "ShortStorage": "i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PICKLE_BYTES = 16 * 2**20
+_VIEWS = 4  # times what their storages hold, as tensors may share one
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "ema")
 
 
-class _Storage(NamedTuple):
-    """Numbers of the file, from `start` on; `kind` is a name in `_TYPES`."""
-
-    key: str
-    kind: str
-    start: int
-
-
-class _Tensor(NamedTuple):
-    """A view of a storage: offset and strides count numbers."""
-
-    storage: _Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-def read_torch(path: Path) -> dict[str, np.ndarray]:
+def read_torch(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """The tensors of a dictionary that `torch.save` wrote, float16 and bfloat16 as float32.
 
-    Those of {"state_dict": ...} and {"model": ...} are found inside. Strides and offsets of the
-    file are honoured; everything that is not a tensor is left out.
+    Those of {"state_dict": ...}, {"model": ...} and their like are found inside, and those of any
+    dictionary if it is the only one with tensors. Strides and offsets of the file are honoured;
+    everything that is not a tensor is left out.
+
+    Returns:
+        ({name: tensor}, which of several dictionaries was taken, empty if there is one).
 
     Raises:
-        pickle.UnpicklingError: the file holds something else than tensors, dictionaries and plain
-            values, or tensors that it has no numbers for.
+        Unreadable: the file holds something else than tensors, dictionaries and plain values, or
+            tensors that it has no numbers for, or more than fits its size.
         Exception: of any kind, as the bytes of a broken file can mean anything.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            return _read_zip(archive)
+            return _read_zip(archive, path)
     with path.open("rb") as file:
-        return _read_legacy(file)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows tensors, storages, dictionaries and plain values; anything else is an error.
-
-    Attributes:
-        kinds: {key: kind} of the storages met.
-    """
-
-    def __init__(self, file: BinaryIO):
-        super().__init__(file)
-        self.kinds: dict[str, str] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = {
-            "collections.OrderedDict": collections.OrderedDict,
-            "torch.Size": tuple,
-            "torch._utils._rebuild_tensor": self._tensor,
-            "torch._utils._rebuild_tensor_v2": self._tensor,
-            "torch._utils._rebuild_parameter": self._parameter,
-            "torch._utils._rebuild_parameter_with_state": self._parameter,
-        } | {f"torch.{kind}": kind for kind in _TYPES}
-        full = f"{module}.{name}"
-        if full not in known:
-            raise pickle.UnpicklingError(
-                f"it holds {full}, and only tensors, dictionaries and plain values are read: save "
-                "the state_dict alone"
+        if file.read(265)[257:262] == b"ustar":
+            raise Unreadable(
+                "it is a tar archive of a PyTorch before 0.2: load it there and save it again"
             )
-        return known[full]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        tag, kind, key, _, _, *view = pid
-        if tag != "storage":
-            raise pickle.UnpicklingError(f"it holds a {tag}, not only tensors")
-        self.kinds[key] = kind
-        # Files of before 0.4 may say which part of a storage is meant: (key, start, length).
-        return _Storage(key, kind, view[0][1] if view and view[0] else 0)
-
-    def _tensor(self, storage: _Storage, offset: int, size: tuple, stride: tuple, *_) -> _Tensor:
-        return _Tensor(storage, storage.start + offset, size, stride)
-
-    def _parameter(self, tensor: _Tensor, *_) -> _Tensor:
-        return tensor
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _read_legacy(content)
 
 
-def _read_zip(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    names = set(archive.namelist())
-    trees = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
+def _read_zip(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, np.ndarray], str]:
+    infos = members(archive, path)
+    trees = [name for name in infos if name.rpartition("/")[2] == "data.pkl"]
     if len(trees) != 1:
-        raise pickle.UnpicklingError("it is a zip archive, but not one of torch.save")
+        raise Unreadable("it is a zip archive, but not one of torch.save")
     root = trees[0].removesuffix("data.pkl")
     order = "little"
-    if f"{root}byteorder" in names:
-        order = archive.read(f"{root}byteorder").decode()
-    tensors = _tensors(_Unpickler(io.BytesIO(archive.read(trees[0]))).load())
-    numbers = {
-        storage.key: np.frombuffer(
-            archive.read(f"{root}data/{storage.key}"), _dtype(storage.kind, order)
-        )
-        for storage in {tensor.storage for tensor in tensors.values()}
-    }
-    return {name: _array(tensor, numbers[tensor.storage.key]) for name, tensor in tensors.items()}
+    if f"{root}byteorder" in infos:
+        order = unpacked(archive, infos[f"{root}byteorder"]).decode()
+    if infos[trees[0]].file_size > _PICKLE_BYTES:
+        raise Unreadable(f"its pickle has more than {_PICKLE_BYTES} bytes")
+    pickle = TorchPickle()
+    tensors, remark = _tensors(pickle.load(io.BytesIO(unpacked(archive, infos[trees[0]]))))
+
+    def numbers(key: str) -> np.ndarray:
+        name = f"{root}data/{key}"
+        if name not in infos:
+            raise Unreadable(f"it has no {shortened(name)}, which a tensor is made of")
+        kind, count = pickle.storages[key]
+        dtype = _dtype(kind, order)
+        if infos[name].file_size != count * dtype.itemsize:
+            raise Unreadable(
+                f"{shortened(name)} has {infos[name].file_size} bytes, not those of {count} numbers"
+            )
+        return np.frombuffer(unpacked(archive, infos[name]), dtype)
+
+    return _arrays(tensors, numbers), remark
 
 
-def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
-    def load() -> Any:
-        return _Unpickler(file).load()
-
-    if load() != _MAGIC:
-        raise pickle.UnpicklingError("it is no file of torch.save")
-    load()  # the protocol
-    order = "little" if load()["little_endian"] else "big"
-    unpickler = _Unpickler(file)
-    tensors = _tensors(unpickler.load())
+def _read_legacy(content: mmap.mmap) -> tuple[dict[str, np.ndarray], str]:
+    if TorchPickle().load(content) != _MAGIC:
+        raise Unreadable("it is no file of torch.save")
+    TorchPickle().load(content)  # the protocol
+    order = "little" if TorchPickle().load(content)["little_endian"] else "big"
+    pickle = TorchPickle()
+    tensors, remark = _tensors(pickle.load(content))
     numbers = {}
-    for key in load():
-        dtype = _dtype(unpickler.kinds[key], order)
-        size = int.from_bytes(file.read(8), order) * dtype.itemsize
-        content = file.read(size)
-        if len(content) < size:
-            raise pickle.UnpicklingError("the file ends before its tensors do")
-        numbers[key] = np.frombuffer(content, dtype)
-    return {name: _array(tensor, numbers[tensor.storage.key]) for name, tensor in tensors.items()}
+    for key in TorchPickle().load(content):
+        if not isinstance(key, str):
+            raise Unreadable("it holds a storage without a name")
+        if key in numbers:
+            raise Unreadable("it has a storage twice")
+        kind, declared = pickle.storages[key]
+        count, dtype = int.from_bytes(content.read(8), order), _dtype(kind, order)
+        size = count * dtype.itemsize
+        if size > content.size() - content.tell():
+            raise Unreadable("the file ends before its tensors do")
+        if count != declared:
+            raise Unreadable(f"a storage has {count} numbers, a tensor's has {declared}")
+        numbers[key] = np.frombuffer(content.read(size), dtype)
+    return _arrays(tensors, numbers.__getitem__), remark
 
 
 def _dtype(kind: str, order: str) -> np.dtype:
-    return np.dtype(_TYPES[kind]).newbyteorder(order)
+    return np.dtype(TYPES[kind]).newbyteorder(order)
 
 
-def _tensors(tree: Any) -> dict[str, _Tensor]:
-    """{name: tensor} of a checkpoint's dictionary, or of the wrapper's inside it."""
+def _tensors(tree: Any) -> tuple[dict[str, Tensor], str]:
+    """{name: tensor} of a checkpoint's dictionary, or of the wrapper's inside it; the remark."""
     if not isinstance(tree, dict):
-        raise pickle.UnpicklingError(
-            f"it holds a {type(tree).__name__}, not a dictionary of tensors"
+        raise Unreadable(f"it holds a {type(tree).__name__}, not a dictionary of tensors")
+    dictionaries = {key: value for key, value in tree.items() if isinstance(value, dict)}
+    # By identity, as a short file may hold a long dictionary under many names.
+    leaves = {id(value): _leaves(value) for value in dictionaries.values()}
+    distinct = {id(items): items for items in leaves.values()}
+    full = {name for name, items in distinct.items() if _has_tensors(items)}
+    inner = {k: leaves[id(v)] for k, v in dictionaries.items() if id(leaves[id(v)]) in full}
+    loose = {key: leaf for key, leaf in tree.items() if isinstance(leaf, Tensor)}
+    key = next((wrapper for wrapper in _WRAPPERS if wrapper in inner), None)
+    if key is None and loose:
+        return loose, ""
+    if key is None and len(inner) > 1:
+        raise Unreadable(
+            f"it holds several dictionaries of tensors, {_listed(inner)}: save the one that you "
+            "mean alone"
         )
+    if key is None and inner:
+        (key,) = inner
+    if key is None:
+        return {}, ""
+    others = [name for name in (*inner, *loose) if name != key]
+    remark = f"tensors of {key!r}, not of {_listed(others)}" if others else ""
+    return {name: leaf for name, leaf in inner[key].items() if isinstance(leaf, Tensor)}, remark
+
+
+def _leaves(tree: dict) -> dict:
+    """What a dictionary holds, or a wrapper's in it: {"model": {"state_dict": ...}}."""
     for wrapper in _WRAPPERS:
         if isinstance(tree.get(wrapper), dict):
-            return _tensors(tree[wrapper])
-    return {name: leaf for name, leaf in tree.items() if isinstance(leaf, _Tensor)}
+            return tree[wrapper]
+    return tree
 
 
-def _array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
-    storage, offset, size, stride = tensor
-    if math.prod(size) == 0:
-        return np.zeros(size, numbers.dtype)
+def _has_tensors(items: dict) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in items.values())
+
+
+def _listed(names: Any) -> str:
+    return shortened(", ".join(repr(shortened(name, 40)) for name in list(names)[:8]), 200)
+
+
+def _arrays(
+    tensors: Mapping[str, Tensor], numbers_of: Callable[[str], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """{name: array}, equal views of a storage once."""
+    keys = {tensor.storage.key for tensor in tensors.values()}
+    numbers = {key: numbers_of(key) for key in sorted(keys)}
+    views = set(tensors.values())
+    for view in views:
+        _check(view, len(numbers[view.storage.key]))
+    total = sum(math.prod(view.size) * numbers[view.storage.key].itemsize for view in views)
+    stored = sum(array.nbytes for array in numbers.values())
+    if total > _VIEWS * stored:
+        raise Unreadable(f"its tensors would take {total} bytes, its storages have {stored}")
+    arrays = {view: _array(view, numbers[view.storage.key]) for view in views}
+    return {name: arrays[tensor] for name, tensor in tensors.items()}
+
+
+def _check(tensor: Tensor, count: int) -> None:
+    _, offset, size, stride = tensor
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     # Overlapping views, which could be of any size, are nothing that a model's file has.
-    if min(offset, *size, *stride, 0) < 0 or last >= len(numbers) or math.prod(size) > len(numbers):
-        raise pickle.UnpicklingError("it has a tensor outside of its storage")
-    steps = [step * numbers.itemsize for step in stride]
-    array = np.lib.stride_tricks.as_strided(numbers[offset:], size, steps)
+    fits = last < count and math.prod(size) <= count
+    if min(offset, *size, *stride, 0) < 0 or (math.prod(size) and not fits):
+        raise Unreadable("it has a tensor outside of its storage")
+
+
+def _array(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
+    storage, offset, size, stride = tensor
+    if math.prod(size) == 0:
+        array = np.zeros(size, numbers.dtype)
+    else:
+        steps = [step * numbers.itemsize for step in stride]
+        array = np.lib.stride_tricks.as_strided(numbers[offset:], size, steps)
     array = array.astype(array.dtype.newbyteorder("="), order="C")
     if storage.kind == "BFloat16Storage":
         return (array.astype(np.uint32) << 16).view(np.float32)

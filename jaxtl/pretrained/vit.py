@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -58,6 +59,7 @@ def resize_positions(positions: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
     return np.concatenate([first, grid], axis=1) if tokens[1] else grid
 
 
+_CONFIG = {"model_type": ("vit",), "hidden_act": ("gelu",)}
 _RESIZED = {"backbone/embed/positions": resize_positions}
 
 
@@ -77,14 +79,18 @@ def _timm() -> Scheme:
         weight, bias = (f"blocks.*.attn.qkv.{leaf}" for leaf in ("weight", "bias"))
         table[f"layer_*/attention/{name}/kernel"] = Entry(weight, DENSE, part, 3)
         table[f"layer_*/attention/{name}/bias"] = Entry(bias, SAME, part, 3)
-    return Scheme("timm", layered(table), adapt=_RESIZED)
+    heads = (r"head\.(weight|bias)",)
+    return Scheme("timm", layered(table), ("mask_token",), _RESIZED, heads)
 
 
 def _hugging_face(prefix: str = "") -> Scheme:
     embeddings = ("patch_embeddings.projection", "cls_token", "position_embeddings")
     table = _torch(_HUGGING_FACE, *(f"embeddings.{name}" for name in embeddings))
     name = f"Hugging Face with the prefix {prefix}" if prefix else "Hugging Face"
-    return Scheme(name, layered(table, prefix), adapt=_RESIZED)
+    # Masks are for pretraining, and the pooler comes after the features.
+    ignored = (rf"{prefix}embeddings\.mask_token", rf"{prefix}pooler\.dense\.(weight|bias)")
+    heads = (r"classifier\.(weight|bias)",)
+    return Scheme(name, layered(table, prefix), ignored, _RESIZED, heads, _CONFIG)
 
 
 @functools.cache
@@ -96,7 +102,8 @@ def vision_transformer(head_width: int = 64) -> Scheme:
     """
     names = ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3")
     table = _jax(*names, "Transformer/posembed_input/pos_embedding", "head", head_width)
-    return Scheme("vision_transformer", layered(table), adapt=_RESIZED)
+    heads = ("head/(kernel|bias)",)
+    return Scheme("vision_transformer", layered(table), adapt=_RESIZED, heads=heads)
 
 
 @functools.cache
@@ -110,7 +117,10 @@ def big_vision(prefix: str = "", head_width: int = 64) -> Scheme:
     names = ("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0")
     table = _jax(*names, "pos_embedding", f"{prefix}head", head_width)
     name = f"big_vision with the prefix {prefix}" if prefix else "big_vision"
-    return Scheme(name, layered(table, prefix), adapt=_RESIZED)
+    # What stands beside the parameters of a checkpoint is the optimizer's.
+    ignored = (r"(?!params/).*",) if prefix == "params/" else ()
+    heads = (f"{prefix}head/(kernel|bias)",)
+    return Scheme(name, layered(table, prefix), ignored, _RESIZED, heads)
 
 
 def _jax(
@@ -123,11 +133,23 @@ def _jax(
             network.
         positions, head: names of the position embeddings and of the classifier.
     """
+
+    def joined(shape: Callable[[np.ndarray], tuple[int, ...]], axis: int) -> Callable:
+        """Theirs without the axis of heads, whose width must be the scheme's."""
+
+        def read(array: np.ndarray) -> np.ndarray:
+            if array.shape[axis] != head_width:
+                raise ValueError(f"heads of width {array.shape[axis]}, the scheme's {head_width}")
+            return array.reshape(shape(array))
+
+        return read
+
     into, bias, out_of = (
-        Layout(lambda x: x.reshape(len(x), -1), lambda x: x.reshape(len(x), -1, head_width)),
-        Layout(np.ravel, lambda x: x.reshape(-1, head_width)),
+        Layout(joined(lambda x: (len(x), -1), -1), lambda x: x.reshape(len(x), -1, head_width)),
+        Layout(joined(lambda x: (-1,), -1), lambda x: x.reshape(-1, head_width)),
         Layout(
-            lambda x: x.reshape(-1, x.shape[-1]), lambda x: x.reshape(-1, head_width, x.shape[-1])
+            joined(lambda x: (-1, x.shape[-1]), -2),
+            lambda x: x.reshape(-1, head_width, x.shape[-1]),
         ),
     )
     into, bias, out_of = (layout._replace(name="heads joined") for layout in (into, bias, out_of))
@@ -166,4 +188,8 @@ VIT = (
     big_vision(),
     big_vision("params/"),
 )
-"""Published names of `models.vit`."""
+"""Published names of `models.vit`.
+
+The number of attention heads does not show in the files of PyTorch, nor do the activation and the
+range of the pixels: they are those of the model. In the files of JAX, heads must be as wide as the
+scheme says."""

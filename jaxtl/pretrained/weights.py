@@ -1,43 +1,74 @@
 """Published weights as the leaves of a model: strictly loaded, reported, and written back."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxtl.pretrained.files import read_arrays, sha256
+from jaxtl.paths import unknown
+from jaxtl.pretrained.files import read_file, sha256
 from jaxtl.pretrained.fit import Fit, fit
+from jaxtl.pretrained.foreign import disguised, misfits
 from jaxtl.pretrained.locations import fetch
 from jaxtl.pretrained.scheme import Scheme
 
+_PREFIXES = 8
+# Of PyTorch's DataParallel and compile, of Lightning and of Sentence Transformers.
+_WRAPPING = re.compile(
+    r"((module|_orig_mod|model|backbone|net|network|base_model|(0\.)?auto_model)\.)+"
+)
+
 
 def weights(
-    location: str | Path, schemes: Sequence[Scheme], *, head: str | None = None
+    location: str | Path,
+    schemes: Scheme | Sequence[Scheme],
+    *,
+    head: str | None = None,
+    unused: Sequence[str] = (),
 ) -> "FileWeights":
     """Published weights for a stage to start from; nothing is read before they are asked for.
 
-    Reading is strict: each parameter and batch statistic that is wanted must be in the file, in its
-    shape, or all that do not fit are listed in one error.
+    Reading is strict, both ways: each parameter and batch statistic that is wanted must be in the
+    file, in its shape, as finite numbers; and each array of the file must be read, belong to a
+    classifier or to what the stage names as `fresh`, or be harmless by the scheme (counters). What
+    does not fit is listed in one error. Not in the arrays, and so not seen, are the number of
+    attention heads, the activation, and the order, mean and range of colours; of a `config.json`
+    beside the file, the architecture and the activation are compared.
 
     Args:
         location: of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file: a path,
-            `hf://owner/name/file`, `gs://bucket/file` or `s3://bucket/file`.
-        schemes: the names it may use, such as `RESNET`; those that fit best are taken.
+            `package://name/file`, `hf://owner/name/file`, `gs://bucket/file` or `s3://bucket/file`.
+        schemes: the names it may use, such as `RESNET`; those that fit best are taken. Prefixes
+            that wrappers such as DataParallel put in front of all names are taken off.
         head: the model's head that is the file's classifier, such as "imagenet"; without it the
             file's is unused.
+        unused: patterns of the names of arrays that are left out on purpose, though the file's
+            network computes with them.
+
+    Raises:
+        ValueError: an argument is of another kind.
     """
-    return FileWeights(str(location), tuple(schemes), head)
+    schemes = (schemes,) if isinstance(schemes, Scheme) else tuple(schemes)
+    if not schemes or not all(isinstance(scheme, Scheme) for scheme in schemes):
+        raise ValueError("`schemes` are names of an architecture, such as pretrained.RESNET")
+    if isinstance(unused, str):
+        raise ValueError(f"`unused` is a sequence of patterns: ({unused!r},)")
+    if not isinstance(head, str | None):
+        raise ValueError(f"`head` is the name of one of the model's heads, got {head!r}")
+    return FileWeights(str(location), schemes, head, tuple(unused))
 
 
 @dataclasses.dataclass(frozen=True)
 class FileWeights:
-    """A `plan.Weights` in a file; two are equal if `location`, `schemes` and `head` are."""
+    """A `plan.Weights` in a file; two are equal if all of their fields are."""
 
     location: str
     schemes: tuple[Scheme, ...] = dataclasses.field(hash=False)
     head: str | None = None
+    unused: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -49,22 +80,43 @@ class FileWeights:
 
     def read(self, wanted: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], str]:
         """As `plan.Weights`."""
-        file = read_arrays(fetch(self.location))
-        best = self._best(wanted, file)
+        self._check_head(wanted)
+        path = fetch(self.location)
+        file = read_file(path)
+        best = self._best(wanted, file.arrays)
         if len(best.leaves) < len(wanted):
             first = (
                 f"cannot load {len(wanted) - len(best.leaves)} of {len(wanted)} arrays from "
                 f"{self.location} by the names of {best.scheme.name}:"
             )
-            raise ValueError("\n  ".join((first, *best.complaints(file))))
-        return best.leaves, f"{self.location}: {best.report(file)}"
+            raise ValueError("\n  ".join((first, *best.complaints())))
+        problems = misfits(path, best.scheme.config) if best.leaves else []
+        if disguise := disguised(best.file):
+            problems.append(disguise)
+        try:
+            leftover = best.leftover(self.unused)
+        except ValueError as error:
+            raise ValueError(f"cannot load {self.location}: {error}") from None
+        if leftover:
+            problems += leftover
+            problems.append("what the model is right without, name in `unused`, patterns of names")
+        if problems:
+            first = (
+                f"cannot load {self.location} by the names of {best.scheme.name}: the file's "
+                "network computes something else:"
+            )
+            raise ValueError("\n  ".join((first, *problems)))
+        lines = [f"{self.location}: {best.report()}"]
+        if file.remark:
+            lines.append(f"  {file.remark}")
+        return best.leaves, "\n".join(lines)
 
     def save(self, path: Path, leaves: Mapping[str, np.ndarray]) -> None:
         """As `plan.Weights`; a leaf that has no name in the file keeps its own path as its name."""
         from safetensors.numpy import save_file
 
         leaves = {place: np.asarray(leaf) for place, leaf in leaves.items()}
-        entries = self._best(leaves, read_arrays(fetch(self.location))).entries
+        entries = self._best(leaves, read_file(fetch(self.location)).arrays).entries
         arrays: dict[str, np.ndarray] = {}
         fused: dict[str, list[str]] = {}
         for place, leaf in leaves.items():
@@ -83,7 +135,34 @@ class FileWeights:
         arrays = {name: array.copy(order="C") for name, array in arrays.items()}
         save_file(arrays, path, {"format": "pt"})  # transformers refuses a file that does not say
 
+    def _check_head(self, wanted: Mapping[str, Any]) -> None:
+        others = getattr(wanted, "others", ())
+        if self.head is None or others is None:
+            return
+        heads = {path.split("/")[1] for path in (*wanted, *others) if path.startswith("heads/")}
+        if heads and self.head not in heads:
+            raise ValueError(f"cannot load {self.location}: {unknown('head', self.head, heads)}")
+
     def _best(self, wanted: Mapping[str, Any], file: Mapping[str, np.ndarray]) -> Fit:
-        """By the first of the schemes that find the most."""
-        fits = [fit(scheme, self.head, wanted, file) for scheme in self.schemes]
-        return max(fits, key=lambda found: len(found.leaves))
+        """By the first of the schemes that find the most, with or without a wrapper's prefix."""
+        prefixes = {
+            name[: end + 1]
+            for name in file
+            if (match := _WRAPPING.match(name))
+            for end in range(match.end())
+            if name[end] == "."
+        }
+        whole = [
+            prefix
+            for prefix in sorted(prefixes)
+            if len({name.removeprefix(prefix) for name in file}) == len(file)
+        ]
+        best: Fit | None = None
+        for prefix in ("", *whole[:_PREFIXES]):
+            for scheme in self.schemes:
+                candidate = fit(scheme, self.head, wanted, file, prefix)
+                if best is None or len(candidate.leaves) > len(best.leaves):
+                    best = candidate
+            if len(best.leaves) == len(wanted):
+                break
+        return best

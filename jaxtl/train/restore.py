@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxtl.paths import flatten
-from jaxtl.plan import Params, PyTree, Stage, State
+from jaxtl.plan import Params, PyTree, Stage, State, Wanted
 from jaxtl.train.checkpoint import ITEM
 from jaxtl.train.identity import read_json
 from jaxtl.train.selection import deployed
@@ -59,7 +59,7 @@ def restore_chain(
     elif missing and stage.weights is not None:
         if stage.weights.digest() != identity["weights"]:
             raise ValueError(f"started from other weights than {stage.weights.name} now holds")
-        published = stage.weights.read(missing)[0]
+        published = stage.weights.read(Wanted(missing, others=None))[0]
         leaves |= {path: np.stack([leaf] * len(seeds)) for path, leaf in published.items()}
     return leaves, memory
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtl.data import to_float
 from jaxtl.models import with_live
 from jaxtl.paths import FROZEN, closest, flatten, label, matches, select
-from jaxtl.plan import Model, Params, PyTree, Stage, State
+from jaxtl.plan import Model, Params, PyTree, Stage, State, Wanted
 
 METHOD_STATE = "method"
 
@@ -183,7 +183,7 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     elif stage.weights is not None:
         leaves = flatten(params) | flatten(state)
         wanted = {path: leaf for path, leaf in leaves.items() if path not in fresh}
-        published, report = stage.weights.read(wanted)
+        published, report = stage.weights.read(Wanted(wanted, others=fresh))
     stuck = sorted(
         path
         for path in fresh.intersection(paths)

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxtl import pretrained
+from jaxtl.plan import Wanted
 from jaxtl.pretrained import CONV, DENSE, SAME, Entry, Scheme
 
 RNG = np.random.default_rng(0)
@@ -46,10 +47,12 @@ def scheme(name, prefix=""):
         found = {path: NAMES[path] for path in paths if path in NAMES}
         return {path: entry._replace(name=prefix + entry.name) for path, entry in found.items()}
 
-    return Scheme(name, entries, (r".*\.counter",), {r"backbone/.*/positions": cropped})
+    adapt = {r"backbone/.*/positions": cropped}
+    return Scheme(name, entries, (r".*\.counter",), adapt, (rf"{prefix}fc\.weight",))
 
 
 SCHEMES = (scheme("ours"), scheme("theirs", "net."))
+EXTRA = (r".*a\.extra",)
 FILE = {
     "a.qkv.weight": normal(6, 4),
     "a.conv.weight": normal(5, 3, 2, 7),
@@ -77,7 +80,7 @@ def path(tmp_path):
 
 
 def test_every_layout_and_what_the_report_says(path):
-    leaves, report = pretrained.weights(path, SCHEMES, head="imagenet").read(ALL)
+    leaves, report = pretrained.weights(path, SCHEMES, head="imagenet", unused=EXTRA).read(ALL)
     expected = {
         "backbone/a/query": FILE["a.qkv.weight"][:2].T,
         "backbone/a/key": FILE["a.qkv.weight"][2:4].T,
@@ -104,7 +107,7 @@ def test_every_layout_and_what_the_report_says(path):
 def test_the_names_that_fit_best_are_taken(tmp_path):
     path = tmp_path / "b.npz"
     np.savez(path, **{f"net.{name}": value.astype(np.float64) for name, value in FILE.items()})
-    leaves, report = pretrained.weights(path, SCHEMES, head="imagenet").read(ALL)
+    leaves, report = pretrained.weights(path, SCHEMES, head="imagenet", unused=EXTRA).read(ALL)
     assert "7 arrays by the names of theirs" in report
     assert leaves["backbone/a/mean"].dtype == np.float32
     np.testing.assert_array_equal(leaves["backbone/a/mean"], FILE["a.running_mean"])
@@ -150,14 +153,14 @@ def test_arrays_of_another_rank_and_parts_that_do_not_divide(path):
 
 def test_without_a_head_the_files_classifier_is_not_used(path):
     backbone = {name: shape for name, shape in ALL.items() if name.startswith("backbone/")}
-    _, report = pretrained.weights(path, SCHEMES).read(backbone)
+    _, report = pretrained.weights(path, SCHEMES, unused=EXTRA).read(backbone)
     assert "unused in the file (2): a.extra, fc.weight" in report
     with pytest.raises(ValueError, match=r"cannot load 1 of 7 .*\n.*imagenet/kernel: a new head"):
         pretrained.weights(path, SCHEMES).read(ALL)
 
 
 def test_saving_is_the_way_back(path, tmp_path):
-    weights = pretrained.weights(path, SCHEMES, head="imagenet")
+    weights = pretrained.weights(path, SCHEMES, head="imagenet", unused=EXTRA)
     leaves, _ = weights.read(ALL)
     new = {"heads/target/kernel": normal(5, 2), "backbone/a/adapter": normal(3).astype(np.float16)}
     moved = leaves | new | {"backbone/a/key": leaves["backbone/a/key"] + 1}
@@ -174,7 +177,8 @@ def test_saving_is_the_way_back(path, tmp_path):
 
 def test_a_fused_array_of_which_a_part_is_missing_is_not_written(path, tmp_path):
     weights = pretrained.weights(path, SCHEMES)
-    leaves, _ = weights.read({name: ALL[name] for name in ("backbone/a/query", "backbone/a/value")})
+    some = {name: ALL[name] for name in ("backbone/a/query", "backbone/a/value")}
+    leaves, _ = weights.read(Wanted(some, others=None))
     weights.save(tmp_path / "b.safetensors", leaves)
     written = load_file(tmp_path / "b.safetensors")
     assert written.keys() == {"backbone/a/query", "backbone/a/value"}

@@ -1,0 +1,165 @@
+"""What arrays that a model does not read say about the architecture of a file."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtl.pretrained.archives import shortened
+
+_NAMES = 10  # of a kind, in a message
+_CONFIG_BYTES = 2**20
+
+# {what it means: whole words of names that say so}, the first that fits counts.
+_WORDS = {
+    "LayerScale, a factor of each branch, which this model does not have": (
+        r"ls_?[12]|gamma_[12]|layer_scale(_?[12])?|lambda_?[12]"
+    ),
+    "register tokens, which this model does not prepend": r"reg_tokens?|register_tokens?|registers",
+    "norms of queries and keys, which this model does not have": (
+        r"[qk]_norm|[qk]_ln|(query|key)_(layer_?)?norm"
+    ),
+    "a norm of the mean of the tokens instead of each (fc_norm)": r"fc_norm",
+    "a norm before the first layer, which this model does not have": (
+        r"norm_pre|pre_layr?norm|ln_pre"
+    ),
+    "the distillation token of DeiT, which this model does not prepend": (
+        r"dist(illation)?_token|head_dist|distillation_classifier"
+    ),
+    "a layer between features and classifier (pre_logits), which this model does not have": (
+        r"pre_logits"
+    ),
+    "relative positions, which this model does not have": (
+        r"rel_pos(_bias|_[hw])?|relative_(position|attention)\w*|distance_embedding"
+    ),
+    "a class token, which this model does not prepend (its pooling is the mean)": (
+        r"cls_token|cls$"
+    ),
+    "token types, which this model does not add (segments=0)": r"token_type_embeddings",
+    "squeeze-and-excitation or another attention of channels, which this model does not have": (
+        r"se|se_module|_se_\w+|eca|cbam|conv_reduce|conv_expand"
+    ),
+    "an anti-aliasing filter (BlurPool), which this model does not have": r"filt|aa|blur_?pool",
+    "weights that the layer standardises, normalises or masks before it uses them": (
+        r"gain|weight_(g|v|u|orig|mask|gain)|parametrizations"
+    ),
+    "RoBERTa or its kin, whose positions start at 2 and which has no token types": (
+        r"(xlm_)?roberta|camembert|longformer|lm_head"
+    ),
+    'DistilBERT, which takes a model of its own: models.bert("distilbert", ...)': (
+        r"distilbert|transformer\.layer|[qkv]_lin"
+    ),
+    "ALBERT, whose layers share their weights": r"albert\w*|embedding_hidden_mapping_in",
+    "ELECTRA, whose embeddings may be projected": (
+        r"electra|embeddings_project|discriminator_predictions|generator_\w+"
+    ),
+    "another kin of BERT": r"mpnet|deberta|mobilebert|funnel|nomic_bert|Wqkv",
+    "a gated dense network, which this model does not have": r"w12|fc1_[gx]|gate|gate_proj|gated",
+    "layers put in between afterwards, such as adapters": (
+        r"crossattention|adapters?|lora_[AB]|prefix_encoder"
+    ),
+}
+_MEANINGS = {re.compile(rf"\b({words})\b"): meaning for meaning, words in _WORDS.items()}
+
+
+def meanings(leftover: Iterable[str], used: Iterable[str]) -> dict[str, list[str]]:
+    """{what it means: the names that say so} of arrays that are not used.
+
+    Args:
+        leftover: their names.
+        used: names of the arrays that are.
+    """
+    used, groups = set(used), {}
+    depths: dict[str, list[str]] = {}
+    # What the model reads too tells it from nothing.
+    telling = {p: m for p, m in _MEANINGS.items() if not any(map(p.search, used))}
+    for name in leftover:
+        prefix = _layers(name, used)
+        meaning = next((m for pattern, m in telling.items() if pattern.search(name)), "")
+        if prefix:
+            depths.setdefault(prefix, []).append(name)
+        elif meaning:
+            groups.setdefault(meaning, []).append(name)
+        elif name.endswith(".bias") and f"{name.removesuffix('bias')}weight" in used:
+            groups.setdefault("biases that this model does not add", []).append(name)
+        else:
+            groups.setdefault("", []).append(name)
+    for prefix, names in depths.items():
+        theirs, model = _count(prefix, names), _count(prefix, used)
+        groups[
+            f"a deeper network: {prefix}* has {theirs} layers in the file, {model} in the model"
+        ] = names
+    return groups
+
+
+def lines(groups: Mapping[str, list[str]]) -> list[str]:
+    """One line a group, with the first of its names."""
+    return [
+        f"{meaning or 'no array of the model'} ({len(names)}): "
+        + ", ".join(shortened(name) for name in names[:_NAMES])
+        + (f", ... and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
+        for meaning, names in groups.items()
+    ]
+
+
+def disguised(file: Mapping[str, np.ndarray]) -> str:
+    """What a file is that has the names of another architecture; empty if nothing says so."""
+    rows = {
+        kind: next((len(a) for n, a in file.items() if a.ndim and re.search(pattern, n)), 0)
+        for kind, pattern in {
+            "positions": r"(^|\.)embeddings\.position_embeddings\.weight$",
+            "types": r"(^|\.)embeddings\.token_type_embeddings\.weight$",
+        }.items()
+    }
+    texts = rows["positions"] - 2
+    if rows["types"] == 1 and texts > 0 and texts & (texts - 1) == 0:
+        return (
+            f"{rows['positions']} positions and one token type are those of RoBERTa, whose "
+            "positions start at 2: the names are BERT's, the function is not"
+        )
+    return ""
+
+
+def misfits(path: Path, config: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    """A line for each key of the `config.json` beside a file that says something else.
+
+    Args:
+        path: of the file.
+        config: as in `Scheme`.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    beside = path.with_name("config.json")
+    if not config or not beside.is_file():
+        return []
+    try:
+        with beside.open("rb") as file:
+            content = json.loads(file.read(_CONFIG_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot read {beside}: {shortened(error)}.") from error
+    if not isinstance(content, dict):
+        return []
+    return [
+        f"{beside.name} beside it says {key} {shortened(json.dumps(content[key]))}, expected "
+        + " or ".join(map(json.dumps, values))
+        for key, values in config.items()
+        if key in content and content[key] not in values
+    ]
+
+
+def _layers(name: str, used: set[str]) -> str:
+    """What stands before the number in a name that only its number keeps from being used."""
+    for match in reversed(list(re.finditer(r"(?<![A-Za-z0-9])\d+(?=[./])", name))):
+        before, after = name[: match.start()], name[match.end() :]
+        if len(match[0]) < 5 and any(f"{before}{i}{after}" in used for i in range(int(match[0]))):
+            return before
+    return ""
+
+
+def _count(prefix: str, names: Iterable[str]) -> int:
+    pattern = re.compile(rf"{re.escape(prefix)}(\d+)[./]")
+    return 1 + max(int(match[1]) for name in names if (match := pattern.match(name)))

@@ -1,0 +1,255 @@
+"""The pickles of `torch.save`, read opcode by opcode: nothing is called, so nothing can run.
+
+Memory and time are linear in the bytes that are there, and both are bounded: declared lengths
+allocate nothing, nothing is hashed but short names and small numbers, and nothing is copied.
+"""
+
+import pickletools
+from collections.abc import Iterable
+from typing import Any, BinaryIO, NamedTuple
+
+from jaxtl.pretrained.archives import Unreadable, shortened
+
+TYPES = {
+    "DoubleStorage": "f8",
+    "FloatStorage": "f4",
+    "HalfStorage": "f2",
+    "BFloat16Storage": "u2",
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+# A checkpoint of 1,000 tensors with an optimizer has some 200,000 opcodes.
+_STEPS = 2_000_000
+_KEY_LENGTH = 4096
+_INTEGER_BITS = 128
+_AXES = 32
+
+_DICTIONARY, _SIZE = "collections.OrderedDict", "torch.Size"
+_TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+_PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
+_STORAGES = {f"torch.{kind}": kind for kind in TYPES}
+_NAMES = {_DICTIONARY, _SIZE, *_TENSORS, *_PARAMETERS, *_STORAGES}
+
+_VALUES = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_NEW = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": list, "EMPTY_TUPLE": tuple}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_PUTS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
+_GETS = ("GET", "BINGET", "LONG_BINGET")
+
+
+class Storage(NamedTuple):
+    """Numbers of the file, from `start` on; `kind` is a name in `TYPES`."""
+
+    key: str
+    kind: str
+    start: int
+
+
+class Tensor(NamedTuple):
+    """A view of a storage: offset and strides count numbers."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class _Name(str):
+    """A function or class that a pickle names."""
+
+
+class TorchPickle:
+    """Reads pickles of tensors, dictionaries and plain values; anything else is an error.
+
+    Attributes:
+        storages: {key: (kind, number of its numbers)} of those met.
+    """
+
+    def __init__(self) -> None:
+        self.storages: dict[str, tuple[str, int]] = {}
+        self._steps = 0
+
+    def load(self, file: BinaryIO) -> Any:
+        """The next value: tensors, dictionaries, lists, tuples and plain values.
+
+        Items of dictionaries whose keys are neither text nor integers are left out, and so are the
+        attributes of dictionaries.
+
+        Args:
+            file: stands behind the pickle afterwards; its `read` returns what is there, whatever
+                the length asked for.
+
+        Raises:
+            Unreadable: something else is in it, or too much.
+            Exception: of any kind, as broken bytes can mean anything.
+        """
+        stack: list[Any] = []
+        marks: list[int] = []
+        memo: dict[int, Any] = {}
+
+        def since_mark() -> list[Any]:
+            start = marks.pop()
+            items = stack[start:]
+            del stack[start:]
+            return items
+
+        for opcode, value, _ in pickletools.genops(file):
+            name = opcode.name
+            self._work(1)
+            if name in _VALUES:
+                stack.append(_plain(value))
+            elif name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
+            elif name in _NEW:
+                stack.append(_NEW[name]())
+            elif name in _PUTS:
+                memo[len(memo) if value is None else value] = stack[-1]
+            elif name in _GETS:
+                stack.append(memo[value])
+            elif name == "MARK":
+                marks.append(len(stack))
+            elif name in _TUPLES:
+                stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
+            elif name in ("TUPLE", "FROZENSET"):
+                stack.append(tuple(since_mark()))
+            elif name == "LIST":
+                stack.append(since_mark())
+            elif name == "DICT":
+                stack.append(_filled({}, _pairs(since_mark())))
+            elif name == "SETITEM":
+                item = (stack.pop(-2), stack.pop())
+                _filled(stack[-1], [item])
+            elif name == "SETITEMS":
+                pairs = _pairs(since_mark())
+                _filled(stack[-1], pairs)
+            elif name == "APPEND":
+                item = stack.pop()
+                _list(stack[-1]).append(item)
+            elif name in ("APPENDS", "ADDITEMS"):
+                items = since_mark()
+                _list(stack[-1]).extend(items)
+            elif name in ("GLOBAL", "INST"):
+                stack.append(_known(value.replace(" ", ".", 1)))
+            elif name == "STACK_GLOBAL":
+                module, attribute = stack.pop(-2), stack.pop()
+                stack.append(_known(f"{shortened(module)}.{shortened(attribute)}"))
+            elif name == "REDUCE":
+                arguments = stack.pop()
+                stack.append(self._called(stack.pop(), arguments))
+            elif name == "BUILD":
+                stack.pop()
+                if not isinstance(stack[-1], dict):
+                    raise Unreadable("it holds an object with attributes, not only tensors")
+            elif name == "BINPERSID":
+                stack.append(self._storage(stack.pop()))
+            elif name == "POP":
+                stack.pop()
+            elif name == "POP_MARK":
+                since_mark()
+            elif name == "STOP":
+                return stack.pop()
+            elif name not in ("PROTO", "FRAME"):
+                raise Unreadable(f"it holds the opcode {name}, which torch.save does not write")
+        raise Unreadable("it ends before its pickle does")
+
+    def _work(self, steps: int) -> None:
+        self._steps += steps
+        if self._steps > _STEPS:
+            raise Unreadable(
+                f"its pickle has more than {_STEPS} opcodes: save the state_dict alone"
+            )
+
+    def _called(self, function: Any, arguments: Any) -> Any:
+        if not (isinstance(function, _Name) and isinstance(arguments, tuple)):
+            raise Unreadable("it calls what is no function")
+        if function == _DICTIONARY:
+            pairs = arguments[0] if arguments else []
+            if isinstance(pairs, dict):
+                pairs = pairs.items()
+            self._work(len(pairs))
+            return _filled({}, pairs)
+        if function == _SIZE:
+            return _integers(arguments[0])
+        if function in _TENSORS:
+            storage, offset, size, stride = arguments[:4]
+            if not isinstance(storage, Storage):
+                raise Unreadable("it has a tensor without a storage")
+            start = storage.start + _integers((offset,))[0]
+            return Tensor(storage, start, _integers(size), _integers(stride))
+        if function in _PARAMETERS and isinstance(arguments[0], Tensor):
+            return arguments[0]
+        raise Unreadable(f"it calls {function}, not for a tensor")
+
+    def _storage(self, identity: Any) -> Storage:
+        tag, kind, key, _, count, *view = identity
+        if tag != "storage":
+            raise Unreadable(f"it holds a {shortened(tag)}, not only tensors")
+        if not (isinstance(kind, _Name) and kind in _STORAGES):
+            raise Unreadable("it holds a storage of no known type")
+        if not isinstance(key, str):
+            raise Unreadable("it holds a storage without a name")
+        declared = (_STORAGES[kind], _integers((count,))[0])
+        if self.storages.setdefault(_key(key), declared) != declared:
+            raise Unreadable(f"it holds two different storages named {shortened(key)}")
+        # Files of before 0.4 may say which part of a storage is meant: (key, start, length).
+        start = view[0][1] if view and view[0] else 0
+        return Storage(key, declared[0], _integers((start,))[0])
+
+
+def _known(name: str) -> _Name:
+    if name not in _NAMES:
+        raise Unreadable(
+            f"it holds {shortened(name)}, and only tensors, dictionaries and plain values are "
+            "read: save the state_dict alone"
+        )
+    return _Name(name)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > _INTEGER_BITS:
+        raise Unreadable(f"it holds an integer of {value.bit_length()} bits")
+    return value
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    """Sizes and strides of a tensor."""
+    if not isinstance(values, (tuple, list)) or len(values) > _AXES:
+        raise Unreadable(f"it has a tensor whose size is not a list of at most {_AXES} integers")
+    if any(type(value) is not int for value in values):
+        raise Unreadable("it has a tensor whose size is not made of integers")
+    return tuple(values)
+
+
+def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
+    return list(zip(items[::2], items[1::2], strict=True))
+
+
+def _filled(dictionary: Any, pairs: Iterable[Any]) -> dict:
+    if not isinstance(dictionary, dict):
+        raise Unreadable("it sets an item of what is no dictionary")
+    for key, value in pairs:
+        if isinstance(key, (str, int)):
+            dictionary[_key(key)] = value
+    return dictionary
+
+
+def _key(key: str | int) -> str | int:
+    """Comparing two long and equal texts takes long, and a file may ask for it often."""
+    if isinstance(key, str) and len(key) > _KEY_LENGTH:
+        raise Unreadable(f"it holds a name of {len(key)} characters")
+    return key
+
+
+def _list(value: Any) -> list:
+    if not isinstance(value, list):
+        raise Unreadable("it adds to what is no list")
+    return value
