@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxtl import paths
 from jaxtl.pretrained import foreign
-from jaxtl.pretrained.scheme import Entry, Scheme
+from jaxtl.pretrained.scheme import Entry, Mismatch, Scheme
 
 # Finding close names takes long, and a file of another architecture lacks hundreds.
 _HINTS = 20
@@ -141,13 +141,9 @@ def fit(
                 leaf, done = _leaf(scheme, path, entry, file, tuple(abstract.shape))
                 found.leaves[path] = _converted(leaf, entry.name, np.dtype(abstract.dtype))
                 found.done[path] = done
-            except _Mismatch as mismatch:
+            except Mismatch as mismatch:
                 found.problems[path] = str(mismatch)
     return found
-
-
-class _Mismatch(Exception):
-    """Why an array of the file is not a leaf."""
 
 
 def _is_other_head(path: str, head: str | None) -> bool:
@@ -158,11 +154,11 @@ def _converted(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
     """An array in the type that is wanted, as long as that loses nothing but digits."""
     kinds = "f" if jax.dtypes.issubdtype(dtype, np.floating) else "iub"
     if array.dtype.kind not in kinds:
-        raise _Mismatch(f"file {array.dtype} ({name}), model {dtype}")
+        raise Mismatch(f"file {array.dtype} ({name}), model {dtype}")
     with np.errstate(over="ignore"):  # said below
         leaf = array.astype(dtype, copy=False)
     if kinds == "f" and (count := int(np.sum(~np.isfinite(leaf)))):
-        raise _Mismatch(f"{count} of {leaf.size} numbers of {name} are not finite as {dtype}")
+        raise Mismatch(f"{count} of {leaf.size} numbers of {name} are not finite as {dtype}")
     return leaf
 
 
@@ -179,12 +175,14 @@ def _leaf(
     theirs = f"{name} {list(array.shape)}"
     if parts > 1:
         if array.ndim == 0 or len(array) % parts:
-            raise _Mismatch(f"file {theirs}, which does not divide into {parts}")
+            raise Mismatch(f"file {theirs}, which does not divide into {parts}")
         array, done = np.split(array, parts)[part], f"cut out, {done}"
     try:
         array = layout.read(array)
-    except ValueError:  # NumPy's, about the number of axes
-        raise _Mismatch(f"file {theirs}, model {list(shape)}") from None
+    except Mismatch:
+        raise
+    except (ValueError, IndexError, TypeError):  # NumPy's, about the number of axes
+        raise Mismatch(f"file {theirs}, model {list(shape)}") from None
     if array.shape == shape:
         return array, done
     for pattern, adapt in scheme.adapt.items():
@@ -192,5 +190,5 @@ def _leaf(
             try:
                 return adapt(array, shape), "adapted"
             except ValueError as error:
-                raise _Mismatch(str(error)) from None
-    raise _Mismatch(f"file {list(array.shape)} ({name}), model {list(shape)}")
+                raise Mismatch(str(error)) from None
+    raise Mismatch(f"file {list(array.shape)} ({name}), model {list(shape)}")

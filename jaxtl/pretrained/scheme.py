@@ -6,11 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
+class Mismatch(ValueError):
+    """Why an array of a file is not a leaf, as the end of a message."""
+
+
 class Layout(NamedTuple):
     """How an array is arranged in a file.
 
     Attributes:
-        read: theirs -> ours.
+        read: theirs -> ours; raises ValueError for an array of another rank, `Mismatch` to say why.
         write: ours -> theirs, its inverse.
         name: for the report, such as `transposed`; empty if nothing is done.
     """

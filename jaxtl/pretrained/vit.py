@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxtl.pretrained.layered import layered, torch_names
-from jaxtl.pretrained.scheme import CONV, DENSE, SAME, Entry, Layout, Scheme
+from jaxtl.pretrained.scheme import CONV, DENSE, SAME, Entry, Layout, Mismatch, Scheme
 
 _TIMM = {
     "layer_*/norm_1": "blocks.*.norm1",
@@ -48,11 +48,14 @@ def resize_positions(positions: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
     """
     from scipy import ndimage
 
+    problem = f"position embeddings {list(positions.shape)} cannot become {list(shape)}"
+    if positions.ndim != 3 or positions.shape[0] != 1 or not positions.size:
+        raise ValueError(problem)
     (before, width), (after, wanted) = positions.shape[1:], shape[1:]
     old, new = math.isqrt(before), math.isqrt(after)
     tokens = before - old**2, after - new**2
     if max(tokens) > 1 or width != wanted:
-        raise ValueError(f"position embeddings {[1, before, width]} cannot become {list(shape)}")
+        raise ValueError(problem)
     grid = positions[0, tokens[0] :].reshape(old, old, width)
     grid = ndimage.zoom(grid, (new / old, new / old, 1), order=1).reshape(1, new**2, width)
     first = positions[:, :1] if tokens[0] else np.zeros((1, 1, width), positions.dtype)
@@ -139,7 +142,8 @@ def _jax(
 
         def read(array: np.ndarray) -> np.ndarray:
             if array.shape[axis] != head_width:
-                raise ValueError(f"heads of width {array.shape[axis]}, the scheme's {head_width}")
+                width = array.shape[axis]
+                raise Mismatch(f"heads of width {width}, by the names of the scheme {head_width}")
             return array.reshape(shape(array))
 
         return read
