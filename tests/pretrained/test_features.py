@@ -45,6 +45,45 @@ def test_equal_handles_share_one_pass(published):
     assert pretrained.features(images, other, weights) != one
 
 
+def test_arguments_of_another_kind_are_refused_at_once(published):
+    model, _, _, weights = published
+    images = data.arrays(IMAGES, np.arange(10) % 3)
+    with pytest.raises(ValueError, match=r"`weights` are pretrained.weights\(.*\), got str"):
+        pretrained.features(images, model, "w.safetensors")
+    with pytest.raises(ValueError, match=r"`model` is one of jaxtl.models, got function"):
+        pretrained.features(images, models.conv_net, weights)
+    for size in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match="`batch_size` is an integer of at least 1, got"):
+            pretrained.features(images, model, weights, batch_size=size)
+
+
+def test_features_that_are_no_numbers_are_refused(published, tmp_path):
+    model, params, state, _ = published
+    state = jax.tree.map(lambda leaf: -leaf, state)  # variances below 0
+    leaves = {k: np.asarray(v) for tree in (params, state) for k, v in flatten(tree).items()}
+    save_file({k: v for k, v in leaves.items() if "heads" not in k}, tmp_path / "v.safetensors")
+    weights = pretrained.weights(tmp_path / "v.safetensors", [OWN])
+    dataset = pretrained.features(data.arrays(IMAGES, np.zeros(10, int)), model, weights)
+    with pytest.raises(
+        ValueError, match=r"v.safetensors are not finite for 10 of 10 examples, the"
+    ):
+        dataset.table()
+
+
+def test_the_models_heads_and_the_files_do_not_matter(published, tmp_path):
+    model, params, state, _ = published
+    leaves = {k: np.asarray(v) for tree in (params, state) for k, v in flatten(tree).items()}
+    save_file(leaves, tmp_path / "w.safetensors")
+    images = data.arrays(IMAGES, np.zeros(10, int))
+    with pytest.raises(ValueError, match=r"no array of the model \(2\): heads/digit/bias, heads/d"):
+        pretrained.features(
+            images, model, pretrained.weights(tmp_path / "w.safetensors", [OWN])
+        ).table()
+    headed = OWN._replace(heads=("heads/.*",))
+    weights = pretrained.weights(tmp_path / "w.safetensors", headed, head="digit")
+    assert pretrained.features(images, model, weights).table().inputs.shape[0] == 10
+
+
 def test_weights_that_do_not_fit_are_listed(published):
     _, _, _, weights = published
     deeper = models.mlp({}, (4,))

@@ -321,5 +321,5 @@ def test_arrays_of_another_rank(load, shape):
         ValueError, match=r"cannot load 1 of 38 arrays .*\n.*attention/out/kernel: "
     ):
         load("big_vision", {name: np.ones(shape, np.float32)})
-    with pytest.raises(ValueError, match=r"cannot load [26] of 38 arrays .*\n.*attention/query/"):
+    with pytest.raises(ValueError, match=r"cannot load 3 of 38 arrays .*\n.*attention/key/"):
         load("vit", {"blocks.0.attn.qkv.weight": np.ones(shape, np.float32)})

