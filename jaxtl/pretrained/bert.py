@@ -47,7 +47,7 @@ _IGNORED = (
 _HEADS = (
     r"cls\.(predictions|seq_relationship)\..*",
     r"vocab_(transform|layer_norm|projector)\.(weight|bias)",
-    r"(pre_classifier|classifier|qa_outputs)\.(weight|bias)",
+    r"(pre_classifier|classifier|qa_outputs)\..*",
 )
 _CONFIG = {
     "model_type": ("bert",),

@@ -53,6 +53,6 @@ def convolutional(
         name,
         entries,
         ignored=(r".*num_batches_tracked",),
-        heads=(rf"{re.escape(head)}\.(weight|bias)",),
+        heads=(rf"{re.escape(head)}\..*",),
         config=config or {},
     )

@@ -8,10 +8,13 @@ import numpy as np
 
 from jaxtl import paths
 from jaxtl.pretrained import foreign
+from jaxtl.pretrained.archives import shortened
 from jaxtl.pretrained.scheme import Entry, Mismatch, Scheme
 
 # Finding close names takes long, and a file of another architecture lacks hundreds.
-_HINTS = 20
+_HINTS, _COMPARISONS = 20, 20_000
+
+_OWN_HEAD = r"heads/[^/]+/(kernel|bias)"  # of a model that `FileWeights.save` wrote
 
 
 class Fit(NamedTuple):
@@ -44,7 +47,7 @@ class Fit(NamedTuple):
         groups: dict[str, list[str]] = {}
         for path, done in self.done.items():
             groups.setdefault(done, []).append(path)
-        groups["unused in the file"] = self._unused()
+        groups["unused in the file"] = [shortened(name, 200) for name in self._unused()]
         lines = [
             f"  {what} ({len(names)}): {', '.join(names) or 'none'}"
             for what, names in groups.items()
@@ -57,8 +60,9 @@ class Fit(NamedTuple):
         """A line for each leaf that was not found, and for what the file's other arrays say."""
         unused = self._unused()
         lines = [f"{path}: {problem}" for path, problem in self.problems.items()]
+        hints = min(_HINTS, _COMPARISONS // max(len(unused), 1))
         for i, (path, name) in enumerate(self.absent.items()):
-            near = ", ".join(paths.closest(name, unused, 2)) if i < _HINTS else ""
+            near = shortened(", ".join(paths.closest(name, unused, 2)) if i < hints else "", 200)
             lines.append(f"{path}: no {name} in the file{near and f'; closest there: {near}'}")
         if behind := self._behind():
             lines.append(f"the names stand behind {behind!r}: save the file without it")
@@ -81,8 +85,7 @@ class Fit(NamedTuple):
             raise ValueError(
                 f"`unused` {tuple(unused)} matches what the model reads: {', '.join(wrong[:10])}"
             )
-        known = named | self.fresh
-        heads = self.scheme.heads
+        known, heads = named | self.fresh, (*self.scheme.heads, _OWN_HEAD)
         rest = [n for n in self._unused() if n not in known and not paths.matches(heads, n)]
         return foreign.lines(foreign.meanings(rest, used | self.fresh))
 

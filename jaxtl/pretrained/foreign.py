@@ -12,6 +12,7 @@ from jaxtl.pretrained.archives import shortened
 
 _NAMES = 10  # of a kind, in a message
 _CONFIG_BYTES = 2**20
+_LENGTH = 200  # of names that are compared with those of the model
 
 # {what it means: whole words of names that say so}, the first that fits counts.
 _WORDS = {
@@ -76,8 +77,10 @@ def meanings(leftover: Iterable[str], used: Iterable[str]) -> dict[str, list[str
     depths: dict[str, list[str]] = {}
     # What the model reads too tells it from nothing.
     telling = {p: m for p, m in _MEANINGS.items() if not any(map(p.search, used))}
+    places = {place for name in used for place in _around_numbers(name)}
     for name in leftover:
-        prefix = _layers(name, used)
+        # Only its number keeps it from being used: it is of a further layer.
+        prefix = next((place[0] for place in _around_numbers(name) if place in places), "")
         meaning = next((m for pattern, m in telling.items() if pattern.search(name)), "")
         if prefix:
             depths.setdefault(prefix, []).append(name)
@@ -151,13 +154,12 @@ def misfits(path: Path, config: Mapping[str, tuple[Any, ...]]) -> list[str]:
     ]
 
 
-def _layers(name: str, used: set[str]) -> str:
-    """What stands before the number in a name that only its number keeps from being used."""
-    for match in reversed(list(re.finditer(r"(?<![A-Za-z0-9])\d+(?=[./])", name))):
-        before, after = name[: match.start()], name[match.end() :]
-        if len(match[0]) < 5 and any(f"{before}{i}{after}" in used for i in range(int(match[0]))):
-            return before
-    return ""
+def _around_numbers(name: str) -> list[tuple[str, str]]:
+    """What stands before and behind each number in a name, the last number first."""
+    if len(name) > _LENGTH:
+        return []
+    matches = re.finditer(r"(?<![A-Za-z0-9])\d+(?=[./])", name)
+    return [(name[: match.start()], name[match.end() :]) for match in matches][::-1]
 
 
 def _count(prefix: str, names: Iterable[str]) -> int:

@@ -82,7 +82,7 @@ def _timm() -> Scheme:
         weight, bias = (f"blocks.*.attn.qkv.{leaf}" for leaf in ("weight", "bias"))
         table[f"layer_*/attention/{name}/kernel"] = Entry(weight, DENSE, part, 3)
         table[f"layer_*/attention/{name}/bias"] = Entry(bias, SAME, part, 3)
-    heads = (r"head\.(weight|bias)",)
+    heads = (r"head\..*",)
     return Scheme("timm", layered(table), ("mask_token",), _RESIZED, heads)
 
 
@@ -92,7 +92,7 @@ def _hugging_face(prefix: str = "") -> Scheme:
     name = f"Hugging Face with the prefix {prefix}" if prefix else "Hugging Face"
     # Masks are for pretraining, and the pooler comes after the features.
     ignored = (rf"{prefix}embeddings\.mask_token", rf"{prefix}pooler\.dense\.(weight|bias)")
-    heads = (r"classifier\.(weight|bias)",)
+    heads = (r"classifier\..*",)
     return Scheme(name, layered(table, prefix), ignored, _RESIZED, heads, _CONFIG)
 
 

@@ -54,8 +54,8 @@ def weights(
     schemes = (schemes,) if isinstance(schemes, Scheme) else tuple(schemes)
     if not schemes or not all(isinstance(scheme, Scheme) for scheme in schemes):
         raise ValueError("`schemes` are names of an architecture, such as pretrained.RESNET")
-    if isinstance(unused, str):
-        raise ValueError(f"`unused` is a sequence of patterns: ({unused!r},)")
+    if isinstance(unused, str) or not all(isinstance(pattern, str) for pattern in unused):
+        raise ValueError(f"`unused` is a sequence of patterns, such as ('fc.*',), got {unused!r}")
     if not isinstance(head, str | None):
         raise ValueError(f"`head` is the name of one of the model's heads, got {head!r}")
     return FileWeights(str(location), schemes, head, tuple(unused))

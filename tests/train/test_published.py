@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from safetensors.numpy import save_file
 from test_source import SourceRun
 from tiny import OPTIONS, assert_same, body, compiled_once, experiment, run_tiny, stages, train  # noqa: F401
 
+from jaxtl import pretrained
 from jaxtl.methods import transfer
 from jaxtl.paths import flatten
+from jaxtl.pretrained import Entry, Scheme
 from jaxtl.train.check import plan_stages
 from jaxtl.train.checkpoint import ITEM
 from jaxtl.train.lanes import over_seeds
@@ -126,8 +129,30 @@ def test_a_run_whose_stages_froze_something_is_a_source_run(tmp_path):
     assert one["arms"]["tuned"]["metrics"] == two["arms"]["tuned"]["metrics"]
 
 
+def in_a_file(path, **more):
+    """The backbone of the tiny model and a head of its file, with more arrays."""
+    leaves = flatten(resolve(first(), None).params) | flatten(resolve(first(), None).state)
+    backbone = {k: leaf for k, leaf in leaves.items() if not k.startswith("heads/")}
+    arrays, _ = Numbers().read(backbone)
+    save_file(arrays | {"fc": np.ones(3, np.float32)} | more, path)
+    scheme = Scheme("ours", lambda paths: {k: Entry(k) for k in paths}, heads=("fc",))
+    return pretrained.weights(path, scheme)
+
+
+def test_arrays_that_the_model_does_not_read_are_refused_with_the_name_of_the_stage(tmp_path):
+    more = {"backbone/body/gain": np.ones(3, np.float32)}
+    foreign = in_a_file(tmp_path / "b.safetensors", **more)
+    with pytest.raises(ValueError, match=r"stage 'adapt': cannot load .*b.safetensors(.|\n)*gain"):
+        resolve(first(weights=foreign), None)
+    anew = (*HEADS, "backbone/body/dense/.*")
+    weights = in_a_file(tmp_path / "c.safetensors")
+    report = resolve(replace(first(weights=weights), fresh=anew), None).weights_report
+    assert "unused in the file (3): backbone/body/dense/bias, backbone/body/dense/kern" in report
+
+
 def test_what_a_stage_froze_comes_from_the_run_that_its_source_was_loaded_from(tmp_path):
-    plan = tiny_plan(transfer.probe(optax.adam(0.1)))
+    weights = in_a_file(tmp_path / "a.safetensors")
+    plan = tiny_plan(transfer.probe(optax.adam(0.1)), weights=weights)
     rest = replace(plan.arms["tuned"][1], method=transfer.probe(optax.sgd(0.1)))
     plan = replace(plan, arms={**plan.arms, "tuned": [plan.arms["tuned"][0], rest]})
     run_tiny(tmp_path / "one", plan=plan)
