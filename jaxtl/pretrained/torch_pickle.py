@@ -141,7 +141,7 @@ class TorchPickle:
                 stack.append(_known(value.replace(" ", ".", 1)))
             elif name == "STACK_GLOBAL":
                 module, attribute = stack.pop(-2), stack.pop()
-                stack.append(_known(f"{shortened(module)}.{shortened(attribute)}"))
+                stack.append(_known(f"{_text(module)}.{_text(attribute)}"))
             elif name == "REDUCE":
                 arguments = stack.pop()
                 stack.append(self._called(stack.pop(), arguments))
@@ -190,9 +190,11 @@ class TorchPickle:
         raise Unreadable(f"it calls {function}, not for a tensor")
 
     def _storage(self, identity: Any) -> Storage:
+        if not isinstance(identity, tuple) or len(identity) not in (5, 6):
+            raise Unreadable("it holds what is no storage")
         tag, kind, key, _, count, *view = identity
         if tag != "storage":
-            raise Unreadable(f"it holds a {shortened(tag)}, not only tensors")
+            raise Unreadable(f"it holds a {shortened(_text(tag))}, not only tensors")
         if not (isinstance(kind, _Name) and kind in _STORAGES):
             raise Unreadable("it holds a storage of no known type")
         if not isinstance(key, str):
@@ -212,6 +214,11 @@ def _known(name: str) -> _Name:
             "read: save the state_dict alone"
         )
     return _Name(name)
+
+
+def _text(value: Any) -> str:
+    """What is no text is not printed: short files hold tuples whose text has no end."""
+    return value if isinstance(value, str) else type(value).__name__
 
 
 def _plain(value: Any) -> Any:

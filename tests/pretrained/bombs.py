@@ -87,6 +87,8 @@ QUICK = {
     "storage_key.pth": torch_legacy(dictionary({"x": X}), pickled(doubled(60) + b"]h\x3ca")),
     "value.pth": torch_zip(doubled(60) + b"}X\x01\x00\x00\x00ah\x3cs"),
     "persistent.pth": torch_zip(doubled(60) + b"h\x3cQ"),
+    "tag.pth": torch_zip(doubled(60) + b"h\x3cNNNN\x28h\x3cNNNNtQ"),
+    "module.pth": torch_zip(doubled(60) + b"h\x3ch\x3c\x93"),
     "size.pth": torch_zip(called(named("torch", "Size"), doubled(60) + b"h\x3c")),
     "names.pth": torch_zip(b"}" + LONG_NAME + b"q\x000" + b"h\x00Ns"),
     "global.pth": torch_zip(b"c" + b"a" * 400_000 + b"\n" + b"b" * 400_000 + b"\n"),
@@ -150,7 +152,9 @@ def slow():
     entries = b"(" + b"".join(b"J" + struct.pack("<i", i) + b"N" for i in range(200_000)) + b"u"
     again = named("collections", "OrderedDict") + b"h\x00\x85R0"
     names = LONG_NAME[:4] + b"\x00" + LONG_NAME[5:]
+    many = b"](" + b"N" * 400_000 + b"tq\x000"
     return {
+        "identity.pth": torch_zip(many + b"h\x00Q" * 100_000, DEFLATE),
         "opcodes.pth": torch_zip(b"N0" * 7_900_000, DEFLATE),
         "dictionaries.pth": torch_zip(b"(" + b"}" * 15_000_000 + b"l", DEFLATE),
         "lists.pth": torch_zip(b"]" * 450_000 + b"a" * 449_999),

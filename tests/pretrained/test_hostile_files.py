@@ -1,11 +1,14 @@
 """Damaged and malicious files: one line each, without the memory and the time they ask for."""
 
+import io
 import os
+import pickle
 import resource
 import subprocess
 import sys
 import time
 import zipfile
+from collections import OrderedDict
 
 import bombs
 import numpy as np
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from torch_pickles import dictionary, plain, tensor, write_zip
 
 from jaxtl.pretrained.files import read_arrays, read_file
+from jaxtl.pretrained.torch_pickle import TorchPickle
 
 FILES = bombs.valid()
 ONE_LINE = r"^cannot read .*\.$"
@@ -196,3 +200,25 @@ def test_tensors_that_share_their_numbers_are_one_array(tmp_path):
     write_zip(tmp_path / "a.pth", dictionary(tied), NUMBERS)
     arrays = read_arrays(tmp_path / "a.pth")
     assert len(arrays) == 30 and all(array is arrays["w0"] for array in arrays.values())
+
+
+PLAIN = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False)
+VALUES = st.recursive(
+    PLAIN | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=4)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=4).map(OrderedDict)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(value=VALUES, protocol=st.integers(0, 5), twice=st.booleans())
+def test_plain_values_are_what_pickle_says(value, protocol, twice):
+    value = [value, value] if twice else value
+    content = io.BytesIO(pickle.dumps(value, protocol) + b"rest")
+    assert TorchPickle().load(content) == value
+    assert content.read() == b"rest"
