@@ -85,8 +85,8 @@ class Fit(NamedTuple):
             raise ValueError(
                 f"`unused` {tuple(unused)} matches what the model reads: {', '.join(wrong[:10])}"
             )
-        known, heads = named | self.fresh, (*self.scheme.heads, _OWN_HEAD)
-        rest = [n for n in self._unused() if n not in known and not paths.matches(heads, n)]
+        spared, heads = named | self.fresh, (*self.scheme.heads, _OWN_HEAD)
+        rest = [n for n in self._unused() if n not in spared and not paths.matches(heads, n)]
         return foreign.lines(foreign.meanings(rest, used | self.fresh))
 
     def _used(self) -> set[str]:

@@ -102,8 +102,8 @@ def _from_hub(location: str, rest: str) -> Path:
     except (OSError, ValueError) as error:  # the hub's errors are OSErrors
         reason = shortened(error, 300).rstrip(".")
         if offline and isinstance(error, OSError):
-            told = constants.HF_HUB_OFFLINE  # to be
-            why = "HF_HUB_OFFLINE is set" if told else f"{constants.ENDPOINT} cannot be reached"
+            silent = f"{constants.ENDPOINT} cannot be reached"
+            why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else silent
             reason = f"{why} and the hub's cache lacks the file"
         raise ValueError(f"cannot read {location}: {reason}; {_BY_HAND}.") from error
 
