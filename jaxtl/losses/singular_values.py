@@ -7,6 +7,7 @@ zero singular values too, where they are one of the subgradients.
 import jax
 import jax.numpy as jnp
 
+from jaxtl.losses.magnitude import binade
 from jaxtl.losses.weighting import weigh
 
 
@@ -67,7 +68,7 @@ def _squares(
     features, root, there = _rooted(features, weights)
     features = root[:, None] * features
     features = features if n <= width else features.T
-    constant = jax.lax.stop_gradient(features)
+    constant = jax.lax.stop_gradient(features) / binade(features)
     gram = jnp.matmul(constant, constant.T, precision="highest")
     # Rows that are not there are eigenvectors of eigenvalue 0: the first ones.
     first = small - jnp.minimum(there, width) if smallest else small - count
