@@ -42,7 +42,8 @@ def coral(
         target_weights: [n_target], likewise.
 
     Returns:
-        [] float >= 0; 0 where a domain has a total weight of 1 or less, and so no covariance.
+        [] float >= 0; 0 where a domain has a total weight of 1 or less, and so no covariance. It
+        grows with the fourth power of the features and is finite up to 1e9.
 
     Sun & Saenko, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation", 2016.
     arXiv:1607.01719, Eq. 1-3.

@@ -34,7 +34,7 @@ def norms(rows: jax.Array) -> jax.Array:
     """Euclidean norms [...] of [..., features]; the gradient of a zero norm is 0."""
     scale = binade(rows, -1)
     squares = jnp.sum((rows / scale) ** 2, -1)
-    roots = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+    roots = jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))
     return roots * scale[..., 0]
 
 

@@ -27,7 +27,8 @@ def central_moment_discrepancy(
         target: [n_target, features], likewise.
         source_weights: [n_source] float >= 0, only their proportions count; all ones if None.
         target_weights: [n_target], likewise.
-        order: >= 1, the highest moment; the paper's 5.
+        order: >= 1, the highest moment; the paper's 5. Features are raised to it: at 5 the value is
+            finite for those up to 1e7 * (high - low).
         low, high: bounds of the features, the paper's a and b. Nothing is clipped to them.
 
     Returns:
