@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from jaxtl.losses.imbalance import cross_entropy
+from jaxtl.losses.magnitude import below_largest
 from jaxtl.losses.weighting import weigh, weighted_mean
 
 
@@ -76,9 +77,8 @@ def margin_disparity(
     target_logits, _, _ = weigh(target_logits, target_weights)
     target_adversary, target_weights, some_target = weigh(target_adversary, target_weights)
 
-    agreed = optax.softmax_cross_entropy_with_integer_labels(
-        source_adversary, source_logits.argmax(-1)
-    )
+    agreed = cross_entropy(source_adversary, source_logits.argmax(-1))
+    target_adversary = below_largest(target_adversary)
     predicted = jax.nn.one_hot(target_logits.argmax(-1), target_logits.shape[-1], dtype=bool)
     others = jnp.where(predicted, -jnp.inf, target_adversary)
     log_rest = jax.nn.logsumexp(others, -1) - jax.nn.logsumexp(target_adversary, -1)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxtl.losses.magnitude import below_largest
 from jaxtl.losses.weighting import weigh, weighted_mean
 
 
@@ -69,7 +70,7 @@ def class_confusion(
     arXiv:1912.03699.
     """
     logits, weights, present = weigh(logits, weights)
-    log_p = jax.nn.log_softmax(logits / temperature)
+    log_p = jax.nn.log_softmax(below_largest(logits) / temperature)
     certainty = jax.lax.stop_gradient(1 + jnp.exp(-_entropies(log_p)))
     # Each row of P sums to 1, so the sum of row c of M is that of column c of diag(v) P, and the
     # row's share on the diagonal is the mean of P under that column. In logarithms, a class that

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.losses.magnitude import below_largest
+
 
 def softened_divergence(
     student: jax.Array, teacher: jax.Array, *, temperature: float = 1.0
@@ -24,8 +26,8 @@ def softened_divergence(
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015. arXiv:1503.02531,
     Section 2.
     """
-    targets = jax.nn.log_softmax(jax.lax.stop_gradient(teacher) / temperature)
-    predictions = jax.nn.log_softmax(student / temperature)
+    targets = jax.nn.log_softmax(below_largest(jax.lax.stop_gradient(teacher)) / temperature)
+    predictions = jax.nn.log_softmax(below_largest(student) / temperature)
     return temperature**2 * optax.losses.kl_divergence_with_log_targets(predictions, targets)
 
 

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from jaxtl.losses.weighting import norms, weigh, weighted_mean
+from jaxtl.losses.magnitude import norms
+from jaxtl.losses.weighting import weigh, weighted_mean
 
 
 def adaptive_feature_norm(

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.losses.magnitude import below_largest
+
 
 def focal(logits: jax.Array, labels: jax.Array, *, gamma: float = 2.0) -> jax.Array:
     """Cross-entropy that neglects easy examples: -(1 - p)^gamma log p, with p of the true class.
@@ -20,7 +22,7 @@ def focal(logits: jax.Array, labels: jax.Array, *, gamma: float = 2.0) -> jax.Ar
 
     Lin et al., "Focal Loss for Dense Object Detection", 2017. arXiv:1708.02002, Eq. 4.
     """
-    nats = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    nats = cross_entropy(logits, labels)
     # Away from 0, where the power has no finite derivative for gamma < 1.
     missed = jnp.maximum(-jnp.expm1(-nats), jnp.finfo(nats.dtype).tiny)
     return missed**gamma * nats
@@ -42,8 +44,8 @@ def logit_adjusted(
     Menon et al., "Long-tail learning via logit adjustment", 2021. arXiv:2007.07314, Eq. 10.
     """
     shift = temperature * jnp.log(jnp.asarray(prior, logits.dtype))
-    shifted = logits + jnp.broadcast_to(shift, logits.shape)
-    return optax.softmax_cross_entropy_with_integer_labels(shifted, labels)
+    shifted = below_largest(logits) + jnp.broadcast_to(shift, logits.shape)
+    return cross_entropy(shifted, labels)
 
 
 def label_smoothed(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.1) -> jax.Array:
@@ -58,3 +60,8 @@ def label_smoothed(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0
     """
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, smoothing))
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Of integer labels, logits of any size and offset: [..., classes] and [...] -> [...] nats."""
+    return optax.softmax_cross_entropy_with_integer_labels(below_largest(logits), labels)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxtl.losses.magnitude import fill_absent
 from jaxtl.losses.transport import squared_distances
 from jaxtl.losses.weighting import weigh, weighted_mean
 
@@ -99,14 +100,22 @@ def pooled_kernel(
     target_weights: jax.Array | None,
     bandwidths: Bandwidths,
 ) -> jax.Array:
-    """`averaged_kernel` of all pairs of the pooled sample, [n_source + n_target] squared."""
+    """`averaged_kernel` of all pairs of the pooled sample, [n_source + n_target] squared.
+
+    The distances within a domain are taken about its own mean, so that those of a small domain far
+    from the other are resolved too. That of an example to itself is 0.
+    """
     source, source_weights, _ = weigh(source, source_weights)
     target, target_weights, _ = weigh(target, target_weights)
     points = jnp.concatenate([source, target])
     weights = jnp.concatenate([source_weights, target_weights])
     size = weighted_mean(jnp.sum(points**2, 1), weights)
-    # The distances do not depend on the origin; their rounding does.
-    points -= jax.lax.stop_gradient(weighted_mean(points, weights))[None]
-    distances = squared_distances(points, points)
+    source, target = fill_absent(source, source_weights), fill_absent(target, target_weights)
+    across = squared_distances(source, target)
+    distances = jnp.block([[_within(source), across], [across.T, _within(target)]])
     pairs = weights[:, None] * weights[None]
     return averaged_kernel(distances, pairs, bandwidths, jax.lax.stop_gradient(size))
+
+
+def _within(points: jax.Array) -> jax.Array:
+    return jnp.where(jnp.eye(len(points), dtype=bool), 0, squared_distances(points, points))

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxtl.losses.weighting import norms, weigh
+from jaxtl.losses.magnitude import norms
+from jaxtl.losses.weighting import weigh
 
 
 def gradient_penalty(

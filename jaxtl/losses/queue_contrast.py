@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jaxtl.losses.magnitude import below_largest
+
 
 def queue_contrast(
     own: jax.Array,
@@ -34,6 +36,7 @@ def queue_contrast(
     positive = jnp.repeat(same, length, axis=1) & there
     known = jnp.concatenate([jnp.ones((n, 1), bool), there], 1)
     positive = jnp.concatenate([jnp.ones((n, 1), bool), positive], 1)
-    similarities = jnp.concatenate([own[:, None], queued.reshape(n, -1)], 1) / temperature
-    log_p = jax.nn.log_softmax(jnp.where(known, similarities, -jnp.inf), axis=1)
+    similarities = jnp.concatenate([own[:, None], queued.reshape(n, -1)], 1)
+    similarities = below_largest(jnp.where(known, similarities, -jnp.inf))
+    log_p = jax.nn.log_softmax(similarities / temperature, axis=1)
     return -jnp.where(positive, log_p, 0).sum(1) / positive.sum(1)

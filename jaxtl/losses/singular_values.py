@@ -7,6 +7,7 @@ zero singular values too, where they are one of the subgradients.
 import jax
 import jax.numpy as jnp
 
+from jaxtl.losses.magnitude import binade
 from jaxtl.losses.weighting import weigh
 
 
@@ -14,6 +15,8 @@ def smallest_singular_values(
     features: jax.Array, count: int = 1, weights: jax.Array | None = None
 ) -> jax.Array:
     """Sum of the squares of the smallest singular values, unscaled.
+
+    By a Gram matrix, which in float32 does not resolve values below 1e-3 of the largest one.
 
     Args:
         features: [n, features] float, not centred.
@@ -67,7 +70,7 @@ def _squares(
     features, root, there = _rooted(features, weights)
     features = root[:, None] * features
     features = features if n <= width else features.T
-    constant = jax.lax.stop_gradient(features)
+    constant = jax.lax.stop_gradient(features) / binade(features)
     gram = jnp.matmul(constant, constant.T, precision="highest")
     # Rows that are not there are eigenvectors of eigenvalue 0: the first ones.
     first = small - jnp.minimum(there, width) if smallest else small - count

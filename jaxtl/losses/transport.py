@@ -3,22 +3,27 @@
 import jax
 import jax.numpy as jnp
 
+from jaxtl.losses.magnitude import centre_both, fill_absent
 from jaxtl.losses.weighting import weigh
 
 
 def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
     """|x_i - y_j|^2 from inner products, at least 0.
 
-    Far from the origin the small ones are rounding: centre both first where that matters.
+    The origin does not matter: both are taken about the mean of x. What is below 1e-6 of the
+    largest squared distance from there is rounding.
 
     Args:
-        x: [n, features] float.
-        y: [m, features] float.
+        x: [n, features] float, up to 1e18.
+        y: [m, features] float, likewise.
 
     Returns:
         [n, m] float32 at least.
     """
     x, y = (z.astype(jnp.promote_types(z.dtype, jnp.float32)) for z in map(jnp.asarray, (x, y)))
+    # Of finite numbers, so that a row of NaN has no distance but spoils no other.
+    mean = jax.lax.stop_gradient(jnp.mean(x, 0, keepdims=True, where=jnp.isfinite(x)))
+    x, y = x - mean, y - mean
     inner = jnp.matmul(x, y.T, precision="highest")
     return jnp.maximum(jnp.sum(x**2, 1)[:, None] + jnp.sum(y**2, 1)[None] - 2 * inner, 0)
 
@@ -35,10 +40,13 @@ def sinkhorn(
 
     Alternating scalings in the log domain, a fixed number of them, differentiable with respect to
     the cost and to a and b. The columns of P sum to b exactly, its rows to a in the limit: take
-    more steps where the regularization is small beside the costs.
+    more steps where the regularization is small beside the costs. Where it is below 1e-6 of the
+    spread of the costs float32 does not resolve it, and which of nearly equal costs the plan takes
+    is chance.
 
     Args:
-        cost: [n, m] float; anything, NaN too, in the row or column of a weight 0.
+        cost: [n, m] float; anything, NaN too, in the row or column of a weight 0. Finite with
+            finite slopes where the spread of the costs / regularization is below 1e37.
         a: [n] float >= 0, normalised here to the sum 1; uniform if None.
         b: [m] likewise.
         regularization: > 0, in the units of the cost.
@@ -52,7 +60,12 @@ def sinkhorn(
     """
     cost, a, some_a = weigh(cost, a)
     cost, b, some_b = weigh(cost.T, b)
-    cost, a, b = cost.T / regularization, a / a.sum(), b / b.sum()
+    cost, a, b = cost.T, a / a.sum(), b / b.sum()
+    # What all costs of a row have in common is its potential's.
+    least = jnp.min(cost, 1, keepdims=True, where=(b > 0)[None], initial=jnp.inf)
+    cost = jnp.where((b > 0)[None], cost - jax.lax.stop_gradient(least), 0) / regularization
+    # Were the division fused with each use, its rounding would differ in the terms and their sum.
+    cost = jax.lax.optimization_barrier(cost)
 
     def scaling(potential: jax.Array, weights: jax.Array, axis: int) -> jax.Array:
         terms = jnp.expand_dims(potential, 1 - axis) - cost
@@ -63,10 +76,11 @@ def sinkhorn(
         rows = scaling(potentials[1], b, 1)
         return rows, scaling(rows, a, 0)
 
-    rows, columns = jax.lax.fori_loop(0, num_steps, step, (jnp.zeros_like(a), jnp.zeros_like(b)))
-    # Of a weight 0 the potential is any number, perhaps large.
-    exponent = jnp.where((a > 0)[:, None] & (b > 0)[None], rows[:, None] + columns[None] - cost, 0)
-    plan = a[:, None] * b[None] * jnp.exp(exponent)
+    rows, _ = jax.lax.fori_loop(0, num_steps, step, (jnp.zeros_like(a), jnp.zeros_like(b)))
+    # The last scaling of the columns as shares of b, which sum to 1 however large the exponents.
+    log_a = jnp.log(jnp.where(a > 0, a, 1))
+    terms = jnp.where((a > 0)[:, None], (log_a + rows)[:, None] - cost, -jnp.inf)
+    plan = jax.nn.softmax(terms, 0) * b[None]
     return jnp.where(some_a & some_b, plan, 0)
 
 
@@ -100,6 +114,7 @@ def wasserstein(
     """
     source, source_weights, some_source = weigh(source, source_weights)
     target, target_weights, some_target = weigh(target, target_weights)
+    source, target = fill_absent(source, source_weights), fill_absent(target, target_weights)
     cost = squared_distances(source, target)
     plan = sinkhorn(
         cost, source_weights, target_weights, regularization=regularization, num_steps=num_steps
@@ -139,6 +154,7 @@ def sliced_wasserstein(
     """
     source, source_weights, some_source = weigh(source, source_weights)
     target, target_weights, some_target = weigh(target, target_weights)
+    source, target = centre_both(source, target, source_weights, target_weights)
     directions = jax.random.normal(rng, (projections, source.shape[1]), source.dtype)
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
 

@@ -36,9 +36,3 @@ def weigh(rows: jax.Array, weights: jax.Array | None) -> tuple[jax.Array, jax.Ar
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     """sum_i w_i v_i / sum_i w_i over the first axis: [n, ...] and [n] -> [...]."""
     return jnp.tensordot(weights, values, 1, precision="highest") / weights.sum()
-
-
-def norms(rows: jax.Array) -> jax.Array:
-    """Euclidean norms [...] of [..., features]; the gradient of a zero norm is 0."""
-    squares = jnp.sum(rows**2, -1)
-    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)

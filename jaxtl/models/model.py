@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl import paths
+from jaxtl.models.checks import check_features, check_layer, other_shapes
 from jaxtl.plan import Head, Model, Params, PyTree, State
 
 
@@ -56,9 +57,13 @@ def from_blocks(
         before: pure function of the inputs, such as `standardize(mean, std)`.
 
     Raises:
-        ValueError: two blocks share a name; from `init`, a block has variables that are neither
-            parameters nor batch statistics.
+        ValueError: two blocks share a name, or a layer is no linen module; from `init`, a block has
+            variables that are neither parameters nor batch statistics or needs more than its
+            inputs, or the last one gives something else than a float array [n, ...]; from `apply`,
+            the shapes of parameters depend on the number of examples.
     """
+    for block in blocks:
+        check_layer(block.name, block.layer)
     names = [block.name for block in blocks]
     if len(set(names)) < len(names):
         raise ValueError(f"the blocks of a model need different names, got {', '.join(names)}.")
@@ -82,6 +87,9 @@ def from_linen(
         call: (module, inputs, train) -> outputs, where `Block.call`'s default does not fit, such
             as `lambda module, x, train: module(x["ids"], x["mask"], is_eval=not train)`.
         before: pure function of the inputs.
+
+    Raises:
+        ValueError: as in `from_blocks`.
     """
     return from_blocks([Block(name, module, call=call)], heads, before=before)
 
@@ -274,6 +282,9 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
             params["backbone"][block.name] = variables.get("params", {})
             statistics[block.name] = variables.get("batch_stats", {})
             x = block.then(x)
+        if finish is flatten:
+            last = f"block {blocks[-1].name!r}" if blocks else "`before`"
+            check_features(last, inputs, x)
         for name, head in heads.items():
             key = _fold(rng, f"heads/{name}")
             params["heads"][name] = nn.Dense(head.size).init(key, flatten(x))["params"]
@@ -304,7 +315,10 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
             # Inside `apply`, because a compiled function ignores an interceptor around its call.
             constant = _constant_statistics(block.name, live if train else ())
             with nn.intercept_methods(constant), nn.intercept_methods(_wrap(block.name, around)):
-                x, changed = call(variables, x, rngs=rngs)
+                try:
+                    x, changed = call(variables, x, rngs=rngs)
+                except flax.errors.ScopeParamShapeError as error:
+                    raise ValueError(other_shapes(block.name, error)) from error
             if changed:
                 statistics = {**statistics, block.name: changed["batch_stats"]}
             x = block.then(x)
@@ -336,6 +350,14 @@ def _call(block: Block, layer: nn.Module, inputs: PyTree, *, train: bool) -> PyT
     taken = inspect.signature(type(layer).__call__).parameters
     # Linen refuses what is set on the module as well.
     flags = {k: v for k, v in known.items() if k in taken and getattr(layer, k, None) is None}
+    try:
+        inspect.signature(type(layer).__call__).bind(layer, inputs, **flags)
+    except TypeError as error:
+        raise ValueError(
+            f"block {block.name!r}: {type(layer).__name__}.__call__ is given inputs"
+            f"{''.join(f', {flag}' for flag in flags)}: {error}; say how to call it with "
+            "`call=lambda module, inputs, train: module(...)`."
+        ) from None
     return layer(inputs, **flags)
 
 

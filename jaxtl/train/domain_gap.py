@@ -41,7 +41,8 @@ def domain_gap(
     """{"<evaluation>/a_distance", "<evaluation>/mmd": [seeds]} between it and the primary one.
 
     The proxy A-distance and the unbiased squared MMD with bandwidths of 1/4 to 4 times the mean
-    squared distance, of the features of up to 1,000 examples of each.
+    squared distance, of the features of up to 1,000 examples of each. Nothing where either has a
+    single example.
     """
     found = {}
     for name, evaluation in others(experiment).items():
@@ -49,6 +50,8 @@ def domain_gap(
         if evaluation.head not in stage.model.heads:
             continue
         pairs = [_inputs(one, seeds) for one in (evaluation, target)]
+        if min(jax.tree.leaves(inputs)[0].shape[1] for inputs in pairs) < 2:
+            continue
         measure = jax.jit(functools.partial(_distances, stage.model))
         distances = measure(trained.params, trained.state, pairs)
         found |= {f"{name}/{k}": np.asarray(v, np.float64) for k, v in distances.items()}

@@ -15,6 +15,7 @@ from jaxtl.data import to_float
 from jaxtl.models import with_live
 from jaxtl.paths import FROZEN, closest, flatten, label, matches, select
 from jaxtl.plan import Model, Params, PyTree, Stage, State, Wanted
+from jaxtl.train.optimizers import check_optimizers
 
 METHOD_STATE = "method"
 
@@ -138,6 +139,7 @@ def resolve(stage: Stage, parent: Setup | None) -> Setup:
 
 
 def _resolve(stage: Stage, parent: Setup | None) -> Setup:
+    check_optimizers(stage.method.optimizers)
     inputs = example_inputs(stage)
     params, state = jax.eval_shape(lambda: initialise(stage, inputs, 0))
     paths = list(flatten(params))

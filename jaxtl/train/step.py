@@ -5,6 +5,7 @@ gradient nor optimizer state; the result has the bits of `optax.multi_transform`
 `optax.set_to_zero()` on the frozen part (`whole_transformation`, compared in the tests).
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -13,6 +14,7 @@ import optax
 
 from jaxtl.paths import FROZEN, flatten, join, nest, split
 from jaxtl.plan import Batch, Method, Params, PyTree, State, Update
+from jaxtl.train.optimizers import transform
 from jaxtl.train.setup import Setup
 
 Carry = dict[str, PyTree]
@@ -96,9 +98,11 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
                     trainable, lambda path, u=update: setup.labels[path] in u.optimizers
                 )
                 key = jax.random.fold_in(jax.random.fold_in(rng, i), repeat)
+                constant, before = join(frozen, resting), state
                 loss, grads, state, logged = gradient(
-                    update, setup, moving, join(frozen, resting), state, batch, key, step, parts
+                    update, setup, moving, constant, before, batch, key, step, parts
                 )
+                slopes = grads
                 sizes += [jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves((loss, grads))]
                 if method.clip_norm is not None:
                     clip = optax.clip_by_global_norm(method.clip_norm)
@@ -106,9 +110,20 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
                 stepped = {}
                 for name in update.optimizers:
                     tx = method.optimizers[name][1]
-                    params = group(setup, moving, name)
-                    updates, opt_state[name] = tx.update(
-                        group(setup, grads, name), opt_state[name], params
+                    params, others = split(moving, lambda path, n=name: setup.labels[path] == n)
+                    rest = join(constant, others)
+                    loss_fn = functools.partial(
+                        _loss, update, setup, rest, before, batch, key, step
+                    )
+                    updates, opt_state[name] = transform(
+                        name,
+                        tx,
+                        group(setup, grads, name),
+                        opt_state[name],
+                        params,
+                        jnp.sum(loss),
+                        group(setup, slopes, name),
+                        loss_fn,
                     )
                     stepped |= flatten(optax.apply_updates(params, updates))
                 trainable = join(nest(stepped), resting)
@@ -122,6 +137,20 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
         return carry, metrics | {FAILED: carry["failed"]}
 
     return step_fn
+
+
+def _loss(
+    update: Update,
+    setup: Setup,
+    rest: Params,
+    state: State,
+    batch: Batch,
+    rng: jax.Array,
+    step: jax.Array,
+    params: Params,
+) -> jax.Array:
+    """The loss [] of an update at other values of some parameters, on the whole batch."""
+    return jnp.sum(update.loss(setup.model, join(params, rest), state, batch, rng, step)[0])
 
 
 def last_good(old: Carry, new: Carry, finite: jax.Array, step: jax.Array) -> Carry:

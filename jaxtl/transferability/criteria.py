@@ -146,7 +146,10 @@ def criteria(source: Any, target: Any, head: str) -> Mapping[str, Criterion]:
 
 
 def _errors(examples: Mapping[str, Any], head: str) -> jax.Array:
-    return (examples["logits"][head].argmax(1) != examples["labels"][head]).astype(jnp.float32)
+    """0 or 1 for each example, NaN where a logit is."""
+    logits = examples["logits"][head]
+    wrong = (logits.argmax(1) != examples["labels"][head]).astype(jnp.float32)
+    return jnp.where(jnp.isnan(logits).any(1), jnp.nan, wrong)
 
 
 def _held_out(source: Mapping[str, Any], target: Mapping[str, Any], head: str):

@@ -28,8 +28,9 @@ def domain_logits(
         [n] float32.
     """
     pooled = jnp.concatenate([source, target]).astype(jnp.float32)
-    shift, scale = pooled.mean(0, keepdims=True), pooled.std(0, keepdims=True)
-    scale = jnp.where(scale > 0, scale, jnp.inf)
+    shift, variance = pooled.mean(0, keepdims=True), pooled.var(0, keepdims=True)
+    # A constant has no slope either, as it would have through a root of 0.
+    scale = jnp.where(variance == 0, jnp.inf, jnp.sqrt(jnp.where(variance == 0, 1, variance)))
 
     def design(features: jax.Array) -> jax.Array:
         standard = (features.astype(jnp.float32) - shift) / scale
@@ -63,16 +64,23 @@ def proxy_a_distance(source: jax.Array, target: jax.Array, *, penalty: float = 1
         penalty: as in `domain_logits`.
 
     Returns:
-        [] float32 in [-2, 2].
+        [] float32 in [-2, 2]; NaN where a feature is not finite.
+
+    Raises:
+        ValueError: a domain has fewer than two examples, so that none is left for the test.
 
     Ben-David et al., "Analysis of Representations for Domain Adaptation", NeurIPS 2006; by a linear
     classifier, and with this name, Ganin et al., 2016, arXiv:1505.07818, Eq. 3.
     """
+    if min(len(source), len(target)) < 2:
+        raise ValueError(
+            f"two examples or more of each domain expected, got {len(source)} and {len(target)}"
+        )
     held_out = jnp.concatenate([source[1::2], target[1::2]])
     logits = domain_logits(source[::2], target[::2], held_out, penalty=penalty)
     count = len(source[1::2])
     missed = (logits[:count] >= 0).mean() + (logits[count:] < 0).mean()
-    return 2 * (1 - missed)
+    return jnp.where(jnp.isnan(logits).any(), jnp.nan, 2 * (1 - missed))
 
 
 def importance_weights(
@@ -84,9 +92,11 @@ def importance_weights(
         source, target, examples, penalty: as in `domain_logits`.
 
     Returns:
-        [n] float32 > 0.
+        [n] float32 from exp(-40) to exp(40), which odds beyond count as: sums and squares of those
+        are finite.
 
     Bickel et al., "Discriminative Learning for Differing Training and Test Distributions", ICML
     2007; the classifier gives both domains the same prior.
     """
-    return jnp.exp(domain_logits(source, target, examples, penalty=penalty))
+    logits = domain_logits(source, target, examples, penalty=penalty)
+    return jnp.exp(jnp.clip(logits, -40, 40))

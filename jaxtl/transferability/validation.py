@@ -32,11 +32,15 @@ def deep_embedded_risk(losses: jax.Array, weights: jax.Array) -> jax.Array:
     You et al., "Towards Accurate Model Selection in Deep Unsupervised Domain Adaptation", ICML
     2019, Algorithm 1.
     """
+    # Squares of large weights would overflow; eta does not depend on their scale.
+    scale = jnp.maximum(jax.lax.stop_gradient(weights.max()), jnp.finfo(jnp.float32).tiny)
+    weights = weights / scale
     products, centred = weights * losses, weights - weights.mean()
     variance = (centred**2).mean()
     covariance = ((products - products.mean()) * centred).mean()
     eta = -covariance / jnp.where(variance > 0, variance, 1.0)
-    return products.mean() + jnp.where(variance > 0, eta, 0.0) * (weights.mean() - 1)
+    excess = scale * weights.mean() - 1
+    return scale * products.mean() + jnp.where(variance > 0, eta, 0.0) * excess
 
 
 def soft_neighborhood_density(logits: jax.Array, *, temperature: float = 0.05) -> jax.Array:
@@ -72,7 +76,7 @@ def mixed_agreement(
 
     Returns:
         ([] among the pairs that are predicted as one class, [] among the others), in [0, 1]; 0
-        where there is no such pair.
+        where there is no such pair, NaN where one of the logits is.
 
     Hu et al., "Mixed Samples as Probes for Unsupervised Model Selection in Domain Adaptation",
     NeurIPS 2023: the probes within and between clusters.
@@ -80,7 +84,10 @@ def mixed_agreement(
     classes = logits.argmax(1)
     alike, kept = classes == classes[partners], mixed_logits.argmax(1) == classes
 
+    missing = jnp.isnan(logits).any() | jnp.isnan(mixed_logits).any()
+
     def share(pairs: jax.Array) -> jax.Array:
-        return (kept & pairs).sum() / jnp.maximum(pairs.sum(), 1)
+        agreed = (kept & pairs).sum() / jnp.maximum(pairs.sum(), 1)
+        return jnp.where(missing, jnp.nan, agreed)
 
     return share(alike), share(~alike)

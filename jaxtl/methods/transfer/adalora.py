@@ -5,7 +5,7 @@ arXiv:2303.10512.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,8 +89,15 @@ def adalora_budget(
         kept = jnp.ones((len(owners), max(ranks.values())), bool)
         return BudgetState(tx.init(params), jnp.int32(0), zeros, dict(zeros), kept)
 
-    def update(grads: optax.Updates, state: BudgetState, params: optax.Params | None = None):
-        updates, inner = tx.update(grads, state.inner, params)
+    def update(
+        grads: optax.Updates,
+        state: BudgetState,
+        params: optax.Params | None = None,
+        **extra: Any,
+    ):
+        updates, inner = optax.with_extra_args_support(tx).update(
+            grads, state.inner, params, **extra
+        )
         flat, slopes, moved = (paths.flatten(tree) for tree in (params, grads, updates))
         sensitivity, uncertainty = {}, {}
         for path in state.sensitivity:
@@ -116,7 +123,7 @@ def adalora_budget(
         state = BudgetState(inner, state.step + 1, sensitivity, uncertainty, kept)
         return paths.nest(moved), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def budget(step: jax.Array, initial: float, target: float, warm_up: int, last: int) -> jax.Array:
