@@ -84,7 +84,7 @@ def _image_folder(
     names = classes or tuple(folders)
     files = _image_files(path, folders)
     if classes is None:
-        _expect_classes(path, files)
+        _expect_classes(path, folders, files)
     if empty := [name for name in names if name not in folders]:
         logger.info("%s: no folder of the classes %s", path, ", ".join(empty))
     paths = [str(file) for name in folders for file in files[name]]
@@ -199,18 +199,18 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in names if not _is_litter(name))
 
 
-def _expect_classes(root: str, files: dict[str, list[Path]]) -> None:
+def _expect_classes(root: str, folders: dict[str, Path], files: dict[str, list[Path]]) -> None:
     """Refuse a folder too high up: one folder in it, which holds nothing but folders of images."""
-    if len(files) == 1:
-        ((name, images_below),) = files.items()
-        top = Path(root, name)
-        parts = {file.relative_to(top).parts[0] for file in images_below if file.parent != top}
-        if len(parts) > 1 and all(file.parent != top for file in images_below):
-            raise ValueError(
-                f"{root} has one class folder, {name!r}, and the images are in folders of it "
-                f"({', '.join(sorted(parts, key=natural)[:3])}, ...): pass {top}, or "
-                f"classes=[{name!r}] if it is the only class"
-            )
+    if len(folders) > 1:
+        return
+    ((name, top),) = folders.items()
+    parts = {file.relative_to(top).parts[0] for file in files[name] if file.parent != top}
+    if len(parts) > 1 and all(file.parent != top for file in files[name]):
+        raise ValueError(
+            f"{root} has one class folder, {name!r}, and the images are in folders of it "
+            f"({', '.join(sorted(parts, key=natural)[:3])}, ...): pass {top}, or "
+            f"classes=[{name!r}] if it is the only class"
+        )
 
 
 def _tell(
