@@ -16,7 +16,7 @@ import numpy as np
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.embedded import TEST_FRACTION, fixed_splits
 from jaxtl.data.label_spelling import MISSING, LabelSpace, label_space
-from jaxtl.data.names import class_names, unified
+from jaxtl.data.names import class_names, nfc
 from jaxtl.data.splits import Splits
 from jaxtl.data.stamps import stamp
 from jaxtl.data.table import Call, Table, loaded
@@ -98,7 +98,7 @@ def csv(
     except (LookupError, TypeError):
         raise ValueError(f"csv of {path}: there is no text encoding {encoding!r}") from None
     files = (str(path),) if whole else (str(path), str(Path(test).expanduser()))
-    shape = Format(unified(label.strip()), bool(regression), delimiter, encoding)
+    shape = Format(nfc(label.strip()), bool(regression), delimiter, encoding)
     names, stamps = class_names(classes), tuple(map(stamp, files))
     calls = [Call(_table, (file, files, stamps, shape, names)) for file in files]
     if whole:
@@ -187,7 +187,7 @@ def _tell(file: str, labels: Sequence[str], space: LabelSpace) -> None:
 def _cells(path: str, version: Any, form: Format) -> Cells:
     """Reads a file, in the version that it has; all its problems at once."""
     rows = _rows(path, form)
-    header = [unified(name) for name in next(rows, (0, []))[1]]
+    header = [nfc(name) for name in next(rows, (0, []))[1]]
     label, features, unnamed = _columns(path, header, form)
     values, labels, problems = [], [], []
     extra: dict[int, list[str]] = {i: [] for i in unnamed}
@@ -204,7 +204,7 @@ def _cells(path: str, version: Any, form: Format) -> Cells:
             for i, value in zip(features, values[-1], strict=True):
                 if value is None:
                     bad[i].append((line, cells[i]))
-            labels.append(unified(cells[label]))
+            labels.append(nfc(cells[label]))
             if form.regression and _is_known(labels[-1]) and _number(labels[-1]) is None:
                 bad[label].append((line, cells[label]))
             for i in unnamed:

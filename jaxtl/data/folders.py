@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxtl.data import images
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.names import class_names, different, natural, unified
+from jaxtl.data.names import class_names, natural, nfc, refuse_alike
 from jaxtl.data.stamps import stamp
 from jaxtl.data.streamed import Streamed, stream
 from jaxtl.data.table import Call, Table
@@ -69,7 +69,7 @@ def image_folder(
             only; images that cannot be read; or sizes that differ.
     """
     folder = str(Path(path).expanduser())
-    arguments = (folder, stamp(folder), images.checked_size(size), class_names(classes), streamed)
+    arguments = (folder, stamp(folder), images.image_size(size), class_names(classes), streamed)
     return Dataset(Path(folder).name or folder, Call(_image_folder, arguments))
 
 
@@ -116,12 +116,12 @@ def _class_folders(root: Path, classes: tuple[str, ...] | None) -> dict[str, Pat
         raise ValueError(f"{root} has {there}no class folders; each class has a folder of its own")
     by_name: dict[str, Path] = {}
     for folder in folders:
-        name = unified(folder.name)
+        name = nfc(folder.name)
         if name in by_name:
             raise ValueError(f"{root} has two folders {name!r} in different Unicode forms")
         by_name[name] = folder
     if classes is None:
-        different(by_name, f"{root}: class folders")
+        refuse_alike(by_name, f"{root}: class folders")
         _refuse_splits(root, tuple(by_name))
     elif strangers := [name for name in by_name if name not in classes]:
         raise ValueError(f"{root}: {' '.join(unknown('class', s, classes) for s in strangers)}")

@@ -40,11 +40,11 @@ def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     chunk = min(CHUNK, max(1, 4 * NUMBERS // max(1, math.prod(images.shape[1:]))))
     for start in range(0, len(images), chunk):
         rows = slice(start, start + chunk)
-        resized[rows] = _like(images, _resampled(images[rows], vertical, horizontal))
+        resized[rows] = _like(images, _resample(images[rows], vertical, horizontal))
     return resized
 
 
-def _resampled(images: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> np.ndarray:
+def _resample(images: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> np.ndarray:
     """float32; an image that is larger than memory bears is summed up over strips of its rows."""
     height, width, channels = images.shape[1:]
     rows = max(1, NUMBERS // (width * channels))
@@ -170,14 +170,14 @@ def decode(
         ValueError: a file that cannot be read, has more than `MAX_PIXELS` or a side longer than
             `MAX_SIDE`, or holds numbers of 32 bits, whose range nobody knows.
     """
-    with _opened(file) as image:
+    with _open(file) as image:
         pixels = _pixels(image, channels or _channels(image.mode))
     return pixels if size is None else resize(pixels[None], size)[0]
 
 
 def header(file: Any) -> Header:
     """What `decode(file)` has, without decoding it; raises what that does for a bad header."""
-    with _opened(file) as image:
+    with _open(file) as image:
         height, width = image.height, image.width
         if _late_metadata(image):
             image.load()
@@ -187,7 +187,7 @@ def header(file: Any) -> Header:
         return Header((height, width, _channels(image.mode)), animated)
 
 
-def checked_size(size: Any) -> tuple[int, int] | None:
+def image_size(size: Any) -> tuple[int, int] | None:
     """(height, width) of an argument `size`, None if it is.
 
     Raises:
@@ -205,7 +205,7 @@ def checked_size(size: Any) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _opened(file: Any) -> "Iterator[PIL.Image.Image]":
+def _open(file: Any) -> "Iterator[PIL.Image.Image]":
     import PIL.Image
 
     try:
@@ -219,6 +219,8 @@ def _opened(file: Any) -> "Iterator[PIL.Image.Image]":
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         name = f" {os.fspath(file)}" if isinstance(file, str | os.PathLike) else ""
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, PIL.UnidentifiedImageError):
+            reason = f"it is no {', '.join(FORMATS)}, or damaged"
         raise ValueError(f"cannot read the image{name}: {reason}") from error
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxtl.data.names import different, natural
+from jaxtl.data.names import natural, refuse_alike
 from jaxtl.paths import unknown
 
 MISSING = frozenset({"", "na", "nan", "n/a", "null", "none", "<na>", "#n/a", "?"})  # in any case
@@ -67,7 +67,7 @@ def label_space(
             f"{what}: the same number in different spellings: {'; '.join(twice[:SHOWN])}; write "
             "them alike, or name them in classes="
         )
-    different(sorted(texts), f"{what}: labels")
+    refuse_alike(sorted(texts), f"{what}: labels")
     names = tuple(sorted(texts, key=natural))
     return LabelSpace(names, {name: i for i, name in enumerate(names)})
 

@@ -16,7 +16,7 @@ def natural(name: str) -> tuple[Any, ...]:
     return tuple(parts), name
 
 
-def unified(name: str) -> str:
+def nfc(name: str) -> str:
     """One Unicode form (NFC) of a name: macOS writes others than Linux and Windows."""
     return unicodedata.normalize("NFC", name)
 
@@ -41,7 +41,7 @@ def class_names(classes: Any) -> tuple[str, ...] | None:
 
 def _class_name(value: Any) -> str:
     if isinstance(value, str):
-        return unified(str(value))
+        return nfc(str(value))
     try:
         if not isinstance(value, bool):
             return str(operator.index(value))
@@ -50,7 +50,7 @@ def _class_name(value: Any) -> str:
     raise ValueError(f"classes must be text or whole numbers; got {value!r}")
 
 
-def different(names: Iterable[str], what: str) -> None:
+def refuse_alike(names: Iterable[str], what: str) -> None:
     """Refuse names that only upper and lower case tell apart.
 
     Raises:

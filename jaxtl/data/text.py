@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxtl.data.table import Table
-from jaxtl.data.tokenizer_files import MAX_FILE, bounded
+from jaxtl.data.tokenizer_files import MAX_FILE, safe_content
 
 CHUNK = 1024  # texts encoded at a time
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -27,7 +27,7 @@ def tokenize(table: Table, file: str, length: int, lowercase: bool) -> Table:
     ids, mask = (np.zeros((len(texts), length), np.int32) for _ in range(2))
     cut = 0
     for start in range(0, len(texts), CHUNK):
-        for row, encoding in enumerate(_encoded(tokenizer, texts[start : start + CHUNK]), start):
+        for row, encoding in enumerate(_encode(tokenizer, texts[start : start + CHUNK]), start):
             ids[row], mask[row] = encoding.ids, encoding.attention_mask
             cut += bool(encoding.overflowing)
     if cut:
@@ -40,7 +40,7 @@ def _texts(inputs: Any) -> list[str]:
         kinds = getattr(inputs, "dtype", type(inputs).__name__)
         raise ValueError(f"tokenize needs one text an example, an array [n] of str; got {kinds}")
     rows = enumerate(inputs)
-    texts = [_decoded(row, text) if isinstance(text, bytes) else text for row, text in rows]
+    texts = [_decode(row, text) if isinstance(text, bytes) else text for row, text in rows]
     if strange := [row for row, text in enumerate(texts) if not isinstance(text, str)]:
         raise ValueError(
             f"tokenize needs texts, but {len(strange)} of {len(texts)} rows hold something else, "
@@ -49,7 +49,7 @@ def _texts(inputs: Any) -> list[str]:
     return texts
 
 
-def _encoded(tokenizer: Any, texts: list[str]) -> list[Any]:
+def _encode(tokenizer: Any, texts: list[str]) -> list[Any]:
     if broken := list(filter(SURROGATE.search, texts)):
         raise ValueError(f"tokenize needs whole characters, but {broken[0][:40]!r} has half of one")
     with _library_errors("the tokenizer cannot encode the texts"):
@@ -67,7 +67,7 @@ def _library_errors(message: str) -> Iterator[None]:
         raise ValueError(f"{message}: {' '.join(str(error).split())}") from error
 
 
-def _decoded(row: int, text: bytes) -> str:
+def _decode(row: int, text: bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError as error:
@@ -89,7 +89,7 @@ def _tokenizer(file: Path, lowercase: bool) -> Any:
         raise ValueError(f"the tokenizer file {file} is larger than {MAX_FILE >> 20} MB")
     with _library_errors(f"cannot read the tokenizer file {file}"):
         if file.suffix == ".json":
-            tokenizer = tokenizers.Tokenizer.from_str(bounded(file.read_text("utf-8")))
+            tokenizer = tokenizers.Tokenizer.from_str(safe_content(file.read_text("utf-8")))
         else:
             tokenizer = tokenizers.BertWordPieceTokenizer(str(file), lowercase=lowercase)
     special = {token: tokenizer.token_to_id(token) for token in ("[PAD]", "[CLS]", "[SEP]")}

@@ -28,7 +28,7 @@ INSIDE = {  # where the parts of a Sequence stand
 }
 
 
-def bounded(text: str) -> str:
+def safe_content(text: str) -> str:
     """A tokenizer.json without lengths, fillings and a decoder of its own.
 
     Raises:

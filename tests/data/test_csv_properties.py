@@ -37,14 +37,14 @@ def tables(tmp_path, content):
 @st.composite
 def tidy(draw):
     """A table and a file of it in one of the usual dialects."""
-    columns = draw(st.lists(WORDS, min_size=1, max_size=4, unique_by=unified))
+    columns = draw(st.lists(WORDS, min_size=1, max_size=4, unique_by=folded))
     n = draw(st.integers(1, 6))
     values = draw(
         st.lists(
             st.lists(NUMBERS, min_size=len(columns), max_size=len(columns)), min_size=n, max_size=n
         )
     )
-    classes = draw(st.lists(WORDS, min_size=1, max_size=4, unique_by=unified))
+    classes = draw(st.lists(WORDS, min_size=1, max_size=4, unique_by=folded))
     missing = draw(st.sampled_from(["", "NA", "nan", "NaN", "null", "None", "N/A", "?"]))
     labels = draw(st.lists(st.sampled_from([*classes, None]), min_size=n, max_size=n))
     spell = draw(st.sampled_from(SPELLINGS))
@@ -71,9 +71,9 @@ def tidy(draw):
     return values, labels, delimiter, text.getvalue().encode(encoding)
 
 
-def unified(word):
+def folded(word):
     """Words that are the same for one of the rules are one here."""
-    return data.names.unified(word).casefold()
+    return data.names.nfc(word).casefold()
 
 
 @LIMITS
@@ -81,7 +81,7 @@ def unified(word):
 def test_what_was_written_comes_back(tmp_path, table):
     values, labels, delimiter, content = table
     path, copy = tables(tmp_path, content)
-    known = [label if label and unified(label) not in MISSING else None for label in labels]
+    known = [label if label and folded(label) not in MISSING else None for label in labels]
     load = data.csv(path, "label of it", test=copy, delimiter=delimiter).train
     if not any(known):
         with np.testing.assert_raises_regex(ValueError, "all labels are missing"):
@@ -90,7 +90,7 @@ def test_what_was_written_comes_back(tmp_path, table):
     read = load.table()
     np.testing.assert_array_equal(read.inputs, np.float32(values))
     names = [*read.classes["label"], None]
-    expected = [label and data.names.unified(label) for label in known]
+    expected = [label and data.names.nfc(label) for label in known]
     assert [names[i] for i in read.labels["label"]] == expected
     assert set(read.classes["label"]) == {*expected} - {None}
 
