@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     import PIL.Image
 
 CHUNK = 4096  # images converted to float32 at a time, fewer where they are large
-NUMBERS = 2**26  # of one image, in float32 at a time
+NUMBERS = 2**28  # in float32 at a time
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # Pillow's names
 MAX_PIXELS = 2**26  # of a file, 64 megapixels
 MAX_SIDE = 2**16
+LARGE = 2**26  # numbers of an image that Pillow resizes, in less memory
 BACKGROUND = "white"  # what is seen through transparent pixels
 TURNS = (  # for the orientations 2 to 8 of EXIF, Pillow's names
     *("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE"),
@@ -37,28 +38,13 @@ def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         _triangles(*sizes) for sizes in zip(images.shape[1:3], size, strict=True)
     )
     resized = np.empty((len(images), *size, images.shape[3]), images.dtype)
-    chunk = min(CHUNK, max(1, 4 * NUMBERS // max(1, math.prod(images.shape[1:]))))
+    chunk = min(CHUNK, max(1, NUMBERS // max(1, math.prod(images.shape[1:]))))
     for start in range(0, len(images), chunk):
         rows = slice(start, start + chunk)
-        resized[rows] = _like(images, _resample(images[rows], vertical, horizontal))
+        part = images[rows].astype(np.float32)
+        part = np.einsum("ih,nhwc,jw->nijc", vertical, part, horizontal, optimize=True)
+        resized[rows] = _like(images, part)
     return resized
-
-
-def _resample(images: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> np.ndarray:
-    """float32; an image that is larger than memory bears is summed up over strips of its rows."""
-    height, width, channels = images.shape[1:]
-    rows = max(1, NUMBERS // (width * channels))
-    strips = [slice(top, top + rows) for top in range(0, height, rows)]
-    return sum(
-        np.einsum(
-            "ih,nhwc,jw->nijc",
-            vertical[:, strip],
-            images[:, strip].astype(np.float32),
-            horizontal,
-            optimize=True,
-        )
-        for strip in strips
-    )
 
 
 def _triangles(old: int, new: int) -> np.ndarray:
@@ -170,8 +156,14 @@ def decode(
         ValueError: a file that cannot be read, has more than `MAX_PIXELS` or a side longer than
             `MAX_SIDE`, or holds numbers of 32 bits, whose range nobody knows.
     """
+    import PIL.Image
+
     with _open(file) as image:
-        pixels = _pixels(image, channels or _channels(image.mode))
+        shown = _shown(image, channels or _channels(image.mode))
+        if size is not None and shown.width * shown.height * len(shown.getbands()) > LARGE:
+            shown = shown.resize(size[::-1], PIL.Image.Resampling.BILINEAR)
+        pixels = np.asarray(shown)
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     return pixels if size is None else resize(pixels[None], size)[0]
 
 
@@ -228,8 +220,8 @@ def _channels(mode: str) -> int:
     return 1 if mode in ("1", "L", "LA", "La", "I", "F") or mode.startswith("I;16") else 3
 
 
-def _pixels(image: "PIL.Image.Image", channels: int) -> np.ndarray:
-    """uint8 [height, width, channels], see `decode`."""
+def _shown(image: "PIL.Image.Image", channels: int) -> "PIL.Image.Image":
+    """The image as a viewer shows it, in 1, 3 or 4 channels of 8 bits, see `decode`."""
     import PIL.Image
 
     image.load()
@@ -243,8 +235,7 @@ def _pixels(image: "PIL.Image.Image", channels: int) -> np.ndarray:
         canvas.alpha_composite(image)
         image = canvas
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bits(image: "PIL.Image.Image") -> "PIL.Image.Image":

@@ -214,10 +214,18 @@ def test_other_kinds_of_files_are_not_opened(tmp_path):
         images.decode(path)
 
 
-def test_strips_of_a_large_image_add_up(monkeypatch):
-    pixels = RNG.integers(0, 256, (2, 40, 30, 3), np.uint8)
+@pytest.mark.parametrize("image", [GRAY, COLOURS], ids=["gray", "colours"])
+def test_large_images_are_resized_alike(image, monkeypatch):
+    image = np.kron(image, np.ones((9, 9, *[1] * (image.ndim - 2)), np.uint8))
+    whole = decoded(file(image), None, (7, 9))
+    monkeypatch.setattr(images, "LARGE", 0)
+    assert np.abs(decoded(file(image), None, (7, 9)).astype(int) - whole).max() <= 1
+
+
+def test_few_images_are_resized_at_a_time(monkeypatch):
+    pixels = RNG.integers(0, 256, (5, 40, 30, 3), np.uint8)
     whole = images.resize(pixels, (7, 9))
-    monkeypatch.setattr(images, "NUMBERS", 500)
+    monkeypatch.setattr(images, "NUMBERS", 1)
     assert np.abs(images.resize(pixels, (7, 9)).astype(int) - whole).max() <= 1
 
 
