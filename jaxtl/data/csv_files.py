@@ -1,19 +1,19 @@
 """Tables in CSV files: cells, and the numbers and class names that they stand for."""
 
-import codecs
 import collections
-import csv as csv_format
 import logging
 import numbers
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxtl.data.arrays import as_inputs
 from jaxtl.data.dataset import Dataset
+from jaxtl.data.delimited_text import rows_of
 from jaxtl.data.embedded import TEST_FRACTION, fixed_splits
 from jaxtl.data.label_spelling import MISSING, LabelSpace, label_space
 from jaxtl.data.names import class_names, nfc
@@ -27,13 +27,6 @@ MANY_ROWS = 10  # numbers that count up through fewer are no surprise
 LARGEST = float(np.finfo(np.float32).max)
 TRUTH = {"true": 1.0, "false": 0.0}
 DELIMITERS = ",;\t|"  # of which one may be the right one
-MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # starts as UTF-16 does
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")  # pandas names an index so
 PUNCTUATED = re.compile(r"[+-]?\d[\d.,'_\s]*")
 
@@ -63,7 +56,8 @@ def csv(
 
     Args:
         path: the file; one example a line. Its text is UTF-8, or UTF-16 or 32 with a mark.
-        label: column of the labels. All other columns are inputs, float32 [features].
+        label: column of the labels. All other columns are inputs [features], float32 (float64 if
+            float32 could not tell rows apart, such as 1,000,000,000 and 1,000,000,001).
         test: a second file with the same columns, or the fraction of this one that is the test
             set (drawn once and for all, stratified, at least one row of each class).
         classes: names of the classes (text or whole numbers); by default those in the files,
@@ -141,18 +135,23 @@ def _table(
             for names in (set(first) - set(this.features), set(this.features) - set(first))
         )
         raise ValueError(f"{file} has other columns than {files[0]}: missing {missing}, new {more}")
-    order = [this.features.index(name) for name in first]
-    inputs = this.numbers[:, order].astype(np.float32)
+    dtypes = [as_inputs(_ordered(part, first)).dtype for part in cells.values()]
+    inputs = _ordered(this, first).astype(np.result_type(*dtypes))  # one for both files
     column = f"column {form.label!r}"
     if form.regression:
         if not any(_is_known(text) for path in files for text in cells[path].labels):
             raise ValueError(f"{file}, {column}: all labels are missing")
         values = [_number(text) if _is_known(text) else np.nan for text in this.labels]
-        return Table(inputs, {"label": np.array(values, np.float32)})
+        return Table(inputs, {"label": np.array(values, np.float64)})
     space = label_space([x for path in files for x in cells[path].labels], classes, column, files)
     _tell(file, this.labels, space)
     indices = np.array([space.index(text) for text in this.labels], np.int32)
     return Table(inputs, {"label": indices}, {"label": space.names})
+
+
+def _ordered(cells: Cells, features: tuple[str, ...]) -> np.ndarray:
+    """Numbers [n, features] in this order."""
+    return cells.numbers[:, [cells.features.index(name) for name in features]]
 
 
 def _divisible(call: Call) -> Table:
@@ -186,7 +185,7 @@ def _tell(file: str, labels: Sequence[str], space: LabelSpace) -> None:
 
 def _cells(path: str, version: Any, form: Format) -> Cells:
     """Reads a file, in the version that it has; all its problems at once."""
-    rows = _rows(path, form)
+    rows = rows_of(path, form.delimiter, form.encoding)
     header = [nfc(name) for name in next(rows, (0, []))[1]]
     label, features, unnamed = _columns(path, header, form)
     values, labels, problems = [], [], []
@@ -260,67 +259,6 @@ def _columns(path: str, header: list[str], form: Format) -> tuple[int, list[int]
     if not features:
         raise ValueError(f"{path} has no column of inputs beside {form.label!r}")
     return label, features, unnamed
-
-
-def _rows(path: str, form: Format) -> Iterator[tuple[int, list[str]]]:
-    """(line, its cells) of a file, for lines that are not blank."""
-    if not os.path.isfile(path):
-        raise ValueError(f"no file {path}")
-    encoding = _encoding(path, form.encoding)
-    line = 0
-    try:
-        with open(path, newline="", encoding=encoding) as file:
-            reader = csv_format.reader(
-                _without_nul(file, path),
-                delimiter=form.delimiter,
-                skipinitialspace=True,
-                strict=True,
-            )
-            for cells in reader:
-                line += 1
-                if reader.line_num > line:
-                    raise ValueError(
-                        f"{path}: a cell goes from line {line} to line {reader.line_num}; is a "
-                        "quote missing?"
-                    )
-                if any(cells := [cell.strip() for cell in cells]) or len(cells) > 1:
-                    yield line, cells
-    except csv_format.Error as error:
-        reason = "a quote is not closed" if "unexpected end" in str(error) else error
-        raise ValueError(f"{path}, line {line + 1}: {reason}") from error
-    except UnicodeError as error:
-        raise ValueError(
-            f"{path} is not {encoding} text{_where(path, encoding)}. Save it as UTF-8 or pass its "
-            "encoding, such as encoding='latin-1' (Windows: 'cp1252')"
-        ) from error
-
-
-def _encoding(path: str, given: str | None) -> str:
-    """The one that the file's first bytes declare, else the given one, else UTF-8."""
-    with open(path, "rb") as file:
-        start = file.read(4)
-    marked = (encoding for mark, encoding in MARKS.items() if start.startswith(mark))
-    return next(marked, given or "utf-8")
-
-
-def _where(path: str, encoding: str) -> str:
-    content = Path(path).read_bytes()
-    try:
-        content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        return f" (byte 0x{content[error.start]:02x} in line {line})"
-    return ""
-
-
-def _without_nul(lines: Iterable[str], path: str) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if "\0" in line:
-            raise ValueError(
-                f"{path}, line {number} holds NUL bytes: it is no text, or UTF-16 without a mark, "
-                "for which encoding='utf-16-le' or 'utf-16-be' is right"
-            )
-        yield line
 
 
 def _number(text: str) -> float | None:

@@ -256,3 +256,16 @@ def test_an_edited_file_is_read_again(tmp_path):
     assert before.train.class_names() == ("u",)
     file.write_text("a,y\n1,vv\n2,vv\n")
     assert data.csv(file, "y", test=0.5).train.class_names() == ("vv",)
+
+
+def test_large_offsets_are_kept_in_both_files(tmp_path):
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    train.write_text("a,y\n1000000000,u\n1000000001,v\n")
+    test.write_text("a,y\n1,u\n2,v\n")
+    splits = data.csv(train, "y", test=test)
+    inputs = splits.train.table().inputs
+    assert inputs.dtype == splits.test.table().inputs.dtype == np.float64
+    assert inputs.tolist() == [[1e9], [1e9 + 1]]
+    train.write_text("a,y\n1,1000000000\n2,1000000001\n")
+    with pytest.raises(ValueError, match="float32 cannot tell apart: subtract"):
+        data.csv(train, "y", test=0.5, regression=True).train.table()

@@ -88,7 +88,7 @@ def test_what_was_written_comes_back(tmp_path, table):
             load.table()
         return
     read = load.table()
-    np.testing.assert_array_equal(read.inputs, np.float32(values))
+    np.testing.assert_array_equal(np.float32(read.inputs), np.float32(values))
     names = [*read.classes["label"], None]
     expected = [label and data.names.nfc(label) for label in known]
     assert [names[i] for i in read.labels["label"]] == expected
@@ -186,7 +186,7 @@ def test_any_text_is_read_right_or_refused_in_one_line(tmp_path, lines, header, 
         return
     written = [cell.strip(' "\ufeff') for cell in re.split(r"[,;\t\r\n]", content.decode())]
     numbers = {np.float32(as_number(cell)) for cell in written}
-    assert {*table.inputs.ravel()} <= numbers - {np.float32("inf")}
+    assert {*np.float32(table.inputs.ravel())} <= numbers - {np.float32("inf")}
     if "label" in table.classes:
         named = set(map(str.casefold, table.classes["label"]))
         assert "classes" in options or not named & MISSING
