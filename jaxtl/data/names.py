@@ -1,10 +1,11 @@
 """Names of classes as users write them: which are the same, and in which order they stand."""
 
-import operator
 import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
+
+from jaxtl.data.columns import names_of
 
 
 def natural(name: str) -> tuple[Any, ...]:
@@ -21,33 +22,9 @@ def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def class_names(classes: Any) -> tuple[str, ...] | None:
-    """The argument `classes`: names or whole numbers in any iterable; None if it is.
-
-    Raises:
-        ValueError: no names, something else than text and whole numbers, or a name given twice.
-    """
-    if classes is None:
-        return None
-    if isinstance(classes, str | bytes) or not isinstance(classes, Iterable):
-        raise ValueError(f'classes must be several names, such as ["cat", "dog"]; got {classes!r}')
-    names = tuple(map(_class_name, classes))
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"classes names twice: {', '.join(twice)}")
-    if not names:
-        raise ValueError("classes is empty; leave it out to take those in the files")
-    return names
-
-
-def _class_name(value: Any) -> str:
-    if isinstance(value, str):
-        return nfc(str(value))
-    try:
-        if not isinstance(value, bool):
-            return str(operator.index(value))
-    except TypeError:
-        pass
-    raise ValueError(f"classes must be text or whole numbers; got {value!r}")
+def class_names(classes: Iterable[Any] | None) -> tuple[str, ...] | None:
+    """The argument `classes` of data in files, None if it is; raises what `names_of` does."""
+    return None if classes is None else tuple(map(nfc, names_of(classes, "label")))
 
 
 def refuse_alike(names: Iterable[str], what: str) -> None:

@@ -120,6 +120,7 @@ def test_labels_that_seem_to_be_something_else(tmp_path, labels, message):
 
 def test_classes_are_matched_as_numbers_too(tmp_path):
     text = "a,y\n1,1.0\n2,0\n3,NA\n"
+    assert read(tmp_path, text, classes=np.array([1.0, 0.0]))[1] == ["1.0", "0.0", None]
     assert read(tmp_path, text, classes=np.array([1, 0]))[1] == ["1", "0", None]
     assert read(tmp_path, text, classes=("NA", "0", "1"))[1] == ["1", "0", "NA"]
     fails(tmp_path, text, "unknown class '0'.* unknown class '1.0'", classes=["2", "3"])
@@ -129,13 +130,11 @@ def test_classes_are_matched_as_numbers_too(tmp_path):
 @pytest.mark.parametrize(
     "classes, message",
     [
-        ("abc", "classes must be several names"),
-        (3, "classes must be several names"),
-        ((), "classes is empty"),
-        (["a", "b", "a"], "classes names twice: a"),
-        ([0.5], "text or whole numbers; got 0.5"),
-        ([True, False], "text or whole numbers; got True"),
-        ([None], "text or whole numbers; got None"),
+        ("abc", "expected a list of names, got 'abc'"),
+        (3, "expected a list of names, got 3"),
+        ((), "there are no names"),
+        (["a", "b", "a"], "named twice: a"),
+        (np.array([1, 1]), "named twice: 1"),
     ],
 )
 def test_classes_of_another_kind(tmp_path, classes, message):

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -160,7 +162,7 @@ def test_the_first_of_several_pictures(kind):
     assert not images.header(file(pictures[0], kind)).animated
 
 
-def png_of(width, height):
+def png_of(width, height, colours=False):
     """A PNG of zeros, without the memory that its pixels would take."""
 
     def chunk(kind, content):
@@ -171,9 +173,13 @@ def png_of(width, height):
             + struct.pack(">I", zlib.crc32(kind + content))
         )
 
+    kind = (8, 6) if colours else (1, 0)  # bits; RGBA or grey
     packer = zlib.compressobj(9)
-    rows = b"".join(packer.compress(bytes(1 + (width + 7) // 8)) for _ in range(height))
-    start = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    rows = b"".join(
+        packer.compress(bytes(1 + (4 * width if colours else (width + 7) // 8)))
+        for _ in range(height)
+    )
+    start = chunk(b"IHDR", struct.pack(">II5B", width, height, *kind, 0, 0, 0))
     pixels = chunk(b"IDAT", rows + packer.flush())
     return b"\x89PNG\r\n\x1a\n" + start + pixels + chunk(b"IEND", b"")
 
@@ -234,3 +240,25 @@ def test_sizes_are_two_whole_numbers(size):
     with pytest.raises(ValueError, match=r"size must be \(height, width\)"):
         images.image_size(size)
     assert images.image_size(np.array([3, 4])) == (3, 4) and images.image_size(None) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(8192, 8192), (65536, 1024), (13_000, 13_000)])
+def test_a_small_file_takes_little_memory_and_time(size, tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_of(*size, colours=True))
+    assert path.stat().st_size < 2**20
+    program = f"""
+import resource, sys
+from jaxtl.data import images
+try:
+    images.decode({str(path)!r}, 3, (8, 8))
+except ValueError as error:
+    print("refused", error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    *told, kilobytes = result.stdout.splitlines()
+    assert bool(told) == (size == (13_000, 13_000)) and int(kilobytes) < 2 * 2**20
