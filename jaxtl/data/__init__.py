@@ -10,9 +10,10 @@ from jaxtl.data.augmentation import (
     random_intensity,
 )
 from jaxtl.data.checks import overlap, validate
+from jaxtl.data.csv_files import csv
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.embedded import breast_cancer, diabetes, digits, iris, wine
-from jaxtl.data.files import csv, image_folder
+from jaxtl.data.folders import image_folder
 from jaxtl.data.preparation import prepare
 from jaxtl.data.shifts import inverted, noisy, permuted, rotated, thickened
 from jaxtl.data.splits import Splits

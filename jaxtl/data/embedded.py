@@ -67,7 +67,8 @@ def _part(load: Call, test_fraction: float, is_test: bool) -> Table:
     in_test = np.zeros(len(labels), bool)
     for value in np.unique(groups):
         rows = rng.permutation(np.flatnonzero(groups == value))
-        in_test[rows[: round(test_fraction * len(rows))]] = True
+        count = min(max(1, round(test_fraction * len(rows))), len(rows) - 1)  # one for each part
+        in_test[rows[:count]] = True
     return table.select(in_test == is_test)
 
 

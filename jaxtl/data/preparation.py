@@ -1,11 +1,22 @@
 """Preparing TFDS datasets on disk: the only place that downloads."""
 
 import importlib
+import logging
 import os
 from pathlib import Path
 
-from jaxtl.data.tfds_folders import OWN, data_root, known_names, parse_name, prepared
+from jaxtl.data.tfds_files import open_builder
+from jaxtl.data.tfds_folders import (
+    OWN,
+    data_root,
+    known_names,
+    parse_name,
+    prepared,
+    split_names,
+)
 from jaxtl.paths import closest
+
+RETRIES = 2  # of a download
 
 
 def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
@@ -19,14 +30,18 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
         The dataset's folder. It appears only when it is complete.
 
     Raises:
-        ValueError: an unknown dataset, or what went wrong; nothing half-written is left.
+        ValueError: an unknown dataset, what went wrong (nothing half-written is left), or a
+            dataset that was prepared before and is damaged.
     """
     root, base = data_root(data_dir), parse_name(name)[0]
     if base not in known_names():
         near = ", ".join(closest(base, known_names()))
         raise ValueError(f"unknown dataset {name!r}. Closest names: {near or 'none'}.")
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
 
+    downloader.MAX_RETRIES = RETRIES  # its ten, each wait twice as long, take minutes offline
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # every retry of every file
     try:
         if base in OWN:
             importlib.import_module(OWN[base])
@@ -39,7 +54,9 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
     except Exception as error:
         _remove_empty(Path(root, base))
         raise ValueError(f"cannot prepare {name!r}: {_reason(error)}") from error
-    return prepared(name, root)
+    folder = prepared(name, root)
+    open_builder(folder, split_names(folder))  # TFDS takes a folder that is there for whole
+    return folder
 
 
 def _remove_empty(folder: Path) -> None:
@@ -50,8 +67,14 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import Timeout
+
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, NoConnection | Timeout):
+            url = cause.request.url if cause.request is not None else "its server"
+            return f"no connection to {url}. Preparing needs a network, everything else does not"
         if isinstance(cause, ImportError) and "tensorflow" in str(cause).lower():
             return "its builder needs TensorFlow. Install it with: pip install 'jaxtl[prepare]'"
         cause = cause.__cause__ or cause.__context__

@@ -19,11 +19,18 @@ def data_root(data_dir: str | os.PathLike | None) -> str:
     return str(Path(chosen).expanduser())
 
 
+def _place(root: str) -> str:
+    """The folder of the data, and the variable if that would have named another one."""
+    unset = not os.environ.get("TFDS_DATA_DIR") and root == data_root(None)
+    return f"{root} (TFDS_DATA_DIR is not set)" if unset else root
+
+
 def prepared(name: str, root: str) -> Path:
     """Folder of a prepared dataset.
 
     Raises:
-        ValueError: it is unknown, not prepared, or prepared in a format that needs TensorFlow.
+        ValueError: it is unknown, not prepared, prepared in a format that needs TensorFlow, or its
+            `dataset_info.json` is damaged.
     """
     folder = find_folder(name, root)
     base = parse_name(name)[0]
@@ -32,14 +39,14 @@ def prepared(name: str, root: str) -> Path:
         others = [other for other in prepared_names(root) if other.split("/")[0] == base]
         there = f" (there: {', '.join(others)})" if others else ""
         raise ValueError(
-            f"dataset {name!r} is not prepared in {root}{there}. Prepare it with: {command}"
+            f"dataset {name!r} is not prepared in {_place(root)}{there}. Prepare it with: {command}"
         )
     if folder is None:
         local = prepared_names(root)
         near = ", ".join(closest(name, known_names() | set(local))) or "none"
         raise ValueError(
             f"unknown dataset {name!r}. Closest names: {near}. "
-            f"Prepared in {root}: {', '.join(local) or 'none'}."
+            f"Prepared in {_place(root)}: {', '.join(local) or 'none'}."
         )
     if (form := _info(folder).get("fileFormat", "tfrecord")) != "array_record":
         raise ValueError(
@@ -54,7 +61,9 @@ def find_folder(name: str, root: str) -> Path | None:
     base, config, version = parse_name(name)
     default = Path(root, base, ".config", "metadata.json")
     if config is None and default.is_file():
-        config = json.loads(default.read_text())["default_config_name"]
+        config = _object(default).get("default_config_name")
+        if not isinstance(config, str):
+            raise ValueError(damage(default, "it has no default_config_name"))
     parent = Path(root, base, config or "")
     found = [path.parent for path in parent.glob("*/dataset_info.json")]
     found = [path for path in found if _version(path) and version in (None, path.name)]
@@ -101,8 +110,38 @@ def _snake_case(name: str) -> str:
 
 def _version(path: Path) -> tuple[int, ...]:
     parts = path.name.split(".")
-    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
+    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
+
+
+def damage(file: Path, reason: str) -> str:
+    """Message for a file of a prepared dataset that is not what was written."""
+    return (
+        f"{file} is damaged: {' '.join(reason.split())[:300]}. Move the folder of the dataset "
+        "away and prepare it again (python launch.py --prepare=NAME)"
+    )
 
 
 def _info(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "dataset_info.json").read_text())
+    """What is read of `dataset_info.json`, after a look at its types."""
+    file = folder / "dataset_info.json"
+    info = _object(file)
+    splits = info.get("splits")
+    if not isinstance(splits, list) or not all(isinstance(split, dict) for split in splits):
+        raise ValueError(damage(file, "its splits are no list of objects"))
+    for split in splits:
+        lengths = split.get("shardLengths", [])  # left out where there are no examples
+        if not isinstance(split.get("name"), str):
+            raise ValueError(damage(file, "a split has no name"))
+        if not isinstance(lengths, list) or not all(str(n).isdecimal() for n in lengths):
+            raise ValueError(damage(file, f"shardLengths of {split['name']!r} are no numbers"))
+    return info
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(damage(file, f"it is not JSON ({error})")) from error
+    if not isinstance(content, dict):
+        raise ValueError(damage(file, "it is no JSON object"))
+    return content

@@ -1,11 +1,11 @@
 """Datasets prepared by TensorFlow Datasets, read from their folder without TensorFlow."""
 
 import functools
-import io
 import math
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from jaxtl.data.dataset import Dataset
 from jaxtl.data.splits import Splits
 from jaxtl.data.streamed import Streamed, stream
 from jaxtl.data.table import Call, Table
-from jaxtl.data.tfds_folders import data_root, find_folder, prepared, split_names
+from jaxtl.data.tfds_features import column_of, dtype_of, flat, is_class, kind_of, shape_of
+from jaxtl.data.tfds_files import open_builder
+from jaxtl.data.tfds_folders import damage, data_root, find_folder, prepared, split_names
 from jaxtl.paths import unknown
 
 CHUNK = 1024  # records decoded at a time
@@ -55,9 +57,10 @@ def tfds(
 
     Raises:
         ValueError: on use, for a dataset that is unknown or not prepared (with the command that
-            prepares it), an unknown split or feature, or images of many sizes without `size`.
+            prepares it) or damaged, an unknown split or feature, images of many sizes without
+            `size`, or whole numbers of more than 32 bits.
     """
-    root = data_root(data_dir)
+    root, size = data_root(data_dir), images.image_size(size)
     inputs = tuple(inputs) if inputs is not None and not isinstance(inputs, str) else inputs
     labels = tuple(labels.items()) if isinstance(labels, Mapping) else labels
 
@@ -94,21 +97,30 @@ def _load(
     folder = prepared(name, root)
     import tensorflow_datasets as tfds
 
-    for base in _base_splits(split) - {"all"}:
+    bases = _base_splits(split)
+    for base in bases - {"all"}:
         if base not in split_names(folder):
             raise ValueError(unknown("split", base, split_names(folder)))
-    builder = tfds.builder_from_directory(folder)
-    features = dict(_flat(builder.info.features))
+    bases = split_names(folder) if "all" in bases else sorted(bases)
+    builder = open_builder(folder, bases)
+    try:
+        count = builder.info.splits[split].num_examples
+    except Exception as error:  # TFDS raises nothing narrower for what is no slice
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot read the split {split!r}: {reason}") from error
+    if count < 1:
+        raise ValueError(f"the split {split!r} of {name!r} has no examples")
+    features = dict(flat(builder.info.features))
     chosen_inputs, chosen_labels = _choose(features, builder.info.supervised_keys, inputs, labels)
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     source = builder.as_data_source(split, deserialize_method=raw)
-    arrays = [path for path in chosen_inputs if _kind(features[path][1]) != "text"]
+    arrays = [path for path in chosen_inputs if kind_of(features[path][1]) != "text"]
     nbytes = _nbytes(builder.info, [features[path][1] for path in arrays], len(source), size)
     lazy = {}
     if stream(streamed, nbytes, f"{name}.{split}"):
-        lazy = {path: _streamed(source, features, path, size) for path in arrays}
+        lazy = {path: _streamed(source, folder, features, path, size) for path in arrays}
     held = list({*chosen_inputs, *chosen_labels.values()} - (lazy.keys() - chosen_labels.values()))
-    read = _reader(source, features, held, size)
+    read = _reader(source, folder, features, held, size)
     starts = range(0, len(source), CHUNK) if held else ()
     parts = [read(range(start, min(start + CHUNK, len(source)))) for start in starts]
     columns = {path: images.concatenate([part[path] for part in parts], path) for path in held}
@@ -120,36 +132,40 @@ def _load(
         {
             column: tuple(features[path][1].names)
             for column, path in chosen_labels.items()
-            if _is_class(features[path][1])
+            if is_class(features[path][1])
         },
     )
 
 
 def _streamed(
-    source: Any, features: Mapping[str, tuple[tuple, Any]], path: str, size: Any
+    source: Any, folder: Path, features: Mapping[str, tuple[tuple, Any]], path: str, size: Any
 ) -> Streamed:
     feature = features[path][1]
-    shape = _shape(feature, size)
+    shape = shape_of(feature, size)
     if None in shape:
         raise ValueError(
             f"feature {path!r} has examples of shape {list(shape)} (None: any), which cannot be "
             "streamed; images can, with size=(height, width)"
         )
-    read = _reader(source, features, [path], size)
-    return Streamed((len(source), *shape), _dtype(feature), lambda rows: read(rows)[path])
+    read = _reader(source, folder, features, [path], size)
+    return Streamed((len(source), *shape), dtype_of(feature), lambda rows: read(rows)[path])
 
 
 def _nbytes(info: Any, features: Sequence[Any], count: int, size: Any) -> float:
     """Bytes of so many decoded examples, or at least what they take on disk."""
-    shapes = [_shape(feature, size) for feature in features]
+    shapes = [shape_of(feature, size) for feature in features]
     if any(None in shape for shape in shapes):
         return info.dataset_size / max(info.splits.total_num_examples, 1) * count
-    each = zip(shapes, map(_dtype, features), strict=True)
+    each = zip(shapes, map(dtype_of, features), strict=True)
     return count * sum(math.prod(shape) * dtype.itemsize for shape, dtype in each)
 
 
 def _reader(
-    source: Any, features: Mapping[str, tuple[tuple, Any]], paths: Sequence[str], size: Any
+    source: Any,
+    folder: Path,
+    features: Mapping[str, tuple[tuple, Any]],
+    paths: Sequence[str],
+    size: Any,
 ) -> Callable[[Iterable[int]], dict[str, np.ndarray]]:
     """rows -> {path: [rows, ...]}, of raw records; decodes these features and no others.
 
@@ -162,18 +178,22 @@ def _reader(
     for path in paths:
         keys, feature = features[path]
         _put(wanted, keys, feature)
-        if _kind(feature) == "image":
+        if kind_of(feature) == "image":
             _put(encoded, keys, tfds.decode.SkipDecoding())
     decoder = tfds.features.FeaturesDict(wanted)
 
     def read(rows: Iterable[int]) -> dict[str, np.ndarray]:
-        records = source.__getitems__([int(row) for row in rows])
-        examples = [decoder.deserialize_example_np(r, decoders=encoded) for r in records]
+        try:
+            records = source.__getitems__([int(row) for row in rows])
+            examples = [decoder.deserialize_example_np(r, decoders=encoded) for r in records]
+        except Exception as error:  # whatever damaged records make of the parsers
+            reason = f"a record cannot be read ({type(error).__name__}: {error})"
+            raise ValueError(damage(folder, reason)) from error
         columns = {}
         for path in paths:
             keys, feature = features[path]
             values = [functools.reduce(operator.getitem, keys, example) for example in examples]
-            columns[path] = _column(path, feature, values, size)
+            columns[path] = column_of(path, feature, values, size)
         return columns
 
     return read
@@ -183,32 +203,6 @@ def _put(tree: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
     functools.reduce(lambda d, key: d.setdefault(key, {}), keys[:-1], tree)[keys[-1]] = value
 
 
-def _shape(feature: Any, size: tuple[int, int] | None) -> tuple[int | None, ...]:
-    """Shape of one example, None where it is not known."""
-    if _kind(feature) == "image" and size is not None:
-        return (*size, feature.shape[-1])
-    return tuple(feature.shape)
-
-
-def _dtype(feature: Any) -> np.dtype:
-    """What `_column` makes of numbers and images."""
-    if _kind(feature) == "image":
-        return np.dtype(np.uint8)
-    whole = np.issubdtype(feature.np_dtype, np.integer) and feature.np_dtype != np.uint8
-    return np.dtype(np.int32 if whole or _is_class(feature) else np.float32)
-
-
-def _flat(features: Any, keys: tuple[str, ...] = ()) -> Iterable[tuple[str, tuple[tuple, Any]]]:
-    """(path, (keys, feature)) of all leaves of a FeaturesDict."""
-    import tensorflow_datasets as tfds
-
-    for key, feature in features.items():
-        if isinstance(feature, tfds.features.FeaturesDict):
-            yield from _flat(feature, (*keys, key))
-        else:
-            yield "/".join((*keys, key)), ((*keys, key), feature)
-
-
 def _choose(
     features: Mapping[str, tuple[tuple, Any]],
     supervised: Any,
@@ -216,7 +210,7 @@ def _choose(
     labels: str | tuple[tuple[str, str], ...] | None,
 ) -> tuple[list[str], dict[str, str]]:
     """Paths of the inputs and {column: path} of the labels, see `tfds`."""
-    kinds = {path: _kind(feature) for path, (_, feature) in features.items()}
+    kinds = {path: kind_of(feature) for path, (_, feature) in features.items()}
     pair = supervised if isinstance(supervised, tuple) and len(supervised) == 2 else (None, None)
     if inputs is None and pair[0] in features:
         chosen = [pair[0]]
@@ -240,38 +234,3 @@ def _choose(
     if not chosen:
         raise ValueError(f"no feature can serve as inputs; there are: {', '.join(features)}")
     return chosen, columns
-
-
-def _kind(feature: Any) -> str:
-    import tensorflow_datasets as tfds
-
-    if isinstance(feature, tfds.features.Image):
-        return "image"
-    if isinstance(feature, tfds.features.Text):
-        return "text"
-    if _is_class(feature):
-        return "class"
-    if type(feature) in (tfds.features.Tensor, tfds.features.Scalar) and (
-        np.issubdtype(feature.np_dtype, np.number) or feature.np_dtype == np.bool_
-    ):
-        return "array" if feature.shape else "number"
-    return "other"
-
-
-def _is_class(feature: Any) -> bool:
-    import tensorflow_datasets as tfds
-
-    return isinstance(feature, tfds.features.ClassLabel)
-
-
-def _column(path: str, feature: Any, values: list, size: tuple[int, int] | None) -> np.ndarray:
-    """One feature of some records as an array [n, ...]."""
-    kind = _kind(feature)
-    if kind == "image":
-        return images.stack(
-            [images.decode(io.BytesIO(value), feature.shape[-1], size) for value in values], path
-        )
-    if kind == "text":
-        return np.array([bytes(value).decode() for value in values] + [None], object)[:-1]
-    stacked = images.stack([np.asarray(value) for value in values], path)
-    return stacked.astype(_dtype(feature))

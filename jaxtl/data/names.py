@@ -1,0 +1,44 @@
+"""Names of classes as users write them: which are the same, and in which order they stand."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from jaxtl.data.columns import names_of
+
+
+def natural(name: str) -> tuple[Any, ...]:
+    """Key of the order 0, 1, 2, 10 and image2, image10; of plain text it is the usual one."""
+    parts: list[Any] = re.split(r"([0-9]+)", name)  # text and digits in turn
+    for i, digits in enumerate(parts[1::2]):
+        number = digits.lstrip("0")
+        parts[2 * i + 1] = (len(number), number)
+    return tuple(parts), name
+
+
+def nfc(name: str) -> str:
+    """One Unicode form (NFC) of a name: macOS writes others than Linux and Windows."""
+    return unicodedata.normalize("NFC", name)
+
+
+def class_names(classes: Iterable[Any] | None) -> tuple[str, ...] | None:
+    """The argument `classes` of data in files, None if it is; raises what `names_of` does."""
+    return None if classes is None else tuple(map(nfc, names_of(classes, "label")))
+
+
+def refuse_alike(names: Iterable[str], what: str) -> None:
+    """Refuse names that only upper and lower case tell apart.
+
+    Raises:
+        ValueError: naming them, and how to say that they are meant.
+    """
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(name.casefold(), []).append(name)
+    problems = [" and ".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
+    if problems:
+        raise ValueError(
+            f"{what} that differ only in case: {'; '.join(problems[:5])}; write them alike, or "
+            "name them in classes= if they are different classes"
+        )
