@@ -45,6 +45,7 @@ class _Extractor:
     model: Model
     weights: Weights
     batch_size: int
+    by_row = True
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Extractor):

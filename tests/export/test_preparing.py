@@ -1,0 +1,355 @@
+"""Raw rows: prepared as the data were, by what the run left, in Python and in exported files."""
+
+import dataclasses
+import json
+import shutil
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from preparing import ROWS
+
+import jaxtl
+from jaxtl import cli, data, models
+from jaxtl.data import Table, images, traceable
+from jaxtl.export.files import program, write_preparations
+from jaxtl.export.predictor import Predictor
+from jaxtl.export.recipe import read_recipe
+from jaxtl.models import classes
+from jaxtl.plan import Method, Stage
+from jaxtl.train.preprocessing import preparation
+
+FAR, NEAR = ROWS["far"], ROWS["near"]
+
+
+def standardized(rows, like):
+    """By hand: with the ratio of the first two columns, by the statistics of `like`."""
+    rows, like = (np.concatenate([x, x[:, :1] / x[:, 1:2]], 1) for x in (rows, like))
+    return ((rows - like.mean(0, dtype=float)) / like.std(0, dtype=float)).astype(np.float32)
+
+
+def accuracy(logits, labels):
+    return np.mean(np.argmax(logits, 1) == labels)
+
+
+# Datasets of every kind: what is written down of one serves another process, without the data.
+
+
+def recorded(tmp_path, dataset, again=None):
+    """The recipe of a dataset as it comes back from the run's directory."""
+    record = json.loads(json.dumps(preparation(tmp_path, dataset)))
+    return read_recipe(record, again or dataset, tmp_path)
+
+
+def predictor_of(recipe, dataset, model):
+    """Of a model as it is initialised."""
+    rows = jax.tree.map(lambda x: x[:1], dataset.table().inputs)
+    params, state = model.init(jax.random.key(1), data.to_float(rows))
+    inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), rows)
+    stage = Stage("made", model, Method(), [], 1, 0)
+    return Predictor(model, params, state, {}, inputs, "a", (stage,), 0, {"test": recipe}, "test")
+
+
+def mirrored(images):
+    return images[:, :, ::-1]
+
+
+def darker(images, by):
+    return np.maximum(images.astype(int) - by, 0).astype(np.uint8)
+
+
+PHOTOS = np.random.default_rng(0).integers(0, 256, (7, 8, 10, 3), np.uint8)
+IMAGE_DATA = {
+    "plain": (lambda d: d, 0),
+    "all": (lambda d: d.pad(1).center_crop((8, 8)).grayscale().resize((4, 4)).standardize(), 0),
+    "grown": (lambda d: d.grayscale().rgb().resize((16, 20)), 0),
+    "own": (lambda d: d.map_images(mirrored).standardize(), 0),
+    "host": (lambda d: d.resize((4, 5)).map_images(darker, 9).standardize(), 2),
+    "shift": (lambda d: data.rotated(d, 20).take(5).standardize(), 1),
+}
+
+
+@pytest.mark.parametrize("name", IMAGE_DATA)
+def test_images_are_prepared_on_the_host_and_in_programs(tmp_path, name):
+    prepare, on_host = IMAGE_DATA[name]
+    dataset = prepare(data.arrays(PHOTOS, np.arange(7) % 2))
+    recipe = recorded(tmp_path, dataset, prepare(data.arrays(PHOTOS[:1], [0])))
+    predictor = predictor_of(recipe, dataset, models.linear({"y": classes(2)}))
+    expected = predictor.predict(dataset.table().inputs, raw=False)["logits"]["y"]
+    assert np.std(expected) > 1e-3
+    for rows in (PHOTOS, PHOTOS.astype(np.int64), PHOTOS / np.float32(255)):
+        found = predictor.predict(rows)["logits"]["y"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+    before, inside = recipe.split
+    assert len(before) == on_host and len(before) + len(inside) == len(recipe.actions)
+    pytest.importorskip("flatbuffers")
+    exported = program(predictor)
+    table = Table(PHOTOS, {})
+    for action in before:
+        table = action.apply(table)
+    logits = exported.call(table.inputs[:3])["logits"]["y"]
+    np.testing.assert_allclose(logits, expected[:3], rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("function", traceable.IMAGES, ids=lambda function: function.__name__)
+def test_traced_transforms_are_those_of_the_host(function):
+    arguments = {images.resize: [(3, 25)], images.pad: [2], images.center_crop: [(5, 4)]}
+    options, twin = arguments.get(function, []), traceable.IMAGES[function]
+    for x in (PHOTOS, np.float32(PHOTOS / 255)):
+        x = x[..., :1] if function is images.rgb else x
+        expected, found = function(x, *options), jax.jit(lambda x: twin(x, *options))(x)
+        assert expected.dtype == found.dtype
+        apart = np.abs(expected.astype(float) - found)
+        assert apart.max() <= (1 if x.dtype == np.uint8 else 1e-6)
+        assert (apart > 1e-6).mean() < 0.01
+
+
+def shrink(table):
+    return table.select(np.arange(len(table)) % 2 == 0)
+
+
+def centre(table):
+    return dataclasses.replace(table, inputs=table.inputs - table.inputs.mean(0))
+
+
+def brightest(table):
+    return dataclasses.replace(table, inputs=table.inputs / table.inputs.max())
+
+
+def by_label(table):
+    scale = table.labels["label"][:, None].astype(np.float32)
+    return dataclasses.replace(table, inputs=table.inputs * scale)
+
+
+def in_order(table):
+    return dataclasses.replace(table, inputs=table.inputs + np.arange(len(table))[:, None])
+
+
+def blurred(images):
+    return images + np.random.default_rng().normal(size=images.shape).astype(np.float32)
+
+
+def other_labels(table):
+    return dataclasses.replace(table, labels={"label": 1 - table.labels["label"]})
+
+
+@pytest.mark.parametrize(
+    ("prepare", "expected"),
+    [
+        (lambda d: d.map(centre), "map(centre): it gives another result for a row alone"),
+        (lambda d: d.map(in_order), "map(in_order): it gives another result for a row alone"),
+        (lambda d: d.map(brightest), "map(brightest): what it gives for a row depends on"),
+        (lambda d: d.map(by_label), "map(by_label): on rows without labels it raises KeyError"),
+        (lambda d: d.map(shrink), "map(shrink): it makes 6 rows of 12"),
+    ],
+)
+def test_functions_that_need_more_than_rows(tmp_path, prepare, expected):
+    rows = FAR.copy()
+    rows[[0, -1], 0] = rows.max()  # so that the first row and the last have the brightest value
+    dataset = prepare(data.arrays(rows, np.arange(12) % 2))
+    predictor = predictor_of(recorded(tmp_path, dataset), dataset, models.linear({"y": classes(2)}))
+    with pytest.raises(ValueError, match="raw rows cannot be prepared by") as error:
+        predictor.predict(rows)
+    assert expected in str(error.value) and "predict(rows, raw=False)" in str(error.value)
+    assert predictor.predict(dataset.table().inputs, raw=False)["logits"]["y"].shape[1] == 2
+
+
+def test_labels_alone_are_no_preparation(tmp_path):
+    dataset = data.arrays(FAR, np.arange(12) % 3).map(other_labels).classes([0, 1]).few(1)
+    dataset = dataset.relabel("far", lambda table: table.inputs[:, 0]).hide("far", 0.5)
+    assert recorded(tmp_path, dataset).actions == ()
+
+
+def test_a_function_that_is_gone(tmp_path):
+    dataset = data.arrays(PHOTOS, np.arange(7)).map_images(mirrored)
+    again = data.arrays(PHOTOS, np.arange(7)).map_images(darker, 1)
+    (problem,) = recorded(tmp_path, dataset, again).problems
+    assert problem.startswith("map_images(mirrored): the experiment's file does not have it")
+
+
+# Texts.
+
+
+class Words(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return (nn.Embed(9, 4)(x["ids"]) * x["mask"][..., None]).sum(1)
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "very", "not"]
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """Reads texts; its vocabulary's file is gone."""
+    pytest.importorskip("tokenizers")
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    texts = np.array(["good film", "bad film", "not very good", "film"], object)
+    dataset = data.arrays(texts, np.arange(4) % 2).tokenize(folder / "vocab.txt", 5)
+    recipe = recorded(folder / "run", dataset)
+    (folder / "vocab.txt").unlink()
+    return predictor_of(recipe, dataset, models.from_linen(Words(), {"y": classes(2)}))
+
+
+def test_texts_are_strings(reader, tmp_path):
+    ids = {"ids": [[2, 4, 6, 3, 0], [2, 1, 3, 0, 0]], "mask": [[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]]}
+    expected = reader.predict(ids, raw=False)["logits"]["y"]
+    for texts in (["good film", "Unheard"], np.array(["good film", "unheard"])):
+        np.testing.assert_array_equal(reader.predict(texts)["logits"]["y"], expected)
+    assert reader.predict([])["logits"]["y"].shape == (0, 2)
+    assert repr(reader).endswith("str[n] -> y[n, 2])")
+    pytest.importorskip("flatbuffers")
+    exported = program(reader)
+    ids = {name: np.array(values, np.int32) for name, values in ids.items()}
+    np.testing.assert_allclose(exported.call(ids)["logits"]["y"], expected, atol=1e-6)
+    (steps,) = write_preparations(reader, "stablehlo", tmp_path / "a.stablehlo").values()
+    (tokenize,) = steps["before"]
+    assert tokenize["length"] == 5 and (tmp_path / tokenize["file"]).read_text().split() == WORDS
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ("good film", "one text, not a list of texts"),
+        (["good", None, 3.5], "2 of 3 rows are no texts, such as None"),
+        ([["good", "film"]], "<U4[1, 2] has 2 axes, not 1"),
+        (np.zeros((2, 5), np.int32), "int32[2, 5] has 2 axes, not 1"),
+        ([1, 2], "2 of 2 rows are no texts, such as 1"),
+        ({"ids": 1, "mask": 2}, "expected an array, got {ids, mask}"),
+    ],
+)
+def test_what_is_no_text(reader, texts, expected):
+    with pytest.raises(ValueError, match="trained on str") as error:
+        reader.predict(texts)
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [9, -1, 2**31 - 1])
+def test_ids_that_no_token_has(reader, wrong):
+    ids = np.array([[2, 4, 3, 0, 0], [2, wrong, wrong, 3, 0]])
+    message = r"\['ids'\] 2 values in 1 of 2 rows are outside 0 to 8, the ids that the model knows"
+    with pytest.raises(ValueError, match=message):
+        reader.predict({"ids": ids, "mask": ids > 0}, raw=False)
+
+
+# A run.
+
+
+def test_raw_rows_give_what_was_measured(prepared):
+    run, measured = prepared
+    predictor = jaxtl.load(run, "random")
+    logits = predictor.predict(FAR)["logits"]["ill"]  # as the evaluation of the primary metric
+    assert accuracy(logits, ROWS["label"]) == pytest.approx(measured["far"])
+    expected, _ = predictor.model.apply(predictor.params, predictor.state, standardized(FAR, FAR))
+    np.testing.assert_allclose(logits, expected["logits"]["ill"], atol=1e-3)
+    assert np.std(logits) > 0.1
+
+    near = predictor.predict(NEAR, like="near")["logits"]["ill"]
+    assert accuracy(near[8:], ROWS["label"][8:]) == pytest.approx(measured["near"])
+    again = predictor.predict(standardized(NEAR, NEAR), raw=False)["logits"]["ill"]
+    np.testing.assert_allclose(near, again, atol=1e-3)
+    by_domain = [predictor.predict(NEAR, like=f"domain {i}")["logits"]["ill"] for i in (0, 1)]
+    np.testing.assert_array_equal(by_domain[0], near)
+    assert np.abs(by_domain[1] - near).max() > 0.1
+    with pytest.raises(ValueError, match="unknown evaluation or domain 'nera'"):
+        predictor.predict(NEAR, like="nera")
+
+
+def test_rows_may_be_lists_and_other_numbers(prepared):
+    predictor = jaxtl.load(prepared[0], "random")
+    whole = np.rint(FAR)
+    expected = predictor.predict(whole)["logits"]["ill"]
+    for rows in (
+        whole.tolist(),
+        whole.astype(np.int64),
+        whole.astype(object),
+        jax.numpy.array(whole),
+    ):
+        np.testing.assert_array_equal(predictor.predict(rows)["logits"]["ill"], expected)
+
+
+def test_no_rows_and_a_line(prepared):
+    predictor = jaxtl.load(prepared[0], "random")
+    expected = "arm 'random', stage 'random', seed 1: float32[n, 3] -> ill[n, 2]"
+    assert repr(predictor) == f"Predictor({expected})"
+    for rows in ([], np.zeros((0, 3))):
+        output = predictor.predict(rows)
+        assert output["logits"]["ill"].shape == (0, 2) and output["features"].shape[0] == 0
+
+
+def with_holes():
+    rows = FAR.copy()
+    rows[2, 1], rows[5, :2] = np.nan, np.inf
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (with_holes(), "once prepared, 5 values in 2 of 12 rows are not finite"),  # ratios too
+        (FAR[0], "float32[3] has one row, without their axis"),
+        (FAR[:, :2], "float32[12, 2] has 2 columns, not 3"),
+        (np.zeros((4, 1)), "float64[4, 1] has 1 columns, not 3"),
+        (FAR[:, None], "float32[12, 1, 3] has 3 axes, not 2"),
+        (["a", "b"], "<U1[2] has one row, without"),
+        ([[1, 2, 3], [4, 5]], "is no array of rows"),
+        ([["1", 2, 3]], "<U21 is not a dtype of numbers"),
+        (np.array([["1", 2, 3]], object), "texts among its numbers"),
+        ({"x": FAR}, "expected an array, got {x}"),
+        (np.array([["2020-01-01"] * 3], "M8[D]"), "datetime64[D] is not a dtype of numbers"),
+        (FAR.astype(complex), "complex128 is not a dtype of numbers"),
+        (np.ma.masked_greater(FAR, 1300), "masked values"),
+        (FAR.tolist()[0], "float64[3] has one row"),
+        ([[1, None, 2]], "2 values in 1 of 1 rows are not finite"),
+    ],
+)
+def test_rows_that_are_none(prepared, rows, expected):
+    with pytest.raises(ValueError, match="stage 'random' does not read these rows") as error:
+        jaxtl.load(prepared[0], "random").predict(rows)
+    assert expected in str(error.value)
+    assert str(error.value).endswith("it was trained on float32[n, 3]")
+
+
+def test_a_run_that_did_not_write_it_down(prepared, tmp_path, caplog):
+    run = shutil.copytree(prepared[0], tmp_path / "runs")
+    (run / "preprocessing.json").unlink()
+    predictor = jaxtl.load(run, "random")
+    assert "made before jaxtl wrote down how rows are prepared" in caplog.text
+    expected = jaxtl.load(prepared[0], "random").predict(FAR)["logits"]["ill"]
+    found = predictor.predict(standardized(FAR, FAR))["logits"]["ill"]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    with pytest.raises(ValueError, match="float32\\[n, 4\\]"):
+        predictor.predict(FAR)
+
+
+def test_a_program_goes_on_from_the_last_function_that_jax_cannot_trace(prepared, tmp_path, capsys):
+    pytest.importorskip("flatbuffers")
+    run = shutil.copytree(prepared[0], tmp_path / "runs")
+    args = ["launch.py", f"--export={run}", "--format=stablehlo", "--arm=random"]
+    assert cli.main(args) == 0
+    code = capsys.readouterr().out.split("\n\n", 1)[1]
+    note = "inputs: float32[n, 4], raw rows after map(add_ratio), as random.stablehlo.json says"
+    assert note in code
+    names = {"inputs": np.concatenate([FAR, FAR[:, :1] / FAR[:, 1:2]], 1)}
+    exec(code, names)
+    expected = jaxtl.load(run, "random").predict(FAR)["logits"]["ill"]
+    np.testing.assert_allclose(names["logits"]["ill"], expected, rtol=1e-5, atol=1e-5)
+    about = json.loads((run / "export" / "random.stablehlo.json").read_text())
+    assert about["inputs"] == {"shape": [4], "dtype": "float32"}
+    (far,) = about["preprocessing"].values()
+    assert far["raw"] == {"shape": [3], "dtype": "float32"} and far["inside"] == ["standardize"]
+    assert [step["name"] for step in far["before"]] == ["map(add_ratio)"]
+
+
+def test_weights_come_with_the_statistics(prepared, tmp_path):
+    pytest.importorskip("safetensors")
+    run = shutil.copytree(prepared[0], tmp_path / "runs")
+    assert cli.main(["launch.py", f"--export={run}", "--arm=random"]) == 0
+    about = json.loads((run / "export" / "random.safetensors.json").read_text())
+    ratio, standard = about["preprocessing"]["far"]["before"]
+    assert ratio["name"] == "map(add_ratio)" and standard["kind"] == "standardize"
+    with np.load(run / "export" / standard["file"]) as statistics:
+        np.testing.assert_allclose(statistics["0/mean"][:3], FAR.mean(0, dtype=float))
