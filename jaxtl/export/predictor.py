@@ -108,9 +108,10 @@ class Predictor:
             rows = recipe.prepare(rows)
             self._check(rows)
         except ValueError as error:
+            hint = "; rows that are prepared go with raw=False" if recipe.actions else ""
             raise ValueError(
                 f"the model of stage {self._stage.name!r} does not read these rows: {error}; it "
-                f"was trained on {shown(recipe.raw, 'n')}"
+                f"was trained on {shown(recipe.raw, 'n')}{hint}"
             ) from error
         output, finite = self._compiled(self.params, self.state, rows)
         if not (finite := np.asarray(finite)).all():
@@ -168,6 +169,9 @@ class Predictor:
     @functools.cached_property
     def _bounds(self) -> list[int | None]:
         """Of each leaf of the inputs, the number of entries that its values choose among."""
+        leaves = jax.tree.leaves(self.inputs)
+        if not any(map(_is_whole, leaves)):
+            return [None] * len(leaves)
         return index_bounds(self.forward, self.params, self.state, self.inputs)
 
     def _check(self, rows: PyTree) -> None:

@@ -17,7 +17,7 @@ from jaxtl.data.dataset import Step
 from jaxtl.export.rebuild import Choice, Left
 from jaxtl.plan import PyTree
 from jaxtl.train.identity import read_json
-from jaxtl.train.interface import abstract_inputs
+from jaxtl.train.interface import abstract_inputs, describe
 from jaxtl.train.preprocessing import (
     FOLDER,
     IMAGE_KINDS,
@@ -43,6 +43,7 @@ class Action:
         trace: inputs -> inputs, None if JAX cannot trace it.
         file: that `about` names.
         problem: why it cannot be applied to rows alone.
+        step: of the dataset, if the function is of the experiment's file.
     """
 
     about: Mapping[str, Any]
@@ -51,6 +52,7 @@ class Action:
     trace: Callable[[PyTree], PyTree] | None = None
     file: Path | None = None
     problem: str | None = None
+    step: Step | None = None
 
     @property
     def name(self) -> str:
@@ -91,6 +93,15 @@ class Recipe:
             if len(table) != before:
                 raise ValueError(f"{action.name} makes {len(table)} rows of {before}")
         return table.inputs
+
+    def does_as(self, other: "Recipe") -> bool:
+        """Whether it does the same to the same rows as another one."""
+
+        def contents(recipe: Recipe) -> tuple:
+            texts = [json.dumps({**a.about, "position": None}) for a in recipe.actions]
+            return describe(recipe.raw), texts, [a.step for a in recipe.actions]
+
+        return contents(self) == contents(other)
 
     @functools.cached_property
     def split(self) -> tuple[tuple[Action, ...], tuple[Action, ...]]:
@@ -134,8 +145,8 @@ def preparations(left: Left, choice: Choice) -> tuple[dict[str, Recipe], str | N
     recipes = {name: read_recipe(*parts, folder) for name, parts in sources.items()}
     if main in recipes:
         return recipes, main
-    different = {json.dumps([parts[0]["raw"], parts[0]["steps"]]) for parts in sources.values()}
-    return recipes, next(iter(recipes)) if len(different) == 1 else None
+    first, *others = recipes.values()
+    return recipes, next(iter(recipes)) if all(map(first.does_as, others)) else None
 
 
 def read_recipe(record: Mapping[str, Any], dataset: Dataset, folder: Path) -> Recipe:
@@ -208,7 +219,7 @@ def _function(about: Mapping[str, Any], file: None, functions: Sequence) -> dict
     if step.function is transforms.map_images:
         trace = _on_images(*step.arguments)
     apply = functools.partial(_apply, step)
-    return {"apply": apply, "trace": trace, "problem": problem}
+    return {"apply": apply, "trace": trace, "problem": problem, "step": step}
 
 
 def _apply(step: Step, table: Table) -> Table:

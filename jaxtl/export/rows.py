@@ -1,15 +1,18 @@
 """Rows as they are given, made into the arrays that a model's dataset would hold.
 
-uint8 is 0 to 255, as are other integers of images; uint16 images are 0 to 65535; floats of images
-are what they were in training, [0, 1] if that was uint8. What cannot be told is refused.
+The ranges are those of `data.arrays`, as far as they can be told from what the dataset held: a
+model of uint8 images takes any integers of 0 to 255 and floats in [0, 1], one of float images in
+[0, 1] integers too. The rest is refused.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.data.arrays import is_image
 from jaxtl.plan import PyTree
 
 SHOWN_LEAVES = 5
@@ -104,7 +107,7 @@ def _leaf(
     if spec.dtype == np.uint8:
         return _levels(array, exact)
     if np.issubdtype(spec.dtype, np.floating):
-        return _float_images(array, limits) if array.ndim == 4 else array.astype(spec.dtype)
+        return _float_images(array, limits) if is_image(spec.shape) else array.astype(spec.dtype)
     return _whole(array, spec.dtype)
 
 
@@ -121,6 +124,8 @@ def _array(given: Any, spec: jax.ShapeDtypeStruct) -> np.ndarray:
             if any(isinstance(value, str | bytes) for value in array.flat):
                 raise ValueError("holds texts among its numbers")
             array = array.astype(np.float64)
+        if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.kind != "f":
+            array = array.astype(np.float32)  # bfloat16, which NumPy does not know
     except (TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{_kind(given)} is no array of rows: {reason}") from error

@@ -9,6 +9,8 @@ import functools
 import hashlib
 import io
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import jax
 import numpy as np
 
 from jaxtl.data import Dataset, Table, text, traceable, transforms
+from jaxtl.data.arrays import is_image
 from jaxtl.data.dataset import Step
 from jaxtl.data.table import loaded
 from jaxtl.data.transforms import name_of
@@ -102,7 +105,7 @@ def _is_not(a: Any, b: Any) -> bool:
 
 
 def _range(leaf: Any) -> list[float] | None:
-    if leaf.ndim != 4 or not np.issubdtype(leaf.dtype, np.floating) or not len(leaf):
+    if not is_image(leaf.shape) or not np.issubdtype(leaf.dtype, np.floating) or not len(leaf):
         return None
     looked_at = leaf if isinstance(leaf, np.ndarray) else leaf[:SAMPLE]
     return [float(looked_at.min()), float(looked_at.max())]
@@ -202,13 +205,20 @@ def _save(folder: Path, statistics: list[transforms.Moments | None]) -> str:
 
 
 def read_statistics(path: Path) -> dict[int, transforms.Moments]:
-    """{number of a leaf: its moments}, as `standardize` left them."""
+    """{number of a leaf: its moments}, as `standardize` left them.
+
+    Raises:
+        ValueError: the file is damaged or not there.
+    """
     moments: dict[int, dict[str, np.ndarray]] = {}
-    with np.load(path) as arrays:
-        for key in arrays:
-            leaf, name = key.split("/")
-            moments.setdefault(int(leaf), {})[name] = arrays[key]
-    return {leaf: transforms.Moments(**values) for leaf, values in moments.items()}
+    try:
+        with np.load(path) as arrays:
+            for key in arrays:
+                leaf, name = key.split("/")
+                moments.setdefault(int(leaf), {})[name] = arrays[key]
+        return {leaf: transforms.Moments(**values) for leaf, values in moments.items()}
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"cannot read the statistics {path}: {error}") from error
 
 
 def _write(folder: Path, name: str, suffix: str, content: bytes) -> str:

@@ -310,7 +310,7 @@ def test_rows_that_are_none(prepared, rows, expected):
     with pytest.raises(ValueError, match="stage 'random' does not read these rows") as error:
         jaxtl.load(prepared[0], "random").predict(rows)
     assert expected in str(error.value)
-    assert str(error.value).endswith("it was trained on float32[n, 3]")
+    assert "it was trained on float32[n, 3]; rows that are prepared go with" in str(error.value)
 
 
 def test_a_run_that_did_not_write_it_down(prepared, tmp_path, caplog):
