@@ -16,6 +16,7 @@ from jaxtl.data import Table, images, traceable
 from jaxtl.export.files import program, write_preparations
 from jaxtl.export.predictor import Predictor
 from jaxtl.export.recipe import read_recipe
+from jaxtl.export.rows import read_rows
 from jaxtl.models import classes
 from jaxtl.plan import Method, Stage
 from jaxtl.train.preprocessing import preparation
@@ -59,38 +60,62 @@ def darker(images, by):
     return np.maximum(images.astype(int) - by, 0).astype(np.uint8)
 
 
+def joined(inputs):
+    leaves = jax.tree.leaves(inputs)
+    return jax.numpy.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], 1)
+
+
 PHOTOS = np.random.default_rng(0).integers(0, 256, (7, 8, 10, 3), np.uint8)
-IMAGE_DATA = {
-    "plain": (lambda d: d, 0),
-    "all": (lambda d: d.pad(1).center_crop((8, 8)).grayscale().resize((4, 4)).standardize(), 0),
-    "grown": (lambda d: d.grayscale().rgb().resize((16, 20)), 0),
-    "own": (lambda d: d.map_images(mirrored).standardize(), 0),
-    "host": (lambda d: d.resize((4, 5)).map_images(darker, 9).standardize(), 2),
-    "shift": (lambda d: data.rotated(d, 20).take(5).standardize(), 1),
+DEEP = PHOTOS.astype(np.uint16) * 257
+COUNTS = np.random.default_rng(1).integers(10**6, 10**6 + 99, (7, 3))
+TIMES = 1.7e9 + np.random.default_rng(2).random((7, 2))
+KINDS = {
+    "plain": (PHOTOS, lambda d: d, 0),
+    "all": (PHOTOS, lambda d: d.pad(1).center_crop((8, 8)).grayscale().resize((4, 4)), 0),
+    "own": (PHOTOS, lambda d: d.map_images(mirrored).standardize(), 0),
+    "host": (PHOTOS, lambda d: d.resize((4, 5)).map_images(darker, 9).standardize(), 2),
+    "shift": (PHOTOS, lambda d: data.rotated(d, 20).take(5).standardize(), 1),
+    "deep": (DEEP, lambda d: d.resize((4, 4)).rgb(), 0),
+    "counts": (COUNTS, lambda d: d.standardize(), 0),
+    "times": (TIMES, lambda d: d.standardize(), 1),  # JAX has no float64
+    "several": ({"photo": PHOTOS, "columns": FAR[:7]}, lambda d: d.rgb().standardize(), 0),
 }
 
 
-@pytest.mark.parametrize("name", IMAGE_DATA)
-def test_images_are_prepared_on_the_host_and_in_programs(tmp_path, name):
-    prepare, on_host = IMAGE_DATA[name]
-    dataset = prepare(data.arrays(PHOTOS, np.arange(7) % 2))
-    recipe = recorded(tmp_path, dataset, prepare(data.arrays(PHOTOS[:1], [0])))
-    predictor = predictor_of(recipe, dataset, models.linear({"y": classes(2)}))
+@pytest.mark.parametrize("name", KINDS)
+def test_rows_are_prepared_on_the_host_and_in_programs(tmp_path, name):
+    rows, prepare, on_host = KINDS[name]
+    dataset = prepare(data.arrays(rows, np.arange(7) % 2))
+    one_row = jax.tree.map(lambda x: x[:1], rows)
+    recipe = recorded(tmp_path, dataset, prepare(data.arrays(one_row, [0])))
+    model = models.from_blocks([], {"y": classes(2)}, before=joined)
+    predictor = predictor_of(recipe, dataset, model)
     expected = predictor.predict(dataset.table().inputs, raw=False)["logits"]["y"]
     assert np.std(expected) > 1e-3
-    for rows in (PHOTOS, PHOTOS.astype(np.int64), PHOTOS / np.float32(255)):
-        found = predictor.predict(rows)["logits"]["y"]
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    others = [PHOTOS.astype(np.int64), PHOTOS / np.float32(255)] if rows is PHOTOS else []
+    for given in (rows, *others):
+        found = predictor.predict(given)["logits"]["y"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
     before, inside = recipe.split
     assert len(before) == on_host and len(before) + len(inside) == len(recipe.actions)
     pytest.importorskip("flatbuffers")
-    exported = program(predictor)
-    table = Table(PHOTOS, {})
+    table = Table(read_rows(rows, recipe.raw, recipe.ranges), {})
     for action in before:
         table = action.apply(table)
-    logits = exported.call(table.inputs[:3])["logits"]["y"]
-    np.testing.assert_allclose(logits, expected[:3], rtol=1e-4, atol=2e-3)
+    some = jax.tree.map(lambda x: x[:3], table.inputs)
+    logits = program(predictor).call(some)["logits"]["y"]
+    np.testing.assert_allclose(logits, expected[:3], rtol=1e-4, atol=5e-3)  # a pixel may round up
+
+
+def test_streamed_rows_are_written_down_alike(tmp_path):
+    np.save(tmp_path / "rows.npy", PHOTOS)
+    on_disk = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    in_memory, streamed = (
+        data.arrays(x, np.arange(7) % 2).map_images(mirrored).resize((4, 4)).standardize()
+        for x in (PHOTOS, on_disk)
+    )
+    assert preparation(tmp_path, streamed) == preparation(tmp_path, in_memory)
 
 
 @pytest.mark.parametrize("function", traceable.IMAGES, ids=lambda function: function.__name__)
