@@ -155,7 +155,8 @@ class Dataset:
         """Any function of one's own, (table, *arguments) -> table; it must not change its input.
 
         Handles are equal, and share the result, only if `fn` and the (hashable) arguments are.
-        After a subset was selected the number of rows must stay the same.
+        After a subset was selected the number of rows must stay the same. A function that makes
+        each row of its own inputs alone prepares raw rows for `jaxtl.load(...).predict` as well.
         """
         return self._then(f"map({name_of(fn)})", fn, *arguments)
 

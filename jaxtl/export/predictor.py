@@ -127,7 +127,7 @@ class Predictor:
         Raises:
             ValueError: there is none of that name, none is meant, or it cannot be followed.
         """
-        if not self.recipes:
+        if not self.recipes and like is None:
             return Recipe(self.inputs)
         like = like or self.like
         if like is None:

@@ -16,7 +16,7 @@ from jaxtl.data.arrays import is_image
 from jaxtl.plan import PyTree
 
 SHOWN_LEAVES = 5
-ROUNDING = 1e-6
+SLACK = 0.01  # of [0, 1], for images that were resized or noisy
 NEAR = 1e-3  # of a level of uint8, for floats that are levels divided by 255
 
 
@@ -126,7 +126,7 @@ def _array(given: Any, spec: jax.ShapeDtypeStruct) -> np.ndarray:
             array = array.astype(np.float64)
         if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.kind != "f":
             array = array.astype(np.float32)  # bfloat16, which NumPy does not know
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # the last is PyTorch's
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{_kind(given)} is no array of rows: {reason}") from error
     return array
@@ -159,7 +159,7 @@ def _levels(array: np.ndarray, exact: bool) -> np.ndarray:
     levels = np.rint(array * 255)
     _count(
         array,
-        np.abs(array * 255 - levels) > NEAR,
+        (np.abs(array * 255 - levels) > NEAR) | (levels < 0) | (levels > 255),
         "no multiples of 1/255; the data are uint8 and are transformed as such, so give uint8",
     )
     return levels.astype(np.uint8)
@@ -167,7 +167,7 @@ def _levels(array: np.ndarray, exact: bool) -> np.ndarray:
 
 def _float_images(array: np.ndarray, limits: Sequence[float] | None) -> np.ndarray:
     """float32 images of the scale of those that had these limits."""
-    in_unit = limits is None or (limits[0] >= 0 and limits[1] <= 1)
+    in_unit = limits is None or _in_unit(np.array(limits)).all()
     if array.dtype.kind == "f":
         if limits is not None and in_unit:
             _count(array, ~_in_unit(array), "outside [0, 1], where the data lie")
@@ -183,8 +183,8 @@ def _float_images(array: np.ndarray, limits: Sequence[float] | None) -> np.ndarr
 
 
 def _in_unit(array: np.ndarray) -> np.ndarray:
-    """Whether values are in [0, 1], but for rounding; NaN is not."""
-    return (array >= -ROUNDING) & (array <= 1 + ROUNDING)
+    """Whether values are in [0, 1], or nearly; NaN is not."""
+    return (array >= -SLACK) & (array <= 1 + SLACK)
 
 
 def _whole(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

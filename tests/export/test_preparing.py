@@ -13,7 +13,7 @@ from preparing import ROWS
 import jaxtl
 from jaxtl import cli, data, models
 from jaxtl.data import Table, images, traceable
-from jaxtl.export.files import program, write_preparations
+from jaxtl.export.files import entry, program, write_preparations
 from jaxtl.export.predictor import Predictor
 from jaxtl.export.recipe import read_recipe
 from jaxtl.export.rows import read_rows
@@ -174,11 +174,14 @@ def test_functions_that_need_more_than_rows(tmp_path, prepare, expected):
     rows = FAR.copy()
     rows[[0, -1], 0] = rows.max()  # so that the first row and the last have the brightest value
     dataset = prepare(data.arrays(rows, np.arange(12) % 2))
-    predictor = predictor_of(recorded(tmp_path, dataset), dataset, models.linear({"y": classes(2)}))
+    recipe = recorded(tmp_path, dataset)
+    predictor = predictor_of(recipe, dataset, models.linear({"y": classes(2)}))
     with pytest.raises(ValueError, match="raw rows cannot be prepared by") as error:
         predictor.predict(rows)
     assert expected in str(error.value) and "predict(rows, raw=False)" in str(error.value)
     assert predictor.predict(dataset.table().inputs, raw=False)["logits"]["y"].shape[1] == 2
+    inputs, before, _ = entry(predictor, "stablehlo")  # a program goes on after it
+    assert inputs == recipe.actions[0].gives and before == recipe.actions
 
 
 def test_labels_alone_are_no_preparation(tmp_path):

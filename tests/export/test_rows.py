@@ -1,8 +1,11 @@
 """Rows as they are given: what is taken for what, and what is refused."""
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
+from hypothesis.extra.numpy import arrays
 
 from jaxtl.export.rows import check_indices, read_rows
 
@@ -103,6 +106,41 @@ def test_levels_of_which_something_is_computed():
     assert read_rows(IMAGE / np.float32(255), LEVELS, exact=True).dtype == np.uint8
     with pytest.raises(ValueError, match="7 values in 2 of 2 rows are no multiples of 1/255"):
         read_rows(IMAGE / 256, LEVELS, exact=True)
+    with pytest.raises(ValueError, match="8 values in 2 of 2 rows are no multiples of 1/255"):
+        read_rows(np.full(IMAGE.shape, -1 / 255), LEVELS, exact=True)
+
+
+NUMBERS = st.sampled_from(
+    ["u1", "i1", "u2", "i4", "i8", "u8", "f2", "f4", "f8", "?", "O", "U2", "c8"]
+)
+SHAPES = st.sampled_from([(2, 2, 2, 1), (3, 2), (2,), (2, 2, 2)])
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(st.data())
+def test_any_rows_are_read_as_what_they_are_or_refused(draw):
+    dtype = draw.draw(NUMBERS)
+    values = st.integers(-5, 300) | st.floats() if dtype == "O" else None
+    given = draw.draw(arrays(dtype, draw.draw(SHAPES), elements=values))
+    wanted = draw.draw(st.sampled_from([LEVELS, FLOAT_IMAGE, spec("f4", 2), spec("i4", 2)]))
+    limits = draw.draw(st.sampled_from([UNIT, WIDE, [None]]))
+    try:
+        rows = read_rows(given, wanted, limits)
+    except ValueError:
+        return
+    assert rows.shape == given.shape and given.dtype.kind in "biufO"
+    scale = 1
+    if wanted is FLOAT_IMAGE and given.dtype.kind in "iu":
+        scale = 65535 if given.dtype == np.uint16 else 255
+        assert limits is not WIDE
+    if wanted is LEVELS and rows.dtype == np.uint8:
+        assert given.dtype.kind in "iu"
+    elif wanted in (LEVELS, FLOAT_IMAGE) and limits is UNIT:
+        assert rows.min() >= -0.01 and rows.max() <= 1.01
+    with np.errstate(over="ignore"):
+        expected = given.astype(float) / scale
+        expected = expected.astype(np.float32) if rows.dtype == np.float32 else expected
+    np.testing.assert_allclose(rows.astype(float), expected.astype(float), rtol=1e-6)
 
 
 def test_indices():
