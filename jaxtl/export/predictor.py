@@ -94,10 +94,12 @@ class Predictor:
         """
         recipe = self.recipe(like) if raw else Recipe(self.inputs)
         if recipe.problems:
+            others = [name for name, each in self.recipes.items() if not each.problems]
+            hint = f", or as those of {', '.join(others)} are: like={others[0]!r}" if others else ""
             raise ValueError(
                 f"stage {self._stage.name!r}: raw rows cannot be prepared by\n  "
                 + "\n  ".join(recipe.problems)
-                + "\nGive rows that are prepared: predict(rows, raw=False)."
+                + f"\nGive rows that are prepared: predict(rows, raw=False){hint}."
             )
         try:
             rows = read_rows(inputs, recipe.raw, recipe.ranges, exact=bool(recipe.actions))

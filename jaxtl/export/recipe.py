@@ -29,6 +29,7 @@ from jaxtl.train.preprocessing import (
 logger = logging.getLogger(__name__)
 
 IMAGE_FUNCTIONS = {name: function for function, name in IMAGE_KINDS.items()}
+OF_LABELS = (transforms.relabel_classes, transforms.relabel, transforms.hide)
 TRIED = 4  # random rows on which a traced function must give what it gives on the host
 
 
@@ -119,8 +120,8 @@ def preparations(left: Left, choice: Choice) -> tuple[dict[str, Recipe], str | N
     """({evaluation or domain: recipe}, the one that is meant); see `Predictor.predict`."""
     stage, record = choice.stages[-1], read_json(left.directory / RECORD)
     if record is None or stage.name not in record["stages"]:
-        domains = [domain.dataset for domain in stage.domains]
-        if any(not step.selects for dataset in domains for step in dataset.steps):
+        steps = [step for domain in stage.domains for step in domain.dataset.steps]
+        if any(not step.selects and step.function not in OF_LABELS for step in steps):
             logger.warning(
                 "%s was made before jaxtl wrote down how rows are prepared: give `predict` "
                 "inputs that are prepared as those of stage %s were",

@@ -127,7 +127,8 @@ def _step(folder: Path, position: int, step: Step, before: Table, after: Table) 
         function, arguments = arguments
         if function in IMAGE_KINDS:
             name = IMAGE_KINDS[function]
-            return {"kind": name, "name": name, "arguments": arguments}
+            values = [np.asarray(argument).tolist() for argument in arguments]
+            return {"kind": name, "name": name, "arguments": values}
     problem = None if getattr(function, "by_row", False) else row_problem(step, before, after)
     name = name_of_step(step)
     return {"kind": "function", "name": name, "position": position, "problem": problem}

@@ -116,7 +116,7 @@ NUMBERS = st.sampled_from(
 SHAPES = st.sampled_from([(2, 2, 2, 1), (3, 2), (2,), (2, 2, 2)])
 
 
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=200, deadline=None, database=None)
 @hypothesis.given(st.data())
 def test_any_rows_are_read_as_what_they_are_or_refused(draw):
     dtype = draw.draw(NUMBERS)
