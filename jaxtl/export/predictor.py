@@ -169,11 +169,10 @@ class Predictor:
         return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), shapes)
 
     @functools.cached_property
-    def _bounds(self) -> list[int | None]:
-        """Of each leaf of the inputs, the number of entries that its values choose among."""
-        leaves = jax.tree.leaves(self.inputs)
-        if not any(map(_is_whole, leaves)):
-            return [None] * len(leaves)
+    def _bounds(self) -> dict[str, int]:
+        """{key path of an input: entries of the table that it is looked up in}."""
+        if not any(map(_is_whole, jax.tree.leaves(self.inputs))):
+            return {}
         return index_bounds(self.forward, self.params, self.state, self.inputs)
 
     def _check(self, rows: PyTree) -> None:

@@ -214,13 +214,17 @@ def check_finite(rows: PyTree, when: str = "") -> None:
             _count(leaf, ~np.isfinite(leaf), "not finite", name)
 
 
-def check_indices(rows: PyTree, bounds: Sequence[int | None]) -> None:
-    """Raises ValueError, with their number, if values do not choose among so many entries."""
-    leaves = jax.tree_util.tree_leaves_with_path(rows)
-    for (path, leaf), bound in zip(leaves, bounds, strict=True):
-        if bound is not None:
-            what = f"outside 0 to {bound - 1}, the ids that the model knows"
-            _count(leaf, (leaf < 0) | (leaf >= bound), what, f"{jax.tree_util.keystr(path)} ")
+def check_indices(rows: PyTree, bounds: Mapping[str, int]) -> None:
+    """Raises ValueError, with their number, if values do not choose among so many entries.
+
+    Args:
+        bounds: as `models.index_bounds` returns them.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(rows):
+        name = jax.tree_util.keystr(path)
+        if name in bounds:
+            what = f"outside 0 to {bounds[name] - 1}, the ids that the model knows"
+            _count(leaf, (leaf < 0) | (leaf >= bounds[name]), what, f"{name} ")
 
 
 def shown(inputs: PyTree, n: str = "") -> str:

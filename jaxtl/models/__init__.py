@@ -11,7 +11,6 @@ from jaxtl.models.mlp import linear, mlp
 from jaxtl.models.model import (
     Block,
     apply_flat,
-    embedding_sizes,
     from_blocks,
     from_linen,
     is_random,
@@ -39,7 +38,6 @@ __all__ = [
     "conv_net",
     "convolve",
     "efficientnet_lite",
-    "embedding_sizes",
     "from_blocks",
     "from_linen",
     "index_bounds",

@@ -145,6 +145,6 @@ def test_any_rows_are_read_as_what_they_are_or_refused(draw):
 
 def test_indices():
     rows = {"ids": np.array([[3, 0], [4, 1]]), "mask": np.array([[9, 9], [9, 9]])}
-    check_indices(rows, [5, None])
+    check_indices(rows, {"['ids']": 5})
     with pytest.raises(ValueError, match=r"^\['ids'\] 2 values in 2 of 2 rows are outside 0 to 3"):
-        check_indices({**rows, "ids": rows["ids"] + 1}, [4, None])
+        check_indices({**rows, "ids": rows["ids"] + 1}, {"['ids']": 4})
