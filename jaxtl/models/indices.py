@@ -8,6 +8,7 @@ import numpy as np
 
 PyTree = Any
 
+ADDED, INDEX = 1, 2
 MOVES = {
     "broadcast_in_dim",
     "concatenate",
@@ -43,61 +44,57 @@ def index_bounds(
     for i, (path, leaf) in enumerate(leaves):
         sizes: list[int] = []
         if np.issubdtype(leaf.dtype, np.integer):
-            _follow(traced, [j == first + i for j in range(len(traced.invars))], sizes)
+            _follow(traced, [INDEX * (j == first + i) for j in range(len(traced.invars))], sizes)
         if sizes:
             bounds[jax.tree_util.keystr(path)] = min(sizes)
     return bounds
 
 
-def _follow(jaxpr: Any, is_index: Sequence[bool], sizes: list[int]) -> list[bool]:
+def _follow(jaxpr: Any, given: Sequence[int], sizes: list[int]) -> list[int]:
     """Collect the sizes of the tables that indices are looked up in.
 
     Args:
-        is_index: which of the inputs hold numbers of the leaf.
+        given: for each input `INDEX` if it holds numbers of the leaf, `ADDED` if something was
+            added to them, else 0.
 
     Returns:
-        Which of the outputs are.
+        The same for each output.
     """
-    marked = {var for var, mark in zip(jaxpr.invars, is_index, strict=True) if mark}
-    added: set[Any] = set()
+    marks = dict(zip(jaxpr.invars, given, strict=True))
 
-    def is_marked(atom: Any, among: set[Any] = marked) -> bool:
-        return not hasattr(atom, "val") and atom in among
+    def mark_of(atom: Any) -> int:
+        return 0 if hasattr(atom, "val") else marks.get(atom, 0)
 
     for equation in jaxpr.eqns:
-        marks = [is_marked(atom) for atom in equation.invars]
-        if not any(marks):
+        name, inputs = equation.primitive.name, [mark_of(atom) for atom in equation.invars]
+        if not any(inputs):
             continue
-        name, outputs = equation.primitive.name, [False] * len(equation.outvars)
-        if name == "gather" and marks[1]:
+        outputs = [0] * len(equation.outvars)
+        if name == "gather" and inputs[1] == INDEX:
             axes = equation.params["dimension_numbers"].start_index_map
             if len(axes) == 1:
                 sizes.append(equation.invars[0].aval.shape[axes[0]])
-        elif name in MOVES:
-            outputs = [_is_whole(var) for var in equation.outvars]
+        elif name in MOVES and np.issubdtype(equation.outvars[0].aval.dtype, np.integer):
+            outputs = [max(inputs)]
         elif name == "add":
-            added.update(equation.outvars)
-        elif name == "select_n":  # i or, where it is negative, i + size: so NumPy counts
-            outputs = [all(is_marked(atom, marked | added) for atom in equation.invars[1:])]
-        for inner, names in _inside(equation, marks):
-            within = _follow(inner, names, sizes)
-            if len(within) == len(outputs):
-                outputs = within
-        marked |= {var for var, mark in zip(equation.outvars, outputs, strict=True) if mark}
-    return [is_marked(atom) for atom in jaxpr.outvars]
+            outputs = [ADDED]
+        elif name == "select_n" and all(inputs[1:]):  # i or, if it is negative, i + size
+            outputs = [INDEX]
+        for inner, within in _inside(equation, inputs):
+            results = _follow(inner, within, sizes)
+            if len(results) == len(outputs):
+                outputs = results
+        marks.update(zip(equation.outvars, outputs, strict=True))
+    return [mark_of(atom) for atom in jaxpr.outvars]
 
 
-def _is_whole(var: Any) -> bool:
-    return np.issubdtype(var.aval.dtype, np.integer)
-
-
-def _inside(equation: Any, marks: list[bool]) -> list[tuple[Any, list[bool]]]:
-    """[(a function that an equation calls, which of its inputs are marked)]."""
+def _inside(equation: Any, inputs: list[int]) -> list[tuple[Any, list[int]]]:
+    """[(a function that an equation calls, the marks of its inputs)]."""
     inner = []
     for value in equation.params.values():
         for part in value if isinstance(value, Mapping | list | tuple) else [value]:
             jaxpr = getattr(part, "jaxpr", part)
             if hasattr(jaxpr, "eqns"):
                 size = len(jaxpr.invars)  # `cond` takes the index of its branch first
-                inner += [(jaxpr, marks[-size:])] if size <= len(marks) else []
+                inner += [(jaxpr, inputs[-size:])] if 0 < size <= len(inputs) else []
     return inner
