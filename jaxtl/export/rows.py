@@ -107,7 +107,9 @@ def _leaf(
     if spec.dtype == np.uint8:
         return _levels(array, exact)
     if np.issubdtype(spec.dtype, np.floating):
-        return _float_images(array, limits) if is_image(spec.shape) else array.astype(spec.dtype)
+        with np.errstate(over="ignore"):  # infinity is found later, with the rest of its kind
+            as_float = array.astype(spec.dtype)
+        return _float_images(array, limits) if is_image(spec.shape) else as_float
     return _whole(array, spec.dtype)
 
 

@@ -108,7 +108,8 @@ def _range(leaf: Any) -> list[float] | None:
     if not is_image(leaf.shape) or not np.issubdtype(leaf.dtype, np.floating) or not len(leaf):
         return None
     looked_at = leaf if isinstance(leaf, np.ndarray) else leaf[:SAMPLE]
-    return [float(looked_at.min()), float(looked_at.max())]
+    limits = [float(extreme.reduce(looked_at, axis=None)) for extreme in (np.fmin, np.fmax)]
+    return limits if np.isfinite(limits).all() else None  # what is missing may be filled in later
 
 
 def _step(folder: Path, position: int, step: Step, before: Table, after: Table) -> dict[str, Any]:

@@ -131,6 +131,15 @@ def test_traced_transforms_are_those_of_the_host(function):
         assert (apart > 1e-6).mean() < 0.01
 
 
+def test_ranges_of_float_images(tmp_path):
+    floats = np.float32(PHOTOS / 255)
+    with_hole = np.where(np.arange(10)[None, None, :, None] == 3, np.nan, floats)
+    for images, expected in ((floats, [0, 1]), (floats * 4 - 2, [-2, 2]), (with_hole, [0, 1])):
+        (found,) = preparation(tmp_path, data.arrays(images, np.arange(7)))["ranges"]
+        np.testing.assert_allclose(found, expected, atol=0.05)
+    assert preparation(tmp_path, data.arrays(PHOTOS, np.arange(7)))["ranges"] == [None]
+
+
 def shrink(table):
     return table.select(np.arange(len(table)) % 2 == 0)
 
@@ -331,6 +340,7 @@ def with_holes():
         (FAR.astype(complex), "complex128 is not a dtype of numbers"),
         (np.ma.masked_greater(FAR, 1300), "masked values"),
         (FAR.tolist()[0], "float64[3] has one row"),
+        (FAR.astype(float) * 1e300, "values in 12 of 12 rows are not finite"),
         ([[1, None, 2]], "2 values in 1 of 1 rows are not finite"),
     ],
 )
