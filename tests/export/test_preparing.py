@@ -134,8 +134,8 @@ def test_traced_transforms_are_those_of_the_host(function):
 def test_ranges_of_float_images(tmp_path):
     floats = np.float32(PHOTOS / 255)
     with_hole = np.where(np.arange(10)[None, None, :, None] == 3, np.nan, floats)
-    for images, expected in ((floats, [0, 1]), (floats * 4 - 2, [-2, 2]), (with_hole, [0, 1])):
-        (found,) = preparation(tmp_path, data.arrays(images, np.arange(7)))["ranges"]
+    for given, expected in ((floats, [0, 1]), (floats * 4 - 2, [-2, 2]), (with_hole, [0, 1])):
+        (found,) = preparation(tmp_path, data.arrays(given, np.arange(7)))["ranges"]
         np.testing.assert_allclose(found, expected, atol=0.05)
     assert preparation(tmp_path, data.arrays(PHOTOS, np.arange(7)))["ranges"] == [None]
 
