@@ -88,6 +88,14 @@ class Dataset:
                 rows = np.sort(step.function(table, rows, draw, *step.arguments))
         return rows
 
+    def history(self) -> Iterator[tuple[Step, Table, Table]]:
+        """(transform, the table before it, the table after it), in order, subsets left out."""
+        steps, before = tuple(step for step in self.steps if not step.selects), loaded(self.load)
+        for i, step in enumerate(steps, 1):
+            after = loaded(_table_call(self.load, steps[:i]))
+            yield step, before, after
+            before = after
+
     def class_names(self, column: str = "label") -> tuple[str, ...]:
         """Names of the classes; empty if the column has none."""
         table = self.table()
@@ -147,7 +155,8 @@ class Dataset:
         """Any function of one's own, (table, *arguments) -> table; it must not change its input.
 
         Handles are equal, and share the result, only if `fn` and the (hashable) arguments are.
-        After a subset was selected the number of rows must stay the same.
+        After a subset was selected the number of rows must stay the same. A function that makes
+        each row of its own inputs alone prepares raw rows for `jaxtl.load(...).predict` as well.
         """
         return self._then(f"map({name_of(fn)})", fn, *arguments)
 

@@ -35,7 +35,7 @@ def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if images.shape[1:3] == tuple(size):
         return images
     vertical, horizontal = (
-        _triangles(*sizes) for sizes in zip(images.shape[1:3], size, strict=True)
+        triangles(*sizes) for sizes in zip(images.shape[1:3], size, strict=True)
     )
     resized = np.empty((len(images), *size, images.shape[3]), images.dtype)
     chunk = min(CHUNK, max(1, NUMBERS // max(1, math.prod(images.shape[1:]))))
@@ -47,7 +47,7 @@ def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resized
 
 
-def _triangles(old: int, new: int) -> np.ndarray:
+def triangles(old: int, new: int) -> np.ndarray:
     """[new, old] float32: weights of the old pixels in each new one; rows sum to one."""
     scale = old / new
     centres = (np.arange(new) + 0.5) * scale

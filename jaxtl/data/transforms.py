@@ -122,22 +122,35 @@ def hide(table: Table, column: str, fraction: float) -> Table:
 def standardize(table: Table, like: Call) -> Table:
     if isinstance(table.inputs, Mapping) and {"ids", "mask"} <= table.inputs.keys():
         raise ValueError("token ids are no numbers to standardize")
+    return scale(table, statistics_of(like))
+
+
+def statistics_of(like: Call) -> PyTree:
+    """What `standardize` reads of a table: the `Moments` of each leaf of its inputs, cached."""
+    return loaded(Call(_moments, (like,)))
+
+
+def scale(table: Table, statistics: PyTree) -> Table:
+    """`standardize` by statistics that are at hand.
+
+    Args:
+        statistics: the inputs' tree of `Moments`, None for a leaf that stays as it is.
+    """
 
     def standard(leaf: np.ndarray | Streamed, moments: Moments | None) -> np.ndarray | Streamed:
         if moments is None:
             return leaf
         varies = moments.max > moments.min
-        scale = np.where(varies, 1 / np.where(varies, moments.std, 1), 0)
+        factor = np.where(varies, 1 / np.where(varies, moments.std, 1), 0)
 
         def apply(block: np.ndarray) -> np.ndarray:
             if np.result_type(block, np.float32) == np.float64:  # float32 could not tell them apart
-                return ((block - moments.mean) * scale).astype(np.float32)
-            return (block - moments.mean.astype(np.float32)) * scale.astype(np.float32)
+                return ((block - moments.mean) * factor).astype(np.float32)
+            return (block - moments.mean.astype(np.float32)) * factor.astype(np.float32)
 
         return leaf.map(apply) if isinstance(leaf, Streamed) else apply(leaf)
 
-    inputs = jax.tree.map(standard, table.inputs, loaded(Call(_moments, (like,))))
-    return dataclasses.replace(table, inputs=inputs)
+    return dataclasses.replace(table, inputs=jax.tree.map(standard, table.inputs, statistics))
 
 
 class Moments(NamedTuple):

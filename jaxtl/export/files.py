@@ -3,9 +3,10 @@
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,10 +14,13 @@ from jax import export
 
 import jaxtl
 from jaxtl.data import to_float
-from jaxtl.export.predictor import Predictor, restored, shown
+from jaxtl.export.predictor import Predictor, restored
 from jaxtl.export.rebuild import Left, choose, read_run
+from jaxtl.export.recipe import Action, any_number
 from jaxtl.export.request import check_request
+from jaxtl.export.rows import shown
 from jaxtl.paths import flatten
+from jaxtl.plan import PyTree
 from jaxtl.train.interface import describe
 from jaxtl.train.writing import write_text, writing
 
@@ -59,11 +63,61 @@ def export_run(
         else:
             notes = write_program(predictor, temporary)
         os.replace(temporary, path)
-    about = {"format": form, **description(left, predictor), **notes}
+        notes["preprocessing"] = write_preparations(predictor, form, path)
+    about = {"format": form, **description(left, predictor, form), **notes}
     write_text(path.with_name(f"{path.name}.json"), json.dumps(about, indent=1) + "\n")
     size = f"{path.stat().st_size / 2**20:.2f} MB"
     what = f"arm {predictor.arm}, stage {predictor.stages[-1].name}, seed {predictor.seed}"
     return f"{path} ({size}): {what}\n\n{usage(predictor, form, path)}"
+
+
+class Entry(NamedTuple):
+    """Where rows enter a file's model.
+
+    Attributes:
+        inputs: abstract, [1, ...].
+        before: what is to be done to raw rows first.
+        inside: what the file does to them itself.
+    """
+
+    inputs: PyTree
+    before: tuple[Action, ...] = ()
+    inside: tuple[Action, ...] = ()
+
+
+def entry(predictor: Predictor, form: str) -> Entry:
+    """A program does what JAX can trace; prepared inputs enter if no preparation is meant."""
+    if predictor.like is None:
+        return Entry(predictor.inputs)
+    recipe = predictor.recipe()
+    if form == "safetensors":
+        return Entry(predictor.inputs, recipe.actions)
+    before, inside = recipe.split
+    return Entry(before[-1].gives if before else recipe.raw, before, inside)
+
+
+def write_preparations(predictor: Predictor, form: str, path: Path) -> dict[str, Any]:
+    """Copy the files that preparations need to a model's file.
+
+    Returns:
+        {evaluation or domain: its "raw" rows, what is to be done "before" and what the file does
+        "inside"}: of the one that is meant, or of all if that is not clear.
+    """
+    preparations, meant = {}, entry(predictor, form)
+    for name in [predictor.like] if predictor.like else predictor.recipes:
+        recipe, before = predictor.recipes[name], []
+        for action in meant.before if predictor.like else recipe.actions:
+            about = {key: value for key, value in action.about.items() if key != "position"}
+            if action.file is not None:
+                about["file"] = f"{path.name}.{action.file.name}"
+                shutil.copyfile(action.file, path.with_name(about["file"]))
+            before.append(about)
+        leaves = jax.tree.leaves(predictor.inputs)
+        if form == "safetensors" and any(leaf.dtype == np.uint8 for leaf in leaves):
+            before.append({"kind": "to_float", "name": "uint8 / 255"})
+        inside = [action.name for action in meant.inside]
+        preparations[name] = {"raw": describe(recipe.raw), "before": before, "inside": inside}
+    return preparations
 
 
 def write_weights(predictor: Predictor, path: Path) -> dict[str, Any]:
@@ -101,20 +155,20 @@ def write_program(predictor: Predictor, path: Path) -> dict[str, Any]:
 def program(predictor: Predictor) -> export.Exported:
     """The program for all `PLATFORMS`, or for those that it can be lowered for.
 
+    It takes raw rows, or as little prepared ones as JAX can go on from.
+
     Raises:
         ValueError: there is none.
     """
+    where = entry(predictor, "stablehlo")
 
     def logits(inputs):
+        for action in where.inside:
+            inputs = action.trace(inputs)
         return {"logits": predictor.forward(predictor.params, predictor.state, inputs)["logits"]}
 
-    (n,) = export.symbolic_shape("n")
-    inputs = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype), predictor.inputs
-    )
-
     def lowered(*platforms: str) -> export.Exported:
-        return export.export(jax.jit(logits), platforms=platforms)(inputs)
+        return export.export(jax.jit(logits), platforms=platforms)(any_number(where.inputs))
 
     try:
         return lowered(*PLATFORMS)
@@ -138,7 +192,7 @@ def _succeeds(function: Callable, *args: Any) -> bool:
     return True
 
 
-def description(left: Left, predictor: Predictor) -> dict[str, Any]:
+def description(left: Left, predictor: Predictor, form: str) -> dict[str, Any]:
     """What a file holds, as JSON; the metric is that of the arm's end, else None."""
     arm, metric, stage = predictor.arm, None, predictor.stages[-1]
     if left.summary is not None and stage.name == left.experiment.arms[arm][-1].name:
@@ -157,7 +211,7 @@ def description(left: Left, predictor: Predictor) -> dict[str, Any]:
         "stage": stage.name,
         "seed": predictor.seed,
         "metric": metric,
-        "inputs": describe(predictor.inputs),
+        "inputs": describe(entry(predictor, form).inputs),
         "heads": heads,
         "jaxtl": jaxtl.__version__,
     }
@@ -165,14 +219,19 @@ def description(left: Left, predictor: Predictor) -> dict[str, Any]:
 
 def usage(predictor: Predictor, form: str, path: Path) -> str:
     """Python that loads the file."""
+    inputs, before, _ = entry(predictor, form)
+    note = f"# inputs: {shown(inputs, 'n')}"
+    if before:
+        steps = ", ".join(action.name for action in before)
+        note += f", raw rows after {steps}, as {path.name}.json says"
     if form == "safetensors":
         return (
             "from safetensors.numpy import load_file\n"
             f"weights = load_file({str(path)!r})\n"
-            "print({name: leaf.shape for name, leaf in weights.items()})"
+            f"print({{name: leaf.shape for name, leaf in weights.items()}})  {note}"
         )
     return (
         "import jax\n"
         f"program = jax.export.deserialize(open({str(path)!r}, 'rb').read())\n"
-        f"logits = program.call(inputs)['logits']  # inputs: {shown(predictor.inputs, 'n')}"
+        f"logits = program.call(inputs)['logits']  {note}"
     )

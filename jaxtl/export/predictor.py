@@ -14,7 +14,10 @@ import numpy as np
 
 from jaxtl.data import to_float
 from jaxtl.export.rebuild import Choice, Left, choose, read_run
-from jaxtl.paths import flatten, nest
+from jaxtl.export.recipe import Recipe, preparations
+from jaxtl.export.rows import check_finite, check_indices, read_rows, shown
+from jaxtl.models import index_bounds
+from jaxtl.paths import flatten, nest, unknown
 from jaxtl.plan import Head, Model, Params, PyTree, Stage, State
 from jaxtl.train.identity import file_digest
 from jaxtl.train.interface import abstract_inputs
@@ -22,8 +25,6 @@ from jaxtl.train.restore import restore_chain
 from jaxtl.train.setup import METHOD_STATE, initialise, load_problems
 
 logger = logging.getLogger(__name__)
-
-SHOWN_LEAVES = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +35,13 @@ class Predictor:
         model: of the loaded stage.
         params, state: of one seed; the method's own state, if it has one, is `state["method"]`.
         class_names: {head: names}, of the heads whose names the arm's training data told.
-        inputs: abstract inputs [1, ...], as the dataset holds them.
+        inputs: abstract inputs [1, ...] of the model, as its prepared training data hold them.
         arm: its name.
         stages: the arm's, up to the loaded one.
         seed: of the parameters.
+        recipes: {evaluation, or `domain 0` and so on of the stage: how its raw rows are prepared};
+            empty if the run was made before that was written down.
+        like: the recipe of `predict`, None if no one is meant.
     """
 
     model: Model
@@ -48,37 +52,100 @@ class Predictor:
     arm: str
     stages: tuple[Stage, ...]
     seed: int
+    recipes: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
+    like: str | None = None
+
+    def __repr__(self) -> str:
+        raw = self.recipes[self.like].raw if self.like else self.inputs
+        outputs = ", ".join(f"{name}[n, {head.size}]" for name, head in self.heads.items())
+        where = f"arm {self.arm!r}, stage {self._stage.name!r}, seed {self.seed}"
+        return f"Predictor({where}: {shown(raw, 'n')} -> {outputs})"
 
     @property
     def heads(self) -> Mapping[str, Head]:
         return self.model.heads
 
-    def predict(self, inputs: PyTree) -> dict[str, Any]:
+    @property
+    def _stage(self) -> Stage:
+        return self.stages[-1]
+
+    def predict(self, inputs: Any, *, like: str | None = None, raw: bool = True) -> dict[str, Any]:
         """The model's outputs as it is evaluated: by the method's own `predict` if it has one.
 
-        Compiled once for each batch size.
+        Raw rows are prepared as the data of an evaluation are: by the statistics, sizes and
+        tokenizers of the run, and by functions of the experiment's file. Compiled once for each
+        number of rows; no rows give no answers.
 
         Args:
-            inputs: leaves [n, ...] as the dataset holds them: uint8 images or floats.
+            inputs: rows [n, ...] as the raw dataset holds them: arrays or lists of numbers, texts.
+                Images of uint8 data may be any integers of 0 to 255, or floats in [0, 1].
+            like: evaluation, or `domain 0`, `domain 1`, ... of the stage, whose preparation is
+                meant where they differ. By default that of the primary metric's evaluation if the
+                stage's arm has trained its head, else the one that all of them share.
+            raw: False for rows that are prepared already, as the model reads them.
 
         Returns:
             {"features": [n, features], "logits": {head: [n, size]}}, float32.
 
         Raises:
-            ValueError: the model does not read such inputs.
+            ValueError: the model does not read such rows, values are not finite or out of range
+                (with their number), the preparation cannot be done for rows alone, or outputs are
+                not finite.
         """
-        inputs = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else np.asarray(x), inputs)
-        if not self._fits(inputs):
+        recipe = self.recipe(like) if raw else Recipe(self.inputs)
+        if recipe.problems:
+            others = [name for name, each in self.recipes.items() if not each.problems]
+            hint = f", or as those of {', '.join(others)} are: like={others[0]!r}" if others else ""
             raise ValueError(
-                f"the model of stage {self.stages[-1].name!r} does not read {shown(inputs)}; it "
-                f"was trained on {shown(self.inputs, 'n')}"
+                f"stage {self._stage.name!r}: raw rows cannot be prepared by\n  "
+                + "\n  ".join(recipe.problems)
+                + f"\nGive rows that are prepared: predict(rows, raw=False){hint}."
             )
-        return self._compiled(self.params, self.state, inputs)
+        try:
+            rows = read_rows(inputs, recipe.raw, recipe.ranges, exact=bool(recipe.actions))
+            if not len(jax.tree.leaves(rows)[0]):
+                return self._no_answers
+            if not any(action.about["kind"] == "function" for action in recipe.actions):
+                check_finite(rows)  # a function of one's own may fill in what is missing
+            rows = recipe.prepare(rows)
+            self._check(rows)
+        except ValueError as error:
+            hint = "; rows that are prepared go with raw=False" if recipe.actions else ""
+            raise ValueError(
+                f"the model of stage {self._stage.name!r} does not read these rows: {error}; it "
+                f"was trained on {shown(recipe.raw, 'n')}{hint}"
+            ) from error
+        output, finite = self._compiled(self.params, self.state, rows)
+        if not (finite := np.asarray(finite)).all():
+            raise ValueError(
+                f"the outputs of stage {self._stage.name!r}, seed {self.seed}, are not finite for "
+                f"{np.sum(~finite)} of {len(finite)} rows"
+            )
+        return output
+
+    def recipe(self, like: str | None = None) -> Recipe:
+        """How raw rows are prepared; see `predict`.
+
+        Raises:
+            ValueError: there is none of that name, none is meant, or it cannot be followed.
+        """
+        if not self.recipes and like is None:
+            return Recipe(self.inputs)
+        like = like or self.like
+        if like is None:
+            example = f"predict(rows, like={next(iter(self.recipes))!r})"
+            raise ValueError(
+                f"the data of stage {self._stage.name!r} are prepared in several ways; name one, "
+                f"as in {example}. Known: {', '.join(self.recipes)}"
+            )
+        if like not in self.recipes:
+            raise ValueError(unknown("evaluation or domain", like, self.recipes))
+        return self.recipes[like]
 
     @property
     def forward(self) -> Callable[[Params, State, PyTree], dict[str, Any]]:
-        """The pure function (params, state, inputs) -> outputs that `predict` compiles."""
-        predict = self.stages[-1].method.predict
+        """The pure function (params, state, prepared inputs) -> outputs that `predict` compiles."""
+        predict = self._stage.method.predict
 
         def forward(params: Params, state: State, inputs: PyTree) -> dict[str, Any]:
             if predict is not None:
@@ -89,17 +156,42 @@ class Predictor:
 
     @functools.cached_property
     def _compiled(self) -> Callable:
-        return jax.jit(self.forward)
+        def checked(params: Params, state: State, inputs: PyTree) -> tuple[dict, jax.Array]:
+            output = self.forward(params, state, inputs)
+            rows = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(output["logits"])]
+            return output, jnp.isfinite(jnp.concatenate(rows, axis=1)).all(1)
+
+        return jax.jit(checked)
+
+    @property
+    def _no_answers(self) -> dict[str, Any]:
+        shapes = jax.eval_shape(self.forward, self.params, self.state, self.inputs)
+        return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), shapes)
+
+    @functools.cached_property
+    def _bounds(self) -> dict[str, int]:
+        """{key path of an input: entries of the table that it is looked up in}."""
+        if not any(map(_is_whole, jax.tree.leaves(self.inputs))):
+            return {}
+        return index_bounds(self.forward, self.params, self.state, self.inputs)
+
+    def _check(self, rows: PyTree) -> None:
+        """Raises ValueError for prepared rows that the model does not read, or that are no data."""
+        if not self._fits(rows):
+            raise ValueError(
+                f"they are {shown(rows)} for the model, which reads {shown(self.inputs, 'n')}"
+            )
+        check_finite(rows, "once prepared, ")
+        check_indices(rows, self._bounds)
 
     def _fits(self, inputs: PyTree) -> bool:
         """Whether the model reads such inputs, which may have another size where it allows that."""
-        given, wanted = _by_path(inputs), _by_path(self.inputs)
-        if given.keys() != wanted.keys():
+        if jax.tree.structure(inputs) != jax.tree.structure(self.inputs):
             return False
-        for path, leaf in given.items():
-            if leaf.ndim != wanted[path].ndim or _is_whole(leaf) != _is_whole(wanted[path]):
-                return False
-        if all(leaf.shape[1:] == wanted[path].shape[1:] for path, leaf in given.items()):
+        pairs = list(zip(jax.tree.leaves(inputs), jax.tree.leaves(self.inputs), strict=True))
+        if any(a.ndim != b.ndim or _is_whole(a) != _is_whole(b) for a, b in pairs):
+            return False
+        if all(a.shape[1:] == b.shape[1:] for a, b in pairs):
             return True
         try:
             jax.eval_shape(self.forward, self.params, self.state, inputs)
@@ -110,25 +202,7 @@ class Predictor:
 
 def _is_whole(leaf: Any) -> bool:
     """Whether a leaf holds integers that `to_float` leaves alone."""
-    return jnp.issubdtype(leaf.dtype, jnp.integer) and leaf.dtype != jnp.uint8
-
-
-def _by_path(inputs: PyTree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(inputs)
-    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-
-
-def shown(inputs: PyTree, n: str = "") -> str:
-    """`uint8[32, 8, 8, 1]`, with the keys of a pytree before it.
-
-    Args:
-        n: in place of the first axis.
-    """
-    parts = []
-    for path, leaf in _by_path(inputs).items():
-        shape = [n, *leaf.shape[1:]] if n else leaf.shape
-        parts.append(f"{path} {leaf.dtype}[{', '.join(map(str, shape))}]".strip())
-    return ", ".join([*parts[:SHOWN_LEAVES], *(["..."] if parts[SHOWN_LEAVES:] else [])])
+    return np.issubdtype(leaf.dtype, np.integer) and leaf.dtype != np.uint8
 
 
 def load(
@@ -189,8 +263,9 @@ def restored(left: Left, choice: Choice) -> Predictor:
     for past in choice.stages:
         classes |= left.records.get(past.name, {"classes": {}})["classes"]
     names = {head: tuple(classes[head]) for head in stage.model.heads if head in classes}
-    arguments = (params, state, names, inputs, choice.arm, choice.stages, choice.seed)
-    return Predictor(stage.model, *arguments)
+    recipes, like = preparations(left, choice)
+    about = (names, inputs, choice.arm, choice.stages, choice.seed, recipes, like)
+    return Predictor(stage.model, params, state, *about)
 
 
 def _misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

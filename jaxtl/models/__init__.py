@@ -5,12 +5,12 @@ from jaxtl.models.conv_net import cifar_conv_net, conv_net
 from jaxtl.models.convolution import convolve, max_pool
 from jaxtl.models.efficientnet_lite import efficientnet_lite
 from jaxtl.models.heads import binary, classes, mlp_head, regression
+from jaxtl.models.indices import index_bounds
 from jaxtl.models.lenet import lenet
 from jaxtl.models.mlp import linear, mlp
 from jaxtl.models.model import (
     Block,
     apply_flat,
-    embedding_sizes,
     from_blocks,
     from_linen,
     is_random,
@@ -38,9 +38,9 @@ __all__ = [
     "conv_net",
     "convolve",
     "efficientnet_lite",
-    "embedding_sizes",
     "from_blocks",
     "from_linen",
+    "index_bounds",
     "is_random",
     "lenet",
     "linear",

@@ -230,35 +230,6 @@ def is_random(model: Model, params: Params, state: State, inputs: PyTree) -> boo
     return False
 
 
-def embedding_sizes(model: Model, params: Params, state: State, inputs: PyTree) -> dict[str, int]:
-    """{key path of an input: rows of the smallest `nn.Embed` that it is looked up in}.
-
-    Args:
-        params, state, inputs: as `model.apply` takes them, or their `jax.ShapeDtypeStruct`s.
-    """
-    sizes: dict[str, int] = {}
-
-    def traced(params: Params, state: State, inputs: PyTree) -> PyTree:
-        leaves = jax.tree_util.tree_leaves_with_path(inputs)
-        places = {id(leaf): jax.tree_util.keystr(path) for path, leaf in leaves}
-
-        def intercept(call, args, kwargs, context):
-            layer, place = context.module, places.get(id(args[0])) if args else None
-            if (
-                place is not None
-                and isinstance(layer, nn.Embed)
-                and context.method_name == "__call__"
-            ):
-                sizes[place] = min(sizes.get(place, layer.num_embeddings), layer.num_embeddings)
-            return call(*args, **kwargs)
-
-        with nn.intercept_methods(intercept):
-            return model.apply(params, state, inputs)
-
-    jax.eval_shape(traced, params, state, inputs)
-    return sizes
-
-
 def parameter_count(params: Params) -> int:
     """How many numbers the leaves hold; they may be abstract."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -55,6 +55,7 @@ class _Extractor:
     model: Model
     weights: Weights
     batch_size: int
+    by_row = True  # so that `train.preprocessing` need not try it
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Extractor):

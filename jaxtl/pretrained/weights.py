@@ -113,7 +113,7 @@ class FileWeights:
 
     def save(self, path: Path, leaves: Mapping[str, np.ndarray]) -> None:
         """As `plan.Weights`; a leaf that has no name in the file keeps its own path as its name."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         leaves = {place: np.asarray(leaf) for place, leaf in leaves.items()}
         entries = self._best(leaves, read_file(fetch(self.location)).arrays).entries
@@ -133,7 +133,8 @@ class FileWeights:
             else:
                 arrays |= {place: leaves[place] for place in places}
         arrays = {name: array.copy(order="C") for name, array in arrays.items()}
-        save_file(arrays, path, {"format": "pt"})  # transformers refuses a file that does not say
+        # `save_file` would let nobody but the owner read it. Transformers wants the format said.
+        path.write_bytes(save(arrays, {"format": "pt"}))
 
     def _check_head(self, wanted: Mapping[str, Any]) -> None:
         others = getattr(wanted, "others", ())

@@ -12,9 +12,9 @@ from jaxtl.data.arrays import is_image
 from jaxtl.data.columns import Numbered
 from jaxtl.data.streamed import Streamed
 from jaxtl.data.table import loaded
-from jaxtl.models import embedding_sizes
+from jaxtl.models import index_bounds
 from jaxtl.paths import unknown
-from jaxtl.plan import Experiment, Head
+from jaxtl.plan import Experiment, Head, Params, PyTree, State
 from jaxtl.train.setup import Setup
 
 SAMPLED_ROWS = 64
@@ -206,7 +206,11 @@ def _id_lines(setup: Setup, readings: Sequence[Reading]) -> Iterable[str]:
     """Problems with integers that a model looks up in a table."""
     if not any(np.issubdtype(leaf.dtype, np.integer) for leaf in jax.tree.leaves(setup.inputs)):
         return
-    sizes = embedding_sizes(setup.model, setup.params, setup.state, setup.inputs)
+
+    def outputs(params: Params, state: State, inputs: PyTree) -> PyTree:
+        return setup.model.apply(params, state, inputs)[0]
+
+    sizes = index_bounds(outputs, setup.params, setup.state, setup.inputs)
     for reading in readings:
         for path, leaf in _leaves(reading.dataset):
             if path not in sizes or isinstance(leaf, Streamed) or leaf.dtype == object:

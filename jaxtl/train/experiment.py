@@ -34,6 +34,7 @@ from jaxtl.train.identity import Identity, differences, identity, read_json, wri
 from jaxtl.train.label_space import match_classes
 from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import Trained, check_directory
+from jaxtl.train.preprocessing import write_preprocessing
 from jaxtl.train.progress import Reporter
 from jaxtl.train.run import Checked, Done, Run, run_record
 from jaxtl.train.setup import leftovers
@@ -139,6 +140,7 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
     experiment, run, nodes = checked.experiment, checked.run, checked.nodes
     write_json(run.directory / "config.json", run_record(run))
     write_json(run.directory / "environment.json", environment())
+    write_preprocessing(run.directory, experiment, nodes)
     done = Done(make_evaluator(experiment, run.seeds, run.options), {}, {}, {})
     for arm in checked.arms:
         for stage in experiment.arms[arm]:

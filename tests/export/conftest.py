@@ -1,5 +1,6 @@
-"""One finished run of a tiny experiment, the data of which are gone."""
+"""Finished runs of tiny experiments, the data of which are gone."""
 
+import io
 import json
 import logging
 import shutil
@@ -9,36 +10,72 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import preparing
 import pytest
 from leaving import EXPERIMENT, TEST, TRAIN
+from rich.console import Console
 
 from jaxtl import cli
+from jaxtl.export.rebuild import rebuilt
+from jaxtl.train.experiment import check, train_arms
+from jaxtl.train.identity import file_digest
+from jaxtl.train.options import RunOptions
+from jaxtl.train.progress import Reporter
+from jaxtl.train.run import Run
+from jaxtl.train.sharding import make_mesh
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
-    """The run's directory; the experiment's file is where it was launched."""
-    root = tmp_path_factory.mktemp("leaving")
+def run(root: Path, name: str, experiment: str, rows: dict, *args: str) -> Path:
+    """The directory of a finished run; the experiment's file is where it was launched."""
     (root / "experiments").mkdir()
-    (root / "experiments" / "leaving.py").write_text(EXPERIMENT)
-    parts = {"train": TRAIN, "test": TEST}
-    arrays = {f"{part}_{name}": x for part, table in parts.items() for name, x in table.items()}
-    np.savez(root / "rows.npz", **arrays)
+    (root / "experiments" / f"{name}.py").write_text(experiment)
+    np.savez(root / "rows.npz", **rows)
     levels = {name: logging.getLogger(name).level for name in ("jaxtl", "absl")}
     jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr(sys, "path", [*sys.path])
         patch.setattr(sys, "unraisablehook", sys.unraisablehook)
-        args = ["--workdir=runs", "--seeds=3,1", "--config.width=(8,)", "--run.compilation_cache="]
-        assert cli.main(["launch.py", "--experiment=leaving", *args]) == 0
+        options = ["--workdir=runs", "--run.compilation_cache=", *args]
+        assert cli.main(["launch.py", f"--experiment={name}", *options]) == 0
     jax.config.update("jax_disable_most_optimizations", False)
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-    for name in [n for n in sys.modules if n.partition(".")[0] == "experiments"]:
-        del sys.modules[name]
+    for logger, level in levels.items():
+        logging.getLogger(logger).setLevel(level)
+    for module in [n for n in sys.modules if n.partition(".")[0] == "experiments"]:
+        del sys.modules[module]
     (root / "rows.npz").unlink()
-    return root / "runs" / "leaving"
+    return root / "runs" / name
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """The run of `leaving.EXPERIMENT`."""
+    parts = {"train": TRAIN, "test": TEST}
+    rows = {f"{part}_{name}": x for part, table in parts.items() for name, x in table.items()}
+    args = "--seeds=3,1", "--config.width=(8,)"
+    return run(tmp_path_factory.mktemp("leaving"), "leaving", EXPERIMENT, rows, *args)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory) -> tuple[Path, dict[str, float]]:
+    """The run of `preparing.EXPERIMENT`, without a report, and {evaluation: accuracy}."""
+    root = tmp_path_factory.mktemp("preparing")
+    (root / "experiments").mkdir()
+    file = root / "experiments" / "preparing.py"
+    file.write_text(preparing.EXPERIMENT)
+    np.savez(root / "rows.npz", **preparing.ROWS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        options, seeds = RunOptions(), (1,)
+        plan = Run("preparing", {}, file_digest(file), seeds, (), root / "runs", options)
+        jax.config.update("jax_disable_most_optimizations", True)
+        checked = check(rebuilt(file, {}), plan)
+        with jax.set_mesh(make_mesh("")):
+            done = train_arms(checked, Reporter(Console(file=io.StringIO())))
+        jax.config.update("jax_disable_most_optimizations", False)
+    (root / "rows.npz").unlink()
+    measured = done.measured["random"].items()
+    return root / "runs", {name: float(m.metrics["accuracy"][0]) for name, m in measured}
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A run's model loaded in one call, without its data: the right one, with the right numbers."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -234,20 +235,40 @@ def test_a_missing_experiment(copied, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "inputs",
+    ("inputs", "expected"),
     [
-        IMAGES[0],
-        IMAGES[:, :3],
-        IMAGES.astype(np.int64),
-        {"image": IMAGES},
-        IMAGES[:1].tolist(),
+        (IMAGES[0], "uint8[4, 4, 1] has one row, without their axis"),
+        (IMAGES[:, :3], "they are uint8[30, 3, 4, 1] for the model, which reads uint8[n, 4, 4, 1]"),
+        (IMAGES.astype(np.int64) * 2, "values in 30 of 30 rows are outside 0 to 255"),
+        (IMAGES.astype(np.float32), "outside [0, 1]; the data are uint8, so that 0 to 255 must"),
+        (-IMAGES.astype(np.int8), "outside 0 to 255"),
+        (IMAGES > 99, "bool is no uint8 of 0 to 255"),
+        (np.where(IMAGES > 9, np.nan, 0.5), "outside [0, 1]"),
+        ({"image": IMAGES}, "expected an array, got {image}"),
     ],
 )
-def test_inputs_that_the_model_does_not_read(finished, inputs):
+def test_inputs_that_the_model_does_not_read(finished, inputs, expected):
     with pytest.raises(ValueError, match="stage 'then' does not read") as error:
         jaxtl.load(finished, "two").predict(inputs)
+    assert expected in str(error.value)
     assert str(error.value).endswith("it was trained on uint8[n, 4, 4, 1]")
     assert len(str(error.value)) < 250
+
+
+def test_images_may_be_other_integers_or_floats_in_0_to_1(finished):
+    two = jaxtl.load(finished, "two")
+    expected = two.predict(IMAGES)["logits"]["animal"]
+    others = IMAGES.tolist(), *(IMAGES.astype(dtype) for dtype in (np.uint16, np.int64))
+    for images in (*others, IMAGES / 255, jnp.asarray(IMAGES)):
+        found = two.predict(images)["logits"]["animal"]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_outputs_that_are_not_finite(finished):
+    two = jaxtl.load(finished, "two", seed=1)
+    broken = jax.tree.map(lambda leaf: leaf * np.inf, two.params)
+    with pytest.raises(ValueError, match="stage 'then', seed 1, are not finite for 7 of 7 rows"):
+        dataclasses.replace(two, params=broken).predict(IMAGES[:7])
 
 
 def describe(inputs, model, *, augment=None, **more):

@@ -165,6 +165,9 @@ def test_saving_is_the_way_back(path, tmp_path):
     new = {"heads/target/kernel": normal(5, 2), "backbone/a/adapter": normal(3).astype(np.float16)}
     moved = leaves | new | {"backbone/a/key": leaves["backbone/a/key"] + 1}
     weights.save(tmp_path / "b.safetensors", moved)
+    (tmp_path / "plain").write_text("")
+    modes = {file.stat().st_mode for file in (tmp_path / "b.safetensors", tmp_path / "plain")}
+    assert len(modes) == 1  # as the umask has it
     written = load_file(tmp_path / "b.safetensors")
     expected = {name: value for name, value in FILE.items() if name not in ("a.counter", "a.extra")}
     expected |= new | {"a.pos": FILE["a.pos"][:6]}

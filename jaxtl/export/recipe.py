@@ -1,0 +1,274 @@
+"""How raw rows become what a model reads, without the data: followed on the host, or traced."""
+
+import dataclasses
+import functools
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+
+from jaxtl.data import Dataset, Table, text, traceable, transforms
+from jaxtl.data.dataset import Step
+from jaxtl.export.rebuild import Choice, Left
+from jaxtl.plan import PyTree
+from jaxtl.train.identity import read_json
+from jaxtl.train.interface import abstract_inputs, describe
+from jaxtl.train.preprocessing import (
+    FOLDER,
+    IMAGE_KINDS,
+    RECORD,
+    name_of_step,
+    read_statistics,
+)
+
+logger = logging.getLogger(__name__)
+
+IMAGE_FUNCTIONS = {name: function for function, name in IMAGE_KINDS.items()}
+OF_LABELS = (transforms.relabel_classes, transforms.relabel, transforms.hide)
+TRIED = 4  # random rows on which a traced function must give what it gives on the host
+
+
+@dataclasses.dataclass(frozen=True)
+class Action:
+    """One step of a recipe.
+
+    Attributes:
+        about: its JSON values, as `train.preprocessing` wrote them.
+        gives: the abstract inputs [1, ...] after it.
+        apply: table -> table, on the host.
+        trace: inputs -> inputs, None if JAX cannot trace it.
+        file: that `about` names.
+        problem: why it cannot be applied to rows alone.
+        step: of the dataset, if the function is of the experiment's file.
+    """
+
+    about: Mapping[str, Any]
+    gives: PyTree
+    apply: Callable[[Table], Table]
+    trace: Callable[[PyTree], PyTree] | None = None
+    file: Path | None = None
+    problem: str | None = None
+    step: Step | None = None
+
+    @property
+    def name(self) -> str:
+        return self.about["name"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is done to the raw rows of one dataset.
+
+    Attributes:
+        raw: abstract rows [1, ...] as the dataset holds them; texts have the dtype object.
+        ranges: [least, most] of each leaf of `raw` that holds float images, None of the others.
+        actions: in order.
+    """
+
+    raw: PyTree
+    ranges: Sequence[Sequence[float] | None] = ()
+    actions: tuple[Action, ...] = ()
+
+    @property
+    def problems(self) -> list[str]:
+        """Why rows alone cannot be prepared, a line for each step that cannot do it."""
+        return [f"{a.name}: {a.problem}" for a in self.actions if a.problem is not None]
+
+    def prepare(self, inputs: PyTree) -> PyTree:
+        """Rows as a model reads them.
+
+        Args:
+            inputs: NumPy arrays [n, ...], n > 0, like `raw`.
+
+        Raises:
+            ValueError: a step does not take such rows.
+        """
+        table = Table(inputs, {})
+        for action in self.actions:
+            before, table = len(table), action.apply(table)
+            if len(table) != before:
+                raise ValueError(f"{action.name} makes {len(table)} rows of {before}")
+        return table.inputs
+
+    def does_as(self, other: "Recipe") -> bool:
+        """Whether it does the same to the same rows as another one."""
+
+        def contents(recipe: Recipe) -> tuple:
+            texts = [json.dumps({**a.about, "position": None}) for a in recipe.actions]
+            return describe(recipe.raw), texts, [a.step for a in recipe.actions]
+
+        return contents(self) == contents(other)
+
+    @functools.cached_property
+    def split(self) -> tuple[tuple[Action, ...], tuple[Action, ...]]:
+        """(the actions for the host, the last ones that JAX can trace)."""
+        inside: tuple[Action, ...] = ()
+        for i in reversed(range(len(self.actions))):
+            action, given = self.actions[i], self.actions[i - 1].gives if i else self.raw
+            if action.problem is not None or not _traces(action, given):
+                break
+            inside = (action, *inside)
+        return self.actions[: len(self.actions) - len(inside)], inside
+
+
+def preparations(left: Left, choice: Choice) -> tuple[dict[str, Recipe], str | None]:
+    """({evaluation or domain: recipe}, the one that is meant); see `Predictor.predict`."""
+    stage, record = choice.stages[-1], read_json(left.directory / RECORD)
+    if record is None or stage.name not in record["stages"]:
+        steps = [step for domain in stage.domains for step in domain.dataset.steps]
+        if any(not step.selects and step.function not in OF_LABELS for step in steps):
+            logger.warning(
+                "%s was made before jaxtl wrote down how rows are prepared: give `predict` "
+                "inputs that are prepared as those of stage %s were",
+                *(left.directory, stage.name),
+            )
+        return {}, None
+    heads = {h for past in choice.stages for domain in past.domains for h in domain.heads}
+    evals = left.experiment.evals
+    sources = {
+        name: (record["evaluations"][name], evaluation.dataset)
+        for name, evaluation in evals.items()
+        if evaluation.head in heads & stage.model.heads.keys() and name in record["evaluations"]
+    }
+    main = left.experiment.primary.metric.partition("/")[0]
+    sources |= {
+        f"domain {i}": (prepared, domain.dataset)
+        for i, (prepared, domain) in enumerate(
+            zip(record["stages"][stage.name], stage.domains, strict=False)
+        )
+    }
+    folder = left.directory / FOLDER
+    recipes = {name: read_recipe(*parts, folder) for name, parts in sources.items()}
+    if main in recipes:
+        return recipes, main
+    first, *others = recipes.values()
+    return recipes, next(iter(recipes)) if all(map(first.does_as, others)) else None
+
+
+def read_recipe(record: Mapping[str, Any], dataset: Dataset, folder: Path) -> Recipe:
+    """The recipe that `train.preprocessing.preparation` wrote down.
+
+    Args:
+        dataset: the one that was described, built again: it has the functions of one's own.
+        folder: of the files that are named.
+    """
+    functions = [step for step in dataset.steps if not step.selects]
+    raw, actions = abstract_inputs(record["raw"]), []
+    for about in record["steps"]:
+        make = {"standardize": _standardize, "tokenize": _tokenize, "function": _function}
+        make = make.get(about["kind"], _image_function)
+        file = folder / about["file"] if "file" in about else None
+        options = make(about, file, functions)
+        actions.append(Action(about, abstract_inputs(about["gives"]), file=file, **options))
+    return Recipe(raw, record["ranges"], tuple(actions))
+
+
+def _image_function(about: Mapping[str, Any], file: None, functions: Sequence) -> dict[str, Any]:
+    function = IMAGE_FUNCTIONS[about["kind"]]
+    arguments = tuple(tuple(a) if isinstance(a, list) else a for a in about["arguments"])
+    apply = functools.partial(transforms.map_images, fn=function, arguments=arguments)
+    return {"apply": apply, "trace": _on_images(traceable.IMAGES[function], arguments)}
+
+
+def _on_images(function: Callable, arguments: tuple) -> Callable[[PyTree], PyTree]:
+    def trace(inputs: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: function(x, *arguments) if x.ndim == 4 else x, inputs)
+
+    return trace
+
+
+def _standardize(about: Mapping[str, Any], file: Path, functions: Sequence) -> dict[str, Any]:
+    by_leaf = read_statistics(file)
+
+    def statistics(inputs: PyTree) -> PyTree:
+        leaves, tree = jax.tree.flatten(inputs)
+        return jax.tree.unflatten(tree, [by_leaf.get(i) for i in range(len(leaves))])
+
+    def apply(table: Table) -> Table:
+        for i, leaf in enumerate(jax.tree.leaves(table.inputs)):
+            if i in by_leaf and leaf.shape[1:] != by_leaf[i].mean.shape:
+                raise ValueError(
+                    f"it was standardized by statistics of {list(by_leaf[i].mean.shape)} for each "
+                    f"row, got {list(leaf.shape[1:])}"
+                )
+        return transforms.scale(table, statistics(table.inputs))
+
+    def trace(inputs: PyTree) -> PyTree:
+        return jax.tree.map(traceable.scale, inputs, statistics(inputs))
+
+    return {"apply": apply, "trace": trace}
+
+
+def _tokenize(about: Mapping[str, Any], file: Path, functions: Sequence) -> dict[str, Any]:
+    options = {"file": str(file), "length": about["length"], "lowercase": about["lowercase"]}
+    return {"apply": functools.partial(text.tokenize, **options)}
+
+
+def _function(about: Mapping[str, Any], file: None, functions: Sequence) -> dict[str, Any]:
+    """A function of one's own, of the experiment's file."""
+    position, problem = about["position"], about["problem"]
+    step = functions[position] if position < len(functions) else None
+    if step is None or about["name"] != name_of_step(step):
+        problem = "the experiment's file does not have it in this place any more"
+        return {"apply": lambda table: table, "problem": problem}
+    trace = None
+    if step.function is transforms.map_images:
+        trace = _on_images(*step.arguments)
+    apply = functools.partial(_apply, step)
+    return {"apply": apply, "trace": trace, "problem": problem, "step": step}
+
+
+def _apply(step: Step, table: Table) -> Table:
+    return step.function(table, *step.arguments)
+
+
+def _traces(action: Action, given: PyTree) -> bool:
+    """Whether JAX can trace an action for any number of rows, and computes the same on some.
+
+    What is float64 is so because float32 cannot tell its values apart.
+    """
+    leaves = jax.tree.leaves(given)
+    if action.trace is None or any(leaf.dtype in (object, np.float64) for leaf in leaves):
+        return False
+    rng = np.random.default_rng(0)
+
+    def rows(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        shape = (TRIED, *leaf.shape[1:])
+        if np.issubdtype(leaf.dtype, np.integer):
+            return rng.integers(0, 256, shape).astype(leaf.dtype)
+        return rng.random(shape).astype(leaf.dtype)
+
+    try:
+        jax.eval_shape(action.trace, any_number(given))
+        tried = jax.tree.map(rows, given)
+        on_host, traced = action.apply(Table(tried, {})).inputs, jax.jit(action.trace)(tried)
+    except Exception:  # whatever a function of one's own makes of a tracer
+        return False
+    return jax.tree.structure(on_host) == jax.tree.structure(traced) and all(
+        map(_close, jax.tree.leaves(on_host), jax.tree.leaves(traced))
+    )
+
+
+def _close(on_host: np.ndarray, traced: jax.Array) -> bool:
+    """But for rounding: of a float, or of some pixels of uint8 that lie halfway."""
+    if on_host.shape != traced.shape or on_host.dtype.kind != traced.dtype.kind:
+        return False
+    if on_host.dtype == np.uint8:
+        apart = np.abs(on_host.astype(int) - np.asarray(traced))
+        return traced.dtype == np.uint8 and apart.max(initial=0) <= 1 and apart.mean() < 0.05
+    return np.allclose(on_host, traced, rtol=1e-4, atol=1e-5)
+
+
+def any_number(inputs: PyTree) -> PyTree:
+    """Abstract inputs [1, ...] for any number n of rows, in dtypes that JAX has."""
+    (n,) = export.symbolic_shape("n")
+
+    def spec(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((n, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+    return jax.tree.map(spec, inputs)
