@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zX", b"\xd0\xcf\x11\xe0")
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # starts as UTF-16 does
@@ -61,6 +62,10 @@ def _encoding(path: str, given: str | None) -> str:
     """The one that the file's first bytes declare, else the given one, else UTF-8."""
     with open(path, "rb") as file:
         start = file.read(4)
+    if start.startswith(PACKED):
+        raise ValueError(
+            f"{path} is a compressed file or one of Excel; unpack it or save it as CSV"
+        )
     marked = (encoding for mark, encoding in MARKS.items() if start.startswith(mark))
     return next(marked, given or "utf-8")
 

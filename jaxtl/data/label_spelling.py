@@ -11,6 +11,8 @@ MISSING = frozenset({"", "na", "nan", "n/a", "null", "none", "<na>", "#n/a", "?"
 MANY = 50  # classes are odd if they are more, and
 ODD_SHARE = 0.2  # more than this share of the labelled rows
 SHOWN = 5
+REMEDY = "pass regression=True if they are to be predicted, classes= if they are classes"
+COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 WHOLE = re.compile(r"([+-]?)(0|[1-9][0-9]*)(\.0*)?")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -54,6 +56,11 @@ def label_space(
         _refuse_values(set(numbers.values()), labelled, what)
         names = tuple(sorted(set(numbers.values()), key=int))
         return LabelSpace(names, {t: names.index(n) for t, n in numbers.items()})
+    if all(map(COMMA.fullmatch, texts)):
+        raise ValueError(
+            f"{what}: labels such as {min(texts)!r} are numbers with a decimal comma; write a "
+            f"point and {REMEDY}"
+        )
     if len(texts) > max(MANY, ODD_SHARE * labelled):
         raise ValueError(
             f"{what}: {len(texts)} different labels in {labelled} rows, such as {min(texts)!r}; if "
@@ -117,8 +124,7 @@ def _given(texts: set[str], classes: tuple[str, ...], what: str) -> LabelSpace:
 
 def _refuse_values(values: set[str], labelled: int, what: str) -> None:
     """Refuse numbers that do not seem to be classes."""
-    remedy = "pass regression=True if they are to be predicted, classes= if they are classes"
     if broken := [value for value in sorted(values) if not WHOLE.fullmatch(value)]:
-        raise ValueError(f"{what}: {broken[0]!r} is no whole number; {remedy}")
+        raise ValueError(f"{what}: {broken[0]!r} is no whole number; {REMEDY}")
     if len(values) > max(MANY, ODD_SHARE * labelled):
-        raise ValueError(f"{what}: {len(values)} different numbers in {labelled} rows; {remedy}")
+        raise ValueError(f"{what}: {len(values)} different numbers in {labelled} rows; {REMEDY}")

@@ -60,6 +60,14 @@ def tfds(
             prepares it) or damaged, an unknown split or feature, images of many sizes without
             `size`, or whole numbers of more than 32 bits.
     """
+    for what, value, kinds in (
+        ("name", name, str),
+        ("split", split, str | None),
+        ("inputs", inputs, str | Sequence | None),
+        ("labels", labels, str | Mapping | None),
+    ):
+        if not isinstance(value, kinds):
+            raise ValueError(f"tfds: {what} cannot be {value!r}")
     root, size = data_root(data_dir), images.image_size(size)
     inputs = tuple(inputs) if inputs is not None and not isinstance(inputs, str) else inputs
     labels = tuple(labels.items()) if isinstance(labels, Mapping) else labels

@@ -1,5 +1,6 @@
 """CSV files as people have them: no number and no class is wrong without a word."""
 
+import gzip
 import logging
 
 import numpy as np
@@ -105,6 +106,7 @@ def test_numbers_are_ordered_by_value(tmp_path):
         (["1", "1.0", "cat"], "same number in different spellings: '1' and '1.0'"),
         (["01", "1", "cat"], "'01' and '1'"),
         (["Rose", "rose"], "differ only in case: 'Rose' and 'rose'"),
+        (['"0,5"', '"1,5"'], "numbers with a decimal comma; write a point and pass regression"),
         (["0.5", "1"], "'0.5' is no whole number; pass regression=True"),
         ([str(7 * i) for i in range(60)], "60 different numbers in 120 rows; pass regression=True"),
         ([f"id{i}" for i in range(60)], "60 different labels in 120 rows"),
@@ -113,8 +115,8 @@ def test_numbers_are_ordered_by_value(tmp_path):
 def test_labels_that_seem_to_be_something_else(tmp_path, labels, message):
     text = "a,y\n" + "".join(f"1,{label}\n" for label in labels)
     fails(tmp_path, text, message)
-    classes = dict.fromkeys(labels) if "1.0" not in labels else None
-    if classes and "0.5" not in labels:  # who names them means them
+    if not {"1.0", "0.5", '"0,5"'} & set(labels):  # who names them means them
+        classes = dict.fromkeys(labels)
         assert read(tmp_path, text, classes=iter(classes))[1] == labels
 
 
@@ -197,6 +199,7 @@ def test_other_encodings(tmp_path):
     fails(
         tmp_path, "a,y\n1,u\n".encode("utf-16-le"), "line 1 holds NUL bytes.*encoding='utf-16-le'"
     )
+    fails(tmp_path, gzip.compress(text.encode()), "is a compressed file or one of Excel")
     file = tmp_path / "latin.csv"
     file.write_bytes((text + "2,\u00e9\n2,u\n").encode("latin-1"))
     assert data.csv(file, "y", encoding="latin-1").train.class_names() == ("u", "\u00e9")

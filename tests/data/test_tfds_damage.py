@@ -244,6 +244,14 @@ def test_sizes_are_checked_at_once(size):
 
 
 @pytest.mark.parametrize(
+    "options", [{"name": 3}, {"split": ["train"]}, {"labels": ["a", "b"]}, {"inputs": 3}]
+)
+def test_arguments_are_checked_at_once(options):
+    with pytest.raises(ValueError, match=f"tfds: {next(iter(options))} cannot be"):
+        data.tfds(**{"name": NAME} | options)
+
+
+@pytest.mark.parametrize(
     "split, message",
     [
         ("train[:0]", r"the split 'train\[:0\]' .* has no examples"),
