@@ -28,6 +28,7 @@ LARGEST = float(np.finfo(np.float32).max)
 TRUTH = {"true": 1.0, "false": 0.0}
 DELIMITERS = ",;\t|"  # of which one may be the right one
 UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")  # pandas names an index so
+OVERFLOW = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 PUNCTUATED = re.compile(r"[+-]?\d[\d.,'_\s]*")
 
 logger = logging.getLogger(__name__)
@@ -164,7 +165,8 @@ def _divisible(call: Call) -> Table:
     if single := [name for i, name in enumerate(names) if np.sum(labels == i) == 1]:
         raise ValueError(
             f"a single row cannot be in both train and test: {len(single)} classes have one row "
-            f"({', '.join(single[:SHOWN_ERRORS])}). Pass a second file as test=, or remove them"
+            f"({', '.join(single[:SHOWN_ERRORS])}). Pass a second file as test=, remove them, or "
+            "pass regression=True if the labels are numbers to predict"
         )
     return table
 
@@ -249,8 +251,8 @@ def _columns(path: str, header: list[str], form: Format) -> tuple[int, list[int]
     ]:
         raise ValueError(f"{path}: {'; '.join(problems)}; rename or remove all but one")
     if form.label not in header:
-        numeric = all(_number(name) is not None for name in header)
-        hint = " The first line should name the columns, but holds numbers." if numeric else ""
+        numeric = any(_number(name) is not None for name in header)
+        hint = " The first line should name the columns, but it holds numbers." if numeric else ""
         raise ValueError(f"{path}: {unknown('column', form.label, header)}{hint}")
     label = header.index(form.label)
     others = [i for i in range(len(header)) if i != label]
@@ -282,7 +284,7 @@ def _not_numbers(column: str, cells: list[tuple[int, str]]) -> str:
         reason = "is not a number but a missing value; fill it in, or remove the row or column"
     elif PUNCTUATED.fullmatch(text):
         reason = "is not a number; write it with a decimal point and no thousands separators"
-    elif re.fullmatch(r"[\d.eE+-]+", text):
+    elif OVERFLOW.fullmatch(text):
         reason = "is not a number that float32 holds"
     else:
         reason = "is not a number"

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxtl.data import images
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.names import class_names, natural, nfc, refuse_alike
+from jaxtl.data.names import class_names, in_order, natural, nfc, refuse_alike
 from jaxtl.data.stamps import stamp
 from jaxtl.data.streamed import Streamed, stream
 from jaxtl.data.table import Call, Table
@@ -64,9 +64,9 @@ def image_folder(
     Raises:
         ValueError: a `size` or `classes` of another kind; on use, if there is no such folder; class
             folders that are not among `classes`, hold no image, hold images of a kind that is not
-            read, differ only in case or are the same folder; folders that are splits (`train`,
-            `val`, ...) and not named in `classes`; a single class folder that holds folders
-            only; images that cannot be read; or sizes that differ.
+            read, differ only in case or blanks, or are the same folder; folders that are splits
+            (`train`, `val`, ...) and not named in `classes`; a single class folder that holds
+            folders only; images that cannot be read; or sizes that differ.
     """
     folder = str(Path(path).expanduser())
     arguments = (folder, stamp(folder), images.image_size(size), class_names(classes), streamed)
@@ -131,7 +131,7 @@ def _class_folders(root: Path, classes: tuple[str, ...] | None) -> dict[str, Pat
             "%s: %d images outside the class folders are left alone, such as %s",
             *(root, len(loose), loose[0].name),
         )
-    return {name: by_name[name] for name in classes or by_name if name in by_name}
+    return {name: by_name[name] for name in classes or in_order(by_name) if name in by_name}
 
 
 def _refuse_splits(root: Path, names: tuple[str, ...]) -> None:

@@ -17,28 +17,41 @@ def natural(name: str) -> tuple[Any, ...]:
     return tuple(parts), name
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Numbers by their value if all names are whole ones, else the order of `natural`."""
+    names = list(names)
+    numeric = all(re.fullmatch(r"[+-]?[0-9]{1,99}", name) for name in names)
+    return sorted(names, key=int) if numeric else sorted(names, key=natural)
+
+
 def nfc(name: str) -> str:
     """One Unicode form (NFC) of a name: macOS writes others than Linux and Windows."""
     return unicodedata.normalize("NFC", name)
 
 
 def class_names(classes: Iterable[Any] | None) -> tuple[str, ...] | None:
-    """The argument `classes` of data in files, None if it is; raises what `names_of` does."""
+    """The argument `classes` of data in files, None if it is.
+
+    Raises:
+        ValueError: it is a set, whose order changes from run to run, or no names for `names_of`.
+    """
+    if isinstance(classes, set | frozenset):
+        raise ValueError(f"classes={classes} has no order; give a list, such as {sorted(classes)}")
     return None if classes is None else tuple(map(nfc, names_of(classes, "label")))
 
 
 def refuse_alike(names: Iterable[str], what: str) -> None:
-    """Refuse names that only upper and lower case tell apart.
+    """Refuse names that only upper and lower case, or blanks, tell apart.
 
     Raises:
         ValueError: naming them, and how to say that they are meant.
     """
     spellings: dict[str, list[str]] = {}
     for name in names:
-        spellings.setdefault(name.casefold(), []).append(name)
+        spellings.setdefault(" ".join(name.split()).casefold(), []).append(name)
     problems = [" and ".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
     if problems:
         raise ValueError(
-            f"{what} that differ only in case: {'; '.join(problems[:5])}; write them alike, or "
-            "name them in classes= if they are different classes"
+            f"{what} that differ only in case or blanks: {'; '.join(problems[:5])}; write them "
+            "alike, or name them in classes= if they are different classes"
         )

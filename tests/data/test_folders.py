@@ -142,11 +142,20 @@ def test_numbers_are_in_their_order(tmp_path):
     assert chosen.class_names() == ("11", "10", "9", "2", "0") and values(chosen)["10"] == [10, 110]
 
 
+def test_negative_numbers_are_in_their_order(tmp_path):
+    for name in ("1", "-1", "0", "-10"):
+        picture(tmp_path / name / "a.png")
+    assert data.image_folder(tmp_path).class_names() == ("-10", "-1", "0", "1")
+
+
 def test_names_that_differ_in_case_or_unicode_form(tmp_path):
     picture(tmp_path / "Cat" / "a.png", 1)
     picture(tmp_path / "cat" / "a.png", 2)
-    fails(tmp_path, "class folders that differ only in case: 'Cat' and 'cat'")
+    fails(tmp_path, "class folders that differ only in case or blanks: 'Cat' and 'cat'")
     assert values(data.image_folder(tmp_path, classes=["cat", "Cat"])) == {"cat": [2], "Cat": [1]}
+    picture(tmp_path / "blanks" / "big cat" / "a.png")
+    picture(tmp_path / "blanks" / "big cat " / "a.png")
+    fails(tmp_path / "blanks", "'big cat' and 'big cat '")
     name = "caf\u00e9"
     other = tmp_path / "other"
     picture(other / unicodedata.normalize("NFD", name) / "a.png", 5)
