@@ -35,6 +35,8 @@ def prepared(name: str, root: str) -> Path:
     folder = find_folder(name, root)
     base = parse_name(name)[0]
     command = f"python launch.py --prepare={name}"
+    if folder is None and (emptied := _emptied(name, root)):
+        raise ValueError(damage(emptied[0], "it has no dataset_info.json"))
     if folder is None and (base in known_names() or (Path(root) / base).is_dir()):
         others = [other for other in prepared_names(root) if other.split("/")[0] == base]
         there = f" (there: {', '.join(others)})" if others else ""
@@ -68,6 +70,22 @@ def find_folder(name: str, root: str) -> Path | None:
     found = [path.parent for path in parent.glob("*/dataset_info.json")]
     found = [path for path in found if _version(path) and version in (None, path.name)]
     return max(found, key=_version, default=None)
+
+
+def _emptied(name: str, root: str) -> list[Path]:
+    """Folders of versions that TFDS takes for prepared, but which do not say what they hold."""
+    base, config, version = parse_name(name)
+    parents = (
+        [Path(root, base, config)] if config else [Path(root, base), *Path(root, base).glob("*")]
+    )
+    folders = [path for parent in parents for path in parent.glob("*") if path.is_dir()]
+    return [
+        path
+        for path in folders
+        if _version(path)
+        and version in (None, path.name)
+        and not (path / "dataset_info.json").exists()
+    ]
 
 
 def parse_name(name: str) -> tuple[str, str | None, str | None]:

@@ -12,7 +12,7 @@ from jaxtl import data
 from jaxtl.data.label_spelling import MISSING
 
 LIMITS = settings(
-    max_examples=120,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

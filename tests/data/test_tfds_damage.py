@@ -140,6 +140,15 @@ def test_a_missing_file(folder, ours):
     assert len(test.table()) == 2  # the other split is whole
 
 
+def test_a_folder_that_lost_its_description(folder, ours):
+    """TFDS takes the folder for prepared, so preparing again would change nothing."""
+    ours(NAME)
+    (folder / "dataset_info.json").unlink()
+    for use in (lambda: load(folder), lambda: data.prepare(NAME, folder.parents[1])):
+        with pytest.raises(ValueError, match=r"1\.0\.0 is damaged: it has no dataset_info\.json"):
+            use()
+
+
 def changed(tree, path, value):
     *places, last = path
     for place in places:
