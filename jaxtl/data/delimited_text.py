@@ -29,9 +29,9 @@ def rows_of(path: str, delimiter: str, encoding: str | None) -> Iterator[tuple[i
     """
     if not os.path.isfile(path):
         raise ValueError(f"no file {path}")
-    encoding = _encoding(path, encoding)
     line = 0
     try:
+        encoding = _encoding(path, encoding)
         with open(path, newline="", encoding=encoding) as file:
             reader = csv.reader(
                 _without_nul(file, path),
@@ -48,6 +48,8 @@ def rows_of(path: str, delimiter: str, encoding: str | None) -> Iterator[tuple[i
                     )
                 if any(cells := [cell.strip() for cell in cells]) or len(cells) > 1:
                     yield line, cells
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
     except csv.Error as error:
         reason = "a quote is not closed" if "unexpected end" in str(error) else error
         raise ValueError(f"{path}, line {line + 1}: {reason}") from error

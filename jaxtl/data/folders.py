@@ -107,7 +107,10 @@ def _class_folders(root: Path, classes: tuple[str, ...] | None) -> dict[str, Pat
     """{name: folder} in the order of the classes."""
     if not root.is_dir():
         raise ValueError(f"no folder {root}")
-    entries = sorted((e for e in root.iterdir() if not _is_litter(e.name)), key=_natural)
+    try:
+        entries = sorted((e for e in root.iterdir() if not _is_litter(e.name)), key=_natural)
+    except OSError as error:
+        raise ValueError(f"cannot look into the folder {root}: {error.strerror}") from error
     loose = [entry for entry in entries if entry.suffix.lower() in (*READ, *UNREAD)]
     loose = [entry for entry in loose if entry.is_file()]
     folders = [entry for entry in entries if entry.is_dir()]
