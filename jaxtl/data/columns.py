@@ -33,7 +33,7 @@ def names_of(classes: Iterable[Any], column: str) -> tuple[str, ...]:
     """
     if isinstance(classes, Numbered):
         return classes
-    if isinstance(classes, str | bytes):
+    if isinstance(classes, str | bytes | set | frozenset):  # a set has no order
         raise ValueError(f"classes of column {column!r}: expected a list of names, got {classes!r}")
     try:
         names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in classes)

@@ -72,6 +72,7 @@ def test_an_integer_regression_target_of_millions_makes_no_names():
         (["a", "b"], {"classes": ["a", "bb"]}, "unknown class 'b'. Did you mean 'bb'"),
         ([0, 1], {"classes": "ab"}, "expected a list of names, got 'ab'"),
         ([0, 1], {"classes": 2}, "expected a list of names, got 2"),
+        ([0, 1], {"classes": {"a"}}, "expected a list of names, got {'a'}"),
         ([0, 1], {"classes": ["a", "a"]}, "named twice: a"),
         ([0, 1], {"classes": []}, "there are no names"),
         ([0.0, 1.5], {"classes": ["a", "b"]}, "fractions"),
