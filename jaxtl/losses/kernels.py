@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.losses.magnitude import fill_absent
-from jaxtl.losses.transport import squared_distances
+from jaxtl.losses.transport import gram_distances, squared_distances
 from jaxtl.losses.weighting import weigh, weighted_mean
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -102,17 +102,22 @@ def pooled_kernel(
 ) -> jax.Array:
     """`averaged_kernel` of all pairs of the pooled sample, [n_source + n_target] squared.
 
-    The distances within a domain are taken about its own mean, so that those of a small domain far
-    from the other are resolved too. That of an example to itself is 0.
+    For given bandwidths the distances within a domain are taken about its own mean, so that those
+    of a small domain far from the other are resolved too, and that of an example to itself is 0.
+    Bandwidths by a rule are of the size of all distances, whose rounding then is small.
     """
     source, source_weights, _ = weigh(source, source_weights)
     target, target_weights, _ = weigh(target, target_weights)
     points = jnp.concatenate([source, target])
     weights = jnp.concatenate([source_weights, target_weights])
     size = weighted_mean(jnp.sum(points**2, 1), weights)
-    source, target = fill_absent(source, source_weights), fill_absent(target, target_weights)
-    across = squared_distances(source, target)
-    distances = jnp.block([[_within(source), across], [across.T, _within(target)]])
+    if callable(bandwidths):
+        points -= jax.lax.stop_gradient(weighted_mean(points, weights))[None]
+        distances = gram_distances(points, points)
+    else:
+        source, target = fill_absent(source, source_weights), fill_absent(target, target_weights)
+        across = squared_distances(source, target)
+        distances = jnp.block([[_within(source), across], [across.T, _within(target)]])
     pairs = weights[:, None] * weights[None]
     return averaged_kernel(distances, pairs, bandwidths, jax.lax.stop_gradient(size))
 

@@ -23,7 +23,11 @@ def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
     x, y = (z.astype(jnp.promote_types(z.dtype, jnp.float32)) for z in map(jnp.asarray, (x, y)))
     # Of finite numbers, so that a row of NaN has no distance but spoils no other.
     mean = jax.lax.stop_gradient(jnp.mean(x, 0, keepdims=True, where=jnp.isfinite(x)))
-    x, y = x - mean, y - mean
+    return gram_distances(x - mean, y - mean)
+
+
+def gram_distances(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`squared_distances` of features that are near the origin already."""
     inner = jnp.matmul(x, y.T, precision="highest")
     return jnp.maximum(jnp.sum(x**2, 1)[:, None] + jnp.sum(y**2, 1)[None] - 2 * inner, 0)
 

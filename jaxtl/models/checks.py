@@ -1,7 +1,10 @@
 """What can stand in a model: linen modules that give one array of features."""
 
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,12 +31,29 @@ def check_layer(name: str, layer: Any) -> None:
     raise ValueError(f"block {name!r}: {problem}; an instance of a flax.linen.Module is expected.")
 
 
-def check_features(name: str, inputs: PyTree, features: PyTree) -> None:
-    """Nothing, if what `name` gives for inputs [n, ...] are features, a float array [n, ...].
+def check_call(name: str, layer: nn.Module, inputs: PyTree, flags: Mapping[str, bool]) -> None:
+    """Nothing, if a layer can be called with inputs and flags.
+
+    Raises:
+        ValueError: it takes fewer or needs more.
+    """
+    try:
+        inspect.signature(type(layer).__call__).bind(layer, inputs, **flags)
+    except TypeError as error:
+        raise ValueError(
+            f"block {name!r}: {type(layer).__name__}.__call__ is given inputs"
+            f"{''.join(f', {flag}' for flag in flags)}: {error}; say how to call it with "
+            "`call=lambda module, inputs, train: module(...)`."
+        ) from None
+
+
+def check_features(blocks: Sequence[str], inputs: PyTree, features: PyTree) -> None:
+    """Nothing, if what blocks give for inputs [n, ...] are features, a float array [n, ...].
 
     Raises:
         ValueError: they are something else.
     """
+    name = f"block {blocks[-1]!r}" if blocks else "`before`"
     n = jax.tree.leaves(inputs)[0].shape[0]
     shape, dtype = (getattr(features, field, None) for field in ("shape", "dtype"))
     if shape is None or dtype is None:
@@ -50,10 +70,17 @@ def check_features(name: str, inputs: PyTree, features: PyTree) -> None:
     )
 
 
-def other_shapes(name: str, error: Exception) -> str:
-    """What to say where linen finds parameters of other shapes than it would make."""
-    said = " ".join(str(error).split())
-    return (
-        f"block {name!r}: parameters have other shapes than at the start; they may depend on "
-        f"the features of an example only, not on the number of examples: {said}"
-    )
+def with_same_shapes(name: str, call: Callable, *arguments: Any, **options: Any) -> Any:
+    """`call(...)` of a block.
+
+    Raises:
+        ValueError: its parameters would have other shapes than it was initialised with.
+    """
+    try:
+        return call(*arguments, **options)
+    except flax.errors.ScopeParamShapeError as error:
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"block {name!r}: parameters have other shapes than at the start; they may depend on "
+            f"the features of an example only, not on the number of examples: {said}"
+        ) from error

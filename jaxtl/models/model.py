@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl import paths
-from jaxtl.models.checks import check_features, check_layer, other_shapes
+from jaxtl.models.checks import check_call, check_features, check_layer, with_same_shapes
 from jaxtl.plan import Head, Model, Params, PyTree, State
 
 
@@ -57,10 +57,8 @@ def from_blocks(
         before: pure function of the inputs, such as `standardize(mean, std)`.
 
     Raises:
-        ValueError: two blocks share a name, or a layer is no linen module; from `init`, a block has
-            variables that are neither parameters nor batch statistics or needs more than its
-            inputs, or the last one gives something else than a float array [n, ...]; from `apply`,
-            the shapes of parameters depend on the number of examples.
+        ValueError: two blocks share a name, or one is no linen module; from `init` and `apply`, a
+            block cannot be called so, has other variables or gives no float array [n, ...].
     """
     for block in blocks:
         check_layer(block.name, block.layer)
@@ -87,9 +85,6 @@ def from_linen(
         call: (module, inputs, train) -> outputs, where `Block.call`'s default does not fit, such
             as `lambda module, x, train: module(x["ids"], x["mask"], is_eval=not train)`.
         before: pure function of the inputs.
-
-    Raises:
-        ValueError: as in `from_blocks`.
     """
     return from_blocks([Block(name, module, call=call)], heads, before=before)
 
@@ -254,8 +249,7 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
             statistics[block.name] = variables.get("batch_stats", {})
             x = block.then(x)
         if finish is flatten:
-            last = f"block {blocks[-1].name!r}" if blocks else "`before`"
-            check_features(last, inputs, x)
+            check_features([block.name for block in blocks], inputs, x)
         for name, head in heads.items():
             key = _fold(rng, f"heads/{name}")
             params["heads"][name] = nn.Dense(head.size).init(key, flatten(x))["params"]
@@ -286,10 +280,7 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
             # Inside `apply`, because a compiled function ignores an interceptor around its call.
             constant = _constant_statistics(block.name, live if train else ())
             with nn.intercept_methods(constant), nn.intercept_methods(_wrap(block.name, around)):
-                try:
-                    x, changed = call(variables, x, rngs=rngs)
-                except flax.errors.ScopeParamShapeError as error:
-                    raise ValueError(other_shapes(block.name, error)) from error
+                x, changed = with_same_shapes(block.name, call, variables, x, rngs=rngs)
             if changed:
                 statistics = {**statistics, block.name: changed["batch_stats"]}
             x = block.then(x)
@@ -321,14 +312,7 @@ def _call(block: Block, layer: nn.Module, inputs: PyTree, *, train: bool) -> PyT
     taken = inspect.signature(type(layer).__call__).parameters
     # Linen refuses what is set on the module as well.
     flags = {k: v for k, v in known.items() if k in taken and getattr(layer, k, None) is None}
-    try:
-        inspect.signature(type(layer).__call__).bind(layer, inputs, **flags)
-    except TypeError as error:
-        raise ValueError(
-            f"block {block.name!r}: {type(layer).__name__}.__call__ is given inputs"
-            f"{''.join(f', {flag}' for flag in flags)}: {error}; say how to call it with "
-            "`call=lambda module, inputs, train: module(...)`."
-        ) from None
+    check_call(block.name, layer, inputs, flags)
     return layer(inputs, **flags)
 
 
