@@ -24,6 +24,7 @@ PyTree = Any
 Params = dict[str, Any]
 State = dict[str, Any]
 Batch = dict[str, Any]
+Direction = Literal["max", "min"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +291,9 @@ class Stage:
             instead of loaded from the stage before, or from `weights`. All of them in an arm's
             first stage without `weights`.
         weights: published weights that an arm's first stage starts from.
+        trains: names of the evaluations whose task this stage teaches, for what the report says of
+            forgetting. Needed where several evaluations read one head; an evaluation that alone
+            reads its head belongs to the last stage of an arm with labels for that head.
     """
 
     name: str
@@ -300,6 +304,7 @@ class Stage:
     num_steps: int
     fresh: Sequence[str] = ()
     weights: Weights | None = None
+    trains: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,6 +318,8 @@ class Evaluation:
         sums: (outputs [n, size], labels [n, ...], weights [n, ...]) -> pytree of sums over the
             examples; pure and jitted. Padding and missing labels have weight 0.
         results: the summed pytree (NumPy) -> {metric: float}; NaN where undefined.
+        directions: {metric: "max" or "min"}, which way each is better. Of a metric that is not
+            there, unless it is the experiment's primary one, no gain and no forgetting is said.
     """
 
     dataset: Any
@@ -320,6 +327,25 @@ class Evaluation:
     column: str
     sums: Callable[[jax.Array, jax.Array, jax.Array], PyTree]
     results: Callable[[PyTree], dict[str, float]]
+    directions: Mapping[str, Direction] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Derived:
+    """A metric made of others, and which way it is better.
+
+        derived={"worst/error": Derived(lambda m: max(m["a/error"], m["b/error"]), "min")}
+
+    Attributes:
+        value: {metric: value} of one seed -> value.
+        direction: "max" or "min".
+    """
+
+    value: Callable[[Mapping[str, float]], float]
+    direction: Direction
+
+    def __call__(self, metrics: Mapping[str, float]) -> float:
+        return self.value(metrics)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,7 +369,7 @@ class Primary:
     """The metric that decides, as `<evaluation>/<metric>`, and which way is better."""
 
     metric: str
-    direction: Literal["max", "min"]
+    direction: Direction
 
 
 def maximize(metric: str) -> Primary:
@@ -364,7 +390,8 @@ class Experiment:
         evals: {name: Evaluation}; metrics are called `<evaluation>/<metric>`.
         primary: the metric of the verdict.
         derived: {metric name: {metric: value} of one seed -> value}, such as a worst case over
-            several evaluations.
+            several evaluations. A `Derived` says which way it is better; of a plain function that
+            is known only where it is the primary metric.
         select: a metric of an evaluation on validation data, or the name of a criterion. The last
             stage of an arm then ends with the parameters, per seed, that were best by it, and a
             sweep picks its point by it; None for the parameters of the last step.

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtl.report.canvas import CLASSES, canvas, saved, styles
 from jaxtl.report.judge import PREFIX
 from jaxtl.report.results import ArmResult
-from jaxtl.report.verdict import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,8 +138,9 @@ def _finish_curves(ax: Axes, metric: str, title: str, last: bool) -> None:
         ax.set_title(title)
     if last:
         ax.set_xlabel("step")
-    drawn = [line.get_ydata() for line in ax.get_lines() if line.get_label()[0] != "_"]
-    drawn = np.ma.concatenate(drawn) if drawn else np.ma.array([])
-    falls = metric in LOWER_IS_BETTER or metric.endswith("loss")
-    if falls and drawn.count() and drawn.min() > 0 and drawn.max() > 30 * drawn.min():
+    lines = [np.ma.masked_invalid(line.get_ydata()).compressed() for line in ax.get_lines()]
+    lines = [values for values in lines if values.size]
+    drawn = np.concatenate(lines) if lines else np.array([])
+    falls = sum(values[-1] < values[0] for values in lines) > len(lines) / 2
+    if falls and drawn.min() > 0 and drawn.max() > 30 * drawn.min():
         ax.set_yscale("log")

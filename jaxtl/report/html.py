@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxtl.report import by_stage, wording
-from jaxtl.report.verdict import direction
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2126; --soft: #5b6570; --line: #dfe3e8; --paper: #fff;
@@ -141,15 +140,13 @@ def _arms(summary: Mapping[str, Any]) -> str:
 
 
 def _all_metrics(summary: Mapping[str, Any]) -> str:
-    arms = summary["arms"]
+    arms, arrows = summary["arms"], {"max": " ↑", "min": " ↓"}
     metrics = dict.fromkeys(metric for arm in arms.values() for metric in arm["metrics"])
     rows = []
     for metric in metrics:
-        better = summary["primary"]["direction"]
-        better = better if metric == summary["primary"]["metric"] else direction(metric)
-        arrow = "↑" if better == "max" else "↓"
+        arrow = arrows.get(summary["directions"].get(metric), "")  # none where nobody says
         cells = (_interval(arm["metrics"].get(metric)) for arm in arms.values())
-        rows.append([f"{escape(metric)} {arrow}", *cells])
+        rows.append([f"{escape(metric)}{arrow}", *cells])
     table = _table(["metric, better ↑ high or ↓ low", *map(escape, arms)], rows)
     return f"<details><summary>All metrics of all arms</summary>{table}</details>"
 
@@ -175,7 +172,7 @@ def _forgetting(summary: Mapping[str, Any]) -> str:
         [f"<b>{escape(name)}</b>", *(_interval(lost.get(m), signed=True) for m in metrics)]
         for name, lost in arms.items()
     ]
-    note = "How much worse the source task is at the end than after the source stage; above 0: lost"
+    note = "How much worse each is at the end than right after the first stage; above 0: lost"
     return _table(["arm", *map(escape, metrics)], rows, note)
 
 
@@ -266,8 +263,8 @@ def _how(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     note = (
         "Intervals are 95% Student-t intervals over seeds. A seed draws its own labels, order and "
         "initialisation, the same for every arm, so gains are paired by seed. The verdict is the "
-        "side of 0 on which the whole interval of the gain lies. Intervals are not corrected for "
-        "the number of arms."
+        "side of 0 on which the whole interval of the gain lies, undecided below three distinct "
+        "gains. Intervals are not corrected for the number of arms."
     )
     run = {"seeds": seeds, "selection": summary["selection"], "config": summary["config"]}
     return f'<p class="soft">{note}</p>{_table(["what", "value"], _facts({**run, **environment}))}'

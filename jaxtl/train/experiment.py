@@ -29,6 +29,7 @@ from jaxtl.train.arms import (
     train_shown,
 )
 from jaxtl.train.check import Node, check_arms, check_selection, plan_stages, warnings
+from jaxtl.train.declarations import directions
 from jaxtl.train.domain_gap import domain_gap
 from jaxtl.train.identity import Identity, differences, identity, read_json, write_json
 from jaxtl.train.label_space import match_classes
@@ -87,6 +88,7 @@ def run_experiment(
         headline=run.headline,
         sweep=points,
         oracle=run.oracle,
+        directions=directions(experiment),
     )
     if not is_primary():
         return report.summarize(result)
