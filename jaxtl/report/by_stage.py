@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtl.report.canvas import ARMS, INK, canvas, saved
+from jaxtl.report.canvas import ARMS, INK, canvas, saved, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,18 +66,20 @@ def matrices(summary: Mapping[str, Any]) -> Figure:
     for ax, (name, (stages, evaluations, values)) in zip(axes.flat, tables.items(), strict=False):
         ax.grid(False)
         image = ax.imshow(values, cmap=_greens(), vmin=low, vmax=high, aspect="auto")
-        long = max(map(len, evaluations)) > 7
-        ax.set_xticks(range(len(evaluations)), evaluations, rotation=90 if long else 0, fontsize=7)
-        short = [stage.removeprefix(f"{name}_") for stage in stages]
+        labels = shortened(evaluations, 16)
+        long = max(map(len, labels)) > 7
+        ax.set_xticks(range(len(labels)), labels, rotation=90 if long else 0, fontsize=7)
+        short = shortened((stage.removeprefix(f"{name}_") for stage in stages), 16)
         ax.set_yticks(range(len(stages)), short, fontsize=7)
         ax.tick_params(length=0)
-        ax.set_title(name)
+        ax.set_title(*shortened([name], 24))
         ax.set_ylabel("after stage")
         _write(ax, values, (low + high) / 2)
         _frame(ax, stages, evaluations, arms[name].get("own_stages", {}))
     for ax in list(axes.flat)[len(tables) :]:
         ax.axis("off")
-    figure.colorbar(image, ax=axes, shrink=0.7, label=kind, pad=0.02)
+    (label,) = shortened([kind], 30)
+    figure.colorbar(image, ax=axes, shrink=0.7, label=label, pad=0.02)
     return figure
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jaxtl.report import by_stage, wording
@@ -48,6 +49,7 @@ def write_report(
     figures: Mapping[str, Sequence[Path]],
     environment: Mapping[str, Any],
     headline: str = "",
+    failures: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Writes the page in one step.
 
@@ -57,9 +59,10 @@ def write_report(
         figures: {section: PNG files}, of `drawing.draw`; they are embedded.
         environment: nested dict of what the run ran on.
         headline: what the experiment asks, first line of its docstring.
+        failures: {picture: why it could not be drawn}.
     """
     partial = Path(f"{os.fspath(path)}.tmp")
-    partial.write_text(page(summary, figures, environment, headline), encoding="utf-8")
+    partial.write_text(page(summary, figures, environment, headline, failures), encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -68,6 +71,7 @@ def page(
     figures: Mapping[str, Sequence[Path]],
     environment: Mapping[str, Any],
     headline: str = "",
+    failures: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The HTML of the report, the answer first and how it was measured last."""
     name, baseline = escape(summary["experiment"]), escape(summary["baseline"])
@@ -90,6 +94,7 @@ def page(
         ("Forgetting", _forgetting(summary)),
         ("After each stage", "".join(filter(None, [pictures.get("stages"), _stages(summary)]))),
         ("Sweep", "".join(filter(None, [pictures.get("sweep"), _sweep(summary)]))),
+        ("Not drawn", _not_drawn(failures)),
         ("How it was run", _how(summary, environment)),
     ]
     body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
@@ -256,6 +261,13 @@ def _domains(summary: Mapping[str, Any]) -> str:
         f"adaptation: {summary['baseline']}."
     )
     return _table(["arm", *map(escape, metrics)], rows, escape(note))
+
+
+def _not_drawn(failures: Mapping[str, str]) -> str:
+    if not failures:
+        return ""
+    rows = [[escape(picture), f"<code>{escape(why)}</code>"] for picture, why in failures.items()]
+    return _table(["picture", "why there is none"], rows)
 
 
 def _how(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> str:

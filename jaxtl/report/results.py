@@ -39,6 +39,7 @@ class ArmResult:
         class_names: {evaluation: names}.
         features: {domain: (features [n, features], labels [n])} of the first seed. The classes of
             a domain that is also an evaluation are named by `class_names`.
+        not_drawn: {picture: why what it shows could not be computed}.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ArmResult:
     confusion: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     class_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     features: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
+    not_drawn: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,3 +98,9 @@ class ExperimentResult:
     select: Primary | None = None
     oracle: bool = False
     directions: Mapping[str, Direction] = dataclasses.field(default_factory=dict)
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -1,5 +1,7 @@
 """Stages and arms of an experiment: train one, look at its validation, say what it measured."""
 
+import dataclasses
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,9 +14,10 @@ from jaxtl.plan import Evaluation, Experiment, Params, Primary, PyTree, Stage, S
 from jaxtl.report.evaluate import Evaluator, Measured, features
 from jaxtl.report.judge import PREFIX
 from jaxtl.report.picks import looks, oracle, picks
-from jaxtl.report.results import ArmResult
+from jaxtl.report.results import ArmResult, reason
 from jaxtl.train.check import Node, criteria_heads
 from jaxtl.train.declarations import directions, labelled_heads, own_stages
+from jaxtl.train.domain_gap import domain_gap
 from jaxtl.train.feed import device_limit
 from jaxtl.train.identity import Identity
 from jaxtl.train.lanes import Lanes
@@ -25,6 +28,8 @@ from jaxtl.train.selection import Look
 from jaxtl.train.sharding import replicated, to_host
 
 PLOTTED_EXAMPLES = 400
+
+logger = logging.getLogger(__name__)
 
 
 def train_shown(
@@ -170,7 +175,9 @@ def arm_result(
         curves={stage.name: trained[stage.name].curves for stage in stages},
         confusion={k: m.confusion for k, m in at_end.items() if m.confusion is not None},
         class_names={
-            name: experiment.evals[name].dataset.class_names(experiment.evals[name].column)
+            name: tuple(
+                map(str, experiment.evals[name].dataset.class_names(experiment.evals[name].column))
+            )
             for name, m in at_end.items()
             if m.confusion is not None
         },
@@ -272,6 +279,31 @@ def by_stage(
     return history if any(history.values()) else {}
 
 
+def with_views(
+    result: ArmResult,
+    experiment: Experiment,
+    trained: Mapping[str, Trained],
+    seeds: tuple[int, ...],
+) -> ArmResult:
+    """The result with what is only looked at: features to draw, and how far domains are apart.
+
+    Where that cannot be computed (for want of memory, say) the result says why: the training is
+    done, and its numbers stand.
+    """
+    stage, views, failures = experiment.arms[result.name][-1], {}, {}
+    last = trained[stage.name]
+    for name, compute in (
+        ("features", lambda: plotted_features(stage, last, experiment)),
+        ("domain_gap", lambda: domain_gap(stage, last, experiment, seeds)),
+    ):
+        try:
+            views[name] = compute()
+        except Exception as error:
+            failures[name.replace("_", " ")] = reason(error)
+            logger.info("%s of arm %s", name, result.name, exc_info=error)
+    return dataclasses.replace(result, **views, not_drawn=failures)
+
+
 def plotted_features(stage: Stage, trained: Trained, experiment: Experiment) -> dict[str, tuple]:
     """{evaluation: (features, labels)} of the first seed and the first examples, classes only."""
     params, state = jax.tree.map(lambda leaf: leaf[0], to_host((trained.params, trained.state)))
@@ -280,6 +312,7 @@ def plotted_features(stage: Stage, trained: Trained, experiment: Experiment) -> 
         if (
             evaluation.head not in stage.model.heads
             or not stage.model.heads[evaluation.head].integer
+            or stage.model.heads[evaluation.head].label_shape
         ):
             continue
         table = evaluation.dataset.table()

@@ -23,7 +23,8 @@ def assert_drawn(path):
 
 def test_all_sections_are_drawn_and_old_figures_removed(swept, tmp_path):
     (tmp_path / "old.png").write_bytes(b"")
-    drawn = drawing.draw(summarize(swept), swept.arms, tmp_path)
+    drawn, failures = drawing.draw(summarize(swept), swept.arms, tmp_path)
+    assert failures == {}
     assert list(drawn) == ["gains", "curves", "classes", "confusion", "features", "sweep"]
     paths = [path for section in drawn.values() for path in section]
     assert {path.name for path in paths} == {path.name for path in tmp_path.iterdir()}
@@ -55,10 +56,11 @@ def test_little_data_is_drawn_too(make, tmp_path):
         },
     )
     run = make((0,), arms={"scratch": scratch, "probe": ridge})
-    drawn = drawing.draw(summarize(run), run.arms, tmp_path)
+    drawn, failures = drawing.draw(summarize(run), run.arms, tmp_path)
+    assert failures == {}
     assert list(drawn) == ["gains", "curves", "classes", "confusion", "features"]
     only_scratch = make((0,), arms={"scratch": scratch})
-    assert drawing.draw(summarize(only_scratch), only_scratch.arms, tmp_path) == {}
+    assert drawing.draw(summarize(only_scratch), only_scratch.arms, tmp_path) == ({}, {})
 
 
 def test_rows_of_the_confusion_are_rates_averaged_over_seeds():
