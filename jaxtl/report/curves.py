@@ -64,13 +64,16 @@ def _panels(
     panels = [("Source stages", sources, source_looks), ("Target stages", tails, looks)]
     panels = [panel for panel in panels if panel[1]]
     width = 3.9 * len(panels) + 1.4
-    figure, axes = canvas(len(metrics), len(panels), width, 0.9 + 2.3 * len(metrics), title)
+    keys = [legend_labels(name for name, _ in lines) for _, lines, _ in panels]
+    columns = [legend_columns(labels, 4.2, 3) for labels in keys]
+    entries = max(math.ceil(len(k) / c) for k, c in zip(keys, columns, strict=True))
+    height = 0.8 + 2.3 * len(metrics) + 0.17 * entries
+    figure, axes = canvas(len(metrics), len(panels), width, height, title)
     bins = 1
     for column, (heading, lines, look) in enumerate(panels):
-        labels = legend_labels(name for name, _ in lines)
         for row, metric in enumerate(metrics):
             ax = axes[row, column]
-            for (name, stages), label in zip(lines, labels, strict=True):
+            for (name, stages), label in zip(lines, keys[column], strict=True):
                 bins = max(bins, _curve(ax, stages, metric, label, look[name]))
             _finish_curves(ax, metric, heading if row == 0 else "", row == len(metrics) - 1)
             if not ax.has_data():
@@ -80,10 +83,10 @@ def _panels(
             for ax in axes[:, column]
             for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
         }
-        columns = legend_columns(labels, 4.2, 3)
-        legend = {"loc": "upper center", "ncols": columns, "fontsize": 8}
+        # Below the axis by a length of type, whatever the height of the axes.
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.5}
         axes[-1, column].legend(
-            handles.values(), handles.keys(), bbox_to_anchor=(0.5, -0.22), **legend
+            handles.values(), handles.keys(), ncols=columns[column], fontsize=8, **place
         )
     still = [name for name, arm in arms.items() if not any(map(len, arm.curves.values()))]
     note = "line: mean over seeds; band: smallest to largest seed"

@@ -40,7 +40,9 @@ def gains(summary: Mapping[str, Any]) -> Figure:
     arms = wording.compared(summary)
     count = wording.seeds(len(summary["seeds"]))
     title = f"Gain over {baseline} in {metric}: mean, 95% interval and each of {count}"
-    figure, axes = canvas(1, 1, 8, 1.4 + 0.5 * len(arms), title)
+    labels = shortened(arms, ARM)
+    width = 8 + 0.07 * max(0, max(map(len, labels)) - 12)
+    figure, axes = canvas(1, 1, width, 1.4 + 0.5 * len(arms), title)
     ax = axes[0, 0]
     ax.axvline(0, color=INK, linewidth=1.2)
     for row, arm in enumerate(arms.values()):
@@ -56,7 +58,7 @@ def gains(summary: Mapping[str, Any]) -> Figure:
         text = f"{wording.interval(gain, signed=True)}  {arm['verdict']}"
         place = {"xycoords": ("axes fraction", "data"), "va": "center"}
         ax.annotate(text, (1.02, row), color=colour, annotation_clip=False, **place)
-    ax.set_yticks(range(len(arms)), shortened(arms, ARM))
+    ax.set_yticks(range(len(arms)), labels)
     ax.set_ylim(len(arms) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     ax.set_xlim(*_limits([arm["gain"].get(metric) for arm in arms.values()]))
@@ -110,7 +112,8 @@ def class_labels(evaluation: str, arms: Iterable[ArmResult]) -> list[str]:
     """
     largest = max(arms, key=lambda arm: arm.confusion[evaluation].shape[-1])
     size, names = largest.confusion[evaluation].shape[-1], largest.class_names.get(evaluation, ())
-    return shortened([*names, *map(str, range(len(names), size))][:size], CLASS)
+    numbers = [f"output {i}" if names else str(i) for i in range(len(names), size)]
+    return shortened([*names, *numbers][:size], CLASS)
 
 
 def _rows(values: Iterable[np.ndarray]) -> np.ndarray:
@@ -225,6 +228,8 @@ def _limits(found: Sequence[Mapping[str, Any] | None]) -> tuple[float, float]:
     ends = [end for gain in found if gain for end in gain["ci95"] or ()]
     reach = 2 * max(map(abs, dots), default=0.5) or 0.5
     low, high = (np.clip(pick([0.0, *dots, *ends]), -reach, reach) for pick in (min, max))
+    if low == high:
+        low, high = -reach, reach
     return low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9
 
 

@@ -62,7 +62,8 @@ def write_report(
         failures: {picture: why it could not be drawn}.
     """
     partial = Path(f"{os.fspath(path)}.tmp")
-    partial.write_text(page(summary, figures, environment, headline, failures), encoding="utf-8")
+    text = page(summary, figures, environment, headline, failures)
+    partial.write_text(text, encoding="utf-8", errors="replace")  # a name may hold half a character
     os.replace(partial, path)
 
 

@@ -188,6 +188,6 @@ def _style(mean: float, ends: Sequence[float] = ()) -> str:
     if 0 < largest < 1e-4:
         return ".2e"
     details = [ends[1] - ends[0], *map(abs, ends)] if ends else []
-    finest = min((value for value in details if value > 0), default=1.0)
+    finest = min((value for value in details if value > 1e-9 * largest), default=1.0)
     whole = math.floor(math.log10(largest)) if largest >= 1 else 0
     return f".{min(6, max(3 - whole, -math.floor(math.log10(finest)), 0))}f"
