@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -88,17 +89,13 @@ def styles(arms: Sequence[str], baseline: str) -> dict[str, dict[str, Any]]:
 
 
 def shortened(names: Iterable[str], limit: int) -> list[str]:
-    """Names as labels: one line of at most `limit` characters each, both ends kept.
+    """Names as labels: one line as wide as at most `limit` Latin letters, both ends kept.
 
     Different names that would look the same are numbered.
     """
     whole = list(names)
     lines = [" ".join(name.encode("utf-8", "replace").decode().split()) or "''" for name in whole]
-    tail = limit // 3
-    cut = [
-        line if len(line) <= limit else f"{line[: limit - tail - 1]}…{line[-tail:]}"
-        for line in lines
-    ]
+    cut = [_cut(line, limit) for line in lines]
     meant: dict[str, list[str]] = {}
     for name, line in zip(whole, cut, strict=True):
         if name not in meant.setdefault(line, []):
@@ -107,6 +104,13 @@ def shortened(names: Iterable[str], limit: int) -> list[str]:
         f"{line} ({meant[line].index(name) + 1})" if len(meant[line]) > 1 else line
         for name, line in zip(whole, cut, strict=True)
     ]
+
+
+def _cut(line: str, limit: int) -> str:
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in line)
+    room = limit * len(line) // (len(line) + wide)
+    tail = room // 3
+    return line if len(line) <= room else f"{line[: room - tail - 1]}…{line[-tail:]}"
 
 
 def legend_labels(names: Iterable[str], limit: int = 30) -> list[str]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-ARM, METRIC, CLASS = 30, 40, 14  # characters of a name on an axis
+ARM, TITLE, METRIC, CLASS = 30, 22, 40, 14  # characters of a name on an axis
 
 
 @saved
@@ -73,7 +73,7 @@ def confusion(evaluation: str, arms: Mapping[str, ArmResult]) -> Figure:
     """A panel an arm: of each true class (row), the fraction predicted as each class (column)."""
     shown = {name: arm for name, arm in arms.items() if evaluation in arm.confusion}
     names = class_labels(evaluation, shown.values())
-    size, titles = len(names), shortened(shown, ARM)
+    size, titles = len(names), shortened(shown, TITLE)
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     title = f"Confusion on {evaluation}: predictions for each true class, mean over seeds"
@@ -184,7 +184,8 @@ def _by_class(
 ) -> tuple[Figure, Axes]:
     """A heat map of values [arms, classes] with a scale of its shades."""
     count = values.shape[1]
-    width = min(14.0, max(6.0, 2.4 + 0.62 * count))
+    labels = shortened(arms, ARM)
+    width = min(14.0, max(6.0, 2.4 + 0.62 * count) + 0.07 * max(0, max(map(len, labels)) - 12))
     figure, axes = canvas(1, 1, width, 1.5 + 0.36 * len(arms), title)
     ax = axes[0, 0]
     ax.grid(False)
@@ -192,7 +193,7 @@ def _by_class(
     long = max(map(len, names)) > 6
     ticks = range(0, count, math.ceil(count / 40))
     ax.set_xticks(ticks, [names[tick] for tick in ticks], rotation=90 if long else 0)
-    ax.set_yticks(range(len(arms)), shortened(arms, ARM))
+    ax.set_yticks(range(len(arms)), labels)
     ax.tick_params(length=0)
     figure.colorbar(image, ax=ax, label=label, pad=0.02)
     return figure, ax

@@ -80,7 +80,7 @@ def _views(
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure, axes = canvas(rows, columns, 3.1 * columns + 1.4, 3.0 * rows + 0.5, title)
-    titles = shortened(shown, 30)
+    titles = shortened(shown, 24)
     for index, ax in enumerate(axes.flat):
         if index < len(shown):
             _scatter(ax, list(shown.values())[index], domains, colour)
