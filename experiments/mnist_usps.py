@@ -38,11 +38,11 @@ def build(config: Config) -> Experiment:
     def stage(name, method, *domains, steps=config.steps):
         return Stage(name, model, method, domains, 64, steps)
 
-    def rate(peak):
-        return optax.cosine_decay_schedule(peak, config.steps) if config.decay else peak
-
-    tx, shot_tx = optax.adam(rate(1e-3)), optax.sgd(rate(1e-2), momentum=0.9, nesterov=True)
-    methods = adapt.catalogue(tx, classes=10, num_steps=config.steps, strong=affine, radius=0.5)
+    peaks = (1e-3, 1e-2)
+    rates = [optax.cosine_decay_schedule(p, config.steps) if config.decay else p for p in peaks]
+    tx, shot_tx = optax.adam(rates[0]), optax.sgd(rates[1], momentum=0.9, nesterov=True)
+    own = {"tx_by_method": adapt.slow_optimizers(config.steps), "strong": affine, "radius": 0.5}
+    methods = adapt.catalogue(tx, classes=10, num_steps=config.steps, **own)
     methods["adda"] = adapt.adda(optax.adam(1e-4))
     shot = adapt.shot(shot_tx, weight=0.1)  # the paper's weight for digits
     alone = {"shot_im": adapt.shot_im(shot_tx), "shot": shot, "tent": adapt.tent(tx)}

@@ -41,6 +41,7 @@ def batch():
         "inputs": jnp.asarray(rng.normal(size=(ROWS, DOMAINS, 5)), jnp.float32),
         "labels": {"new": jnp.asarray(rng.integers(0, 2, (ROWS, DOMAINS)))},
         "weights": {"new": jnp.asarray(weights, jnp.float32)},
+        "present": jnp.ones((ROWS, DOMAINS)),
     }
 
 

@@ -44,6 +44,7 @@ class Sample(NamedTuple):
         weights: [n_source] float64 > 0.
         target: [n_target, features] float64, the examples of the targets.
         target_labels: [n_target] int, -1 where hidden.
+        target_weights: [n_target] float64 >= 0, 0 where hidden.
     """
 
     head: str
@@ -53,6 +54,7 @@ class Sample(NamedTuple):
     weights: np.ndarray
     target: np.ndarray
     target_labels: np.ndarray
+    target_weights: np.ndarray
 
 
 Classify = Callable[[Aligned], np.ndarray]
@@ -156,6 +158,7 @@ def read_sample(
         counts[known],
         target,
         np.where(seen > 0, others, -1),
+        seen,
     )
 
 
