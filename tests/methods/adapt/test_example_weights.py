@@ -102,7 +102,19 @@ def value_of(name):
     return jax.jit(slope if name == "afn" else functools.partial(loss, params))
 
 
-QUICK = "afn dan deep_coral cmd deep_jdot dsan dann mdd wdgrl mcc shot self_training".split()
+QUICK = {
+    "afn",
+    "cmd",
+    "dan",
+    "dann",
+    "deep_coral",
+    "deep_jdot",
+    "dsan",
+    "mcc",
+    "mdd",
+    "shot",
+    "wdgrl",
+}
 
 
 @pytest.mark.parametrize(
@@ -118,8 +130,8 @@ def test_an_example_of_weight_two_is_there_twice(name):
     assert abs(once - alike) > 1e-4 * abs(alike)
 
 
-def test_terms_of_vada_and_dirt_t_weigh_examples():
-    """Their random directions differ by row, so the perturbed term is looked at by itself."""
+def test_smoothness_weighs_examples():
+    """That of VADA and DIRT-T, by itself since its random directions differ by row."""
     rng = np.random.default_rng(0)
     x, kernel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((4, 3), (3, 2)))
 
@@ -132,6 +144,10 @@ def test_terms_of_vada_and_dirt_t_weigh_examples():
     counts = jnp.array([2.0, 0.0, 1.0, 0.5])
     broken = x.at[1].set(jnp.nan)
     np.testing.assert_allclose(smoothness(broken, counts), counts @ jnp.stack(each), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_other_terms_of_vada_weigh_examples():
     method = adapt.vada(TX, radius=0.5, discriminator=TWO)
     params = initial(method)
 
