@@ -186,6 +186,7 @@ class Method:
         solves: path patterns of the parameters that `prepare` computes in closed form.
         prepare_every: call `prepare` again every so many steps; 0 for never.
         predict: (model, params, state, inputs) -> output, where prediction is not `model.apply`.
+        unweighted: all examples count alike, so that domains with `example_weights` are refused.
         fresh_frozen: parameters may be both fresh and frozen (random features, on purpose).
         clip_norm: largest global norm of an update's gradient over all that trains, whichever
             optimizer steps it (Pascanu et al., 2013, arXiv:1211.5063); None for no clipping.
@@ -210,6 +211,7 @@ class Method:
     solves: tuple[str, ...] = ()
     prepare_every: int = 0
     predict: Callable[..., dict[str, Any]] | None = None
+    unweighted: bool = False
     fresh_frozen: bool = False
     clip_norm: float | None = None
     ema: float | None = None

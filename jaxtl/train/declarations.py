@@ -96,6 +96,12 @@ def declaration_problems(experiment: Experiment, metrics: Collection[str]) -> It
             )
     stages = {stage.name: stage for chain in experiment.arms.values() for stage in chain}
     for name, stage in stages.items():
+        weighted = [d.dataset.name for d in stage.domains if d.example_weights is not None]
+        if stage.method.unweighted and weighted:
+            yield (
+                f"stage {name!r}: its method counts all examples alike, but {', '.join(weighted)} "
+                "has example_weights; leave them out or take another method"
+            )
         if isinstance(stage.trains, str):
             yield f"stage {name!r}: trains is a list of evaluations, such as [{stage.trains!r}]"
             continue

@@ -10,7 +10,7 @@ import pytest
 from tiny import Body, blobs, experiment, stages
 
 from jaxtl import data, models
-from jaxtl.methods import transfer
+from jaxtl.methods import adapt, transfer
 from jaxtl.metrics import classification, regression
 from jaxtl.models import classes
 from jaxtl.plan import (
@@ -25,6 +25,7 @@ from jaxtl.plan import (
     unlabelled,
 )
 from jaxtl.train.check import check_arms, leaks, plan_stages
+from jaxtl.train.declarations import declaration_problems
 
 SGD = optax.sgd(0.1)
 replace = dataclasses.replace
@@ -334,6 +335,20 @@ def test_what_is_declared_of_metrics_must_be_true():
         "derived metric 'worst' is better at 'max' or 'min', not 'lower'",
     )
     plan(replace(experiment(), derived=worst, primary=minimize("worst")))
+
+
+def test_example_weights_are_refused_where_a_method_counts_all_alike():
+    weighted = labelled(blobs("t"), "target", example_weights=lambda labels: labels["label"] + 1.0)
+    plain = [labelled(blobs("t"), "target"), unlabelled(blobs("u"), "target")]
+    near, ridge = adapt.unaligned(), adapt.unaligned(classifier=adapt.linear_ridge())
+
+    def problems(method, *domains):
+        lines = declaration_problems(with_adapt(method=method, domains=domains), [])
+        return [line for line in lines if "alike" in line]
+
+    (message,) = problems(near, weighted, plain[1])
+    assert message.startswith("stage 'adapt': its method counts all examples alike, but t has")
+    assert problems(near, *plain) == problems(ridge, weighted, plain[1]) == []
 
 
 def test_what_a_stage_trains_must_be_evaluations():
