@@ -10,7 +10,7 @@ import optax
 
 from jaxtl.losses import information_maximization
 from jaxtl.methods.adapt.pseudo_labels import pooled, targets_of
-from jaxtl.methods.adapt.sides import example_mean, head_of, present_of
+from jaxtl.methods.adapt.sides import head_of
 from jaxtl.methods.adapt.teacher import copy_of, statistics_of, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.methods.transfer.outputs import outputs
@@ -30,8 +30,8 @@ def shot(
     centroids are those of `class_centroids`, over all the data as the model sees them without
     training, made anew every so many steps. The paper labels every example at that moment. Here
     the centroids and the encoder of that moment are kept, and label an example, as it is augmented,
-    when a batch has it. The source model's label smoothing and bottleneck are that stage's
-    business.
+    when a batch has it. All examples count alike. The source model's label smoothing and bottleneck
+    are that stage's business.
 
     Args:
         tx: optax transformation of all but the heads, or groups as in `transfer.grouped`.
@@ -55,10 +55,9 @@ def shot(
         seen = [outputs(model, params, state, one.inputs, None) for one in domains]
         features = np.concatenate([part["features"] for part in seen])
         features = features.reshape(len(features), -1)
-        present = np.concatenate([one.present for one in domains])
         for head in domains[0].labels:
             logits = np.concatenate([part["logits"][head] for part in seen])
-            kept[head] = class_centroids(features, logits, present).astype(np.float32)
+            kept[head] = class_centroids(features, logits).astype(np.float32)
         now = encoder(model, params, statistics_of(state))
         return params, {**state, "method": {**now, "centroids": kept}}
 
@@ -70,10 +69,8 @@ def shot(
         labels = nearest(
             then["features"].reshape(features.shape), kept["centroids"][head_of(batch)]
         )
-        present = present_of(batch, slice(None))
-        known = information_maximization(logits, present)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        named = example_mean(losses, present)
+        known = information_maximization(logits)
+        named = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         metrics = {"information_maximization": known, "pseudo_loss": named}
         metrics["pseudo_agreement"] = (labels == logits.argmax(-1)).mean()
         return known + weight * named, (state, metrics)
@@ -85,6 +82,7 @@ def shot(
         state=start,
         prepare=prepare,
         prepare_every=every,
+        unweighted=True,
     )
 
 
@@ -97,16 +95,13 @@ def shot_im(tx: optax.GradientTransformation | Groups) -> Method:
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
-        present = present_of(batch, slice(None))
-        loss = information_maximization(pooled(output, batch)[1], present)
+        loss = information_maximization(pooled(output, batch)[1])
         return loss, (state, {"information_maximization": loss})
 
-    return one_update(_all_but_heads(tx), loss_fn, per_example=False)
+    return one_update(_all_but_heads(tx), loss_fn, per_example=False, unweighted=True)
 
 
-def class_centroids(
-    features: np.ndarray, logits: np.ndarray, present: np.ndarray | None = None
-) -> np.ndarray:
+def class_centroids(features: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """Centroids of the classes by the cosine, in two rounds.
 
     First the means of the features, weighted by the probabilities of a class; then the means over
@@ -116,7 +111,6 @@ def class_centroids(
     Args:
         features: [n, features].
         logits: [n, classes].
-        present: [n] >= 0, the examples' own weights; all ones if None.
 
     Returns:
         [classes, features + 1] float64; 0 for a class that no example is nearest to.
@@ -124,12 +118,10 @@ def class_centroids(
     vectors = _lengthened(np.asarray(features, np.float64), np)
     weights = np.exp(logits - np.max(logits, 1, keepdims=True)).astype(np.float64)
     weights /= weights.sum(1, keepdims=True)
-    counts = np.ones(len(logits)) if present is None else np.asarray(present, np.float64)
-    weights *= counts[:, None]
     first = _means(vectors, weights)
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     labels = np.argmax(vectors @ first.T, 1)
-    return _means(vectors, np.eye(logits.shape[1])[labels] * counts[:, None])
+    return _means(vectors, np.eye(logits.shape[1])[labels])
 
 
 def nearest(features: jax.Array, centroids: jax.Array) -> jax.Array:

@@ -49,8 +49,6 @@ AFTER = {  # {name: (method, which update)}
     "osbp": (adapt.osbp(TX), 0),
     "pada": (adapt.pada(TX, reversal=0.5, discriminator=TWO), 0),
     "self_training": (adapt.self_training(TX, threshold=0.4), 0),
-    "shot": (adapt.shot(TX), 0),
-    "shot_im": (adapt.shot_im(TX), 0),
     "tent": (adapt.tent(TX), 0),
     "wdgrl": (adapt.wdgrl(TX, critic=mlp_head((4,), 1)), 1),
 }
@@ -160,17 +158,19 @@ def test_the_other_terms_of_vada_weigh_examples():
         np.testing.assert_allclose(once, twice, rtol=1e-4)
 
 
-def test_centroids_and_clusters_weigh_examples():
+def test_clusters_weigh_examples():
     rng = np.random.default_rng(1)
-    features, logits = rng.normal(size=(6, WIDTH)), rng.normal(size=(6, CLASSES))
+    features, labels = rng.normal(size=(6, WIDTH)), rng.integers(0, CLASSES, 6)
     rows, counts = ROWS[0], COUNTS[0]
-    np.testing.assert_allclose(
-        adapt.class_centroids(features, logits, counts),
-        adapt.class_centroids(features[rows], logits[rows]),
-        rtol=1e-12,
-    )
     features /= np.linalg.norm(features, axis=1, keepdims=True)
-    centres = class_centres(features, logits.argmax(1), CLASSES)
+    centres = class_centres(features, labels, CLASSES)
     once, _ = spherical_k_means(features[:5], centres, counts[:5])
     twice, _ = spherical_k_means(features[rows], centres)
     np.testing.assert_allclose(once, twice, rtol=1e-12)
+
+
+def test_methods_that_take_no_weights_say_so():
+    alike = [adapt.shot(TX), adapt.shot_im(TX), adapt.t3a(), adapt.meda(dim=2), adapt.unaligned()]
+    assert all(method.unweighted for method in alike)
+    weighing = [method for method, _ in AFTER.values()] + [adapt.kmm(), adapt.tradaboost()]
+    assert not any(method.unweighted for method in weighing)
