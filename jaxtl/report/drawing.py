@@ -39,39 +39,57 @@ def draw(
         old.unlink()
     drawn, failures = {}, {}
 
-    def add(section: str, name: str, function: Callable[..., Path], *args: Any) -> None:
+    def add(
+        section: str,
+        name: str,
+        wanted: Callable[[], bool],
+        function: Callable[..., Path],
+        *args: Any,
+    ) -> None:
         path = folder / f"{name}.png"
         try:
-            function(path, *args)
+            if wanted():
+                drawn.setdefault(section, []).append(function(path, *args))
         except Exception as error:
             path.unlink(missing_ok=True)
             failures[name] = reason(error)
             logger.info("%s", name, exc_info=error)
-        else:
-            drawn.setdefault(section, []).append(path)
 
-    if wording.compared(summary) and summary["baseline"] in summary["arms"]:
-        add("gains", "gains", figures.gains, summary)
-    if curves.curve_metrics(arms):
-        add("curves", "curves", curves.learning_curves, arms, summary["baseline"])
-    if any(map(curves.is_adversarial, arms.values())):
-        add("adversaries", "adversaries", curves.adversaries, arms, summary["baseline"])
+    baseline, entries = summary["baseline"], summary["arms"].values()
+
+    def compared() -> bool:
+        return bool(wording.compared(summary)) and baseline in summary["arms"]
+
+    def featured() -> bool:
+        return any(map(projection.finite_features, arms.values()))
+
+    def logged() -> bool:
+        return bool(curves.curve_metrics(arms))
+
+    def adversarial() -> bool:
+        return any(map(curves.is_adversarial, arms.values()))
+
+    add("gains", "gains", compared, figures.gains, summary)
+    add("curves", "curves", logged, curves.learning_curves, arms, baseline)
+    add("adversaries", "adversaries", adversarial, curves.adversaries, arms, baseline)
     first = summary["primary"]["metric"].partition("/")[0]
-    baseline = summary["baseline"]
     evaluations = dict.fromkeys(name for arm in arms.values() for name in arm.confusion)
     for evaluation in sorted(evaluations, key=lambda name: name != first):
-        escaped = file_stem(evaluation)
-        add("classes", f"per_class_{escaped}", figures.per_class, evaluation, arms)
-        if len(arms) > 1 and evaluation in getattr(arms.get(baseline), "confusion", ()):
-            name = f"class_gains_{escaped}"
-            add("classes", name, figures.class_gains, evaluation, arms, baseline)
-        add("confusion", f"confusion_{escaped}", figures.confusion, evaluation, arms)
-    if any(projection.finite_features(arm) for arm in arms.values()):
-        add("features", "features", projection.feature_view, arms)
-    if any(arm.get("domain_gap") for arm in summary["arms"].values()):
-        add("features", "domains", projection.domain_view, arms)
-    if any("by_stage" in arm for arm in summary["arms"].values()):
-        add("stages", "by_stage", by_stage.matrices, summary)
-    if summary.get("sweep"):
-        add("sweep", "sweep", figures.sweep, summary)
+        stem, both = file_stem(evaluation), (evaluation, arms)
+
+        def paired(name: str = evaluation) -> bool:
+            return len(arms) > 1 and name in getattr(arms.get(baseline), "confusion", ())
+
+        add("classes", f"per_class_{stem}", always, figures.per_class, *both)
+        add("classes", f"class_gains_{stem}", paired, figures.class_gains, *both, baseline)
+        add("confusion", f"confusion_{stem}", always, figures.confusion, *both)
+    add("features", "features", featured, projection.feature_view, arms)
+    gap, stages = (any(key in arm for arm in entries) for key in ("domain_gap", "by_stage"))
+    add("features", "domains", lambda: gap, projection.domain_view, arms)
+    add("stages", "by_stage", lambda: stages, by_stage.matrices, summary)
+    add("sweep", "sweep", lambda: bool(summary.get("sweep")), figures.sweep, summary)
     return Drawing(drawn, failures)
+
+
+def always() -> bool:
+    return True

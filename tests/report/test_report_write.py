@@ -31,6 +31,7 @@ def test_a_picture_that_fails_is_named_and_the_rest_is_there(result, tmp_path, c
     broken = dataclasses.replace(
         result.arms["full"],
         confusion={"target": np.zeros(3)},
+        features={"target": (np.zeros((3, 2)), np.zeros(1))},
         not_drawn={"features": "MemoryError"},
     )
     run = dataclasses.replace(result, arms={"scratch": result.arms["scratch"], "full": broken})
@@ -38,10 +39,10 @@ def test_a_picture_that_fails_is_named_and_the_rest_is_there(result, tmp_path, c
     summary = report.load_summary(tmp_path / "summary.json")
     assert summary["arms"].keys() == {"scratch", "full"}
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {
-        "gains", "curves", "features",
+        "gains", "curves",
     }  # fmt: skip
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for picture in ("confusion_target", "per_class_target", "class_gains_target"):
+    for picture in ("confusion_target", "per_class_target", "class_gains_target", "features"):
         assert f"could not draw {picture}: " in caplog.text
         assert f"<td>{picture}</td>" in text
     assert "<td>features of full</td><td><code>MemoryError</code></td>" in text
