@@ -35,8 +35,8 @@ def build(config: Config) -> Experiment:
     known, clean = labelled(target.train, "d", augment=affine), unlabelled(target.train, "d")
     model = models.conv_net({"d": models.classes(10)}, batch_norm=True)
 
-    def stage(name, method, *domains, steps=config.steps):
-        return Stage(name, model, method, domains, 64, steps)
+    def stage(name, method, *domains, steps=config.steps, trains=()):
+        return Stage(name, model, method, domains, 64, steps, trains=trains)
 
     peaks = (1e-3, 1e-2)
     rates = [optax.cosine_decay_schedule(p, config.steps) if config.decay else p for p in peaks]
@@ -46,7 +46,7 @@ def build(config: Config) -> Experiment:
     methods["adda"] = adapt.adda(optax.adam(1e-4))
     shot = adapt.shot(shot_tx, weight=0.1)  # the paper's weight for digits
     alone = {"shot_im": adapt.shot_im(shot_tx), "shot": shot, "tent": adapt.tent(tx)}
-    start = [stage("source", transfer.full(tx), old)]
+    start = [stage("source", transfer.full(tx), old, trains=["source"])]
     arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
     for name, method in (methods | alone).items():
         aim = clean if name in ("mean_teacher", "fix_match", "shot") else new  # own views, or none
