@@ -72,7 +72,7 @@ def blobs(name, n, shift=0.0, seed=0, garbage=False):
     centres = np.random.default_rng(7).normal(size=(CLASSES, 4)) * 2
     inputs = centres[labels] + rng.normal(size=(n, 4)) + shift
     labels = (labels * 2 + 1) % CLASSES if garbage else labels
-    return data.arrays(inputs.astype(np.float32), labels, name=name, classes="abc")
+    return data.arrays(inputs.astype(np.float32), labels, name=name, classes=("a", "b", "c"))
 
 
 def domains(garbage=False, second_source=False):
