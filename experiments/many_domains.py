@@ -15,9 +15,9 @@ import optax
 
 from jaxtl import data, models
 from jaxtl.methods import transfer
-from jaxtl.metrics import classification
+from jaxtl.metrics import Derived, classification
 from jaxtl.models import classes
-from jaxtl.plan import Derived, Experiment, Stage, labelled, maximize
+from jaxtl.plan import Experiment, Stage, labelled, maximize
 
 
 @dataclasses.dataclass(frozen=True)

@@ -293,9 +293,8 @@ class Stage:
             instead of loaded from the stage before, or from `weights`. All of them in an arm's
             first stage without `weights`.
         weights: published weights that an arm's first stage starts from.
-        trains: names of the evaluations whose task this stage teaches, for what the report says of
-            forgetting. Needed where several evaluations read one head; an evaluation that alone
-            reads its head belongs to the last stage of an arm with labels for that head.
+        trains: the evaluations whose task this stage teaches, for what is said of forgetting. One
+            that alone reads its head belongs to an arm's last stage with labels for that head.
     """
 
     name: str
@@ -320,8 +319,8 @@ class Evaluation:
         sums: (outputs [n, size], labels [n, ...], weights [n, ...]) -> pytree of sums over the
             examples; pure and jitted. Padding and missing labels have weight 0.
         results: the summed pytree (NumPy) -> {metric: float}; NaN where undefined.
-        directions: {metric: "max" or "min"}, which way each is better. Of a metric that is not
-            there, unless it is the experiment's primary one, no gain and no forgetting is said.
+        directions: {metric: "max" or "min"}, which way each is better; of one that is not there and
+            not the primary one no gain and no forgetting is said.
     """
 
     dataset: Any
@@ -330,24 +329,6 @@ class Evaluation:
     sums: Callable[[jax.Array, jax.Array, jax.Array], PyTree]
     results: Callable[[PyTree], dict[str, float]]
     directions: Mapping[str, Direction] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Derived:
-    """A metric made of others, and which way it is better.
-
-        derived={"worst/error": Derived(lambda m: max(m["a/error"], m["b/error"]), "min")}
-
-    Attributes:
-        value: {metric: value} of one seed -> value.
-        direction: "max" or "min".
-    """
-
-    value: Callable[[Mapping[str, float]], float]
-    direction: Direction
-
-    def __call__(self, metrics: Mapping[str, float]) -> float:
-        return self.value(metrics)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -392,8 +373,7 @@ class Experiment:
         evals: {name: Evaluation}; metrics are called `<evaluation>/<metric>`.
         primary: the metric of the verdict.
         derived: {metric name: {metric: value} of one seed -> value}, such as a worst case over
-            several evaluations. A `Derived` says which way it is better; of a plain function that
-            is known only where it is the primary metric.
+            several evaluations; a `metrics.Derived`, or a plain function for the primary metric.
         select: a metric of an evaluation on validation data, or the name of a criterion. The last
             stage of an arm then ends with the parameters, per seed, that were best by it, and a
             sweep picks its point by it; None for the parameters of the last step.

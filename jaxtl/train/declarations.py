@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
+from jaxtl.metrics import Derived
 from jaxtl.paths import unknown
-from jaxtl.plan import Derived, Direction, Experiment, Stage
+from jaxtl.plan import Direction, Experiment, Stage
 from jaxtl.report.judge import PREFIX
 
 

@@ -11,10 +11,9 @@ from tiny import Body, blobs, experiment, stages
 
 from jaxtl import data, models
 from jaxtl.methods import adapt, transfer
-from jaxtl.metrics import classification, regression
+from jaxtl.metrics import Derived, classification, regression
 from jaxtl.models import classes
 from jaxtl.plan import (
-    Derived,
     Evaluation,
     Method,
     Stage,
