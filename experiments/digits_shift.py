@@ -45,7 +45,8 @@ def build(config: Config) -> Experiment:
         return Stage(name, model, method, domains, 64, steps)
 
     start = [stage("source", transfer.full(tx), old)]
-    methods = adapt.catalogue(tx, classes=10, num_steps=steps)
+    slow = adapt.slow_optimizers(steps)
+    methods = adapt.catalogue(tx, classes=10, num_steps=steps, tx_by_method=slow)
     chosen = ("dan", "deep_coral", "dann", "cdan_e", "mcc", "self_training")
     arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
     arms |= {name: [*start, stage(name, methods[name], old, new)] for name in chosen}
@@ -53,8 +54,6 @@ def build(config: Config) -> Experiment:
     arms["shot"] = [*start, stage("shot", shot, new)]
     arms["adabn"] = [*start, stage("adabn", transfer.refresh_statistics(), new, steps=0)]
     arms["target_only"] = [stage("target_only", transfer.full(tx), labelled(shifted.train, "d"))]
-    evals = {
-        "target": classification(shifted.test, "d"),
-        "source": classification(digits.test, "d"),
-    }
+    tests = {"target": shifted.test, "source": digits.test}
+    evals = {name: classification(test, "d") for name, test in tests.items()}
     return Experiment(arms, "source_only", evals, maximize("target/accuracy"))

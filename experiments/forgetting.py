@@ -39,22 +39,22 @@ def build(config: Config) -> Experiment:
     full, ewc = transfer.full(adam), transfer.ewc(adam, strength=config.strength)
     lwf = transfer.lwf(adam, heads=["digit"], strength=1.0, temperature=2.0)
 
-    def stage(name, method, *domains):
-        return Stage(name, model, method, domains, config.batch_size, config.steps)
+    def stage(name, trains, method, *domains):
+        return Stage(name, model, method, domains, config.batch_size, config.steps, trains=trains)
 
     def chain(arm, method, former=False):
-        stages = [stage("task_1", full, labelled(tasks["task_1"].train, "digit"))]
+        stages = [stage("task_1", ["task_1"], full, labelled(tasks["task_1"].train, "digit"))]
         for before, name in itertools.pairwise(names):
             seen = tasks[before].train.take(config.fisher_examples)
             more = [labelled(seen, "digit", weight=0.0)] if former else []
             new = labelled(tasks[name].train, "digit")
-            stages.append(stage(f"{arm}_{name}", method, new, *more))
+            stages.append(stage(f"{arm}_{name}", [name], method, new, *more))
         return stages
 
     chains = {"fine_tuning": chain("fine_tuning", full), "lwf": chain("lwf", lwf)}
     chains["ewc"] = chain("ewc", ewc, former=True)
     every = [labelled(task.train, "digit", weight=1 / len(tasks)) for task in tasks.values()]
-    arms = chains | {"joint": [stage("joint", full, *every)]}
+    arms = chains | {"joint": [stage("joint", names, full, *every)]}
     evals = {name: classification(task.test, "digit") for name, task in tasks.items()}
     mean = {"mean/accuracy": lambda m: sum(m[f"{name}/accuracy"] for name in names) / len(names)}
     return Experiment(arms, "fine_tuning", evals, maximize("mean/accuracy"), mean)

@@ -35,18 +35,18 @@ def build(config: Config) -> Experiment:
     known, clean = labelled(target.train, "d", augment=affine), unlabelled(target.train, "d")
     model = models.conv_net({"d": models.classes(10)}, batch_norm=True)
 
-    def stage(name, method, *domains, steps=config.steps):
-        return Stage(name, model, method, domains, 64, steps)
+    def stage(name, method, *domains, steps=config.steps, trains=()):
+        return Stage(name, model, method, domains, 64, steps, trains=trains)
 
-    def rate(peak):
-        return optax.cosine_decay_schedule(peak, config.steps) if config.decay else peak
-
-    tx, shot_tx = optax.adam(rate(1e-3)), optax.sgd(rate(1e-2), momentum=0.9, nesterov=True)
-    methods = adapt.catalogue(tx, classes=10, num_steps=config.steps, strong=affine, radius=0.5)
+    peaks = (1e-3, 1e-2)
+    rates = [optax.cosine_decay_schedule(p, config.steps) if config.decay else p for p in peaks]
+    tx, shot_tx = optax.adam(rates[0]), optax.sgd(rates[1], momentum=0.9, nesterov=True)
+    own = {"tx_by_method": adapt.slow_optimizers(config.steps), "strong": affine, "radius": 0.5}
+    methods = adapt.catalogue(tx, classes=10, num_steps=config.steps, **own)
     methods["adda"] = adapt.adda(optax.adam(1e-4))
     shot = adapt.shot(shot_tx, weight=0.1)  # the paper's weight for digits
     alone = {"shot_im": adapt.shot_im(shot_tx), "shot": shot, "tent": adapt.tent(tx)}
-    start = [stage("source", transfer.full(tx), old)]
+    start = [stage("source", transfer.full(tx), old, trains=["source"])]
     arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
     for name, method in (methods | alone).items():
         aim = clean if name in ("mean_teacher", "fix_match", "shot") else new  # own views, or none

@@ -45,7 +45,8 @@ def build(config: Config) -> Experiment:
         return Stage(name, model, method, domains, 64, steps)
 
     start = [stage("source", transfer.full(tx), old)]
-    methods = adapt.catalogue(tx, classes=31, num_steps=steps, random_features=1024)
+    own = {"tx_by_method": adapt.slow_optimizers(steps), "random_features": 1024}
+    methods = adapt.catalogue(tx, classes=31, num_steps=steps, **own)
     chosen = ("dan", "jan", "deep_coral", "dann", "cdan_e", "mdd", "mcc", "bnm")
     arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
     arms |= {name: [*start, stage(name, methods[name], old, new)] for name in chosen}

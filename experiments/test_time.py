@@ -34,7 +34,8 @@ def build(config: Config) -> Experiment:
     model = models.conv_net({"digit": classes(10)}, batch_norm=True)
     batch, adam = config.batch_size, optax.adam(1e-3)
     on_source, on_target = [labelled(source, "digit")], [unlabelled(target, "digit")]
-    first = Stage("source", model, transfer.full(adam), on_source, batch, config.source_steps)
+    full, steps = transfer.full(adam), config.source_steps
+    first = Stage("source", model, full, on_source, batch, steps, trains=["source"])
     statistics = transfer.refresh_statistics(1024)
     refresh = Stage("refreshed", model, statistics, on_target, batch, 0)
     tent = Stage("tent", model, adapt.tent(adam), on_target, batch, config.target_steps)

@@ -24,6 +24,7 @@ PyTree = Any
 Params = dict[str, Any]
 State = dict[str, Any]
 Batch = dict[str, Any]
+Direction = Literal["max", "min"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +186,7 @@ class Method:
         solves: path patterns of the parameters that `prepare` computes in closed form.
         prepare_every: call `prepare` again every so many steps; 0 for never.
         predict: (model, params, state, inputs) -> output, where prediction is not `model.apply`.
+        unweighted: all examples count alike, so that domains with `example_weights` are refused.
         fresh_frozen: parameters may be both fresh and frozen (random features, on purpose).
         clip_norm: largest global norm of an update's gradient over all that trains, whichever
             optimizer steps it (Pascanu et al., 2013, arXiv:1211.5063); None for no clipping.
@@ -209,6 +211,7 @@ class Method:
     solves: tuple[str, ...] = ()
     prepare_every: int = 0
     predict: Callable[..., dict[str, Any]] | None = None
+    unweighted: bool = False
     fresh_frozen: bool = False
     clip_norm: float | None = None
     ema: float | None = None
@@ -290,6 +293,8 @@ class Stage:
             instead of loaded from the stage before, or from `weights`. All of them in an arm's
             first stage without `weights`.
         weights: published weights that an arm's first stage starts from.
+        trains: the evaluations whose task this stage teaches, for what is said of forgetting. One
+            that alone reads its head belongs to an arm's last stage with labels for that head.
     """
 
     name: str
@@ -300,6 +305,7 @@ class Stage:
     num_steps: int
     fresh: Sequence[str] = ()
     weights: Weights | None = None
+    trains: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,6 +319,8 @@ class Evaluation:
         sums: (outputs [n, size], labels [n, ...], weights [n, ...]) -> pytree of sums over the
             examples; pure and jitted. Padding and missing labels have weight 0.
         results: the summed pytree (NumPy) -> {metric: float}; NaN where undefined.
+        directions: {metric: "max" or "min"}, which way each is better; of one that is not there and
+            not the primary one no gain and no forgetting is said.
     """
 
     dataset: Any
@@ -320,6 +328,7 @@ class Evaluation:
     column: str
     sums: Callable[[jax.Array, jax.Array, jax.Array], PyTree]
     results: Callable[[PyTree], dict[str, float]]
+    directions: Mapping[str, Direction] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,7 +352,7 @@ class Primary:
     """The metric that decides, as `<evaluation>/<metric>`, and which way is better."""
 
     metric: str
-    direction: Literal["max", "min"]
+    direction: Direction
 
 
 def maximize(metric: str) -> Primary:
@@ -364,7 +373,7 @@ class Experiment:
         evals: {name: Evaluation}; metrics are called `<evaluation>/<metric>`.
         primary: the metric of the verdict.
         derived: {metric name: {metric: value} of one seed -> value}, such as a worst case over
-            several evaluations.
+            several evaluations; a `metrics.Derived`, or a plain function for the primary metric.
         select: a metric of an evaluation on validation data, or the name of a criterion. The last
             stage of an arm then ends with the parameters, per seed, that were best by it, and a
             sweep picks its point by it; None for the parameters of the last step.

@@ -187,6 +187,7 @@ def test_two_steps(name, two_steps, capsys):
     module = importlib.import_module(f"experiments.{name}")
     experiment = module.build(short(module))
     keys = {"experiment", "config", "seeds", "baseline", "selection", "primary", "arms"}
+    keys.add("directions")
     assert summary.keys() == keys
     assert summary["experiment"] == name and summary["seeds"] == [0, 1]
     assert summary["config"] == json.loads(json.dumps(dataclasses.asdict(short(module))))
@@ -195,6 +196,7 @@ def test_two_steps(name, two_steps, capsys):
     for arm, found in summary["arms"].items():
         baseline = arm == summary["baseline"]
         optional = {"forgetting", "step_memory_mb", "by_stage", "backward_transfer", "domain_gap"}
+        optional |= {"own_stages", "difference"}
         more = optional & found.keys()
         assert found.keys() == ARM_KEYS | more | (set() if baseline else {"gain"}), arm
         if baseline:

@@ -12,6 +12,7 @@ def virtual_adversarial(
     rng: jax.Array,
     inputs: jax.Array,
     logits: jax.Array,
+    weights: jax.Array | None = None,
     *,
     radius: float,
     steps: int = 1,
@@ -29,6 +30,7 @@ def virtual_adversarial(
         rng: key of the first direction.
         inputs: [n, ...] float.
         logits: [n, classes], predict(inputs) or other logits of the same examples.
+        weights: [n] float >= 0, all ones if None; the weighted sum is divided by n.
         radius: length of r over all of an example's inputs; the paper's epsilon.
         steps: of the power iteration.
 
@@ -51,7 +53,7 @@ def virtual_adversarial(
     losses = optax.losses.kl_divergence_with_log_targets(
         jax.nn.log_softmax(moved), jax.nn.log_softmax(constant)
     )
-    return losses.mean()
+    return jnp.mean(losses if weights is None else jnp.where(weights > 0, weights * losses, 0))
 
 
 def _unit(vectors: jax.Array) -> jax.Array:

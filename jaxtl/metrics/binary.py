@@ -10,6 +10,9 @@ import optax
 from jaxtl.metrics.sums import defined_mean, per_output, weighted_sum
 from jaxtl.plan import Evaluation
 
+SCORES = ("accuracy", "exact_match", "f1_micro", "f1_macro")
+DIRECTIONS = dict.fromkeys(SCORES, "max") | {"loss": "min"}
+
 
 def multilabel(dataset: Any, head: str, *, column: str = "label") -> Evaluation:
     """Metrics of a head of independent binary outputs; a positive logit predicts 1.
@@ -24,7 +27,7 @@ def multilabel(dataset: Any, head: str, *, column: str = "label") -> Evaluation:
         head: the head that predicts, of size `size`.
         column: the label column, 0 or 1: [n, size], or [n] for a head of size 1.
     """
-    return Evaluation(dataset, head, column, _sums, _results)
+    return Evaluation(dataset, head, column, _sums, _results, DIRECTIONS)
 
 
 def _sums(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:

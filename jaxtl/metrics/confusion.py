@@ -11,6 +11,8 @@ from jaxtl.metrics.sums import defined_mean, grouped_sum, weighted_sum
 from jaxtl.plan import Evaluation
 
 BINS = 15
+SCORES = ("accuracy", "balanced_accuracy", "f1_macro", "f1_weighted")
+DIRECTIONS = dict.fromkeys(SCORES, "max") | {"loss": "min", "ece": "min"}
 
 
 def classification(dataset: Any, head: str, *, column: str = "label") -> Evaluation:
@@ -30,7 +32,7 @@ def classification(dataset: Any, head: str, *, column: str = "label") -> Evaluat
         head: the head that predicts; its size is the number of classes.
         column: the label column, integers in [0, classes).
     """
-    return Evaluation(dataset, head, column, _sums, _results)
+    return Evaluation(dataset, head, column, _sums, _results, DIRECTIONS)
 
 
 def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:

@@ -45,4 +45,6 @@ def open_set(dataset: Any, head: str, *, column: str = "label") -> Evaluation:
             "hos": 0.0 if total == 0 else 2 * known * unknown / total,
         }
 
-    return dataclasses.replace(whole, sums=sums, results=results)
+    more = dict.fromkeys(("known_accuracy", "unknown_accuracy", "hos"), "max")
+    directions = {**whole.directions, **more}
+    return dataclasses.replace(whole, sums=sums, results=results, directions=directions)

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtl.metrics.sums import per_output, weighted_sum
 from jaxtl.plan import Evaluation
 
+DIRECTIONS = dict.fromkeys(("loss", "mse", "rmse", "mae"), "min") | {"r2": "max"}
+
 
 def regression(
     dataset: Any, head: str, *, column: str = "label", centre: float = 0.0
@@ -43,7 +45,7 @@ def regression(
         }
         return {name: weighted_sum(weights, each) for name, each in columns.items()}
 
-    return Evaluation(dataset, head, column, sums, _results)
+    return Evaluation(dataset, head, column, sums, _results, DIRECTIONS)
 
 
 def _results(sums: dict[str, np.ndarray]) -> dict[str, float]:

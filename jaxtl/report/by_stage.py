@@ -1,8 +1,4 @@
-"""What a chain of stages measured after each of its stages, and what later tasks did to earlier.
-
-A stage trains the evaluation that it is called after: `task_2` or `<anything>_task_2` trains
-`task_2`.
-"""
+"""What a chain of stages measured after each of its stages, and what later tasks did to earlier."""
 
 from __future__ import annotations
 
@@ -12,28 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtl.report.canvas import ARMS, INK, canvas, saved
-from jaxtl.report.verdict import Direction
+from jaxtl.report.canvas import ARMS, INK, canvas, saved, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-def own_stage(evaluation: str, stages: Sequence[str]) -> str | None:
-    """The last stage that is called after an evaluation, None if there is none."""
-    named = [name for name in stages if name == evaluation or name.endswith(f"_{evaluation}")]
-    return named[-1] if named else None
+    from jaxtl.plan import Direction
 
 
 def backward_transfer(
-    by_stage: Mapping[str, Mapping[str, np.ndarray]], better: Direction
+    by_stage: Mapping[str, Mapping[str, np.ndarray]],
+    own_stages: Mapping[str, str],
+    directions: Mapping[str, Direction],
 ) -> np.ndarray | None:
     """How much better former tasks are at the end than when they had just been trained.
 
     Args:
         by_stage: {stage: {"<evaluation>/<metric>": [seeds]}}, of one metric.
-        better: its direction.
+        own_stages: {evaluation: the stage that teaches its task}, where that is known.
+        directions: {metric: which way is better}; one that is not there does not count.
 
     Returns:
         [seeds], the mean over the evaluations whose own stage is not the last; negative is
@@ -44,12 +38,11 @@ def backward_transfer(
     *_, last = by_stage
     changes = []
     for metric, at_end in by_stage[last].items():
-        own = own_stage(metric.rpartition("/")[0], tuple(by_stage))
-        if own not in (None, last) and metric in by_stage[own]:
-            changes.append(np.asarray(at_end) - np.asarray(by_stage[own][metric]))
-    if not changes:
-        return None
-    return np.mean(changes, axis=0) * (1 if better == "max" else -1)
+        own = own_stages.get(metric.partition("/")[0], last)
+        if own != last and metric in by_stage[own] and metric in directions:
+            change = np.asarray(at_end) - np.asarray(by_stage[own][metric])
+            changes.append(change if directions[metric] == "max" else -change)
+    return np.mean(changes, axis=0) if changes else None
 
 
 @saved
@@ -73,18 +66,20 @@ def matrices(summary: Mapping[str, Any]) -> Figure:
     for ax, (name, (stages, evaluations, values)) in zip(axes.flat, tables.items(), strict=False):
         ax.grid(False)
         image = ax.imshow(values, cmap=_greens(), vmin=low, vmax=high, aspect="auto")
-        long = max(map(len, evaluations)) > 7
-        ax.set_xticks(range(len(evaluations)), evaluations, rotation=90 if long else 0, fontsize=7)
-        short = [stage.removeprefix(f"{name}_") for stage in stages]
+        labels = shortened(evaluations, 16)
+        long = max(map(len, labels)) > 7
+        ax.set_xticks(range(len(labels)), labels, rotation=90 if long else 0, fontsize=7)
+        short = shortened((stage.removeprefix(f"{name}_") for stage in stages), 16)
         ax.set_yticks(range(len(stages)), short, fontsize=7)
         ax.tick_params(length=0)
-        ax.set_title(name)
+        ax.set_title(*shortened([name], 24))
         ax.set_ylabel("after stage")
         _write(ax, values, (low + high) / 2)
-        _frame(ax, stages, evaluations)
+        _frame(ax, stages, evaluations, arms[name].get("own_stages", {}))
     for ax in list(axes.flat)[len(tables) :]:
         ax.axis("off")
-    figure.colorbar(image, ax=axes, shrink=0.7, label=kind, pad=0.02)
+    (label,) = shortened([kind], 30)
+    figure.colorbar(image, ax=axes, shrink=0.7, label=label, pad=0.02)
     return figure
 
 
@@ -94,7 +89,7 @@ def table(arm: Mapping[str, Any]) -> tuple[list[str], list[str], np.ndarray]:
     metrics = list(dict.fromkeys(metric for row in found.values() for metric in row))
     nothing = {"mean": None}
     means = [[row.get(metric, nothing)["mean"] for metric in metrics] for row in found.values()]
-    evaluations = [metric.rpartition("/")[0] for metric in metrics]
+    evaluations = [metric.partition("/")[0] for metric in metrics]
     return list(found), evaluations, np.array(means, np.float64)  # None becomes NaN
 
 
@@ -113,12 +108,14 @@ def _write(ax: Axes, values: np.ndarray, dark: float) -> None:
             ax.text(column, row, f"{value:.3f}" if abs(value) < 1 else f"{value:.3g}", **text)
 
 
-def _frame(ax: Axes, stages: Sequence[str], evaluations: Sequence[str]) -> None:
+def _frame(
+    ax: Axes, stages: Sequence[str], evaluations: Sequence[str], own_stages: Mapping[str, str]
+) -> None:
     from matplotlib.patches import Rectangle
 
     for column, evaluation in enumerate(evaluations):
-        own = own_stage(evaluation, stages)
-        if own is not None:
+        own = own_stages.get(evaluation)
+        if own in stages:
             corner = (column - 0.46, stages.index(own) - 0.46)
             ax.add_patch(
                 Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=ARMS[1], linewidth=1.6)

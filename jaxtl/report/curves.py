@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxtl.report.canvas import CLASSES, canvas, saved, styles
+from jaxtl.report.canvas import (
+    CLASSES,
+    canvas,
+    legend_columns,
+    legend_labels,
+    plain_log,
+    saved,
+    shortened,
+    styles,
+)
 from jaxtl.report.judge import PREFIX
 from jaxtl.report.results import ArmResult
-from jaxtl.report.verdict import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,13 +64,17 @@ def _panels(
     panels = [("Source stages", sources, source_looks), ("Target stages", tails, looks)]
     panels = [panel for panel in panels if panel[1]]
     width = 3.9 * len(panels) + 1.4
-    figure, axes = canvas(len(metrics), len(panels), width, 0.9 + 2.3 * len(metrics), title)
+    keys = [legend_labels(name for name, _ in lines) for _, lines, _ in panels]
+    columns = [legend_columns(labels, 4.2, 3) for labels in keys]
+    entries = max(math.ceil(len(k) / c) for k, c in zip(keys, columns, strict=True))
+    height = 0.8 + 2.3 * len(metrics) + 0.17 * entries
+    figure, axes = canvas(len(metrics), len(panels), width, height, title)
     bins = 1
     for column, (heading, lines, look) in enumerate(panels):
         for row, metric in enumerate(metrics):
             ax = axes[row, column]
-            for name, stages in lines:
-                bins = max(bins, _curve(ax, stages, metric, name, look[name]))
+            for (name, stages), label in zip(lines, keys[column], strict=True):
+                bins = max(bins, _curve(ax, stages, metric, label, look[name]))
             _finish_curves(ax, metric, heading if row == 0 else "", row == len(metrics) - 1)
             if not ax.has_data():
                 ax.set_axis_off()
@@ -70,14 +83,16 @@ def _panels(
             for ax in axes[:, column]
             for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
         }
-        legend = {"loc": "upper center", "ncols": 3, "fontsize": 8}
+        # Below the axis by a length of type, whatever the height of the axes.
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.5}
         axes[-1, column].legend(
-            handles.values(), handles.keys(), bbox_to_anchor=(0.5, -0.22), **legend
+            handles.values(), handles.keys(), ncols=columns[column], fontsize=8, **place
         )
     still = [name for name, arm in arms.items() if not any(map(len, arm.curves.values()))]
     note = "line: mean over seeds; band: smallest to largest seed"
     note += f"; points: means of up to {bins} logged steps" if bins > 1 else ""
-    note += f"\nno training steps: {', '.join(still)}" if still else ""
+    still = textwrap.fill(", ".join(shortened(still, 30)), int(13 * width))
+    note += f"\nno training steps: {still}" if still else ""
     figure.supxlabel(note, fontsize=8, color="#777777")
     return figure
 
@@ -104,9 +119,9 @@ def curve_metrics(arms: Mapping[str, ArmResult], limit: int = 3) -> list[str]:
     return sorted(count, key=lambda metric: (metric != "loss", -count[metric], metric))[:limit]
 
 
-def _curve(ax: Axes, stages: Sequence[Mapping[str, np.ndarray]], metric: str, name, look) -> int:
+def _curve(ax: Axes, stages: Sequence[Mapping[str, np.ndarray]], metric: str, label, look) -> int:
     """One line a stage, one after the other; returns how many logged steps a point stands for."""
-    offset, longest, label = 0, 1, name
+    offset, longest = 0, 1
     for curves in stages:
         step = np.asarray(curves["step"], np.float64)
         if metric in curves and np.isfinite(curves[metric]).any():
@@ -134,13 +149,15 @@ def _binned(values: np.ndarray, size: int) -> np.ma.MaskedArray:
 
 
 def _finish_curves(ax: Axes, metric: str, title: str, last: bool) -> None:
-    ax.set_ylabel(metric)
+    ax.set_ylabel(*shortened([metric], 30))
     if title:
         ax.set_title(title)
     if last:
         ax.set_xlabel("step")
-    drawn = [line.get_ydata() for line in ax.get_lines() if line.get_label()[0] != "_"]
-    drawn = np.ma.concatenate(drawn) if drawn else np.ma.array([])
-    falls = metric in LOWER_IS_BETTER or metric.endswith("loss")
-    if falls and drawn.count() and drawn.min() > 0 and drawn.max() > 30 * drawn.min():
+    lines = [np.ma.masked_invalid(line.get_ydata()).compressed() for line in ax.get_lines()]
+    lines = [values for values in lines if values.size]
+    drawn = np.concatenate(lines) if lines else np.array([])
+    falls = sum(values[-1] < values[0] for values in lines) > len(lines) / 2
+    if falls and drawn.min() > 0 and drawn.max() > 30 * drawn.min():
         ax.set_yscale("log")
+        plain_log(ax.yaxis)

@@ -1,54 +1,95 @@
 """Which figures a run has."""
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
 from jaxtl.report import by_stage, curves, figures, projection, wording
-from jaxtl.report.results import ArmResult
+from jaxtl.report.results import ArmResult, reason
+from jaxtl.report.storage import file_stem
+
+logger = logging.getLogger(__name__)
+
+
+class Drawing(NamedTuple):
+    """What was drawn.
+
+    Attributes:
+        figures: {section of the report: PNG files}; a section without figures is absent.
+        failures: {picture: why there is none}.
+    """
+
+    figures: dict[str, list[Path]]
+    failures: dict[str, str]
 
 
 def draw(
     summary: Mapping[str, Any], arms: Mapping[str, ArmResult], folder: str | os.PathLike
-) -> dict[str, list[Path]]:
+) -> Drawing:
     """Draws all figures that the data allow into `folder`, and removes those of earlier runs.
 
-    Returns:
-        {section of the report: PNG files}; a section without figures is absent.
+    A figure that cannot be drawn, for whatever reason, leaves the others alone: the training that
+    they show has ended.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    drawn: dict[str, list[Path]] = {}
+    drawn, failures = {}, {}
 
-    def add(section: str, name: str, function: Any, *args: Any) -> None:
-        drawn.setdefault(section, []).append(function(folder / f"{name}.png", *args))
+    def add(
+        section: str,
+        name: str,
+        wanted: Callable[[], bool],
+        function: Callable[..., Path],
+        *args: Any,
+    ) -> None:
+        path = folder / f"{name}.png"
+        try:
+            if wanted():
+                drawn.setdefault(section, []).append(function(path, *args))
+        except Exception as error:
+            path.unlink(missing_ok=True)
+            failures[name] = reason(error)
+            logger.info("%s", name, exc_info=error)
 
-    if wording.compared(summary) and summary["baseline"] in summary["arms"]:
-        add("gains", "gains", figures.gains, summary)
-    if curves.curve_metrics(arms):
-        add("curves", "curves", curves.learning_curves, arms, summary["baseline"])
-    if any(map(curves.is_adversarial, arms.values())):
-        add("adversaries", "adversaries", curves.adversaries, arms, summary["baseline"])
+    baseline, entries = summary["baseline"], summary["arms"].values()
+
+    def compared() -> bool:
+        return bool(wording.compared(summary)) and baseline in summary["arms"]
+
+    def featured() -> bool:
+        return any(map(projection.finite_features, arms.values()))
+
+    def logged() -> bool:
+        return bool(curves.curve_metrics(arms))
+
+    def adversarial() -> bool:
+        return any(map(curves.is_adversarial, arms.values()))
+
+    add("gains", "gains", compared, figures.gains, summary)
+    add("curves", "curves", logged, curves.learning_curves, arms, baseline)
+    add("adversaries", "adversaries", adversarial, curves.adversaries, arms, baseline)
     first = summary["primary"]["metric"].partition("/")[0]
-    baseline = summary["baseline"]
     evaluations = dict.fromkeys(name for arm in arms.values() for name in arm.confusion)
     for evaluation in sorted(evaluations, key=lambda name: name != first):
-        escaped = quote(evaluation, safe=" ")
-        add("classes", f"per_class_{escaped}", figures.per_class, evaluation, arms)
-        if len(arms) > 1 and evaluation in getattr(arms.get(baseline), "confusion", ()):
-            name = f"class_gains_{escaped}"
-            add("classes", name, figures.class_gains, evaluation, arms, baseline)
-        add("confusion", f"confusion_{escaped}", figures.confusion, evaluation, arms)
-    if any(projection.finite_features(arm) for arm in arms.values()):
-        add("features", "features", projection.feature_view, arms)
-    if any(arm.get("domain_gap") for arm in summary["arms"].values()):
-        add("features", "domains", projection.domain_view, arms)
-    if any("by_stage" in arm for arm in summary["arms"].values()):
-        add("stages", "by_stage", by_stage.matrices, summary)
-    if summary.get("sweep"):
-        add("sweep", "sweep", figures.sweep, summary)
-    return drawn
+        stem, both = file_stem(evaluation), (evaluation, arms)
+
+        def paired(name: str = evaluation) -> bool:
+            return len(arms) > 1 and name in getattr(arms.get(baseline), "confusion", ())
+
+        add("classes", f"per_class_{stem}", always, figures.per_class, *both)
+        add("classes", f"class_gains_{stem}", paired, figures.class_gains, *both, baseline)
+        add("confusion", f"confusion_{stem}", always, figures.confusion, *both)
+    add("features", "features", featured, projection.feature_view, arms)
+    gap, stages = (any(key in arm for arm in entries) for key in ("domain_gap", "by_stage"))
+    add("features", "domains", lambda: gap, projection.domain_view, arms)
+    add("stages", "by_stage", lambda: stages, by_stage.matrices, summary)
+    add("sweep", "sweep", lambda: bool(summary.get("sweep")), figures.sweep, summary)
+    return Drawing(drawn, failures)
+
+
+def always() -> bool:
+    return True

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxtl import metrics
 from jaxtl.report import wording
-from jaxtl.report.canvas import BASELINE, FAINT, INK, VERDICTS, canvas, saved, styles
+from jaxtl.report.canvas import (
+    BASELINE,
+    FAINT,
+    INK,
+    VERDICTS,
+    canvas,
+    legend_columns,
+    legend_labels,
+    plain_log,
+    saved,
+    shortened,
+    styles,
+)
 from jaxtl.report.results import ArmResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+ARM, TITLE, METRIC, CLASS = 30, 22, 40, 14  # characters of a name on an axis
 
 
 @saved
@@ -25,7 +40,9 @@ def gains(summary: Mapping[str, Any]) -> Figure:
     arms = wording.compared(summary)
     count = wording.seeds(len(summary["seeds"]))
     title = f"Gain over {baseline} in {metric}: mean, 95% interval and each of {count}"
-    figure, axes = canvas(1, 1, 8, 1.4 + 0.5 * len(arms), title)
+    labels = shortened(arms, ARM)
+    width = 8 + 0.07 * max(0, max(map(len, labels)) - 12)
+    figure, axes = canvas(1, 1, width, 1.4 + 0.5 * len(arms), title)
     ax = axes[0, 0]
     ax.axvline(0, color=INK, linewidth=1.2)
     for row, arm in enumerate(arms.values()):
@@ -41,10 +58,11 @@ def gains(summary: Mapping[str, Any]) -> Figure:
         text = f"{wording.interval(gain, signed=True)}  {arm['verdict']}"
         place = {"xycoords": ("axes fraction", "data"), "va": "center"}
         ax.annotate(text, (1.02, row), color=colour, annotation_clip=False, **place)
-    ax.set_yticks(range(len(arms)), arms)
+    ax.set_yticks(range(len(arms)), labels)
     ax.set_ylim(len(arms) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     ax.set_xlim(*_limits([arm["gain"].get(metric) for arm in arms.values()]))
+    (metric,), (baseline,) = shortened([metric], METRIC), shortened([baseline], ARM)
     sign = "" if summary["primary"]["direction"] == "max" else f" (a lower {metric} is a gain)"
     ax.set_xlabel(f"worse  ←   gain in {metric} over {baseline}{sign}   →  better")
     return figure
@@ -54,9 +72,8 @@ def gains(summary: Mapping[str, Any]) -> Figure:
 def confusion(evaluation: str, arms: Mapping[str, ArmResult]) -> Figure:
     """A panel an arm: of each true class (row), the fraction predicted as each class (column)."""
     shown = {name: arm for name, arm in arms.items() if evaluation in arm.confusion}
-    first = next(iter(shown.values()))
-    size = first.confusion[evaluation].shape[-1]
-    names = first.class_names.get(evaluation, tuple(map(str, range(size))))
+    names = class_labels(evaluation, shown.values())
+    size, titles = len(names), shortened(shown, TITLE)
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     title = f"Confusion on {evaluation}: predictions for each true class, mean over seeds"
@@ -69,15 +86,15 @@ def confusion(evaluation: str, arms: Mapping[str, ArmResult]) -> Figure:
         if index >= len(shown):
             ax.axis("off")
             continue
-        name, arm = list(shown.items())[index]
+        arm = list(shown.values())[index]
         rates = mean_rates(arm.confusion[evaluation])
         image = ax.imshow(rates, cmap=_blues(), vmin=0, vmax=1)
-        ticks = range(0, size, every)
-        labels = [_short(names[tick]) for tick in ticks]
+        ticks = range(0, len(rates), every)
+        labels = [names[tick] for tick in ticks]
         ax.set_xticks(ticks, labels, rotation=90 if long else 0, fontsize=7)
         ax.set_yticks(ticks, labels, fontsize=7)
         ax.tick_params(length=0)
-        ax.set_title(name)
+        ax.set_title(titles[index])
         ax.set_xlabel("predicted" if index + columns >= len(shown) else "")
         ax.set_ylabel("true" if index % columns == 0 else "")
         if size <= 12:
@@ -86,6 +103,24 @@ def confusion(evaluation: str, arms: Mapping[str, ArmResult]) -> Figure:
         image, ax=axes, shrink=0.6, label="fraction of the true class", pad=0.02, panchor=(0.0, 0.5)
     )
     return figure
+
+
+def class_labels(evaluation: str, arms: Iterable[ArmResult]) -> list[str]:
+    """A label for each output that an evaluation counts: its class, or its number without one.
+
+    A head may have more outputs than its data have classes, or fewer.
+    """
+    largest = max(arms, key=lambda arm: arm.confusion[evaluation].shape[-1])
+    size, names = largest.confusion[evaluation].shape[-1], largest.class_names.get(evaluation, ())
+    numbers = [f"output {i}" if names else str(i) for i in range(len(names), size)]
+    return shortened([*names, *numbers][:size], CLASS)
+
+
+def _rows(values: Iterable[np.ndarray]) -> np.ndarray:
+    """[arms, classes], NaN at the end of an arm whose head has fewer classes."""
+    rows = list(values)
+    most = max(map(len, rows))
+    return np.stack([np.pad(row, (0, most - len(row)), constant_values=np.nan) for row in rows])
 
 
 def mean_rates(counts: np.ndarray) -> np.ndarray:
@@ -106,10 +141,10 @@ def class_f1(counts: np.ndarray) -> np.ndarray:
 def per_class(evaluation: str, arms: Mapping[str, ArmResult]) -> Figure:
     """F1 of every class (column) and arm (row)."""
     shown = {name: arm for name, arm in arms.items() if evaluation in arm.confusion}
-    scores = np.stack([class_f1(arm.confusion[evaluation]) for arm in shown.values()])
+    scores = _rows(class_f1(arm.confusion[evaluation]) for arm in shown.values())
     lowest = np.floor(np.nanmin(scores, initial=0.9) * 10) / 10
     title = f"F1 of each class on {evaluation}, mean over seeds"
-    names = next(iter(shown.values())).class_names.get(evaluation)
+    names = class_labels(evaluation, shown.values())
     shades = {"cmap": _blues(), "vmin": lowest, "vmax": 1}
     figure, ax = _by_class(scores, list(shown), names, title, "F1", shades)
     if scores.shape[1] <= 20:
@@ -121,14 +156,13 @@ def per_class(evaluation: str, arms: Mapping[str, ArmResult]) -> Figure:
 def class_gains(evaluation: str, arms: Mapping[str, ArmResult], baseline: str) -> Figure:
     """Recall of every class (column) and arm (row), less that of the baseline."""
     shown = {name: arm for name, arm in arms.items() if evaluation in arm.confusion}
-    recalls = {
-        name: np.diagonal(mean_rates(arm.confusion[evaluation])) for name, arm in shown.items()
-    }
+    recalls = _rows(np.diagonal(mean_rates(arm.confusion[evaluation])) for arm in shown.values())
+    recalls = dict(zip(shown, recalls, strict=True))
     before = recalls.pop(baseline)
     changes = np.stack(list(recalls.values())) - before
     reach = max(np.nanmax(np.abs(changes), initial=0.0), 0.05)
     title = f"Recall of each class on {evaluation} less that of {baseline}, mean over seeds"
-    names = shown[baseline].class_names.get(evaluation)
+    names = class_labels(evaluation, shown.values())
     shades = {"cmap": _gains_and_losses(), "vmin": -reach, "vmax": reach}
     figure, ax = _by_class(changes, list(recalls), names, title, "gain", shades)
     if changes.shape[1] <= 20:
@@ -143,23 +177,23 @@ def class_gains(evaluation: str, arms: Mapping[str, ArmResult], baseline: str) -
 def _by_class(
     values: np.ndarray,
     arms: Sequence[str],
-    names: Sequence[str] | None,
+    names: Sequence[str],
     title: str,
     label: str,
     shades: Mapping[str, Any],
 ) -> tuple[Figure, Axes]:
     """A heat map of values [arms, classes] with a scale of its shades."""
     count = values.shape[1]
-    names = names or tuple(map(str, range(count)))
-    width = min(14.0, max(6.0, 2.4 + 0.62 * count))
+    labels = shortened(arms, ARM)
+    width = min(14.0, max(6.0, 2.4 + 0.62 * count) + 0.07 * max(0, max(map(len, labels)) - 12))
     figure, axes = canvas(1, 1, width, 1.5 + 0.36 * len(arms), title)
     ax = axes[0, 0]
     ax.grid(False)
     image = ax.imshow(values, aspect="auto", **shades)
     long = max(map(len, names)) > 6
     ticks = range(0, count, math.ceil(count / 40))
-    ax.set_xticks(ticks, [_short(names[tick]) for tick in ticks], rotation=90 if long else 0)
-    ax.set_yticks(range(len(arms)), arms)
+    ax.set_xticks(ticks, [names[tick] for tick in ticks], rotation=90 if long else 0)
+    ax.set_yticks(range(len(arms)), labels)
     ax.tick_params(length=0)
     figure.colorbar(image, ax=ax, label=label, pad=0.02)
     return figure, ax
@@ -171,10 +205,6 @@ def _gains_and_losses():
 
     ends = [VERDICTS["negative"], "#ffffff", VERDICTS["positive"]]
     return LinearSegmentedColormap.from_list("gains", ends).with_extremes(bad="#dddddd")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 14 else f"{name[:8]}…{name[-5:]}"
 
 
 def _blues():
@@ -199,6 +229,8 @@ def _limits(found: Sequence[Mapping[str, Any] | None]) -> tuple[float, float]:
     ends = [end for gain in found if gain for end in gain["ci95"] or ()]
     reach = 2 * max(map(abs, dots), default=0.5) or 0.5
     low, high = (np.clip(pick([0.0, *dots, *ends]), -reach, reach) for pick in (min, max))
+    if low == high:
+        low, high = -reach, reach
     return low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9
 
 
@@ -209,6 +241,7 @@ def sweep(summary: Mapping[str, Any]) -> Figure:
     arms = list(dict.fromkeys(name for point in points for name in point["arms"]))
     places, ticks, label = _axis([point["config"] for point in points])
     looks = styles(list(dict.fromkeys([*summary["arms"], *arms])), baseline)
+    labels = legend_labels(arms)
     figure, axes = canvas(1, 2, 9.6, 4.0, f"Sweep over {label}: mean and 95% interval")
     spread = 0.06 if ticks else 0.0  # points on categories are moved apart
     for ax, kind in zip(axes[0], ("metrics", "gain"), strict=True):
@@ -219,7 +252,7 @@ def sweep(summary: Mapping[str, Any]) -> Figure:
                 for place, point in zip(places, points, strict=True)
                 if metric in point["arms"].get(name, {}).get(kind, {})
             ]
-            _line(ax, sorted(found, key=lambda pair: pair[0]), name, looks[name])
+            _line(ax, sorted(found, key=lambda pair: pair[0]), labels[index], looks[name])
             picked = summary["tuned"].get(name, {}).get("config")
             for place, point in zip(places, points, strict=True):
                 value = point["arms"].get(name, {}).get(kind, {}).get(metric, {"mean": None})
@@ -231,18 +264,20 @@ def sweep(summary: Mapping[str, Any]) -> Figure:
         else:
             if min(places) > 0 and max(places) >= 20 * min(places):
                 ax.set_xscale("log")
+                plain_log(ax.xaxis)
             if len(places) <= 8:
                 ax.set_xticks(places, [f"{place:g}" for place in places])
                 ax.minorticks_off()
         ax.set_xlabel(label)
+    (metric,), (baseline,) = shortened([metric], ARM), shortened([baseline], ARM)
     axes[0, 0].set_ylabel(metric)
     axes[0, 0].set_title(f"{metric}{' (star: picked by validation)' if summary['tuned'] else ''}")
     axes[0, 1].axhline(0, color=BASELINE, linewidth=1.2)
     axes[0, 1].set_ylabel(f"gain in {metric} (above 0: better)")
     axes[0, 1].set_title(f"Gain over {baseline}, paired by seed")
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(arms))
-    )
+    columns = legend_columns(labels, 9.6, 6)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -255,7 +290,8 @@ def _axis(configs: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[str],
     )
     if len(fields) == 1 and numeric:
         return [float(value) for value in values], [], fields[0]
-    names = ["\n".join(str(config[field]) for field in fields) for config in configs]
+    columns = [shortened([str(config[field]) for config in configs], 20) for field in fields]
+    names = ["\n".join(values) for values in zip(*columns, strict=True)]
     return [float(index) for index in range(len(names))], names, ", ".join(fields)
 
 

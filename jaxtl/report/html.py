@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jaxtl.report import by_stage, wording
-from jaxtl.report.verdict import direction
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2126; --soft: #5b6570; --line: #dfe3e8; --paper: #fff;
@@ -49,6 +49,7 @@ def write_report(
     figures: Mapping[str, Sequence[Path]],
     environment: Mapping[str, Any],
     headline: str = "",
+    failures: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Writes the page in one step.
 
@@ -58,9 +59,11 @@ def write_report(
         figures: {section: PNG files}, of `drawing.draw`; they are embedded.
         environment: nested dict of what the run ran on.
         headline: what the experiment asks, first line of its docstring.
+        failures: {picture: why it could not be drawn}.
     """
     partial = Path(f"{os.fspath(path)}.tmp")
-    partial.write_text(page(summary, figures, environment, headline), encoding="utf-8")
+    text = page(summary, figures, environment, headline, failures)
+    partial.write_text(text, encoding="utf-8", errors="replace")  # a name may hold half a character
     os.replace(partial, path)
 
 
@@ -69,6 +72,7 @@ def page(
     figures: Mapping[str, Sequence[Path]],
     environment: Mapping[str, Any],
     headline: str = "",
+    failures: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The HTML of the report, the answer first and how it was measured last."""
     name, baseline = escape(summary["experiment"]), escape(summary["baseline"])
@@ -91,6 +95,7 @@ def page(
         ("Forgetting", _forgetting(summary)),
         ("After each stage", "".join(filter(None, [pictures.get("stages"), _stages(summary)]))),
         ("Sweep", "".join(filter(None, [pictures.get("sweep"), _sweep(summary)]))),
+        ("Not drawn", _not_drawn(failures)),
         ("How it was run", _how(summary, environment)),
     ]
     body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
@@ -141,15 +146,13 @@ def _arms(summary: Mapping[str, Any]) -> str:
 
 
 def _all_metrics(summary: Mapping[str, Any]) -> str:
-    arms = summary["arms"]
+    arms, arrows = summary["arms"], {"max": " ↑", "min": " ↓"}
     metrics = dict.fromkeys(metric for arm in arms.values() for metric in arm["metrics"])
     rows = []
     for metric in metrics:
-        better = summary["primary"]["direction"]
-        better = better if metric == summary["primary"]["metric"] else direction(metric)
-        arrow = "↑" if better == "max" else "↓"
+        arrow = arrows.get(summary["directions"].get(metric), "")  # none where nobody says
         cells = (_interval(arm["metrics"].get(metric)) for arm in arms.values())
-        rows.append([f"{escape(metric)} {arrow}", *cells])
+        rows.append([f"{escape(metric)}{arrow}", *cells])
     table = _table(["metric, better ↑ high or ↓ low", *map(escape, arms)], rows)
     return f"<details><summary>All metrics of all arms</summary>{table}</details>"
 
@@ -175,7 +178,7 @@ def _forgetting(summary: Mapping[str, Any]) -> str:
         [f"<b>{escape(name)}</b>", *(_interval(lost.get(m), signed=True) for m in metrics)]
         for name, lost in arms.items()
     ]
-    note = "How much worse the source task is at the end than after the source stage; above 0: lost"
+    note = "How much worse each is at the end than right after the first stage; above 0: lost"
     return _table(["arm", *map(escape, metrics)], rows, note)
 
 
@@ -261,13 +264,20 @@ def _domains(summary: Mapping[str, Any]) -> str:
     return _table(["arm", *map(escape, metrics)], rows, escape(note))
 
 
+def _not_drawn(failures: Mapping[str, str]) -> str:
+    if not failures:
+        return ""
+    rows = [[escape(picture), f"<code>{escape(why)}</code>"] for picture, why in failures.items()]
+    return _table(["picture", "why there is none"], rows)
+
+
 def _how(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     seeds = ", ".join(map(str, summary["seeds"]))
     note = (
         "Intervals are 95% Student-t intervals over seeds. A seed draws its own labels, order and "
         "initialisation, the same for every arm, so gains are paired by seed. The verdict is the "
-        "side of 0 on which the whole interval of the gain lies. Intervals are not corrected for "
-        "the number of arms."
+        "side of 0 on which the whole interval of the gain lies, undecided below three distinct "
+        "gains. Intervals are not corrected for the number of arms."
     )
     run = {"seeds": seeds, "selection": summary["selection"], "config": summary["config"]}
     return f'<p class="soft">{note}</p>{_table(["what", "value"], _facts({**run, **environment}))}'

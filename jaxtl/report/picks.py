@@ -1,12 +1,17 @@
 """What an arm would have measured at the step that each label-free criterion picks."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxtl.report.judge import PREFIX
-from jaxtl.report.verdict import Direction
+
+if TYPE_CHECKING:
+    from jaxtl.plan import Direction
 
 LAST, RANKS = "last step", "rank average"
 

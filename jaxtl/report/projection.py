@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtl.report.canvas import ARMS, CLASSES, INK, canvas, saved
+from jaxtl.report.canvas import ARMS, CLASSES, INK, canvas, legend_labels, saved, shortened
 from jaxtl.report.results import ArmResult
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ def _views(
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure, axes = canvas(rows, columns, 3.1 * columns + 1.4, 3.0 * rows + 0.5, title)
+    titles = shortened(shown, 24)
     for index, ax in enumerate(axes.flat):
         if index < len(shown):
-            name, arm = list(shown.items())[index]
-            _scatter(ax, arm, domains, colour)
-            ax.set_title(name)
+            _scatter(ax, list(shown.values())[index], domains, colour)
+            ax.set_title(titles[index])
         else:
             ax.axis("off")
     figure.legend(handles=handles, loc="outside right center", fontsize=8)
@@ -171,22 +171,22 @@ def _dot(label: str, marker: str, colour: Any, face: Any) -> Line2D:
 
 
 def _domain_handles(palette: Mapping[str, Any]) -> list[Any]:
+    labels = legend_labels(palette, 20)
     return [
-        _dot(name, MARKERS[i % len(MARKERS)], colour, colour if i else "none")
-        for i, (name, colour) in enumerate(palette.items())
+        _dot(label, MARKERS[i % len(MARKERS)], colour, colour if i else "none")
+        for i, (label, colour) in enumerate(zip(labels, palette.values(), strict=True))
     ]
 
 
 def _handles(domains: Sequence[str], classes: Mapping[str | None, Any]) -> list[Any]:
     marks = [
-        _dot(name, MARKERS[i % len(MARKERS)], INK, INK if i else "none")
-        for i, name in enumerate(domains)
+        _dot(label, MARKERS[i % len(MARKERS)], INK, INK if i else "none")
+        for i, label in enumerate(legend_labels(domains, 20))
     ]
     if len(classes) > MOST_NAMES:
         return [*marks, _dot(f"{len(classes.keys() - {None})} classes", "", INK, INK)]
-    shown = [
-        _dot("hidden" if name is None else name[:20], "s", c, c) for name, c in classes.items()
-    ]
+    labels = legend_labels(("hidden" if name is None else name for name in classes), 20)
+    shown = [_dot(label, "s", c, c) for label, c in zip(labels, classes.values(), strict=True)]
     return [*marks, _dot("", "", INK, INK)] + (
         shown or [_dot("dark to light:\nlow to high label", "", INK, INK)]
     )

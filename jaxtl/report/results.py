@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:  # plan imports JAX, which a report does not need
-    from jaxtl.plan import Primary
+    from jaxtl.plan import Direction, Primary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,7 @@ class ArmResult:
         forgetting: {metric: [seeds]}, positive when worse at the end than after the source stage.
         by_stage: {stage: {"<evaluation>/<metric>": [seeds]}}, the primary kind of metric after each
             stage of a chain of tasks; empty for other arms.
+        own_stages: {evaluation: the stage that teaches its task}, where that is known.
         failures: {seed: (stage, step) where its loss or gradient was not finite}; its metrics
             are NaN.
         trainable_parameters: trained in the last stage.
@@ -38,6 +39,7 @@ class ArmResult:
         class_names: {evaluation: names}.
         features: {domain: (features [n, features], labels [n])} of the first seed. The classes of
             a domain that is also an evaluation are named by `class_names`.
+        not_drawn: {picture: why what it shows could not be computed}.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ArmResult:
     metrics: Mapping[str, np.ndarray]
     forgetting: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     by_stage: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+    own_stages: Mapping[str, str] = dataclasses.field(default_factory=dict)
     failures: Mapping[int, tuple[str, int]] = dataclasses.field(default_factory=dict)
     trainable_parameters: int = 0
     total_parameters: int = 0
@@ -58,6 +61,7 @@ class ArmResult:
     confusion: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     class_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     features: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
+    not_drawn: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +81,8 @@ class ExperimentResult:
         sweep: ({field: value}, {arm: ArmResult}) of each point of a sweep.
         select: the metric on validation data, or criterion, that picks among these points.
         oracle: whether to show what the best step by the test data would have given.
+        directions: {metric: "max" or "min"}, which way it is better; of a metric that is neither
+            here nor the primary one, no gain is said.
     """
 
     experiment: str
@@ -91,3 +97,10 @@ class ExperimentResult:
     sweep: Sequence[tuple[Mapping[str, Any], Mapping[str, ArmResult]]] = ()
     select: Primary | None = None
     oracle: bool = False
+    directions: Mapping[str, Direction] = dataclasses.field(default_factory=dict)
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -1,5 +1,6 @@
 """One file an arm, so that a report can be made again with arms of earlier runs."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ import numpy as np
 
 from jaxtl.report.results import ArmResult
 
+LONGEST = 150  # characters; file systems take 255 with what stands around them
 _ARRAYS = ("metrics", "forgetting", "curves", "confusion", "features")
 _VALUES = (
     "name",
@@ -24,9 +26,18 @@ _VALUES = (
 )
 
 
+def file_stem(name: str) -> str:
+    """A name as part of a file's name: odd characters escaped, a long one cut and told apart."""
+    stem = quote(name, safe=" ", errors="surrogatepass")
+    if len(stem) <= LONGEST:
+        return stem
+    digest = hashlib.sha256(stem.encode()).hexdigest()[:12]
+    return f"{stem[: LONGEST - 16]}...{digest}"
+
+
 def path_of(folder: str | os.PathLike, arm: str) -> Path:
-    """Where the arm is kept: `<folder>/<arm>.npz`, with odd characters escaped."""
-    return Path(folder) / f"{quote(arm, safe=' ')}.npz"
+    """Where the arm is kept: `<folder>/<arm>.npz`."""
+    return Path(folder) / f"{file_stem(arm)}.npz"
 
 
 def save(folder: str | os.PathLike, arm: ArmResult) -> None:

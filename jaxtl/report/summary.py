@@ -1,17 +1,22 @@
 """summary.json: the numbers of a run under fixed keys, for other programs."""
 
+from __future__ import annotations
+
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxtl.report.by_stage import backward_transfer
 from jaxtl.report.results import ArmResult, ExperimentResult
-from jaxtl.report.verdict import direction, estimate, gains, verdict
+from jaxtl.report.verdict import estimate, gains, verdict
+
+if TYPE_CHECKING:
+    from jaxtl.plan import Direction
 
 Summary = dict[str, Any]
 KEYS = ("experiment", "config", "seeds", "baseline", "selection", "primary", "arms")
@@ -27,6 +32,7 @@ def summarize(result: ExperimentResult) -> Summary:
         "selection": result.selection,
         "primary": {"metric": result.primary.metric, "direction": result.primary.direction},
         "arms": _arms(result.arms, result),
+        "directions": _directions(result),
     }
     if result.oracle:
         summary["oracle"] = {
@@ -51,6 +57,7 @@ def merge(old: Summary, new: Summary) -> Summary:
     """
     assert old["seeds"] == new["seeds"], (old["seeds"], new["seeds"])
     merged = {**new, "arms": old["arms"] | new["arms"]}
+    merged["directions"] = old.get("directions", {}) | new["directions"]
     if "oracle" in new:
         merged["oracle"] = old.get("oracle", {}) | new["oracle"]
     points = {json.dumps(point["config"]): point for point in old.get("sweep", [])}
@@ -94,6 +101,14 @@ def load_summary(path: str | os.PathLike) -> Summary:
     return summary
 
 
+def _directions(result: ExperimentResult) -> dict[str, Direction]:
+    """{metric: which way is better}, of those of the arms' metrics for which that is declared."""
+    metrics = {metric for arm in result.arms.values() for metric in arm.metrics}
+    primary = result.primary
+    declared = {name: way for name, way in result.directions.items() if name in metrics}
+    return declared | {primary.metric: primary.direction}
+
+
 def _arms(arms: Mapping[str, ArmResult], result: ExperimentResult) -> dict[str, Any]:
     return {name: _arm(arm, result) for name, arm in arms.items()}
 
@@ -123,7 +138,8 @@ def _arm(arm: ArmResult, result: ExperimentResult) -> dict[str, Any]:
             stage: {metric: _statistics(values, std=False) for metric, values in row.items()}
             for stage, row in arm.by_stage.items()
         }
-        change = backward_transfer(arm.by_stage, result.primary.direction)
+        entry["own_stages"] = dict(arm.own_stages)
+        change = backward_transfer(arm.by_stage, arm.own_stages, _directions(result))
         if change is not None:
             entry["backward_transfer"] = _statistics(change, std=False)
     values = arm.metrics.get(result.primary.metric, np.zeros(len(result.seeds)))
@@ -195,7 +211,7 @@ def _over_points(points: Sequence[Mapping[str, Any]], summary: Summary) -> dict[
             continue
         found[name] = {"metrics": {metric: _by_point(columns["metrics"])}, "verdict": None}
         if None not in columns["gain"]:
-            outcome = verdict(estimate(columns["gain"]))
+            outcome = verdict(columns["gain"], columns["metrics"])
             found[name] |= {"gain": {metric: _by_point(columns["gain"])}, "verdict": outcome}
     return found
 
@@ -206,27 +222,37 @@ def _by_point(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:
-    primary = summary["primary"]
+    """The arms with their gains over the baseline and a verdict.
+
+    A metric of which nobody says which way is better has no gain but a `difference`, the arm's
+    value less the baseline's.
+    """
+    primary, directions = summary["primary"]["metric"], summary["directions"]
     baseline = arms.get(summary["baseline"], {"metrics": {}})["metrics"]
     compared = {}
     for name, arm in arms.items():
-        rest = {key: arm[key] for key in arm if key not in ("metrics", "gain", "verdict")}
+        made = ("metrics", "gain", "difference", "verdict")
+        rest = {key: arm[key] for key in arm if key not in made}
         head = {"metrics": arm["metrics"], "verdict": None}
         if name != summary["baseline"]:
             pairs = {
                 metric: gains(
                     _floats(arm["metrics"][metric]),
                     _floats(baseline[metric]),
-                    primary["direction"] if metric == primary["metric"] else direction(metric),
+                    directions.get(metric, "max"),
                 )
                 for metric in arm["metrics"]
                 if metric in baseline
             }
-            head = {
-                "metrics": arm["metrics"],
-                "gain": {metric: _statistics(pair, std=False) for metric, pair in pairs.items()},
-                "verdict": verdict(estimate(pairs.get(primary["metric"], ()))),
-            }
+            statistics = {metric: _statistics(pair, std=False) for metric, pair in pairs.items()}
+            gain = {metric: statistics[metric] for metric in pairs if metric in directions}
+            other = {metric: statistics[metric] for metric in pairs if metric not in directions}
+            head = {"metrics": arm["metrics"], "gain": gain}
+            head |= {"difference": other} if other else {}
+            metrics = [
+                _floats(side[primary]) for side in (arm["metrics"], baseline) if primary in side
+            ]
+            head["verdict"] = verdict(pairs.get(primary, ()), *metrics)
         compared[name] = head | rest
     return compared
 

@@ -1,15 +1,20 @@
 """Did it help, by how much, and are we sure: Student-t intervals over seeds, paired by seed."""
 
-from typing import Literal, NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
-Direction = Literal["max", "min"]
+if TYPE_CHECKING:  # plan imports JAX, which a report does not need
+    from jaxtl.plan import Direction
+
 Verdict = Literal["positive", "negative", "undecided"]
 
-LOWER_IS_BETTER = frozenset({"loss", "mse", "rmse", "mae", "ece", "nll", "brier", "error"})
+FEWEST_VALUES = 3  # distinct gains without which an interval says nothing
+ROUNDING = 1e-7  # of a metric, which float32 sums make
 
 
 class Estimate(NamedTuple):
@@ -19,11 +24,6 @@ class Estimate(NamedTuple):
     std: float
     low: float
     high: float
-
-
-def direction(metric: str) -> Direction:
-    """Which way `<evaluation>/<metric>` is better, by the name of the metric."""
-    return "min" if metric.rpartition("/")[2] in LOWER_IS_BETTER else "max"
 
 
 def estimate(values: ArrayLike) -> Estimate:
@@ -63,8 +63,36 @@ def gains(values: ArrayLike, baseline: ArrayLike, better: Direction) -> np.ndarr
     return gain if better == "max" else -gain
 
 
-def verdict(gain: Estimate) -> Verdict:
-    """The side of zero on which the whole interval lies; undecided if it has none."""
-    if gain.low > 0:
-        return "positive"
-    return "negative" if gain.high < 0 else "undecided"
+def distinct(gain: ArrayLike, *metrics: ArrayLike) -> int:
+    """How many of the finite gains differ by more than rounding.
+
+    Args:
+        gain: [seeds] float.
+        metrics: what the gains are differences of. Gains closer than the rounding of the largest
+            of these are equal, as are those of 0.9 over 0.8 and of 0.7 over 0.6.
+    """
+    values = np.asarray(gain, np.float64)
+    values = np.sort(values[np.isfinite(values)])
+    if not values.size:
+        return 0
+    numbers = np.concatenate(
+        [np.ravel(np.asarray(each, np.float64)) for each in (*metrics, values)]
+    )
+    closest = ROUNDING * np.abs(numbers[np.isfinite(numbers)]).max()
+    return 1 + int(np.sum(np.diff(values) > closest))
+
+
+def verdict(gain: ArrayLike, *metrics: ArrayLike) -> Verdict:
+    """The side of zero on which the whole 95% interval of the mean gain lies.
+
+    Undecided if it has none, and below three distinct gains: two seeds that happen to agree, or
+    metrics that are all 1.0, have an interval of width 0, which is no certainty.
+
+    Args:
+        gain: [seeds] float, or of the points of a sweep; those that are not finite do not count.
+        metrics: as in `distinct`.
+    """
+    low, high = estimate(gain)[2:]
+    if distinct(gain, *metrics) < FEWEST_VALUES or not (low > 0 or high < 0):
+        return "undecided"
+    return "positive" if low > 0 else "negative"

@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtl.report.verdict import LOWER_IS_BETTER
+import numpy as np
+
+from jaxtl.report.verdict import FEWEST_VALUES, distinct, estimate
 
 NOTHING = "–"
 ORACLE = "oracle (test labels)"
@@ -86,10 +88,10 @@ def picks(summary: Mapping[str, Any]) -> tuple[list[str], dict[str, list[Mapping
 def secondary(summary: Mapping[str, Any], limit: int) -> list[str]:
     """Up to `limit` metrics to show beside the primary one.
 
-    First what else is measured on the primary evaluation (a loss last), then the primary metric on
-    other evaluations, then anything.
+    First what else is measured on the primary evaluation (what is better when smaller last), then
+    the primary metric on other evaluations, then anything.
     """
-    primary = summary["primary"]["metric"]
+    primary, directions = summary["primary"]["metric"], summary["directions"]
     evaluation, _, kind = primary.rpartition("/")
     known = dict.fromkeys(m for arm in summary["arms"].values() for m in arm["metrics"])
     known.pop(primary, None)
@@ -97,7 +99,7 @@ def secondary(summary: Mapping[str, Any], limit: int) -> list[str]:
     def rank(metric: str) -> int:
         at, _, name = metric.rpartition("/")
         if at == evaluation:
-            return 2 if name in LOWER_IS_BETTER else 0
+            return 2 if directions.get(metric) == "min" else 0
         return 1 if name == kind else 3
 
     return sorted(known, key=rank)[:limit]
@@ -144,8 +146,22 @@ def _finding(summary: Mapping[str, Any], name: str, arm: Mapping[str, Any]) -> s
     left_out = f"; left out for want of a finite value: {_seeds_named(failed)}" if failed else ""
     if arm["verdict"] != "undecided":
         return f"{arm['verdict']} transfer, {outcome}{left_out}."
-    why = "the interval contains 0" if gain["ci95"] else "one seed gives no interval"
+    why = _doubt(gain["per_seed"], *(side["metrics"][metric]["per_seed"] for side in both))
     return f"undecided, {outcome}: {why}{left_out}."
+
+
+def _doubt(gain: Sequence[float | None], *metrics: Sequence[float | None]) -> str:
+    """Why gains do not decide; None is no number."""
+    gain, *metrics = (np.array(values, np.float64) for values in (gain, *metrics))
+    count, different = int(np.isfinite(gain).sum()), distinct(gain, *metrics)
+    if count == 1:
+        return "one seed gives no interval"
+    if different == 1:
+        return "the same gain in every seed, too few distinct values to judge"
+    low, high = estimate(gain)[2:]
+    if low <= 0 <= high:
+        return "the interval contains 0"
+    return f"{different} distinct gains in {count} seeds, {FEWEST_VALUES} are needed to judge"
 
 
 def _change(gain: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
@@ -172,6 +188,6 @@ def _style(mean: float, ends: Sequence[float] = ()) -> str:
     if 0 < largest < 1e-4:
         return ".2e"
     details = [ends[1] - ends[0], *map(abs, ends)] if ends else []
-    finest = min((value for value in details if value > 0), default=1.0)
+    finest = min((value for value in details if value > 1e-9 * largest), default=1.0)
     whole = math.floor(math.log10(largest)) if largest >= 1 else 0
     return f".{min(6, max(3 - whole, -math.floor(math.log10(finest)), 0))}f"

@@ -1,5 +1,7 @@
 """Stages and arms of an experiment: train one, look at its validation, say what it measured."""
 
+import dataclasses
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,13 +11,13 @@ import jax
 import numpy as np
 
 from jaxtl.plan import Evaluation, Experiment, Params, Primary, PyTree, Stage, State
-from jaxtl.report.by_stage import own_stage
 from jaxtl.report.evaluate import Evaluator, Measured, features
 from jaxtl.report.judge import PREFIX
 from jaxtl.report.picks import looks, oracle, picks
-from jaxtl.report.results import ArmResult
-from jaxtl.report.verdict import direction
+from jaxtl.report.results import ArmResult, reason
 from jaxtl.train.check import Node, criteria_heads
+from jaxtl.train.declarations import directions, labelled_heads, own_stages
+from jaxtl.train.domain_gap import domain_gap
 from jaxtl.train.feed import device_limit
 from jaxtl.train.identity import Identity
 from jaxtl.train.lanes import Lanes
@@ -26,6 +28,8 @@ from jaxtl.train.selection import Look
 from jaxtl.train.sharding import replicated, to_host
 
 PLOTTED_EXAMPLES = 400
+
+logger = logging.getLogger(__name__)
 
 
 def train_shown(
@@ -156,6 +160,7 @@ def arm_result(
         metrics=metrics,
         forgetting=lost,
         by_stage=dict(zip(history, rows, strict=True)),
+        own_stages=own_stages(stages, experiment) if history else {},
         picks={
             rule: np.where(failed, np.nan, values)
             for rule, values in picks(last.curves, primary.metric).items()
@@ -170,7 +175,9 @@ def arm_result(
         curves={stage.name: trained[stage.name].curves for stage in stages},
         confusion={k: m.confusion for k, m in at_end.items() if m.confusion is not None},
         class_names={
-            name: experiment.evals[name].dataset.class_names(experiment.evals[name].column)
+            name: tuple(
+                map(str, experiment.evals[name].dataset.class_names(experiment.evals[name].column))
+            )
             for name, m in at_end.items()
             if m.confusion is not None
         },
@@ -227,21 +234,25 @@ def forgetting(
 ) -> dict[str, np.ndarray]:
     """{metric: [seeds]}, how much worse each is at the end of an arm than after its first stage.
 
-    A source evaluation is one that is not the primary's, whose head the first stage trains, and
-    that no later stage is called after.
+    Of the evaluations whose task the first stage trains: by its `trains`, or where no stage names
+    them by the heads of its labels; not of the primary one, and not of a metric whose direction
+    nobody declares.
     """
     if len(stages) < 2:
         return {}
-    heads = {head for domain in stages[0].domains if domain.labelled for head in domain.heads}
+    heads, better = labelled_heads(stages[0]), directions(experiment)
+    own = {name: stage.name for stage in stages for name in stage.trains}
     primary = experiment.primary.metric.split("/")[0]
     before, after = measured[stages[0].name], measured[stages[-1].name]
     lost = {}
-    for name in before.keys() & after.keys():
-        later = own_stage(name, [stage.name for stage in stages[1:]])
-        if name != primary and experiment.evals[name].head in heads and later is None:
-            for metric, value in before[name].metrics.items():
-                sign = 1 if direction(metric) == "max" else -1
-                lost[f"{name}/{metric}"] = sign * (value - after[name].metrics[metric])
+    for name in before.keys() & after.keys() - {primary}:
+        trained = (
+            own[name] == stages[0].name if name in own else experiment.evals[name].head in heads
+        )
+        for metric, value in before[name].metrics.items() if trained else ():
+            if (direction := better.get(f"{name}/{metric}")) is not None:
+                change = value - after[name].metrics[metric]
+                lost[f"{name}/{metric}"] = change if direction == "max" else -change
     return dict(sorted(lost.items()))
 
 
@@ -252,11 +263,10 @@ def by_stage(
 ) -> dict[str, dict[str, np.ndarray]]:
     """{stage: {metric: [seeds]}}, the primary kind of metric on each evaluation.
 
-    Of arms with three or more stages, and of those whose stages are called after two evaluations.
+    Of arms with three or more stages, and of those two of whose stages say what they train.
     """
     kind, names = experiment.primary.metric.rpartition("/")[2], [stage.name for stage in stages]
-    tasks = {own_stage(name, names) for name in experiment.evals} - {None}
-    if len(stages) < 3 and len(tasks) < 2:
+    if len(stages) < 3 and sum(bool(stage.trains) for stage in stages) < 2:
         return {}
     history = {
         stage: {
@@ -269,6 +279,31 @@ def by_stage(
     return history if any(history.values()) else {}
 
 
+def with_views(
+    result: ArmResult,
+    experiment: Experiment,
+    trained: Mapping[str, Trained],
+    seeds: tuple[int, ...],
+) -> ArmResult:
+    """The result with what is only looked at: features to draw, and how far domains are apart.
+
+    Where that cannot be computed (for want of memory, say) the result says why: the training is
+    done, and its numbers stand.
+    """
+    stage, views, failures = experiment.arms[result.name][-1], {}, {}
+    last = trained[stage.name]
+    for name, compute in (
+        ("features", lambda: plotted_features(stage, last, experiment)),
+        ("domain_gap", lambda: domain_gap(stage, last, experiment, seeds)),
+    ):
+        try:
+            views[name] = compute()
+        except Exception as error:
+            failures[name.replace("_", " ")] = reason(error)
+            logger.info("%s of arm %s", name, result.name, exc_info=error)
+    return dataclasses.replace(result, **views, not_drawn=failures)
+
+
 def plotted_features(stage: Stage, trained: Trained, experiment: Experiment) -> dict[str, tuple]:
     """{evaluation: (features, labels)} of the first seed and the first examples, classes only."""
     params, state = jax.tree.map(lambda leaf: leaf[0], to_host((trained.params, trained.state)))
@@ -277,6 +312,7 @@ def plotted_features(stage: Stage, trained: Trained, experiment: Experiment) -> 
         if (
             evaluation.head not in stage.model.heads
             or not stage.model.heads[evaluation.head].integer
+            or stage.model.heads[evaluation.head].label_shape
         ):
             continue
         table = evaluation.dataset.table()

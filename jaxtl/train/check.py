@@ -16,6 +16,7 @@ from jaxtl.data.streamed import is_streamed
 from jaxtl.paths import unknown
 from jaxtl.plan import Domain, Evaluation, Experiment, Head, PyTree, Stage
 from jaxtl.train.check_data import check_labels, check_readings
+from jaxtl.train.declarations import declaration_problems, undeclared
 from jaxtl.train.setup import Setup, resolve
 
 logger = logging.getLogger(__name__)
@@ -187,6 +188,7 @@ def _evaluation_problems(
             derive(read)
         for metric in sorted(read.keys() - metrics):
             yield f"derived metric {name!r}: {unknown('metric', metric, metrics)}"
+    yield from declaration_problems(experiment, metrics)
     select, criteria = experiment.select, experiment.criteria
     if select is not None and select.metric not in metrics | criteria.keys():
         yield unknown("metric to select by", select.metric, [*metrics, *criteria])
@@ -298,10 +300,11 @@ def _setups(nodes: Mapping[str, Node]) -> dict[str, tuple[Setup, str | None]]:
 def warnings(experiment: Experiment, nodes: Mapping[str, Node]) -> list[str]:
     """What is legitimate but should be known, a line each.
 
-    Training data that share labelled examples with an evaluation, and images in floats of a range
-    that models seldom expect.
+    Training data that share labelled examples with an evaluation, images in floats of a range that
+    models seldom expect, and metrics that do not say which way they are better.
     """
-    return leaks(experiment, nodes) + check_readings(experiment, _setups(nodes))[1]
+    readings = check_readings(experiment, _setups(nodes))[1]
+    return [*leaks(experiment, nodes), *readings, *undeclared(experiment)]
 
 
 def leaks(experiment: Experiment, nodes: Mapping[str, Node]) -> list[str]:

@@ -1,6 +1,5 @@
 """Run an experiment: check everything, train each stage once, measure each arm, report."""
 
-import dataclasses
 import logging
 import os
 import platform
@@ -25,11 +24,11 @@ from jaxtl.train.arms import (
     make_evaluator,
     make_look,
     named_heads,
-    plotted_features,
     train_shown,
+    with_views,
 )
 from jaxtl.train.check import Node, check_arms, check_selection, plan_stages, warnings
-from jaxtl.train.domain_gap import domain_gap
+from jaxtl.train.declarations import directions
 from jaxtl.train.identity import Identity, differences, identity, read_json, write_json
 from jaxtl.train.label_space import match_classes
 from jaxtl.train.lanes import over_seeds
@@ -87,6 +86,7 @@ def run_experiment(
         headline=run.headline,
         sweep=points,
         oracle=run.oracle,
+        directions=directions(experiment),
     )
     if not is_primary():
         return report.summarize(result)
@@ -161,10 +161,7 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
             for line in not_finite_lines(done.measured[name], run.seeds):
                 reporter.say(f"[yellow]warning:[/] after stage {name!r}, {line}")
         result = arm_result(arm, experiment, done.trained, done.measured, run.seeds)
-        last = experiment.arms[arm][-1]
-        views = plotted_features(last, done.trained[last.name], experiment)
-        gap = domain_gap(last, done.trained[last.name], experiment, run.seeds)
-        done.results[arm] = dataclasses.replace(result, features=views, domain_gap=gap)
+        done.results[arm] = with_views(result, experiment, done.trained, run.seeds)
     return done
 
 

@@ -69,6 +69,12 @@ def make_result(seeds=(0, 1, 2, 3, 4), **changes):
         "selection": "last step",
         "primary": types.SimpleNamespace(metric="target/accuracy", direction="max"),
         "arms": {arm.name: arm for arm in arms},
+        "directions": {
+            "target/accuracy": "max",
+            "target/f1_macro": "max",
+            "target/loss": "min",
+            "source/accuracy": "max",
+        },
         "environment": {"versions": {"jax": "0.10.2"}, "devices": ["cpu:0"], "git_commit": "abc"},
         "headline": "Digits 0-4 to 5-9 with ten labels a class: which way of transferring helps?",
     }

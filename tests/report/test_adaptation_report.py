@@ -85,7 +85,8 @@ def test_domain_gap_is_shown_with_what_it_was_before(run):
 
 
 def test_figures_of_adaptation(run, tmp_path):
-    drawn = drawing.draw(summarize(run), run.arms, tmp_path)
+    drawn, failures = drawing.draw(summarize(run), run.arms, tmp_path)
+    assert failures == {}
     names = {section: [path.name for path in paths] for section, paths in drawn.items()}
     assert names["adversaries"] == ["adversaries.png"]
     assert names["features"] == ["features.png", "domains.png"]

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from jaxtl import report
-from jaxtl.report.by_stage import backward_transfer, matrices, own_stage, table
+from jaxtl.report.by_stage import backward_transfer, matrices, table
 from jaxtl.report.results import ArmResult
 from jaxtl.report.summary import summarize
 
 SEEDS = (0, 1)
 STAGES = ("task_1", "ewc_task_2", "ewc_task_3")
 MATRIX = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.3], [0.6, 0.75, 0.5]])
+OWN = {f"task_{i + 1}": stage for i, stage in enumerate(STAGES)}
 NOISE = np.array([-0.01, 0.03])
 PRIMARY = types.SimpleNamespace(metric="mean/accuracy", direction="max")
 
@@ -28,28 +29,35 @@ def rows(matrix=MATRIX, stages=STAGES):
 def continual(make):
     final = {"mean/accuracy": np.array([0.6, 0.65]), **rows()["ewc_task_3"]}
     joint = ArmResult("joint", ("joint",), {"mean/accuracy": np.array([0.8, 0.9])})
-    arms = {"joint": joint, "ewc": ArmResult("ewc", STAGES, final, by_stage=rows())}
-    return make(SEEDS, arms=arms, baseline="joint", primary=PRIMARY)
-
-
-def test_a_stage_is_called_after_its_evaluation():
-    stages = ("task_1", "ewc_task_2", "ewc_task_12", "again_task_1")
-    found = [own_stage(name, stages) for name in ("task_1", "task_2", "task_12", "ask_2", "ewc")]
-    assert found == ["again_task_1", "ewc_task_2", "ewc_task_12", None, None]
+    arms = {"joint": joint, "ewc": ArmResult("ewc", STAGES, final, by_stage=rows(), own_stages=OWN)}
+    ways = dict.fromkeys(rows()["task_1"], "max")
+    return make(SEEDS, arms=arms, baseline="joint", primary=PRIMARY, directions=ways)
 
 
 def test_backward_transfer_by_hand():
     """(0.6 - 0.9 + 0.75 - 0.7) / 2 for each seed: what varies with the seed cancels."""
-    np.testing.assert_allclose(backward_transfer(rows(), "max"), [-0.125, -0.125])
-    np.testing.assert_allclose(backward_transfer(rows(), "min"), [0.125, 0.125])
-    others = rows(stages=("pretrain", "half", "whole"))
-    assert backward_transfer(others, "max") is None
+    better, worse = (dict.fromkeys(rows()["task_1"], way) for way in ("max", "min"))
+    np.testing.assert_allclose(backward_transfer(rows(), OWN, better), [-0.125, -0.125])
+    np.testing.assert_allclose(backward_transfer(rows(), OWN, worse), [0.125, 0.125])
+    assert backward_transfer(rows(), {}, better) is None
+    del better["task_1/accuracy"]  # nobody says which way it is better
+    np.testing.assert_allclose(backward_transfer(rows(), OWN, better), [0.05, 0.05])
+
+
+def test_what_stages_are_called_does_not_matter():
+    """2 and task_12 are no task of task_2, whatever their ends; what is declared is."""
+    stages = ("pretrain_task_3", "task_12", "2")
+    own = {f"task_{i + 1}": stage for i, stage in enumerate(stages)}
+    better = dict.fromkeys(rows()["task_1"], "max")
+    found = backward_transfer(rows(stages=stages), own, better)
+    np.testing.assert_allclose(found, [-0.125, -0.125])
 
 
 def test_an_evaluation_that_its_stage_did_not_measure_does_not_count():
     found = rows()
     del found["ewc_task_2"]["task_2/accuracy"]
-    np.testing.assert_allclose(backward_transfer(found, "max"), [-0.3, -0.3])
+    better = dict.fromkeys(found["task_1"], "max")
+    np.testing.assert_allclose(backward_transfer(found, OWN, better), [-0.3, -0.3])
 
 
 def test_summary_has_the_matrix(continual):

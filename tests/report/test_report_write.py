@@ -27,15 +27,37 @@ def test_two_runs_leave_what_one_run_of_all_arms_leaves(result, tmp_path):
             ).read_bytes(), file
 
 
-def test_numbers_survive_a_figure_that_fails(result, tmp_path):
-    broken = dataclasses.replace(result.arms["full"], confusion={"target": np.zeros(3)})
-    run = dataclasses.replace(result, arms={"scratch": result.arms["scratch"], "full": broken})
-    with pytest.raises(Exception):  # noqa: B017 - any: our own invariant is broken on purpose
-        report.write(run, tmp_path)
-    assert (
-        report.summarize(run)["arms"].keys()
-        == report.load_summary(tmp_path / "summary.json")["arms"].keys()
+def test_a_picture_that_fails_is_named_and_the_rest_is_there(result, tmp_path, caplog):
+    broken = dataclasses.replace(
+        result.arms["full"],
+        confusion={"target": np.zeros(3)},
+        features={"target": (np.zeros((3, 2)), np.zeros(1))},
+        not_drawn={"features": "MemoryError"},
     )
+    run = dataclasses.replace(result, arms={"scratch": result.arms["scratch"], "full": broken})
+    report.write(run, tmp_path)
+    summary = report.load_summary(tmp_path / "summary.json")
+    assert summary["arms"].keys() == {"scratch", "full"}
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {
+        "gains", "curves",
+    }  # fmt: skip
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for picture in ("confusion_target", "per_class_target", "class_gains_target", "features"):
+        assert f"could not draw {picture}: " in caplog.text
+        assert f"<td>{picture}</td>" in text
+    assert "<td>features of full</td><td><code>MemoryError</code></td>" in text
+
+
+def test_a_damaged_file_of_an_earlier_run_costs_its_arm_only(result, tmp_path, caplog):
+    bare = {"curves": {}, "confusion": {}, "features": {}}
+    arms = {name: dataclasses.replace(arm, **bare) for name, arm in result.arms.items()}
+    result = dataclasses.replace(result, arms=arms)
+    report.write(only(result, "scratch", "full"), tmp_path)
+    storage.path_of(tmp_path / "report_data", "full").write_bytes(b"PK")
+    report.write(only(result, "scratch"), tmp_path)
+    assert "could not draw all of full: " in caplog.text
+    assert (tmp_path / "figures" / "gains.png").exists()  # its numbers are in the summary
+    assert "full" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_stored_arm_reads_back(result, tmp_path):

@@ -29,13 +29,15 @@ PRIMARY = types.SimpleNamespace(metric="t/accuracy", direction="max")
 
 @pytest.fixture
 def small(make):
-    return make(SEEDS, arms=two_arms(), primary=PRIMARY)
+    ways = {"t/accuracy": "max", "t/loss": "min"}
+    return make(SEEDS, arms=two_arms(), primary=PRIMARY, directions=ways)
 
 
 def test_keys_are_those_other_programs_read(result):
     summary = summarize(result)
     assert list(summary) == [
         "experiment", "config", "seeds", "baseline", "selection", "primary", "arms",
+        "directions",
     ]  # fmt: skip
     assert set(summary["primary"]) == {"metric", "direction"}
     fixed = {"metrics", "verdict", "trainable_parameters", "total_parameters"}
@@ -69,10 +71,26 @@ def test_values_by_hand(small):
     assert full["gain"]["t/loss"]["per_seed"] == [0.5, 1.0, 1.5]  # a smaller loss is a gain
 
 
-def test_primary_direction_overrides_the_name_of_the_metric(make):
+def test_the_primary_direction_is_that_of_the_experiment(make):
     primary = types.SimpleNamespace(metric="t/accuracy", direction="min")
     gain = summarize(make(SEEDS, arms=two_arms(), primary=primary))["arms"]["full"]["gain"]
     np.testing.assert_allclose(gain["t/accuracy"]["per_seed"], [-0.1, 0.0, -0.1], atol=1e-12)
+
+
+def test_no_gain_is_said_of_a_metric_whose_direction_nobody_declares(make):
+    arms = two_arms()
+    for arm, values in zip(arms.values(), ([0.5, 0.5, 0.5], [0.1, 0.2, 0.3]), strict=True):
+        arm.metrics["worst/error_rate"] = np.array(values)
+        arm.metrics["t/badness"] = np.array(values)
+    run = make(SEEDS, arms=arms, primary=PRIMARY, directions={"t/badness": "min"})
+    summary = summarize(run)
+    assert summary["directions"] == {"t/accuracy": "max", "t/badness": "min"}
+    full = summary["arms"]["full"]
+    np.testing.assert_allclose(full["gain"]["t/badness"]["per_seed"], [0.4, 0.3, 0.2])
+    assert full["gain"].keys() == {"t/accuracy", "t/badness"}
+    assert full["difference"].keys() == {"worst/error_rate", "t/loss"}
+    np.testing.assert_allclose(full["difference"]["worst/error_rate"]["mean"], -0.3)
+    assert merge(summary, summary) == summary
 
 
 def test_undefined_numbers_are_null(make, tmp_path):
@@ -115,7 +133,7 @@ def test_a_rerun_baseline_moves_the_gains_of_earlier_arms(small):
     again = summarize(dataclasses.replace(small, arms={"scratch": worse}))
     merged = merge(summarize(small), again)["arms"]["full"]
     np.testing.assert_allclose(merged["gain"]["t/accuracy"]["per_seed"], [0.7] * 3)
-    assert merged["verdict"] == "positive"
+    assert merged["verdict"] == "undecided"  # the same in every seed
 
 
 def test_sweeps_merge_by_point(swept):

@@ -10,11 +10,21 @@ import pytest
 from tiny import Body, blobs, experiment, stages
 
 from jaxtl import data, models
-from jaxtl.methods import transfer
-from jaxtl.metrics import classification, regression
+from jaxtl.methods import adapt, transfer
+from jaxtl.metrics import Derived, classification, regression
 from jaxtl.models import classes
-from jaxtl.plan import Evaluation, Method, Stage, Update, labelled, maximize, unlabelled
+from jaxtl.plan import (
+    Evaluation,
+    Method,
+    Stage,
+    Update,
+    labelled,
+    maximize,
+    minimize,
+    unlabelled,
+)
 from jaxtl.train.check import check_arms, leaks, plan_stages
+from jaxtl.train.declarations import declaration_problems
 
 SGD = optax.sgd(0.1)
 replace = dataclasses.replace
@@ -303,6 +313,46 @@ def test_metrics_of_one_s_own():
     tiny = experiment()
     tiny = replace(tiny, evals={**tiny.evals, "own": own}, primary=maximize("own/count"))
     plan(tiny)
+
+
+def test_what_is_declared_of_metrics_must_be_true():
+    """Directions of metrics that are not there or mean nothing, and choices that contradict one."""
+    worst = {"worst": Derived(lambda metrics: metrics["target/loss"], "min")}
+    tiny = replace(
+        with_eval(directions={"acuracy": "max"}), derived=worst, primary=maximize("worst")
+    )
+    refused(
+        replace(tiny, select=maximize("source/loss")),
+        "evaluation 'target': directions: unknown metric 'acuracy'. Did you mean 'accuracy'?",
+        "primary metric 'worst' is better when smaller: primary=minimize('worst')",
+        "select metric 'source/loss' is better when smaller: select=minimize('source/loss')",
+    )
+    wrong = {"worst": Derived(lambda metrics: 0.0, "lower")}
+    refused(
+        replace(with_eval(directions={"loss": "down"}), derived=wrong, primary=minimize("worst")),
+        "metric 'loss' is better at 'max' or 'min', not 'down'",
+        "derived metric 'worst' is better at 'max' or 'min', not 'lower'",
+    )
+    plan(replace(experiment(), derived=worst, primary=minimize("worst")))
+
+
+def test_example_weights_are_refused_where_a_method_counts_all_alike():
+    weighted = labelled(blobs("t"), "target", example_weights=lambda labels: labels["label"] + 1.0)
+    plain = [labelled(blobs("t"), "target"), unlabelled(blobs("u"), "target")]
+    near, ridge = adapt.unaligned(), adapt.unaligned(classifier=adapt.linear_ridge())
+
+    def problems(method, *domains):
+        lines = declaration_problems(with_adapt(method=method, domains=domains), [])
+        return [line for line in lines if "alike" in line]
+
+    (message,) = problems(near, weighted, plain[1])
+    assert message.startswith("stage 'adapt': its method counts all examples alike, but t has")
+    assert problems(near, *plain) == problems(ridge, weighted, plain[1]) == []
+
+
+def test_what_a_stage_trains_must_be_evaluations():
+    refused(with_adapt(trains=["traget"]), "'adapt': trains: unknown evaluation 'traget'. Did you")
+    refused(with_adapt(trains="target"), "trains is a list of evaluations, such as ['target']")
 
 
 def test_metrics_that_do_not_fit_the_head():

@@ -12,9 +12,10 @@ from jaxtl.methods import transfer
 from jaxtl.metrics import classification
 from jaxtl.models import classes
 from jaxtl.paths import flatten, join
-from jaxtl.plan import Experiment, Stage, labelled, maximize
+from jaxtl.plan import Experiment, Stage, labelled, maximize, unlabelled
 from jaxtl.report.evaluate import Measured
 from jaxtl.train.arms import by_stage, forgetting
+from jaxtl.train.declarations import own_stages, undeclared
 from jaxtl.train.feed import columns
 from jaxtl.train.lanes import over_seeds
 from jaxtl.train.setup import resolve
@@ -26,11 +27,12 @@ TASKS = [blobs(f"task_{i}", 24, shift=float(i), seed=i) for i in (1, 2, 3)]
 
 def chain(arm, method, former=False, steps=4):
     first = [labelled(TASKS[0], "blob")]
-    stages = [Stage("task_1", MODEL, FIRST, first, 8, steps)]
+    stages = [Stage("task_1", MODEL, FIRST, first, 8, steps, trains=["task_1"])]
     for i in (1, 2):
         domains = [labelled(TASKS[i], "blob")]
         domains += [labelled(TASKS[i - 1], "blob", weight=0.0)] if former else []
-        stages.append(Stage(f"{arm}_task_{i + 1}", MODEL, method, domains, 8, steps))
+        task = f"task_{i + 1}"
+        stages.append(Stage(f"{arm}_{task}", MODEL, method, domains, 8, steps, trains=[task]))
     return stages
 
 
@@ -115,8 +117,8 @@ def test_every_evaluation_after_every_stage():
 def test_only_chains_of_tasks_have_a_matrix():
     stages, plan = chain("ewc", EWC), experiment()
     assert by_stage(stages[:1], plan, measure(stages)) == {}
-    assert len(by_stage(stages[:2], plan, measure(stages))) == 2  # both are called after a task
-    source = dataclasses.replace(stages[0], name="source")
+    assert len(by_stage(stages[:2], plan, measure(stages))) == 2  # both say what they train
+    source = dataclasses.replace(stages[0], name="source", trains=())
     assert by_stage([source, stages[1]], plan, measure([source, stages[1]])) == {}
     assert by_stage(stages, plan, measure(stages, tasks=0)) == {}
 
@@ -126,3 +128,55 @@ def test_only_the_first_task_can_be_forgotten_since_the_first_stage():
     lost = forgetting(stages, experiment(), measure(stages))
     assert set(lost) == {"task_1/accuracy", "task_1/loss"}
     np.testing.assert_allclose(lost["task_1/accuracy"], [-0.2, -0.2])
+
+
+def test_what_a_stage_is_called_decides_nothing():
+    """`pretrain_task_3` is no stage of task_3, and `2` is one of task_2, as they say."""
+    names = ("pretrain_task_3", "2", "task_12")
+    stages = [
+        dataclasses.replace(stage, name=name)
+        for stage, name in zip(chain("ewc", EWC), names, strict=True)
+    ]
+    own = own_stages(stages, experiment())
+    assert own == {f"task_{i}": name for i, name in enumerate(names, 1)}
+    assert set(forgetting(stages, experiment(), measure(stages))) == {
+        "task_1/accuracy",
+        "task_1/loss",
+    }
+
+
+def test_without_declarations_a_head_of_its_own_tells_the_task():
+    heads = {f"head_{i}": classes(3) for i in (1, 2, 3)}
+    model = models.mlp(heads, hidden=(8,))
+    stages = [
+        Stage(name, model, FIRST, [labelled(TASKS[i], f"head_{i + 1}"), *more], 8, 4)
+        for i, (name, more) in enumerate([
+            ("a", []),
+            ("b_task_3", [labelled(TASKS[0], "head_1", weight=0.0)]),
+            ("c", [unlabelled(TASKS[0], "head_1")]),
+        ])
+    ]  # fmt: skip
+    evals = {f"task_{i + 1}": classification(task, f"head_{i + 1}") for i, task in enumerate(TASKS)}
+    plan = dataclasses.replace(experiment(ewc=stages), evals=evals)
+    assert own_stages(stages, plan) == {"task_1": "a", "task_2": "b_task_3", "task_3": "c"}
+    assert set(forgetting(stages, plan, measure(stages))) == {"task_1/accuracy", "task_1/loss"}
+    shared = {**evals, "again": classification(TASKS[1], "head_2")}
+    assert own_stages(stages, dataclasses.replace(plan, evals=shared)).keys() == {
+        "task_1",
+        "task_3",
+    }
+
+
+def test_a_metric_without_a_direction_is_not_said_to_be_forgotten():
+    stages, plan = chain("ewc", EWC), experiment()
+    evals = {
+        name: dataclasses.replace(evaluation, directions={"loss": "max"})
+        for name, evaluation in plan.evals.items()
+    }
+    lost = forgetting(stages, dataclasses.replace(plan, evals=evals), measure(stages))
+    assert set(lost) == {"task_1/loss"}
+    assert undeclared(dataclasses.replace(plan, evals=evals)) == []
+    silent = {name: dataclasses.replace(e, directions={}) for name, e in evals.items()}
+    plan = dataclasses.replace(plan, evals=silent, derived={"worst/error": lambda metrics: 0.0})
+    lines = undeclared(plan)
+    assert len(lines) == 4 and "'worst/error' is no Derived(function, direction)" in lines[-1]

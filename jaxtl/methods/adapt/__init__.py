@@ -6,7 +6,7 @@ from jaxtl.methods.adapt.afn import afn
 from jaxtl.methods.adapt.bnm import bnm
 from jaxtl.methods.adapt.bsp import bsp
 from jaxtl.methods.adapt.can import can
-from jaxtl.methods.adapt.catalogue import catalogue
+from jaxtl.methods.adapt.catalogue import catalogue, slow_optimizers
 from jaxtl.methods.adapt.cdan import cdan, cdan_e
 from jaxtl.methods.adapt.cmd import cmd
 from jaxtl.methods.adapt.dan import dan
@@ -120,6 +120,7 @@ __all__ = [
     "self_training",
     "shot",
     "shot_im",
+    "slow_optimizers",
     "split_sides",
     "subspace_alignment",
     "t3a",

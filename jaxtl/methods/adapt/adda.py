@@ -6,6 +6,7 @@ import optax
 
 from jaxtl.methods.adapt.adversary import domain_loss, with_opponent
 from jaxtl.methods.adapt.dann import DISCRIMINATOR
+from jaxtl.methods.adapt.sides import present_of
 from jaxtl.methods.transfer.fine_tuning import Groups, trained_paths
 from jaxtl.models import apply_flat, mlp_head
 from jaxtl.paths import flatten, join, split
@@ -70,15 +71,21 @@ def adda(
         fixed = _rows(output["features"])
         truth = jnp.concatenate([jnp.zeros(len(fixed), int), jnp.ones(len(moved), int)])
         balance = len(truth) / (2 * jnp.where(truth == 0, len(fixed), len(moved)))
+        present = [present_of(batch, slice(None, sources)), present_of(batch, slice(sources, None))]
         loss, metrics = domain_loss(
-            network, params[DISCRIMINATOR], jnp.concatenate([fixed, moved]), truth, balance
+            network,
+            params[DISCRIMINATOR],
+            jnp.concatenate([fixed, moved]),
+            truth,
+            balance * jnp.concatenate(present),
         )
         return loss, (state, metrics)
 
     def encoder_loss(model, params, state, batch, rng, step):
         moved, state = target_features(model, params, state, batch, rng)
         inverted = jnp.zeros(len(moved), int)
-        loss, _ = domain_loss(network, params[DISCRIMINATOR], moved, inverted)
+        present = present_of(batch, slice(sources, None))
+        loss, _ = domain_loss(network, params[DISCRIMINATOR], moved, inverted, present)
         return loss, (state, {"encoder_loss": loss})
 
     updates = (

@@ -29,14 +29,14 @@ def domain_loss(
         params: its parameters.
         inputs: [n, width] float; behind `reverse_gradient` where what made them opposes.
         domains: [n] int, the right answers.
-        weights: [n] float >= 0 whose mean over the examples is 1, or all ones if None.
+        weights: [n] float >= 0, all ones if None; the sum of weighted losses is divided by n.
 
     Returns:
         The loss [] and {"domain_loss": [], "domain_accuracy": [], in [0, 1] and unweighted}.
     """
     logits = discriminator.apply(params, inputs)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, domains)
-    loss = jnp.mean(losses if weights is None else weights * losses)
+    loss = jnp.mean(losses if weights is None else jnp.where(weights > 0, weights * losses, 0))
     return loss, {"domain_loss": loss, "domain_accuracy": jnp.mean(logits.argmax(-1) == domains)}
 
 

@@ -37,7 +37,8 @@ def afn(
         del params, rng
         value, metrics = jnp.zeros(()), {}
         for name, side in (("source_norm", source), ("target_norm", target)):
-            value += adaptive_feature_norm(side.features, increment=increment)
+            losses = adaptive_feature_norm(side.features, side.present, increment=increment)
+            value += side.present.mean() * losses
             metrics[name] = jnp.linalg.norm(side.features, axis=-1).mean()
         return at_step(weight, step) * value, metrics
 

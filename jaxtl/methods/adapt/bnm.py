@@ -27,6 +27,6 @@ def bnm(
 
     def penalty(source: Side, target: Side):
         del source
-        return batch_nuclear_norm(target.logits)
+        return batch_nuclear_norm(target.logits, target.present)
 
     return regularised(tx, "nuclear_norm_loss", penalty, weight=weight, sources=sources)

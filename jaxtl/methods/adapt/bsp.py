@@ -40,7 +40,8 @@ def bsp(
     def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
         value, metrics = adversarial(params, source, target, rng, step)
         spectral = sum(
-            largest_singular_values(side.features, count=count) for side in (source, target)
+            largest_singular_values(side.features, side.present, count=count)
+            for side in (source, target)
         )
         return value + at_step(weight, step) * spectral, {**metrics, "spectral_loss": spectral}
 

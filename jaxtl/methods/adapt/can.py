@@ -61,15 +61,18 @@ def can(
     def prepare(model: Model, params: Params, state: State, domains: Sequence[Columns]):
         found = [outputs(model, params, state, one.inputs, "features") for one in domains]
         found = [_unit(features.reshape(len(features), -1)) for features in found]
+        shares = [one.present.astype(np.float64) for one in domains]
         head = next(iter(domains[0].labels))
         labels = np.concatenate([
             np.where(one.weights[head] > 0, one.labels[head], -1) for one in domains[:sources]
         ])  # fmt: skip
-        centres = class_centres(np.concatenate(found[:sources]), labels, classes)
-        target = np.concatenate(found[sources:])
-        centres, assigned = spherical_k_means(target, centres)
+        own = np.concatenate(shares[:sources])
+        centres = class_centres(np.concatenate(found[:sources]), labels, classes, own)
+        target, counts = np.concatenate(found[sources:]), np.concatenate(shares[sources:])
+        centres, assigned = spherical_k_means(target, centres, counts)
         near = (1 - np.sum(target * centres[assigned], 1)) / 2 < largest_distance
-        known = np.bincount(assigned[near], minlength=classes) >= smallest_class
+        found = np.bincount(assigned[near], counts[near], minlength=classes)
+        known = found >= smallest_class
         return params, {**state, "method": {"centres": centres.astype(np.float32), "known": known}}
 
     def loss_fn(model: Model, params: Params, state: State, batch, rng, step):
@@ -83,8 +86,8 @@ def can(
             target.features,
             source.labels,
             labels,
-            jnp.where(source.weights > 0, 1.0, 0.0),
-            weights,
+            jnp.where(source.weights > 0, source.present, 0),
+            weights * target.present,
             num_classes=classes,
             bandwidths=bandwidths,
         )
@@ -101,13 +104,20 @@ def can(
     )
 
 
-def class_centres(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+def class_centres(
+    features: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Mean features [n, width] of each class, of length 1; zeros for a class without examples."""
+    if weights is not None:
+        features = features * weights[:, None]
     return _unit(np.stack([features[labels == c].sum(0) for c in range(classes)]))
 
 
 def spherical_k_means(
-    features: np.ndarray, centres: np.ndarray, rounds: int = 100
+    features: np.ndarray,
+    centres: np.ndarray,
+    weights: np.ndarray | None = None,
+    rounds: int = 100,
 ) -> tuple[np.ndarray, np.ndarray]:
     """k-means by cosine until nothing changes.
 
@@ -115,6 +125,7 @@ def spherical_k_means(
         features: [n, width], of length 1.
         centres: [k, width] to start from, of length 1; one of zeros stays empty, and a cluster
             that becomes empty keeps its centre.
+        weights: [n] >= 0, all ones if None.
         rounds: at most.
 
     Returns:
@@ -126,7 +137,7 @@ def spherical_k_means(
         assigned = np.where(there, features @ centres.T, -np.inf).argmax(1)
         if before is not None and np.array_equal(before, assigned):
             break
-        moved = class_centres(features, assigned, len(centres))
+        moved = class_centres(features, assigned, len(centres), weights)
         centres = np.where(moved.any(1)[:, None], moved, centres)
     return centres, assigned
 

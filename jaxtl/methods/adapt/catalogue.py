@@ -1,6 +1,8 @@
 """The methods of this room side by side, for a table of all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 
 import jax
 import optax
@@ -26,6 +28,7 @@ from jaxtl.methods.adapt.mean_teacher import mean_teacher
 from jaxtl.methods.adapt.self_training import self_training
 from jaxtl.methods.adapt.vada import vada
 from jaxtl.methods.adapt.wdgrl import wdgrl
+from jaxtl.paths import unknown
 from jaxtl.plan import Method, PyTree
 
 
@@ -34,6 +37,7 @@ def catalogue(
     *,
     classes: int,
     num_steps: int,
+    tx_by_method: Mapping[str, optax.GradientTransformation] = MappingProxyType({}),
     strong: Callable[[jax.Array, PyTree], PyTree] | None = None,
     radius: float | None = None,
     random_features: int | None = None,
@@ -41,43 +45,65 @@ def catalogue(
     """{name: method} of all that train on a labelled source and an unlabelled target.
 
     Weights are the defaults of each builder, reversals and the weight of DSAN grow over the stage
-    as in the papers. Methods with a gradient reversal have the stochastic gradient descent of the
-    DANN paper, rate 0.01 / (1 + 10 p)^0.75 at the share p of the stage and momentum 0.9: with an
-    optimizer that divides by the size of the gradient the features outrun the domain classifier.
-    AFN, which never ends to ask for larger features, has a tenth of that rate. DeepJDOT weighs the
-    distance of features by 0.01, since squared distances of many features outweigh everything.
+    as in the papers. DeepJDOT weighs the distance of features by 0.01, since squared distances of
+    many features outweigh everything.
 
     Args:
-        tx: optax transformation of all parameters, of the other methods.
+        tx: optax transformation of all parameters, of every method that `tx_by_method` does not
+            name.
         classes: of the head that the domains name.
         num_steps: of the stage.
+        tx_by_method: {name: optax transformation} of methods that train otherwise, such as
+            `slow_optimizers(num_steps)`.
         strong: augmentation of `fix_match` and of the two views of `mean_teacher`, (rng, inputs) ->
             inputs; without it `fix_match` is left out.
         radius: of the perturbations of `vada`, in the units of the inputs; left out without it.
         random_features: of `cdan` and `cdan_e`, for wide features and many classes.
+
+    Raises:
+        ValueError: `tx_by_method` names a method that is not in the table.
     """
     ramp = reversal_schedule(num_steps)
     product = {"classes": classes, "reversal": ramp, "random_features": random_features}
-
-    def slow(peak: float = 0.01) -> optax.GradientTransformation:
-        return optax.sgd(lambda step: peak / (1 + 10 * step / num_steps) ** 0.75, momentum=0.9)
-
-    plain = (dan, jan, deep_coral, cmd, wdgrl, mcc, bnm, self_training)
-    found = {make.__name__: make(tx) for make in plain} | {
-        "deep_jdot": deep_jdot(tx, feature_weight=0.01),
-        "mean_teacher": mean_teacher(tx, augment=strong),
-        "dsan": dsan(tx, weight=reversal_schedule(num_steps, high=0.5)),
-        "dann": dann(slow(), reversal=ramp),
-        "bsp": bsp(slow(), reversal=ramp),
-        "cdan": cdan(slow(), **product),
-        "cdan_e": cdan_e(slow(), **product),
-        "mdd": mdd(slow(), classes=classes, reversal=reversal_schedule(num_steps, high=0.1)),
-        "mcd": mcd(tx, classes=classes),
-        "can": can(tx, classes=classes, every=max(1, num_steps // 5)),
-        "afn": afn(slow(0.001)),
+    builders: dict[str, Callable[[optax.GradientTransformation], Method]] = {
+        make.__name__: make for make in (dan, jan, deep_coral, cmd, wdgrl, mcc, bnm, self_training)
+    }
+    builders |= {
+        "deep_jdot": partial(deep_jdot, feature_weight=0.01),
+        "mean_teacher": partial(mean_teacher, augment=strong),
+        "dsan": partial(dsan, weight=reversal_schedule(num_steps, high=0.5)),
+        "dann": partial(dann, reversal=ramp),
+        "bsp": partial(bsp, reversal=ramp),
+        "cdan": partial(cdan, **product),
+        "cdan_e": partial(cdan_e, **product),
+        "mdd": partial(mdd, classes=classes, reversal=reversal_schedule(num_steps, high=0.1)),
+        "mcd": partial(mcd, classes=classes),
+        "can": partial(can, classes=classes, every=max(1, num_steps // 5)),
+        "afn": afn,
     }
     if strong is not None:
-        found["fix_match"] = fix_match(tx, strong=strong)
+        builders["fix_match"] = partial(fix_match, strong=strong)
     if radius is not None:
-        found["vada"] = vada(tx, radius=radius)
-    return found
+        builders["vada"] = partial(vada, radius=radius)
+    for name in sorted(tx_by_method.keys() - builders.keys()):
+        raise ValueError(f"tx_by_method: {unknown('method', name, builders)}")
+    return {name: make(tx_by_method.get(name, tx)) for name, make in builders.items()}
+
+
+def slow_optimizers(num_steps: int) -> dict[str, optax.GradientTransformation]:
+    """{name: optax transformation} of the methods that an optimizer such as Adam harms.
+
+    Methods with a gradient reversal get the stochastic gradient descent of the DANN paper, rate
+    0.01 / (1 + 10 p)^0.75 at the share p of the stage and momentum 0.9: with an optimizer that
+    divides by the size of the gradient the features outrun the domain classifier. AFN, which never
+    ends to ask for larger features, gets a tenth of that rate.
+
+    Args:
+        num_steps: of the stage.
+    """
+
+    def slow(peak: float) -> optax.GradientTransformation:
+        return optax.sgd(lambda step: peak / (1 + 10 * step / num_steps) ** 0.75, momentum=0.9)
+
+    reversing = dict.fromkeys(("dann", "bsp", "cdan", "cdan_e", "mdd"), slow(0.01))
+    return {**reversing, "afn": slow(0.001)}

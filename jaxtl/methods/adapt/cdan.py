@@ -50,7 +50,7 @@ def cdan(
     Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018. arXiv:1705.10667.
     """
     network = _on_products(discriminator, classes, domains, random_features)
-    term = _term(network, classes, reversal, weight, random_features, lambda logits: None)
+    term = _term(network, classes, reversal, weight, random_features, lambda side: side.present)
     return adapted(tx, term, sources=sources, modules={DISCRIMINATOR: network}, per_example=True)
 
 
@@ -67,23 +67,33 @@ def cdan_e(
 ) -> Method:
     """`cdan` in which examples with sure predictions weigh more: by 1 + exp(-entropy).
 
-    As in the authors' code the weights have mean 1 over the source side and over the target side.
-    They are constants of the gradient.
+    As in the authors' code the weights have mean 1 over the source side and over the target side;
+    an example's own weight comes on top. They are constants of the gradient.
 
     Args:
         tx, classes, reversal, domains, sources, weight, random_features, discriminator: as in
             `cdan`.
     """
     network = _on_products(discriminator, classes, domains, random_features)
-    term = _term(network, classes, reversal, weight, random_features, certainty)
+    term = _term(network, classes, reversal, weight, random_features, certain)
     return adapted(tx, term, sources=sources, modules={DISCRIMINATOR: network})
 
 
-def certainty(logits: jax.Array) -> jax.Array:
-    """1 + exp(-entropy) of predictions [n, classes], divided by the mean: [n], constants."""
+def certainty(logits: jax.Array, present: jax.Array | None = None) -> jax.Array:
+    """1 + exp(-entropy) of predictions [n, classes], divided by the mean: [n], constants.
+
+    The mean is one with weights `present` [n], if they are given.
+    """
     log_p = jax.nn.log_softmax(jax.lax.stop_gradient(logits))
     weights = 1 + jnp.exp(jnp.sum(jnp.exp(log_p) * log_p, -1))
-    return weights / weights.mean()
+    if present is None:
+        return weights / weights.mean()
+    return weights * present.sum() / jnp.maximum(jnp.sum(present * weights), 1e-12)
+
+
+def certain(side: Side) -> jax.Array:
+    """The weights [n] of `cdan_e` on one side."""
+    return side.present * certainty(side.logits, side.present)
 
 
 def conditioned(
@@ -126,7 +136,7 @@ def _term(
     reversal: Weight,
     weight: Weight,
     random_features: int | None,
-    weigh: Callable[[jax.Array], jax.Array | None],
+    weigh: Callable[[Side], jax.Array],
 ) -> Term:
     def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
         del rng
@@ -134,14 +144,13 @@ def _term(
         check_classes(logits, classes)
         probabilities = jax.nn.softmax(jax.lax.stop_gradient(logits))
         inputs = conditioned(both(source, target, "features"), probabilities, random_features)
-        weights = [weigh(side.logits) for side in (source, target)]
         loss, metrics = reversed_domain_loss(
             network,
             params[DISCRIMINATOR],
             inputs,
             both(source, target, "domains"),
             at_step(reversal, step),
-            None if weights[0] is None else jnp.concatenate(weights),
+            jnp.concatenate([weigh(source), weigh(target)]),
         )
         return at_step(weight, step) * loss, metrics
 

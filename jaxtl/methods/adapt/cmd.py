@@ -37,6 +37,6 @@ def cmd(
 
     def penalty(source: Side, target: Side):
         here, there = bounded(source.features), bounded(target.features)
-        return central_moment_discrepancy(here, there, order=order)
+        return central_moment_discrepancy(here, there, source.present, target.present, order=order)
 
     return regularised(tx, "moment_discrepancy", penalty, weight=weight, sources=sources)

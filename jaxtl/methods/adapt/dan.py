@@ -34,6 +34,13 @@ def dan(
     """
 
     def penalty(source: Side, target: Side):
-        return mmd(source.features, target.features, bandwidths=bandwidths, unbiased=unbiased)
+        return mmd(
+            source.features,
+            target.features,
+            source.present,
+            target.present,
+            bandwidths=bandwidths,
+            unbiased=unbiased,
+        )
 
     return regularised(tx, "mmd", penalty, weight=weight, sources=sources)

@@ -24,7 +24,8 @@ def dann(
     """The supervised objective + weight * the loss of a domain classifier behind a reversal.
 
     The classifier's softmax cross-entropy is the mean over the examples of all domains; with two
-    domains it is the paper's binary one, the mean of source and target.
+    domains it is the paper's binary one, the mean of source and target. Example weights count in
+    it, so that a domain whose weights have another mean than 1 counts as so much larger.
 
     Args:
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
@@ -55,6 +56,7 @@ def domain_term(discriminator: Module, reversal: Weight, weight: Weight) -> Term
             both(source, target, "features"),
             both(source, target, "domains"),
             at_step(reversal, step),
+            both(source, target, "present"),
         )
         return at_step(weight, step) * loss, metrics
 

@@ -27,7 +27,7 @@ def deep_coral(
     """
 
     def penalty(source: Side, target: Side):
-        return coral(source.logits, target.logits)
+        return coral(source.logits, target.logits, source.present, target.present)
 
     return regularised(tx, "coral", penalty, weight=weight, sources=sources)
 
@@ -42,6 +42,6 @@ def deep_coral_features(
     """
 
     def penalty(source: Side, target: Side):
-        return coral(source.features, target.features)
+        return coral(source.features, target.features, source.present, target.present)
 
     return regularised(tx, "coral", penalty, weight=weight, sources=sources)

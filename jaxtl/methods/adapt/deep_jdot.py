@@ -41,14 +41,22 @@ def deep_jdot(
     """
 
     def penalty(source: Side, target: Side):
-        known = jnp.where(source.weights > 0, 1.0, 0.0)
-        mass = known / jnp.maximum(known.sum(), 1)
+        known = jnp.where(source.weights > 0, source.present, 0)
+        mass, other = (_shares(weights) for weights in (known, target.present))
         log_p = jax.nn.log_softmax(target.logits)
         cost = feature_weight * squared_distances(source.features, target.features)
         cost -= label_weight * log_p[:, jnp.maximum(source.labels, 0)].T
         fixed = jax.lax.stop_gradient(cost)
-        scale = jnp.maximum(mass @ fixed.mean(1), jnp.finfo(fixed.dtype).tiny)
-        plan = sinkhorn(fixed / scale, mass, regularization=regularization, num_steps=num_steps)
+        scale = jnp.maximum(mass @ fixed @ other, jnp.finfo(fixed.dtype).tiny)
+        plan = sinkhorn(
+            fixed / scale, mass, other, regularization=regularization, num_steps=num_steps
+        )
         return jnp.sum(jax.lax.stop_gradient(plan) * cost)
 
     return regularised(tx, "joint_cost", penalty, weight=weight, sources=sources)
+
+
+def _shares(weights: jax.Array) -> jax.Array:
+    """[n] >= 0 of sum 1; zeros where none is positive."""
+    total = weights.sum()
+    return weights / jnp.where(total > 0, total, 1)

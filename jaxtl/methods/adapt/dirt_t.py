@@ -5,7 +5,7 @@ import optax
 
 from jaxtl.losses import entropy, softened_divergence, virtual_adversarial
 from jaxtl.methods.adapt.pseudo_labels import pooled, targets_of
-from jaxtl.methods.adapt.sides import head_of
+from jaxtl.methods.adapt.sides import example_mean, head_of, present_of
 from jaxtl.methods.adapt.teacher import copy_of, renewed, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
@@ -52,11 +52,14 @@ def dirt_t(
         def predict(inputs: jax.Array) -> jax.Array:
             return model.apply(params, before, inputs, rng=rng, train=True)[0]["logits"][head]
 
+        present = present_of(batch, slice(None))
         key, believed = jax.random.fold_in(rng, 1), taught(model, params, kept, inputs)[0]
         metrics = {
-            "entropy": entropy(logits),
-            "smoothness": virtual_adversarial(predict, key, inputs, logits, radius=radius),
-            "divergence": softened_divergence(logits, believed["logits"][head]).mean(),
+            "entropy": present.mean() * entropy(logits, present),
+            "smoothness": virtual_adversarial(predict, key, inputs, logits, present, radius=radius),
+            "divergence": example_mean(
+                softened_divergence(logits, believed["logits"][head]), present
+            ),
         }
         loss = target_weight * (metrics["entropy"] + metrics["smoothness"])
         loss += teacher_weight * metrics["divergence"]

@@ -35,11 +35,17 @@ def dsan(
     """
 
     def penalty(source: Side, target: Side):
-        known = jnp.where(source.weights > 0, 1.0, 0.0)
+        known = jnp.where(source.weights > 0, source.present, 0)
         classes = jax.nn.one_hot(source.labels, source.logits.shape[-1])
         guessed = jax.nn.softmax(jax.lax.stop_gradient(target.logits))
         return local_mmd(
-            source.features, target.features, classes, guessed, known, bandwidths=bandwidths
+            source.features,
+            target.features,
+            classes,
+            guessed,
+            known,
+            target.present,
+            bandwidths=bandwidths,
         )
 
     return regularised(tx, "local_mmd", penalty, weight=weight, sources=sources)

@@ -23,6 +23,6 @@ def entropy_minimization(
 
     def penalty(source: Side, target: Side):
         del source
-        return entropy(target.logits)
+        return target.present.mean() * entropy(target.logits, target.present)
 
     return regularised(tx, "entropy", penalty, weight=weight, sources=sources, per_example=True)

@@ -57,7 +57,7 @@ def fix_match(
         _, target = split_sides(first, batch, sources)
         (head,) = batch["labels"]
         logits = output["logits"][head][:, domains:].reshape(target.logits.shape)
-        loss, share = confident_cross_entropy(logits, target.logits, threshold)
+        loss, share = confident_cross_entropy(logits, target.logits, threshold, target.present)
         metrics = {"task_loss": task, "pseudo_loss": loss, "pseudo_share": share}
         return task + weight * loss, (state, metrics)
 

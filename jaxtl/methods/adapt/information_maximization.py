@@ -26,6 +26,6 @@ def information_maximization(
 
     def penalty(source: Side, target: Side):
         del source
-        return losses.information_maximization(target.logits)
+        return losses.information_maximization(target.logits, target.present)
 
     return regularised(tx, "information_loss", penalty, weight=weight, sources=sources)

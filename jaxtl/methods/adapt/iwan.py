@@ -54,12 +54,13 @@ def iwan(
         del rng
         features = both(source, target, "features")
         truth = (both(source, target, "domains") >= sources).astype(jnp.int32)
-        constant = jax.lax.stop_gradient(features)
-        estimated, _ = domain_loss(modules[ESTIMATOR], params[ESTIMATOR], constant, truth)
+        constant, present = jax.lax.stop_gradient(features), both(source, target, "present")
+        estimated, _ = domain_loss(modules[ESTIMATOR], params[ESTIMATOR], constant, truth, present)
         logits = modules[ESTIMATOR].apply(params[ESTIMATOR], constant[: len(source.features)])
         likeness = jax.lax.stop_gradient(jax.nn.softmax(logits)[:, 1])
-        likeness /= jnp.maximum(likeness.mean(), 1e-12)
-        weights = jnp.concatenate([likeness, jnp.ones(len(target.features))])
+        mean = jnp.sum(source.present * likeness) / jnp.maximum(source.present.sum(), 1e-12)
+        likeness /= jnp.maximum(mean, 1e-12)
+        weights = present * jnp.concatenate([likeness, jnp.ones(len(target.features))])
         loss, metrics = reversed_domain_loss(
             modules[DISCRIMINATOR],
             params[DISCRIMINATOR],
@@ -68,7 +69,7 @@ def iwan(
             at_step(reversal, step),
             weights,
         )
-        unsure = entropy(target.logits)
+        unsure = target.present.mean() * entropy(target.logits, target.present)
         metrics |= {"estimator_loss": estimated, "target_entropy": unsure}
         return estimated + at_step(weight, step) * loss + entropy_weight * unsure, metrics
 

@@ -42,6 +42,8 @@ def jan(
     def penalty(source: Side, target: Side):
         layers = [(side.features, jax.nn.softmax(side.logits)) for side in (source, target)]
         bandwidths = (feature_bandwidths, class_bandwidths)
-        return joint_mmd(*layers, bandwidths=bandwidths, unbiased=unbiased)
+        return joint_mmd(
+            *layers, source.present, target.present, bandwidths=bandwidths, unbiased=unbiased
+        )
 
     return regularised(tx, "joint_mmd", penalty, weight=weight, sources=sources)

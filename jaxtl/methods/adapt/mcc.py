@@ -29,6 +29,6 @@ def mcc(
 
     def penalty(source: Side, target: Side):
         del source
-        return class_confusion(target.logits, temperature=temperature)
+        return class_confusion(target.logits, target.present, temperature=temperature)
 
     return regularised(tx, "class_confusion", penalty, weight=weight, sources=sources)

@@ -1,7 +1,5 @@
 """Maximum classifier discrepancy: two classifiers that find target examples far from the source."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -58,26 +56,25 @@ def mcd(
     groups, others = with_opponent(tx, CLASSIFIERS, patterns, classifier_tx)
 
     def outputs(model, params, state, batch, rng):
-        """(supervised objectives, summed, target logits of both classifiers, state)."""
+        """(supervised objectives, summed; target logits of both, present; state)."""
         output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
         flat = output["features"].reshape(*output["features"].shape[:2], -1)
         head, task, found = head_of(batch), jnp.zeros(()), []
         check_classes(output["logits"][head], classes)
         for logits in (output["logits"][head], network.apply(params[SECOND], flat)):
             task += supervised(model.heads, {head: logits}, batch)[0]
-            found.append(
-                split_sides({**output, "logits": {head: logits}}, batch, sources)[1].logits
-            )
-        return task, found, state
+            target = split_sides({**output, "logits": {head: logits}}, batch, sources)[1]
+            found.append(target.logits)
+        return task, (*found, target.present), state
 
     def task_loss(model, params, state, batch, rng, step):
         task, target, state = outputs(model, params, state, batch, rng)
-        return task + balance * _unbalance(target), (state, {"task_loss": task})
+        return task + balance * _unbalance(*target), (state, {"task_loss": task})
 
     def classifier_loss(model, params, state, batch, rng, step):
         task, target, _ = outputs(model, params, state, batch, rng)
         gap = classifier_discrepancy(*target)
-        return task + balance * _unbalance(target) - gap, (state, {"largest_discrepancy": gap})
+        return task + balance * _unbalance(*target) - gap, (state, {"largest_discrepancy": gap})
 
     def encoder_loss(model, params, state, batch, rng, step):
         _, target, _ = outputs(model, params, state, batch, rng)
@@ -92,6 +89,7 @@ def mcd(
     return Method(groups, updates, modules={SECOND: network})
 
 
-def _unbalance(target: Sequence[jax.Array]) -> jax.Array:
-    means = [jax.nn.softmax(logits).mean(0) for logits in target]
+def _unbalance(first: jax.Array, second: jax.Array, present: jax.Array) -> jax.Array:
+    shares = present / jnp.maximum(present.sum(), 1e-12)
+    means = [shares @ jax.nn.softmax(logits) for logits in (first, second)]
     return -sum(jnp.log(mean + 1e-6).mean() for mean in means)

@@ -1,6 +1,7 @@
 """Margin disparity discrepancy: no second classifier can disagree on the target alone."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import margin_disparity, reverse_gradient
@@ -54,7 +55,17 @@ def mdd(
         features = reverse_gradient(both(source, target, "features"), coefficient)
         found = network.apply(params[ADVERSARY], features)
         ours, theirs = found[: len(source.features)], found[len(source.features) :]
-        loss = margin_disparity(source.logits, ours, target.logits, theirs, margin=margin)
+        # The disparity minds proportions within a side only, a mean over examples their sums too.
+        mean, other = source.present.mean(), jnp.maximum(target.present.mean(), 1e-12)
+        loss = other * margin_disparity(
+            source.logits,
+            ours,
+            target.logits,
+            theirs,
+            source.present,
+            target.present,
+            margin=margin * mean / other,
+        )
         metrics = {"disparity_loss": loss, "reversal": coefficient}
         return at_step(weight, step) * loss, metrics
 

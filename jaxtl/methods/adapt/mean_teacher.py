@@ -8,7 +8,7 @@ import optax
 
 from jaxtl.losses import supervised
 from jaxtl.methods.adapt.pseudo_labels import targets_of
-from jaxtl.methods.adapt.sides import head_of
+from jaxtl.methods.adapt.sides import head_of, present_of
 from jaxtl.methods.adapt.teacher import averaged, copy_of, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
@@ -69,10 +69,13 @@ def mean_teacher(
         output, kept["statistics"] = taught(model, params, kept, views[1], rng=keys[4], train=True)
         teacher = jax.nn.softmax(output["logits"][head])
         sure = (teacher.max(-1) > confidence).astype(jnp.float32)
-        gap = jnp.mean(sure * jnp.mean((student - teacher) ** 2, -1))
-        mean = jnp.clip(student.mean(0), 1e-6, 1 - 1e-6)
+        present = present_of(batch, slice(sources, None))
+        shares = present / jnp.maximum(present.sum(), 1e-12)
+        gap = jnp.sum(shares * sure * jnp.mean((student - teacher) ** 2, -1))
+        mean = jnp.clip(shares @ student, 1e-6, 1 - 1e-6)
         share = 1 / mean.size
-        balance = -jnp.sum(share * jnp.log(mean) + (1 - share) * jnp.log1p(-mean)) * sure.mean()
+        balance = -jnp.sum(share * jnp.log(mean) + (1 - share) * jnp.log1p(-mean))
+        balance *= jnp.sum(shares * sure)
         metrics = {
             "task_loss": task,
             "consistency": gap,

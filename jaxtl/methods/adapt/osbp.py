@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import reverse_gradient, supervised
-from jaxtl.methods.adapt.sides import Weight, at_step, head_of
+from jaxtl.methods.adapt.sides import Weight, at_step, example_mean, head_of, present_of
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Params, State
@@ -54,7 +54,8 @@ def osbp(
         # log p / (1 - p), so that neither logarithm is of a rounded 0.
         odds = logits[:, -1] - jax.nn.logsumexp(logits[:, :-1], 1)
         targets = jnp.full_like(odds, threshold)
-        loss = optax.sigmoid_binary_cross_entropy(odds, targets).mean()
+        losses = optax.sigmoid_binary_cross_entropy(odds, targets)
+        loss = example_mean(losses, present_of(batch, slice(sources, None)))
         metrics = {"task_loss": task, "unknown_loss": loss, "reversal": coefficient}
         metrics["unknown_share"] = (logits.argmax(-1) == logits.shape[-1] - 1).mean()
         return task + at_step(weight, step) * loss, (state, metrics)

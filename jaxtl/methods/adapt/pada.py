@@ -52,7 +52,8 @@ def pada(
         parts = [outputs(model, params, state, one.inputs, "logits") for one in domains[sources:]]
         logits = np.concatenate([part[head] for part in parts]).astype(np.float64) / temperature
         shares = np.exp(logits - logits.max(1, keepdims=True))
-        mean = (shares / shares.sum(1, keepdims=True)).mean(0)
+        present = np.concatenate([one.present for one in domains[sources:]]).astype(np.float64)
+        mean = present @ (shares / shares.sum(1, keepdims=True)) / max(present.sum(), 1e-12)
         found = (mean / mean.max()).astype(np.float32)
         return params, {**state, "method": {**state["method"], head: found}}
 
@@ -69,7 +70,7 @@ def pada(
             both(source, target, "features"),
             (both(source, target, "domains") >= sources).astype(jnp.int32),
             at_step(reversal, step),
-            jnp.concatenate([factors[:, :sources].ravel(), jnp.ones(len(target.features))]),
+            jnp.concatenate([source.present * factors[:, :sources].ravel(), target.present]),
         )
         metrics |= {"task_loss": task, "mean_class_weight": of_class.mean()}
         return task + at_step(weight, step) * loss, (state, metrics)

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.methods.adapt.sides import head_of
+from jaxtl.methods.adapt.sides import example_mean, head_of
 from jaxtl.plan import Batch, PyTree
 
 
 def confident_cross_entropy(
-    logits: jax.Array, believed: jax.Array, threshold: float
+    logits: jax.Array, believed: jax.Array, threshold: float, present: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy with the likeliest class wherever that has at least a probability.
 
@@ -20,14 +20,15 @@ def confident_cross_entropy(
         logits: [n, classes] float, of what trains.
         believed: [n, classes] float logits of what labels, constants of the gradient.
         threshold: least probability of the likeliest class.
+        present: [n] float >= 0, the examples' own weights.
 
     Returns:
-        (the sum over those examples / n, their share of all), both [].
+        (the weighted sum over those examples / n, their share of all), both [].
     """
     believed = jax.lax.stop_gradient(believed)
     used = (jax.nn.softmax(believed).max(-1) >= threshold).astype(jnp.float32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, believed.argmax(-1))
-    return jnp.mean(used * losses), used.mean()
+    return example_mean(used * losses, present), used.mean()
 
 
 def pooled(output: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, jax.Array]:

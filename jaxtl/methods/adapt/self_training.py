@@ -52,7 +52,9 @@ def self_training(
         _, target = split_sides(output, batch, sources)
         believed, _ = taught(model, params, kept, targets_of(batch["inputs"], sources))
         (head,) = batch["labels"]
-        loss, share = confident_cross_entropy(target.logits, believed["logits"][head], threshold)
+        loss, share = confident_cross_entropy(
+            target.logits, believed["logits"][head], threshold, target.present
+        )
         metrics = {"task_loss": task, "pseudo_loss": loss, "pseudo_share": share}
         return task + weight * loss, (state | {"method": kept}, metrics)
 

@@ -30,8 +30,8 @@ def shot(
     centroids are those of `class_centroids`, over all the data as the model sees them without
     training, made anew every so many steps. The paper labels every example at that moment. Here
     the centroids and the encoder of that moment are kept, and label an example, as it is augmented,
-    when a batch has it. The source model's label smoothing and bottleneck are that stage's
-    business.
+    when a batch has it. All examples count alike. The source model's label smoothing and bottleneck
+    are that stage's business.
 
     Args:
         tx: optax transformation of all but the heads, or groups as in `transfer.grouped`.
@@ -82,6 +82,7 @@ def shot(
         state=start,
         prepare=prepare,
         prepare_every=every,
+        unweighted=True,
     )
 
 
@@ -97,7 +98,7 @@ def shot_im(tx: optax.GradientTransformation | Groups) -> Method:
         loss = information_maximization(pooled(output, batch)[1])
         return loss, (state, {"information_maximization": loss})
 
-    return one_update(_all_but_heads(tx), loss_fn, per_example=False)
+    return one_update(_all_but_heads(tx), loss_fn, per_example=False, unweighted=True)
 
 
 def class_centroids(features: np.ndarray, logits: np.ndarray) -> np.ndarray:

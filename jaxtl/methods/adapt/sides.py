@@ -3,6 +3,11 @@
 The first domains of a stage are the sources, the others the targets. Labels train wherever a
 domain is `labelled`: sources, and also a target that has a few labels (three streams: source,
 labelled target, unlabelled target). All domains name one head.
+
+Terms that look at examples without their labels weigh them by `present`, the examples' own weights:
+a weight of 2 is an example that is there twice. Where examples are coupled (kernels, covariances,
+transport, a critic) only the proportions within a side count, or frequencies as the loss says; a
+mean over examples divides by their number, as the supervised objective does.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,6 +32,7 @@ class Side(NamedTuple):
         labels: [n] int, -1 where missing or hidden.
         weights: [n] float >= 0, 0 where the label must not be used.
         domains: [n] int, the index of each example's domain in the stage.
+        present: [n] float >= 0, the example's own weight, labels apart.
     """
 
     features: jax.Array
@@ -34,6 +40,7 @@ class Side(NamedTuple):
     labels: jax.Array
     weights: jax.Array
     domains: jax.Array
+    present: jax.Array
 
 
 Term = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
@@ -64,7 +71,7 @@ def split_sides(output: Mapping, batch: Batch, sources: int = 1) -> tuple[Side, 
 
     Args:
         output: {"features": [batch, domains, ...], "logits": {head: [batch, domains, classes]}}.
-        batch: with labels and weights.
+        batch: with labels, weights and `present`.
         sources: how many of the first domains are sources.
 
     Raises:
@@ -81,6 +88,7 @@ def split_sides(output: Mapping, batch: Batch, sources: int = 1) -> tuple[Side, 
         batch["labels"][head],
         batch["weights"][head],
         jnp.broadcast_to(jnp.arange(domains), (size, domains)),
+        jnp.asarray(batch["present"]),
     )
 
     def part(chosen: slice) -> Side:
@@ -88,6 +96,21 @@ def split_sides(output: Mapping, batch: Batch, sources: int = 1) -> tuple[Side, 
         return Side(*(leaf[:, chosen].reshape(-1, *leaf.shape[2:]) for leaf in whole))
 
     return part(slice(None, sources)), part(slice(sources, None))
+
+
+def example_mean(losses: jax.Array, present: jax.Array) -> jax.Array:
+    """sum_i present_i losses_i / n: linear in the weights, so that it may be cut into batches.
+
+    Args:
+        losses: [n] float; those of weight 0 may be anything.
+        present: [n] float >= 0.
+    """
+    return jnp.mean(jnp.where(present > 0, present * losses, 0))
+
+
+def present_of(batch: Batch, chosen: slice) -> jax.Array:
+    """The examples' own weights [n] in some of the domains, in the order of `Side`."""
+    return jnp.asarray(batch["present"])[:, chosen].reshape(-1)
 
 
 def objective(term: Term, sources: int = 1) -> LossFn:

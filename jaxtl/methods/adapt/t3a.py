@@ -41,7 +41,7 @@ def t3a(*, keep: int | None = 20) -> Method:
             heads[name] = {"kernel": kernel, "bias": np.zeros_like(heads[name]["bias"])}
         return {**params, "heads": heads}, state
 
-    return Method(prepare=prepare, solves=("heads/.*",))
+    return Method(prepare=prepare, solves=("heads/.*",), unweighted=True)
 
 
 def class_rows(

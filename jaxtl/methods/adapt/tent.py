@@ -8,6 +8,7 @@ import optax
 
 from jaxtl.losses import entropy
 from jaxtl.methods.adapt.pseudo_labels import pooled
+from jaxtl.methods.adapt.sides import present_of
 from jaxtl.methods.transfer.selective import norm_tuning
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Params, State, Update
@@ -35,7 +36,8 @@ def tent(
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
-        loss = entropy(pooled(output, batch)[1])
+        present = present_of(batch, slice(None))
+        loss = present.mean() * entropy(pooled(output, batch)[1], present)
         return loss, (state, {"entropy": loss})
 
     updates = (Update(loss_fn, per_example=True),)

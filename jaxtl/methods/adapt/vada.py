@@ -5,7 +5,7 @@ import optax
 
 from jaxtl.losses import entropy, supervised, virtual_adversarial
 from jaxtl.methods.adapt.dann import DISCRIMINATOR, domain_term
-from jaxtl.methods.adapt.sides import Weight, head_of, split_sides
+from jaxtl.methods.adapt.sides import Weight, head_of, present_of, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat, mlp_head
 from jaxtl.plan import Batch, Method, Model, Module, Params, State
@@ -67,14 +67,15 @@ def vada(
 
             seen = inputs[:, chosen].reshape(-1, *inputs.shape[2:])
             logits = output["logits"][head][:, chosen].reshape(len(seen), -1)
-            return virtual_adversarial(predict, key, seen, logits, radius=radius)
+            present = present_of(batch, chosen)
+            return virtual_adversarial(predict, key, seen, logits, present, radius=radius)
 
         keys = jax.random.split(jax.random.fold_in(rng, 1))
         metrics |= {
             "task_loss": task,
             "source_smoothness": smoothness(slice(None, sources), keys[0]),
             "target_smoothness": smoothness(slice(sources, None), keys[1]),
-            "target_entropy": entropy(target.logits),
+            "target_entropy": target.present.mean() * entropy(target.logits, target.present),
         }
         on_target = metrics["target_smoothness"] + metrics["target_entropy"]
         loss = task + confusion + source_weight * metrics["source_smoothness"]

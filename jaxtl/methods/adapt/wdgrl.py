@@ -4,6 +4,7 @@ import jax
 import optax
 
 from jaxtl.losses import gradient_penalty
+from jaxtl.losses.weighting import weigh, weighted_mean
 from jaxtl.methods.adapt.adversary import with_opponent
 from jaxtl.methods.adapt.sides import Side, Weight, at_step, objective, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups
@@ -49,8 +50,11 @@ def wdgrl(
     groups, others = with_opponent(tx, CRITIC, (f"{CRITIC}/.*",), critic_tx)
 
     def distance(params: Params, source: Side, target: Side):
-        scores = [network.apply(params[CRITIC], side.features) for side in (source, target)]
-        return scores[0].mean() - scores[1].mean()
+        means = []
+        for side in (source, target):
+            scores, present, _ = weigh(network.apply(params[CRITIC], side.features), side.present)
+            means.append(weighted_mean(scores[:, 0], present))
+        return means[0] - means[1]
 
     def critic_loss(model, params, state, batch, rng, step):
         output, _ = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
@@ -60,7 +64,12 @@ def wdgrl(
             return network.apply(params[CRITIC], features)[..., 0]
 
         steep = gradient_penalty(
-            score, jax.random.fold_in(rng, 1), source.features, target.features
+            score,
+            jax.random.fold_in(rng, 1),
+            source.features,
+            target.features,
+            source.present,
+            target.present,
         )
         loss = penalty * steep - distance(params, source, target)
         return loss, (state, {"gradient_penalty": steep})

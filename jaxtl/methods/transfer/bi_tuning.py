@@ -30,11 +30,14 @@ def bi_tuning(
     the examples with a label of the head. The last keys of each class wait in its queue; the keys
     come from an exponential moving average of what trains.
 
-    As in public code the second contrast takes the example's own features, not its key, and reads
-    the queues before the batch enters them. Unlike there the hyperplanes get its gradient, places
-    of the queues that no key has filled yet do not count (random vectors there), and a key is of
-    the same view of the input as the query. The moving average runs like the model that trains,
-    with the statistics of the batch where BatchNorm is live.
+    As in public code the second contrast takes the example's own features, not its key. Both
+    contrasts read the queues before the batch enters them, as in the momentum contrast that the
+    paper builds on; public code does so in the first, and in the second reads them after, so that
+    keys of the batch are among those that it compares with. Unlike there the hyperplanes get the
+    gradient of the second contrast, places of the queues that no key has filled yet do not count
+    (random vectors there), and a key is of the same view of the input as the query. The moving
+    average runs like the model that trains, with the statistics of the batch where BatchNorm is
+    live.
 
     Args:
         tx: optax transformation of all parameters, or groups as in `grouped`; the projector's are

@@ -48,8 +48,8 @@ def distill(
 ) -> Method:
     """The supervised objective + weight * T^2 KL(teacher || student), both softened by T.
 
-    The divergence is the mean over all examples of the batch, unlabelled ones too, and the sum
-    over the heads. The paper's weights are `weight` and the labelled domains' own.
+    The divergence is the weighted mean over all examples of the batch, unlabelled ones too, and
+    the sum over the heads. The paper's weights are `weight` and the labelled domains' own.
 
     Args:
         tx: optax transformation.
@@ -76,7 +76,7 @@ def distill(
         return sum(
             softened_divergence(
                 student["logits"][own], taught["logits"][other], temperature=temperature
-            ).mean()
+            )
             for own, other in pairs.items()
         )
 
@@ -93,7 +93,8 @@ def distill_features(
 ) -> Method:
     """The supervised objective + weight * 1/2 |projection(features) - teacher's features|^2.
 
-    The squared distance is a sum over the features and the mean over all examples of the batch.
+    The squared distance is a sum over the features and the weighted mean over all examples of the
+    batch.
 
     Args:
         tx: optax transformation.
@@ -114,7 +115,7 @@ def distill_features(
         features = student["features"]
         if projection is not None:
             features = projection.apply(params["projection"], features)
-        return hint(features, taught["features"]).mean()
+        return hint(features, taught["features"])
 
     modules = {} if projection is None else {"projection": projection}
     return _taught(tx, teacher, weight, distance, trainable, modules=modules)
@@ -129,7 +130,11 @@ def _taught(
     check: Callable[[Model], None] = lambda model: None,
     modules: Mapping[str, Module] | None = None,
 ) -> Method:
-    """The supervised objective + weight * distance(params, student's output, teacher's output)."""
+    """The supervised objective + weight * the mean distance of student and teacher.
+
+    Args:
+        distance: (params, student's output, teacher's output) -> [batch, domains, ...].
+    """
     trainable, modules = tuple(trainable), modules or {}
     outputs = _start_outputs if teacher is None else functools.partial(_outputs, teacher)
 
@@ -143,7 +148,9 @@ def _taught(
         taught = jax.lax.stop_gradient(outputs(model, params, state, batch["inputs"]))
         student, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
         loss, metrics = supervised(model.heads, student["logits"], batch)
-        distilled = distance(params, student, taught)
+        distances = distance(params, student, taught)
+        distances = distances.reshape(*batch["present"].shape, -1).mean(-1)
+        distilled = jnp.mean(batch["present"] * distances)
         return loss + weight * distilled, (state, {**metrics, "distillation_loss": distilled})
 
     return Method(

@@ -72,7 +72,7 @@ def blobs(name, n, shift=0.0, seed=0, garbage=False):
     centres = np.random.default_rng(7).normal(size=(CLASSES, 4)) * 2
     inputs = centres[labels] + rng.normal(size=(n, 4)) + shift
     labels = (labels * 2 + 1) % CLASSES if garbage else labels
-    return data.arrays(inputs.astype(np.float32), labels, name=name, classes="abc")
+    return data.arrays(inputs.astype(np.float32), labels, name=name, classes=("a", "b", "c"))
 
 
 def domains(garbage=False, second_source=False):
@@ -160,6 +160,14 @@ def test_the_catalogue_has_each_method_under_its_name():
     found = adapt.catalogue(tx, **schedule, strong=lambda rng, x: x, radius=1.0)
     assert found.keys() - adapt.catalogue(tx, **schedule).keys() == {"fix_match", "vada"}
     assert all(callable(getattr(adapt, name)) for name in found)
+    for method in found.values():  # tx trains all of them
+        assert all(one is tx for _, one in method.optimizers.values())
+    slower = adapt.slow_optimizers(10)
+    found = adapt.catalogue(tx, **schedule, tx_by_method=slower)
+    others = {name for name, method in found.items() if method.optimizers["all"][1] is tx}
+    assert slower.keys() == found.keys() - others
+    with pytest.raises(ValueError, match="tx_by_method: unknown method 'dan_n'"):
+        adapt.catalogue(tx, **schedule, tx_by_method={"dan_n": tx})
     for name in ("dann", "bsp", "cdan", "cdan_e", "mdd"):  # the rate of the DANN paper
         _, slow = found[name].optimizers["all"]
         state = slow.init({"x": jnp.ones(())})

@@ -67,6 +67,7 @@ def accuracy(name, problem, shift, steps, hidden):
                 "inputs": jnp.stack([x[rows[0]], moved[rows[1]]], 1),
                 "labels": {"task": jnp.stack([y[rows[0]], jnp.full(BATCH, -1)], 1)},
                 "weights": {"task": weights},
+                "present": jnp.ones((BATCH, 2)),
             }
             loss = functools.partial(method.updates[0].loss, model)
             grads, _ = jax.grad(loss, has_aux=True)(params, {}, batch, key, i)

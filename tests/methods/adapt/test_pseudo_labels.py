@@ -35,7 +35,7 @@ def pseudo(logits, believed, threshold):
 def test_confident_cross_entropy_of_a_hand_made_case():
     believed = jnp.log(jnp.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]]))
     logits = jnp.log(jnp.array([[0.5, 0.5], [0.01, 0.99], [0.75, 0.25]]))
-    loss, share = confident_cross_entropy(logits, believed, 0.75)
+    loss, share = confident_cross_entropy(logits, believed, 0.75, jnp.ones(3))
     np.testing.assert_allclose(loss, (np.log(2) + np.log(4)) / 3, rtol=1e-6)
     np.testing.assert_allclose(share, 2 / 3, rtol=1e-6)
 

@@ -29,7 +29,12 @@ def draw(domains=2, labelled=(0,), seed=0):
     labels[:, hidden], weights[:, hidden] = -1, 0
     inputs = rng.normal(size=(B, domains, 4)) + np.arange(domains)[None, :, None] * 0.7
     inputs = inputs.astype(np.float32)
-    return {"inputs": inputs, "labels": {"task": labels}, "weights": {"task": weights}}
+    return {
+        "inputs": inputs,
+        "labels": {"task": labels},
+        "weights": {"task": weights},
+        "present": np.ones((B, domains), np.float32),
+    }
 
 
 @functools.cache

@@ -50,7 +50,12 @@ def draw(seed=0, domains=2, unknown=1, size=B):
     weights = rng.uniform(0.5, 2, (size, domains)).astype(np.float32)
     labels[:, domains - unknown :], weights[:, domains - unknown :] = -1, 0
     inputs = rng.normal(size=(size, domains, 4)).astype(np.float32)
-    return {"inputs": inputs, "labels": {"c": labels}, "weights": {"c": weights}}
+    return {
+        "inputs": inputs,
+        "labels": {"c": labels},
+        "weights": {"c": weights},
+        "present": np.ones((size, domains), np.float32),
+    }
 
 
 def forward(params, inputs):

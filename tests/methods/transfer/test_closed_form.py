@@ -92,7 +92,7 @@ def test_parameter_transfer_between_linear_models_returns_to_the_source():
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(12, 5)).astype(np.float32)
     labels = rng.normal(size=(12, 2)).astype(np.float32)
-    domain = Columns(inputs, {"target": labels}, {"target": np.ones(12, np.float32)})
+    domain = Columns(inputs, {"target": labels}, {"target": np.ones(12, np.float32)}, np.ones(12))
     params, state = start(model, domain)
     source = params["heads"]["target"]["kernel"]
     assert np.abs(source).min() > 0

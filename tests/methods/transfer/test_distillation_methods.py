@@ -41,6 +41,7 @@ def batch():
         "inputs": jnp.asarray(rng.normal(size=(ROWS, DOMAINS, 5)), jnp.float32),
         "labels": {"new": jnp.asarray(rng.integers(0, 2, (ROWS, DOMAINS)))},
         "weights": {"new": jnp.asarray(weights, jnp.float32)},
+        "present": jnp.ones((ROWS, DOMAINS)),
     }
 
 
@@ -132,7 +133,8 @@ def taught_by_weights(method, published, reads=1):
     kept = method.state(MODEL, begun, {})
     assert not any(leaf.any() for leaf in jax.tree.leaves(kept))
     states = [
-        method.prepare(MODEL, begun, {"method": kept}, [Columns(None, {}, {})])[1] for _ in range(2)
+        method.prepare(MODEL, begun, {"method": kept}, [Columns(None, {}, {}, None)])[1]
+        for _ in range(2)
     ]
     assert published.reads == reads  # once for all seeds
     assert jax.tree.structure(states[0]["method"]) == jax.tree.structure(kept)

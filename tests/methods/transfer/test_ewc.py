@@ -35,7 +35,7 @@ def columns(n=7, seed=0, weight=0.0, **labels):
     rng = np.random.default_rng(seed)
     labels = labels or {"digit": rng.integers(0, 3, n).astype(np.int32)}
     weights = {head: np.full(n, weight, np.float32) for head in labels}
-    return Columns(rng.normal(size=(n, 5)).astype(np.float32), labels, weights)
+    return Columns(rng.normal(size=(n, 5)).astype(np.float32), labels, weights, np.ones(n))
 
 
 @jax.jit
@@ -210,7 +210,9 @@ def test_a_gaussian_linear_model_gets_the_joint_solution():
     alone, own = solve(first, goals[0]), solve(second, goals[1])
     joint = solve(np.concatenate([first, second]), goals.ravel())
     method = transfer.ewc(SGD, strength=1.0)
-    former = Columns(np.float32(first), {"digit": np.float32(goals[0])}, {"digit": np.zeros(n)})
+    former = Columns(
+        np.float32(first), {"digit": np.float32(goals[0])}, {"digit": np.zeros(n)}, np.ones(n)
+    )
     state = {"method": method.state(model, alone, {})}
     _, state = method.prepare(model, alone, state, [former, former])
     part = (np.float32(second), np.float32(goals[1]), 1.0)

@@ -106,7 +106,7 @@ def test_refreshed_statistics_are_the_means_over_batches():
     params, state = jax.tree.map(np.asarray, model.init(jax.random.key(0), jnp.zeros((1, 3))))
     rng = np.random.default_rng(0)
     domains = [
-        Columns(rng.normal(size=(n, 3)).astype(np.float32) * 3 + shift, {}, {})
+        Columns(rng.normal(size=(n, 3)).astype(np.float32) * 3 + shift, {}, {}, np.ones(n))
         for n, shift in [(12, 0), (6, 5)]
     ]
     frozen = models.with_live(model, ())  # as in a stage where nothing trains

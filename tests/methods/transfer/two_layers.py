@@ -108,7 +108,7 @@ def columns(seed=0, n=20):
     labels, weights = rng.integers(0, 3, n), rng.uniform(0.5, 2, n).astype(np.float32)
     labels[::4], weights[::4] = -1, 0
     inputs = rng.normal(size=(n, 4)).astype(np.float32)
-    return Columns(inputs, {"target": labels}, {"target": weights})
+    return Columns(inputs, {"target": labels}, {"target": weights}, np.ones(n, np.float32))
 
 
 def host(tree):

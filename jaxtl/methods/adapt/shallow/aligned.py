@@ -6,6 +6,7 @@ on the aligned source examples then predicts the target. The first domains of a 
 sources, the others the targets; several sources are one sample, and so are several targets.
 """
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ class Sample(NamedTuple):
         weights: [n_source] float64 > 0.
         target: [n_target, features] float64, the examples of the targets.
         target_labels: [n_target] int, -1 where hidden.
+        target_weights: [n_target] float64 >= 0, 0 where hidden.
     """
 
     head: str
@@ -53,7 +55,10 @@ class Sample(NamedTuple):
     weights: np.ndarray
     target: np.ndarray
     target_labels: np.ndarray
+    target_weights: np.ndarray
 
+
+logger = logging.getLogger(__name__)
 
 Classify = Callable[[Aligned], np.ndarray]
 Align = Callable[[np.ndarray, np.ndarray, np.ndarray, Classify], Aligned]
@@ -80,6 +85,9 @@ def alignment(
 ) -> Method:
     """A stage without steps: the domains are aligned, then the classifier is fitted.
 
+    The alignment takes all examples alike, weights of theirs count in the classifier; a warning
+    says so where there are any.
+
     Args:
         align: (source [n_source, features], labels [n_source], target [n_target, features],
             classify) -> Aligned, all float64; classify(aligned) are the target's pseudo-labels
@@ -95,6 +103,10 @@ def alignment(
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         sample = read_sample(model, params, state, domains, sources)
         unlabelled(sample)
+        if np.ptp(sample.weights) > 0:
+            logger.warning(
+                "an alignment takes examples alike; their weights count in its classifier"
+            )
 
         def classify(aligned: Aligned) -> np.ndarray:
             target = sample.target @ aligned.projection + aligned.offset
@@ -156,6 +168,7 @@ def read_sample(
         counts[known],
         target,
         np.where(seen > 0, others, -1),
+        seen,
     )
 
 

@@ -15,8 +15,8 @@ from jaxtl.plan import Model, Params, PyTree, State
 def nearest_neighbour(*, cosine: bool = False, capacity: int = 4096) -> Classifier:
     """The class of the nearest source example; the logits are minus squared distances.
 
-    The weights of the examples do not matter. The examples are kept in the method's state; the
-    model's own head is not used.
+    Examples have no weights, so that domains with `example_weights` are refused. They are kept in
+    the method's state; the model's own head is not used.
 
     Args:
         cosine: distances between examples scaled to length 1.
@@ -72,7 +72,8 @@ def nearest_neighbour(*, cosine: bool = False, capacity: int = 4096) -> Classifi
             # A class without examples is far from everything, at a finite distance.
             return {**output, "logits": {head: -jnp.minimum(nearest, 1e9)}}
 
-        return {"state": initial, "predict": outcome, "fresh_frozen": True}
+        attributes = {"fresh_frozen": True, "unweighted": True}
+        return {"state": initial, "predict": outcome, **attributes}
 
     return Classifier(predict, deploy, attributes)
 

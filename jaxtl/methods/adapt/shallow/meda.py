@@ -93,7 +93,8 @@ def meda(
         values = jnp.exp(z @ kept["examples"].T - squares / 2)
         return {**output, "logits": {name: values @ kept["coefficients"]}}
 
-    return Method(prepare=prepare, state=initial, predict=predict, fresh_frozen=True)
+    attributes = {"fresh_frozen": True, "unweighted": True}
+    return Method(prepare=prepare, state=initial, predict=predict, **attributes)
 
 
 def gaussian(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -36,7 +36,8 @@ def tradaboost(*, rounds: int = 10, penalty: float = 1.0, sources: int = 1) -> M
             raise ValueError("tradaboost needs a target with some labels")
         x = np.concatenate([sample.source, sample.target[seen]])
         labels = np.concatenate([sample.labels, sample.target_labels[seen]])
-        n_source, weights = len(sample.source), np.ones(len(x))
+        n_source = len(sample.source)
+        weights = np.concatenate([sample.weights, sample.target_weights[seen]])
         kept = {"kernels": [], "biases": [], "votes": []}
         for _ in range(rounds):
             found = logistic_fit(
