@@ -1,6 +1,6 @@
 """Weights per example for `Domain.example_weights`: {column: labels [n]} -> [n] float32.
 
-Mean one over the examples with a label; a missing label (-1) has weight 0.
+Mean one over the examples with a label; one without (-1) has weight 0, in alignment terms too.
 """
 
 from collections.abc import Callable, Mapping

@@ -24,6 +24,8 @@ class ArmResult:
         by_stage: {stage: {"<evaluation>/<metric>": [seeds]}}, the primary kind of metric after each
             stage of a chain of tasks; empty for other arms.
         own_stages: {evaluation: the stage that teaches its task}, where that is known.
+        not_finite: {evaluation: [seeds]}, how many examples have an output that is not finite; of
+            evaluations where there are any, whose metrics are NaN for that seed.
         failures: {seed: (stage, step) where its loss or gradient was not finite}; its metrics
             are NaN.
         trainable_parameters: trained in the last stage.
@@ -48,6 +50,7 @@ class ArmResult:
     forgetting: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     by_stage: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     own_stages: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    not_finite: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     failures: Mapping[int, tuple[str, int]] = dataclasses.field(default_factory=dict)
     trainable_parameters: int = 0
     total_parameters: int = 0

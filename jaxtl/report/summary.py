@@ -125,6 +125,8 @@ def _arm(arm: ArmResult, result: ExperimentResult) -> dict[str, Any]:
     }
     if arm.step_memory_mb is not None:
         entry["step_memory_mb"] = arm.step_memory_mb
+    if arm.not_finite:
+        entry["not_finite"] = _plain(arm.not_finite)
     if arm.picks:
         entry["picks"] = {rule: _statistics(v, std=False) for rule, v in arm.picks.items()}
     if arm.domain_gap:

@@ -168,6 +168,7 @@ def arm_result(
         oracle=best if best is None else np.where(failed, np.nan, best),
         trainable_parameters=count,
         total_parameters=total,
+        not_finite={name: m.not_finite for name, m in at_end.items() if m.not_finite.any()},
         failures=failures,
         train_seconds=seconds,
         steps_per_second=rate if math.isfinite(rate) else None,

@@ -180,6 +180,7 @@ def test_outputs_that_are_not_numbers_are_no_class(tmp_path):
     assert summary["arms"]["fit"]["metrics"]["test/accuracy"]["per_seed"] == [None, None]
     bad = int((good.table().inputs[:, 0] > 0).sum())
     assert f"outputs are not finite ({bad} of seed 0, {bad} of seed 1)" in said
+    assert summary["arms"]["fit"]["not_finite"] == {"test": [bad, bad]}
 
 
 def test_a_file_of_numbers_that_are_none_is_no_success(tmp_path):
