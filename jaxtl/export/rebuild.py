@@ -1,21 +1,20 @@
 """The experiment that a run's directory comes from, and which of its models is meant."""
 
-import importlib.util
 import logging
 import math
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
+from jaxtl.experiment_file import FOLDER, module_of, root_of
 from jaxtl.export.request import check_run
 from jaxtl.fields import from_json
 from jaxtl.models import computing_in
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment, Stage
 from jaxtl.report.summary import load_summary
-from jaxtl.train.identity import file_digest, read_json
+from jaxtl.train.identity import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +77,15 @@ def read_run(directory: Path) -> Left:
 
 
 def find_file(directory: Path, name: str) -> Path:
-    """The file of a run's experiment: where the run was launched, else in the current directory.
+    """The file of a run's experiment: where it was when launched, else in the current directory.
 
     Raises:
         ValueError: it is in neither.
     """
-    launched = (read_json(directory / "environment.json") or {}).get("folder", "")
-    files = [Path(folder, "experiments", f"{name}.py") for folder in (launched, Path.cwd())]
+    record = read_json(directory / "environment.json") or {}
+    folders = (record.get("folder", ""), Path.cwd())
+    files = [Path(folder, FOLDER, f"{name}.py") for folder in folders]
+    files = [Path(record["file"]), *files] if "file" in record else files
     for file in files:
         if file.is_file():
             return file
@@ -93,7 +94,7 @@ def find_file(directory: Path, name: str) -> Path:
 
 
 def rebuilt(file: Path, config: Mapping[str, Any]) -> Experiment:
-    """The experiment of a file; what lies beside its folder can be imported, as when launched.
+    """The experiment of a file; what lies beside its folder can be module_of, as when launched.
 
     Args:
         config: the JSON values of its Config.
@@ -101,32 +102,16 @@ def rebuilt(file: Path, config: Mapping[str, Any]) -> Experiment:
     Raises:
         ValueError: the file is no experiment, or its Config does not take the values.
     """
-    folder = str(file.parents[1])
+    folder = str(root_of(file))
     sys.path.insert(0, folder)
     try:
-        module = imported(file)
-        if missing := [name for name in ("Config", "build") if not hasattr(module, name)]:
-            raise ValueError(f"{file} has no {' and no '.join(missing)}")
+        module = module_of(file)
         fields, gone = from_json(module.Config(), config)
         if gone:
             logger.warning("%s has no field %s any more, which the run set", file, ", ".join(gone))
         return module.build(fields)
     finally:
         sys.path.remove(folder)
-
-
-def imported(file: Path) -> ModuleType:
-    """A file as a module that no other file of its name replaces."""
-    name = f"jaxtl_experiment_{file.stem}_{file_digest(file)}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, file)
-        sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look it up there
-        try:
-            spec.loader.exec_module(sys.modules[name])
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
 
 
 def choose(left: Left, arm: str | None, stage: str | None, seed: int | None) -> Choice:

@@ -8,7 +8,14 @@ from jaxtl.report.results import ArmResult, ExperimentResult
 from jaxtl.report.summary import load_summary, merge, summarize, write_summary
 from jaxtl.report.table import print_table
 
-__all__ = ["ArmResult", "ExperimentResult", "print_table", "summarize", "write"]
+__all__ = [
+    "ArmResult",
+    "ExperimentResult",
+    "load_summary",
+    "print_table",
+    "summarize",
+    "write",
+]
 
 
 def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, Any]:

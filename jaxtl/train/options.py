@@ -1,7 +1,9 @@
 """How to run, as opposed to what: nothing here changes what an experiment means."""
 
 import dataclasses
+import importlib.util
 
+from jaxtl.files import user_path
 from jaxtl.paths import unknown
 
 DTYPES = ("float32", "bfloat16")
@@ -61,3 +63,9 @@ class RunOptions:
                 raise ValueError(f"run.{field} must be at least {bound}, got {value}")
         if self.dtype not in DTYPES:
             raise ValueError(unknown("run.dtype", self.dtype, DTYPES))
+        if self.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+            raise ValueError(
+                "run.tensorboard needs the package tensorboardX: pip install -e '.[tensorboard]'"
+            )
+        for field in ("data_dir", "source_run", "compilation_cache"):
+            object.__setattr__(self, field, user_path(getattr(self, field)))
