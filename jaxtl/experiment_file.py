@@ -97,9 +97,10 @@ def module_of(file: Path) -> ModuleType:
     """A file as a module that no other file or package of its name replaces, whatever its name.
 
     Raises:
-        ValueError: it lacks `Config` or `build`.
+        ValueError: it is not Python, or lacks `Config` or `build`.
     """
     file = file.absolute()
+    syntax_tree(file)
     content = hashlib.sha256(f"{file}\0".encode(errors="surrogateescape") + file.read_bytes())
     stem = re.sub(r"\W", "_", file.stem)
     name = f"jaxtl_experiment_{stem}_{content.hexdigest()[:16]}"

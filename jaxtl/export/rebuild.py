@@ -94,7 +94,7 @@ def find_file(directory: Path, name: str) -> Path:
 
 
 def rebuilt(file: Path, config: Mapping[str, Any]) -> Experiment:
-    """The experiment of a file; what lies beside its folder can be module_of, as when launched.
+    """The experiment of a file; what lies beside its folder can be imported, as when launched.
 
     Args:
         config: the JSON values of its Config.
