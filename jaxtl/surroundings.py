@@ -92,16 +92,22 @@ def configure(options: RunOptions, verbose: bool) -> None:
 
 
 def cache_folder(option: str) -> str:
-    """Where compiled programs are kept; empty, with a word, where that cannot be written."""
+    """Where compiled programs are kept; empty, with a word, where that cannot be written.
+
+    Args:
+        option: `auto` for the user's cache folder; empty for none, without a word.
+    """
+    if not option:
+        return ""
     try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(home, "jaxtl", "compiled") if option == "auto" else Path(option)
-        if option:
-            folder.mkdir(parents=True, exist_ok=True)
-        if not option or os.access(folder, os.W_OK | os.X_OK):
-            return str(folder) if option else ""
-        reason = f"{folder} cannot be written"
-    except (OSError, RuntimeError) as error:  # no home
+        if option == "auto":
+            caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            option = str(Path(caches, "jaxtl", "compiled"))
+        Path(option).mkdir(parents=True, exist_ok=True)
+        if os.access(option, os.W_OK | os.X_OK):
+            return option
+        reason = f"{option} cannot be written"
+    except (OSError, RuntimeError) as error:  # the latter: no home
         reason = str(error)
     print(f"warning: no compilation cache: {reason}", file=sys.stderr)
     return ""
@@ -113,10 +119,10 @@ def check_devices() -> None:
 
     try:
         jax.devices()
-    except RuntimeError as error:
-        reason = str(error).strip().split("\n")[0]
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().split("\n")[0] or "not among the devices that JAX finds"
         raise ValueError(
-            f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: no such device here ({reason})"
+            f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: no such device here: {reason}"
         ) from error
 
 

@@ -60,7 +60,8 @@ def write_report(
         headline: what the experiment asks, first line of its docstring.
     """
     partial = Path(f"{os.fspath(path)}.tmp")
-    partial.write_text(page(summary, figures, environment, headline), encoding="utf-8")
+    html = page(summary, figures, environment, headline)
+    partial.write_text(html, encoding="utf-8", errors="replace")  # a path may be no text
     os.replace(partial, path)
 
 
