@@ -15,6 +15,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxtl import cli
+from jaxtl.train import writing
 
 ROOT = Path(__file__).parents[1]
 TOY = '''\
@@ -158,6 +159,7 @@ BEFORE_JAX = """
 import sys
 import jaxtl
 from jaxtl import cli
+from jaxtl.train import writing
 for command in {commands!r}:
     status = cli.main(["launch.py", *command.split()])
     heavy = {heavy!r} & set(sys.modules)
@@ -382,6 +384,22 @@ def test_a_run_again_of_the_same_and_of_others(launch, refused, toy):
     assert launch(*run)[0] == 0
     assert metrics_of(summary_of(toy / "w")) == metrics_of(first)
     assert stages == {p: p.stat().st_mtime_ns for p in stages}
+
+    blocked = toy / f"w/toy/.writable-{os.getpid()}"
+    blocked.mkdir()  # as on a full or read-only file system
+    report = (toy / "w/toy/report.html").stat().st_mtime_ns
+    status, output, errors = launch(*run, "--arms=full")
+    assert (status, errors) == (0, "") and "gain over scratch" in " ".join(output.split())
+    assert (toy / "w/toy/report.html").stat().st_mtime_ns == report
+    refused([*run, "--sweep=shift=1,2"], "cannot write to w/toy: ")
+    stage = toy / "w/toy/stages/full/stage.json"
+    finished = stage.read_text()
+    stage.write_text(finished.replace('"finished": true', '"finished": false'))
+    refused(run, "cannot write to w/toy: ", "name another --workdir")
+    stage.write_text(finished)
+    blocked.rmdir()
+    with writing.lock(toy / "w/toy"):
+        refused(run, "another process is at work in w/toy")
 
     common = "--experiment=toy --workdir=w --seeds=2"
     other = refused(f"{common} --config.steps=4 --config.hidden=(5,)", "other settings")
