@@ -94,6 +94,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(argv: list[str]) -> int:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ValueError("the current directory is gone; change to one that exists") from error
     values, fields = read(argv)
     if values.list:
         return show_list()

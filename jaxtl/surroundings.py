@@ -140,7 +140,8 @@ def check_precision() -> None:
 def explanation(error: BaseException) -> str | None:
     """One line on an error that the machine made, or JAX where it was asked to; None for others."""
     reason = str(error).strip().split("\n")[0]
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in reason:
+    exhausted = "RESOURCE_EXHAUSTED" in reason or "out of memory" in reason.lower()
+    if exhausted or isinstance(error, MemoryError):
         return (
             f"not enough memory ({reason or 'asked the system for more'}); smaller batches, fewer "
             "seeds at once or a smaller --run.eval_batch need less"

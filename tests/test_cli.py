@@ -303,6 +303,7 @@ def test_list_shows_every_experiment(launch):
         ("--run.log_evry=3", "Did you mean '--run.log_every'?"),
         ("--run.checkpoint_every=x", "--run.checkpoint_every=x: expected int, as in 1000"),
         ("--run.checkpoint_every=0", "run.checkpoint_every must be at least 1, got 0"),
+        ("--run.cpu_devices=100000", "run.cpu_devices must be at most 512, got 100000"),
         ("--run.source_run=nowhere", "nowhere holds no run"),
         ("--sweep=shfit=1,2", "unknown field '--config.shfit'. Did you mean '--config.shift'?"),
         ("--sweep=shift", "--sweep=shift: expected FIELD=V1,V2,..."),

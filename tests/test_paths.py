@@ -62,10 +62,10 @@ KINDS = (
 )
 METRICS = [f"{e}/{k}" for e in ("target", "source", "validation") for k in KINDS.split()]
 FIELDS = (
-    "--seeds --workdir --arms --run.tensorboard --run.dtype --run.checkpoint_every --run.eval_batch "
+    "--seeds --workdir --arms --run.tensorboard --run.dtype --run.checkpoint_every "
     "--config.labels_per_class --config.batch_size --config.source_steps --config.dropout "
     "--config.learning_rate --config.weight_decay --config.hidden --config.num_steps "
-    "--config.optimizer.learning_rate --config.optimizer.nesterov"
+    "--config.optimizer.learning_rate --config.optimizer.nesterov --run.eval_batch"
 )
 ARMS = (
     "scratch full partial probe full_with_head lora linear_probe fine_tune cdan cdan_e source_only"

@@ -117,7 +117,8 @@ def test_settings_that_change_numbers_are_named():
 def test_too_little_memory_is_explained():
     for error in (
         MemoryError("Unable to allocate 7 TiB"),
-        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 7 TiB"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Failed\nallocating 7 TiB"),
+        jax.errors.JaxRuntimeError("INTERNAL: Error dispatching: Out of memory allocating 9 bytes"),
     ):
         line = surroundings.explanation(error)
         assert line.startswith("not enough memory (") and "\n" not in line

@@ -6,6 +6,7 @@ import importlib.util
 from jaxtl.files import user_path
 from jaxtl.paths import unknown
 
+MOST_CPU_DEVICES = 512
 DTYPES = ("float32", "bfloat16")
 
 
@@ -61,6 +62,10 @@ class RunOptions:
         for field, bound in least.items():
             if (value := getattr(self, field)) < bound:
                 raise ValueError(f"run.{field} must be at least {bound}, got {value}")
+        if self.cpu_devices > MOST_CPU_DEVICES:
+            raise ValueError(
+                f"run.cpu_devices must be at most {MOST_CPU_DEVICES}, got {self.cpu_devices}"
+            )
         if self.dtype not in DTYPES:
             raise ValueError(unknown("run.dtype", self.dtype, DTYPES))
         if self.tensorboard and importlib.util.find_spec("tensorboardX") is None:
