@@ -135,9 +135,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"--seeds={text}: expected a number or a list such as 0,3,7") from None
-    seeds = numbers if "," in text else range(numbers[0])
-    if len(seeds) > MOST_SEEDS:
+    count = len(numbers) if "," in text else numbers[0]
+    if count > MOST_SEEDS:
         raise ValueError(f"--seeds={text}: at most {MOST_SEEDS:,} seeds train in one program")
+    seeds = numbers if "," in text else range(count)
     if not seeds or min(seeds) < 0 or max(seeds) >= 2**31 or len(set(numbers)) < len(numbers):
         raise ValueError(
             f"--seeds={text}: expected at least one seed, each in [0, 2**31) and named once"

@@ -213,7 +213,7 @@ def launch(
         resume=values.resume,
         headline=docstring(path).split("\n")[0],
         oracle=values.oracle,
-        file=path.absolute(),
+        file=path,
     )
     sweep = Sweep(
         [fields_ for fields_, _ in points],

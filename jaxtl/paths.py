@@ -41,7 +41,7 @@ def matches(patterns: Iterable[str], path: str) -> bool:
 
 
 def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The `count` names of `known` most like `name`, best first; none that is not like it at all.
+    """Up to `count` names of `known` most like `name`, best first, if any is like it at all.
 
     Words count as much as letters: `target/acc` is like `target/accuracy`, `lr` like
     `learning_rate`, `macro_f1` like `f1_macro`.
@@ -53,7 +53,8 @@ def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
             SCORED, known, key=lambda k: (-len(pairs & set(itertools.pairwise(k.lower()))), k)
         )
     scores = sorted((-_likeness(name, candidate), candidate) for candidate in known)
-    return [candidate for score, candidate in scores[:count] if -score >= LIKE]
+    least = max(LIKE, -0.8 * scores[0][0]) if scores else LIKE
+    return [candidate for score, candidate in scores[:count] if -score >= least]
 
 
 def unknown(kind: str, name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:

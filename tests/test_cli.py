@@ -260,6 +260,8 @@ def test_list_shows_every_experiment(launch):
         ("--seeds=0,-1", "each in [0, 2**31)"),
         ("--seeds=0,2147483648", "each in [0, 2**31)"),
         ("--seeds=99999999999999", "at most 10,000 seeds"),
+        ("--seeds=18446744073709551616", "at most 10,000 seeds"),
+        ("--run.eval_batch=2147483648", "run.eval_batch must be below 2**31, got 2147483648"),
         ("--arms=", "unknown arm ''"),
         ("--arms=scratch,ful", "unknown arm 'ful'. Did you mean 'full'? Known: full, scratch."),
         ("--arms=full,full", "--arms names 'full' twice"),

@@ -83,12 +83,11 @@ def find_file(directory: Path, name: str) -> Path:
         ValueError: it is in neither.
     """
     record = read_json(directory / "environment.json") or {}
-    folders = (record.get("folder", ""), Path.cwd())
-    files = [Path(folder, FOLDER, f"{name}.py") for folder in folders]
-    files = [Path(record["file"]), *files] if "file" in record else files
-    for file in files:
-        if file.is_file():
-            return file
+    file = record.get("file", FOLDER / f"{name}.py")
+    files = [Path(folder, file) for folder in (record.get("folder", ""), Path.cwd())]
+    for path in files:
+        if path.is_file():
+            return path
     places = " and ".join(dict.fromkeys(map(str, files)))
     raise ValueError(f"the experiment of {directory} is missing; looked for {places}")
 

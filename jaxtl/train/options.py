@@ -62,6 +62,8 @@ class RunOptions:
         for field, bound in least.items():
             if (value := getattr(self, field)) < bound:
                 raise ValueError(f"run.{field} must be at least {bound}, got {value}")
+            if value >= 2**31:
+                raise ValueError(f"run.{field} must be below 2**31, got {value}")
         if self.cpu_devices > MOST_CPU_DEVICES:
             raise ValueError(
                 f"run.cpu_devices must be at most {MOST_CPU_DEVICES}, got {self.cpu_devices}"

@@ -42,7 +42,7 @@ class Run:
         resume: False refuses a directory that holds a run.
         headline: first line of the experiment's docstring.
         oracle: show what selection by the test data would have given, beside the honest numbers.
-        file: the experiment's, None where it has none.
+        file: the experiment's, as it was named; None where it has none.
     """
 
     name: str
