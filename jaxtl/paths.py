@@ -53,8 +53,7 @@ def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
             SCORED, known, key=lambda k: (-len(pairs & set(itertools.pairwise(k.lower()))), k)
         )
     scores = sorted((-_likeness(name, candidate), candidate) for candidate in known)
-    least = max(LIKE, -0.8 * scores[0][0]) if scores else LIKE
-    return [candidate for score, candidate in scores[:count] if -score >= least]
+    return [candidate for score, candidate in scores[:count] if -score >= LIKE]
 
 
 def unknown(kind: str, name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
@@ -79,7 +78,14 @@ def _last(name: str) -> str:
 
 
 def _likeness(name: str, candidate: str) -> float:
-    """From 0 to 1: how many letters and words two names share."""
+    """From 0 to 1: how many letters and words two names share, half of it by what comes first."""
+    if "/" in name and "/" in candidate:
+        first, there = name.partition("/")[0], candidate.partition("/")[0]
+        return (_shared(name, candidate) + _shared(first, there)) / 2
+    return _shared(name, candidate)
+
+
+def _shared(name: str, candidate: str) -> float:
     given, there = _words(name), _words(candidate)
     if given and "".join(given) == "".join(there):
         return 1.0
