@@ -18,7 +18,8 @@ from pathlib import Path
 
 from jaxtl.train.options import RunOptions
 
-CONNECT_SECONDS = 120
+CONNECT_SECONDS, CLUSTER_SECONDS = 60, 300
+"""How long processes wait for each other that people start, and that a cluster starts."""
 PLAIN = {"–": "-", "—": "-", "…": "...", "−": "-", "’": "'"}
 
 
@@ -200,7 +201,7 @@ def connect(distributed: str) -> None:
     import jax
 
     if distributed == "auto":
-        with _patience(distributed):
+        with _patience(distributed, CLUSTER_SECONDS):
             try:
                 jax.distributed.initialize()
             except ValueError as error:
@@ -210,7 +211,7 @@ def connect(distributed: str) -> None:
                 ) from error
         return
     address, count, index = process(distributed)
-    with _patience(distributed):
+    with _patience(distributed, CONNECT_SECONDS):
         jax.distributed.initialize(address, num_processes=count, process_id=index)
 
 
@@ -244,20 +245,20 @@ def process(distributed: str) -> tuple[str, int, int]:
 
 
 @contextlib.contextmanager
-def _patience(distributed: str) -> Iterator[None]:
+def _patience(distributed: str, seconds: float) -> Iterator[None]:
     """Ends the process, with one line, where the others do not come; JAX would only abort it."""
 
     def end() -> None:
         print(
-            f"error: --distributed={distributed}: not all processes met within {CONNECT_SECONDS} "
-            "seconds; is the address that of the first one, do all run, does a firewall stand "
+            f"error: --distributed={distributed}: not all processes met within {seconds} seconds; "
+            "is the address that of the first one, do all run, does a firewall stand "
             "between them?",
             file=sys.stderr,
             flush=True,
         )
         os._exit(1)
 
-    timer = threading.Timer(CONNECT_SECONDS, end)
+    timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
     try:

@@ -372,6 +372,7 @@ def test_experiments_that_cannot_be_read(refused, launch, toy, monkeypatch):
 def test_a_workdir_that_cannot_be_written(refused, toy):
     (toy / "file").write_text("")
     refused("--experiment=toy --workdir=file", "cannot write to file/toy", "--workdir")
+    assert "no UTF-8 text" in writing.why_unwritable(toy / "\udcff")
     refused("--experiment=toy --workdir=/proc/nowhere", "cannot write to /proc/nowhere/toy")
 
 

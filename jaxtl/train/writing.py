@@ -65,9 +65,12 @@ def why_unwritable(directory: Path) -> str | None:
     """Why a directory cannot be made or written, None if it can."""
     probe = directory / f".writable-{os.getpid()}"
     try:
+        str(directory.absolute()).encode()
         directory.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+    except UnicodeError:  # Orbax takes nothing else
+        return "its name is no UTF-8 text"
     except OSError as error:
         return error.strerror
     return None
