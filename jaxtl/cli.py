@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,7 +56,11 @@ python launch.py --export=RUN_DIR [--format=stablehlo] [--arm=A] [--stage=S] [--
 def program(argv: Sequence[str]) -> NoReturn:
     """`main` as a process of its own, which ends whatever its threads wait for."""
     keep_output()
-    status = main(argv)
+    try:
+        status = main(argv)
+    except Exception:
+        traceback.print_exc()
+        status = 1
     if reason := lost_output():
         print(f"error: cannot write standard output: {reason}", file=sys.stderr)
         status = status or int(not any(arg.startswith("--experiment") for arg in argv))
@@ -154,6 +159,7 @@ def export(values: flags.FlagValues, fields: Sequence[str]) -> int:
         raise ValueError(f"{fields[0]}: an export is of what the run was, without such flags")
     check_request(Path(values.export), values.format)
     check_devices()
+    check_precision()
     from jaxtl.export.files import export_run
 
     print(export_run(Path(values.export), *(values[name].value for name in EXPORT_FLAGS)))

@@ -51,17 +51,22 @@ def keep_output() -> None:
     codecs.register_error("plain", _plain)
     for number, name in ((1, "stdout"), (2, "stderr")):
         old = getattr(sys, name)
-        encoding = old.encoding if old else "utf-8"
-        buffer = io.BufferedWriter(Unfailing(number, "w", closefd=False))
-        lines = number == 2 or os.isatty(number)
-        stream = io.TextIOWrapper(buffer, encoding, "plain", line_buffering=lines)
+        at_once = getattr(old, "write_through", False)  # python -u
+        raw = Unfailing(number, "w", closefd=False)
+        stream = io.TextIOWrapper(
+            raw if at_once else io.BufferedWriter(raw),
+            old.encoding if old else "utf-8",
+            "plain",
+            line_buffering=number == 2 or os.isatty(number),
+            write_through=at_once,
+        )
         setattr(sys, name, stream)
 
 
 def lost_output() -> str | None:
-    """Why standard output could not be written; None if it was, or if its reader went away."""
+    """Why what `keep_output` keeps was not written; None if it was, or its reader went away."""
     sys.stdout.flush()
-    error = getattr(getattr(sys.stdout.buffer, "raw", None), "error", None)
+    error = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer).error
     return None if error is None or isinstance(error, BrokenPipeError) else error.strerror
 
 

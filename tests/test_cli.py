@@ -219,6 +219,23 @@ def test_the_script_exits_with_the_status():
     assert done.stderr.startswith("error: unknown experiment 'digts'.")
 
 
+def test_a_failed_run_waits_for_no_thread(tmp_path):
+    path = tmp_path / "stuck.py"
+    path.write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+        "Config = dict\ndef build(config): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-u", "launch.py", f"--experiment={path}", "--config.x=1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+
+
 # Flags and fields.
 
 
