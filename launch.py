@@ -5,4 +5,4 @@ import sys
 from jaxtl import cli
 
 if __name__ == "__main__":
-    sys.exit(cli.main(sys.argv))
+    cli.program(sys.argv)

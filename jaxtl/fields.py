@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import json
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 from jaxtl.paths import unknown
 
 
-def parse(default: Any, group: str, args: Sequence[str]) -> Any:
+def parse(default: Any, group: str, args: Sequence[str], others: Sequence[str] = ()) -> Any:
     """A frozen dataclass with fields set by `--<group>.<field>=<value>`.
 
     Args:
         default: instance with the defaults; nested dataclasses are addressed by dots.
+        others: flags that are no fields, but may have been meant.
 
     Raises:
         ValueError: unknown fields (with the closest), values of the wrong type, or values that the
@@ -28,7 +30,7 @@ def parse(default: Any, group: str, args: Sequence[str]) -> Any:
     for arg in args:
         name, _, text = arg.partition("=")
         if name not in known:
-            problems.append(unknown("field", name, known))
+            problems.append(unknown("field", name, known, others))
             continue
         try:
             values[name.removeprefix(prefix)] = parse_value(
@@ -76,7 +78,17 @@ def parse_value(config: Any, name: str, text: str) -> Any:
     except SystemExit:
         expected = kind.__name__ if isinstance(kind, type) else kind
         raise ValueError(f"expected {expected}, as in {get_field(config, name)!r}") from None
+    if any(value != value for value in _leaves(parsed.value)):
+        raise ValueError("nan is no value")
     return parsed.value
+
+
+def _leaves(value: Any) -> Any:
+    """What nested collections hold in the end."""
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        values = value.values() if isinstance(value, dict) else value
+        return [leaf for inner in values for leaf in _leaves(inner)]
+    return [value]
 
 
 def replace_fields(config: Any, values: Mapping[str, Any]) -> Any:
@@ -108,7 +120,8 @@ def sweep_points(
         default: {field: values} of the experiment file, used where nothing is given.
 
     Raises:
-        ValueError: an unknown field or a value of the wrong type.
+        ValueError: an unknown field, a value of the wrong type, one that is no finite number, or a
+            field or a value that stands twice.
     """
     if given == [""]:
         return []
@@ -118,14 +131,42 @@ def sweep_points(
         for name, equals, values in (text.partition("=") for text in given):
             if not equals:
                 raise ValueError(f"--sweep={name}: expected FIELD=V1,V2,...")
-            axes.append([(name, value) for value in values.split(",")])
-    points = []
+            if any(axis[0][0] == name for axis in axes):
+                raise ValueError(f"--sweep={name}=... stands twice; name all its values at once")
+            axes.append([(name, value) for value in split_values(values)])
+    points: list[tuple[dict[str, Any], Any]] = []
     for point in itertools.product(*axes) if axes else ():
         swept = config
         for name, value in point:
             swept = parse(swept, "config", [f"--config.{name}={value}"])
-        points.append(({name: get_field(swept, name) for name, _ in point}, swept))
+        values = {name: get_field(swept, name) for name, _ in point}
+        if endless := [name for name, value in values.items() if value in (math.inf, -math.inf)]:
+            raise ValueError(f"--sweep={endless[0]}: {values[endless[0]]} is no point of a sweep")
+        if any(values == there for there, _ in points):
+            text = ", ".join(f"{name}={value}" for name, value in values.items())
+            raise ValueError(f"--sweep: the point {text} stands twice")
+        points.append((values, swept))
     return points
+
+
+def split_values(text: str) -> list[str]:
+    """The values between the commas that stand in no brackets: `(4,),(8, 8)` are two.
+
+    Raises:
+        ValueError: brackets that do not fit together.
+    """
+    values, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            values.append("")
+        else:
+            values[-1] += letter
+        if depth < 0:
+            break
+    if depth:
+        raise ValueError(f"--sweep: the brackets of {text} do not fit together")
+    return values
 
 
 def get_field(config: Any, name: str) -> Any:

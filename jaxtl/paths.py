@@ -5,12 +5,20 @@ regular expression that must match the whole path (`re.fullmatch`).
 """
 
 import difflib
+import heapq
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Tree = Mapping[str, Any]
 FROZEN = "frozen"
+LIKE = 0.4
+"""Names that are less alike are not suggested."""
+SCORED = 300
+"""Of more names, those that share most pairs of letters are scored."""
+LISTED = 60
+"""Names that a message lists at most."""
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
@@ -33,16 +41,78 @@ def matches(patterns: Iterable[str], path: str) -> bool:
 
 
 def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The `count` names of `known` most like `name`, best first."""
-    return difflib.get_close_matches(name, sorted(known), count, cutoff=0.3)
+    """Up to `count` names of `known` most like `name`, best first, if any is like it at all.
+
+    Words count as much as letters: `target/acc` is like `target/accuracy`, `lr` like
+    `learning_rate`, `macro_f1` like `f1_macro`.
+    """
+    name, known = str(name), {str(candidate) for candidate in known}
+    if len(known) > SCORED:
+        pairs = set(itertools.pairwise(name.lower()))
+        known = heapq.nsmallest(
+            SCORED, known, key=lambda k: (-len(pairs & set(itertools.pairwise(k.lower()))), k)
+        )
+    scores = sorted((-_likeness(name, candidate), candidate) for candidate in known)
+    return [candidate for score, candidate in scores[:count] if -score >= LIKE]
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One-line message for a name that is not among `known`."""
-    known = sorted(known)
-    near = closest(name, known, 1)
+def unknown(kind: str, name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
+    """One-line message for a name that is not among `known`.
+
+    Args:
+        others: names of something else that are not listed, but may have been meant: the one
+            whose last part is the same surely was.
+    """
+    known, others = sorted(map(str, known)), list(others)
+    same = [other for other in others if _last(other) == _last(str(name))]
+    near = same if len(same) == 1 else closest(name, [*known, *others], 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}."
+    listed = ", ".join(known[:LISTED]) or "none"
+    more = f" and {len(known) - LISTED:,} more" if len(known) > LISTED else ""
+    return f"unknown {kind} {name!r}.{hint} Known: {listed}{more}."
+
+
+def _last(name: str) -> str:
+    """`--config.rate`, `--rate` -> `rate`."""
+    return name.rpartition(".")[2].lstrip("-")
+
+
+def _likeness(name: str, candidate: str) -> float:
+    """From 0 to 1: how many letters and words two names share, half of it by what comes first."""
+    if "/" in name and "/" in candidate:
+        first, there = name.partition("/")[0], candidate.partition("/")[0]
+        return (_shared(name, candidate) + _shared(first, there)) / 2
+    return _shared(name, candidate)
+
+
+def _shared(name: str, candidate: str) -> float:
+    given, there = _words(name), _words(candidate)
+    if given and "".join(given) == "".join(there):
+        return 1.0
+    letters = difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
+    if not given or not there:
+        return letters
+    initials = "".join(word[0] for word in there)
+    hits = [
+        max(0.8 * (len(word) > 1 and word in initials), *(_alike(word, other) for other in there))
+        for word in given
+    ]
+    back = [max(_alike(word, other) for other in given) for word in there]
+    return 0.4 * letters + 0.4 * sum(hits) / len(hits) + 0.2 * sum(back) / len(back)
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower())
+
+
+def _alike(word: str, other: str) -> float:
+    """From 0 to 1: 0.9 for the beginning of a word, 0.7 for letters of it in their order."""
+    short, long = sorted((word, other), key=len)
+    if len(short) > 1 and long.startswith(short):
+        return 1.0 if short == long else 0.9
+    letters = iter(long)
+    abbreviated = short[0] == long[0] and all(letter in letters for letter in short)
+    return max(0.7 * abbreviated, difflib.SequenceMatcher(None, word, other).ratio())
 
 
 def select(patterns: Iterable[str], paths: Iterable[str], what: str = "parameter") -> set[str]:

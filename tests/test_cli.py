@@ -15,6 +15,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxtl import cli
+from jaxtl.train import writing
 
 ROOT = Path(__file__).parents[1]
 TOY = '''\
@@ -158,6 +159,7 @@ BEFORE_JAX = """
 import sys
 import jaxtl
 from jaxtl import cli
+from jaxtl.train import writing
 for command in {commands!r}:
     status = cli.main(["launch.py", *command.split()])
     heavy = {heavy!r} & set(sys.modules)
@@ -184,9 +186,7 @@ def run_in_fresh_process(commands, heavy):
 def test_unknown_names_are_answered_without_jax():
     commands = {
         "--experiment=digts": "unknown experiment 'digts'. Did you mean 'digits'?",
-        "--experiment=digits --sedes=3": "Unknown command line flag 'sedes'. Did you mean: seeds",
-        "--experiment=digits --arms=scratch,prob": "unknown arm 'prob'. Did you mean 'probe'?",
-        "--experiment=linear --arms=feture": "unknown arm 'feture'. Did you mean 'feature'?",
+        "--experiment=digits --sedes=3": "unknown flag '--sedes'. Did you mean '--seeds'?",
         "--experiment=digits --seeds=0": "--seeds=0: expected at least one seed",
         "--experiment=digits --run.checkpoint_evry=3": "Did you mean '--run.checkpoint_every'?",
         "": "--experiment=NAME is missing",
@@ -217,6 +217,23 @@ def test_the_script_exits_with_the_status():
     )
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: unknown experiment 'digts'.")
+
+
+def test_a_failed_run_waits_for_no_thread(tmp_path):
+    path = tmp_path / "stuck.py"
+    path.write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+        "Config = dict\ndef build(config): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-u", "launch.py", f"--experiment={path}", "--config.x=1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
 
 
 # Flags and fields.
@@ -260,8 +277,36 @@ def test_list_shows_every_experiment(launch):
         ("--seeds=0,-1", "each in [0, 2**31)"),
         ("--seeds=0,2147483648", "each in [0, 2**31)"),
         ("--seeds=99999999999999", "at most 10,000 seeds"),
+        ("--seeds=18446744073709551616", "at most 10,000 seeds"),
+        ("--run.eval_batch=2147483648", "run.eval_batch must be below 2**31, got 2147483648"),
         ("--arms=", "unknown arm ''"),
-        ("--resume=maybe", "--resume=maybe"),
+        ("--arms=scratch,ful", "unknown arm 'ful'. Did you mean 'full'? Known: full, scratch."),
+        ("--arms=full,full", "--arms names 'full' twice"),
+        ("--seeds=five", "--seeds=five: expected a number or a list such as 0,3,7"),
+        ("--seeds=1e3", "--seeds=1e3: expected a number"),
+        ("--seeds=2 --seeds=3", "--seeds stands 2 times; give it once"),
+        ("--workdir=", "--workdir= names nothing"),
+        ("--resume --noresume", "--resume stands 2 times"),
+        ("--resume=maybe", "error: --resume=maybe: expected true or false"),
+        ("--shift=3", "unknown flag '--shift'. Did you mean '--config.shift'?"),
+        ("--learning_rate=3", "Did you mean '--config.optimizer.learning_rate'?"),
+        ("--tensorboard", "unknown flag '--tensorboard'. Did you mean '--run.tensorboard'?"),
+        ("--config.seeds=3", "unknown field '--config.seeds'. Did you mean '--seeds'?"),
+        ("--config.dtype=bfloat16", "Did you mean '--run.dtype'?"),
+        ("--run.steps=3", "unknown field '--run.steps'. Did you mean '--config.steps'?"),
+        ("--run.dtype=bf16", "unknown run.dtype 'bf16'. Did you mean 'bfloat16'?"),
+        ("--run.data_dir=~nobody_here/x", "there is no home folder '~nobody_here'"),
+        ("--config.shift=1 --config.shift=2", "--config.shift stands 2 times"),
+        ("--config.shift=nan", "--config.shift=nan: nan is no value"),
+        ("--distributed=10.0.0.1,2,0", "expected off, auto or ADDRESS:PORT,COUNT,INDEX"),
+        ("--distributed=:1234,2,0", "expected off, auto or ADDRESS:PORT,COUNT,INDEX"),
+        ("--distributed=localhost:1234,2", "expected off, auto or ADDRESS:PORT,COUNT,INDEX"),
+        ("--distributed=localhost:1234,2,-1", "expected off, auto or ADDRESS:PORT,COUNT,INDEX"),
+        ("--distributed=localhost:99999,2,0", "a port is a number from 1 to 65535, got 99999"),
+        ("--distributed=localhost:0,2,0", "a port is a number from 1 to 65535, got 0"),
+        ("--distributed=localhost:1234,2,2", "INDEX is one of 0 to 1, got 2"),
+        ("--distributed=localhost:1234,0,0", "at least one process, got COUNT 0"),
+        ("--distributed=no.such.host.invalid:1234,2,1", "no.such.host.invalid, port 1234: "),
         ("--config.steps", "write --config.steps=VALUE"),
         ("--config.stps=3", "unknown field '--config.stps'. Did you mean '--config.steps'?"),
         ("--config.optimizer.learning=3", "Did you mean '--config.optimizer.learning_rate'?"),
@@ -277,10 +322,17 @@ def test_list_shows_every_experiment(launch):
         ("--run.log_evry=3", "Did you mean '--run.log_every'?"),
         ("--run.checkpoint_every=x", "--run.checkpoint_every=x: expected int, as in 1000"),
         ("--run.checkpoint_every=0", "run.checkpoint_every must be at least 1, got 0"),
+        ("--run.cpu_devices=100000", "run.cpu_devices must be at most 512, got 100000"),
         ("--run.source_run=nowhere", "nowhere holds no run"),
         ("--sweep=shfit=1,2", "unknown field '--config.shfit'. Did you mean '--config.shift'?"),
         ("--sweep=shift", "--sweep=shift: expected FIELD=V1,V2,..."),
         ("--sweep=shift=1,x", "--config.shift=x: expected float"),
+        ("--sweep=shift=nan,1e-3", "--config.shift=nan: nan is no value"),
+        ("--sweep=shift=1,-inf", "--sweep=shift: -inf is no point of a sweep"),
+        ("--sweep=shift=1e-3,0.001", "the point shift=0.001 stands twice"),
+        ("--sweep=shift=1 --sweep=shift=2", "--sweep=shift=... stands twice"),
+        ("--sweep=hidden=(4,),(8", "the brackets of (4,),(8 do not fit together"),
+        ("--sweep=hidden=(4,),[(8)]x", "--config.hidden=[(8)]x: expected tuple"),
     ],
 )
 def test_wrong_values_are_one_message_and_leave_nothing(refused, toy, args, expected):
@@ -337,6 +389,7 @@ def test_experiments_that_cannot_be_read(refused, launch, toy, monkeypatch):
 def test_a_workdir_that_cannot_be_written(refused, toy):
     (toy / "file").write_text("")
     refused("--experiment=toy --workdir=file", "cannot write to file/toy", "--workdir")
+    assert "no UTF-8 text" in writing.why_unwritable(toy / "\udcff")
     refused("--experiment=toy --workdir=/proc/nowhere", "cannot write to /proc/nowhere/toy")
 
 
@@ -352,6 +405,22 @@ def test_a_run_again_of_the_same_and_of_others(launch, refused, toy):
     assert launch(*run)[0] == 0
     assert metrics_of(summary_of(toy / "w")) == metrics_of(first)
     assert stages == {p: p.stat().st_mtime_ns for p in stages}
+
+    blocked = toy / f"w/toy/.writable-{os.getpid()}"
+    blocked.mkdir()  # as on a full or read-only file system
+    report = (toy / "w/toy/report.html").stat().st_mtime_ns
+    status, output, errors = launch(*run, "--arms=full")
+    assert (status, errors) == (0, "") and "gain over scratch" in " ".join(output.split())
+    assert (toy / "w/toy/report.html").stat().st_mtime_ns == report
+    refused([*run, "--sweep=shift=1,2"], "cannot write to w/toy: ")
+    stage = toy / "w/toy/stages/full/stage.json"
+    finished = stage.read_text()
+    stage.write_text(finished.replace('"finished": true', '"finished": false'))
+    refused(run, "cannot write to w/toy: ", "name another --workdir")
+    stage.write_text(finished)
+    blocked.rmdir()
+    with writing.lock(toy / "w/toy"):
+        refused(run, "another process is at work in w/toy")
 
     common = "--experiment=toy --workdir=w --seeds=2"
     other = refused(f"{common} --config.steps=4 --config.hidden=(5,)", "other settings")
@@ -464,12 +533,17 @@ def test_ctrl_c_while_nothing_trains_is_a_message_too(launch, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "more", ['arms |= {"full": 1}', 'arms["full"] = 1', 'for a in "x":\n    arms[a]: int = 1']
+    "arms",
+    [
+        "dict(arms, more=arms['full'])",
+        "{**arms, 'more': arms['full']}",
+        "arms | {'more': arms['full']}",
+        "{name + end: arms[name] for name in arms for end in ('', '/all, with [r=8]')}",
+    ],
 )
-def test_arms_that_are_added_later_are_not_known_by_reading(tmp_path, more):
-    path = tmp_path / "grown.py"
-    path.write_text(f'arms = {{"scratch": 0}}\n{more}\n')
-    cli.check_arm_names(path, ["full"])
-    path.write_text('arms = {"scratch": 0}\nothers = {}\nothers["full"] = 1\n')
-    with pytest.raises(ValueError, match="unknown arm 'full'"):
-        cli.check_arm_names(path, ["full"])
+def test_an_arm_is_known_however_the_file_names_it(toy, refused, arms):
+    text = TOY.replace("Experiment(arms,", f"Experiment({arms},")
+    (toy / "experiments/grown.py").write_text(text)
+    name = "full/all, with [r=8]" if "end" in arms else "more"
+    message = refused([f"--arms={name},scratch,mroe", "--experiment=grown"], "unknown arm 'mroe'")
+    assert message.count("unknown") == 1

@@ -7,10 +7,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "jaxtl"
 FLOORS = (
-    {"paths", "plan"},
-    {"models", "data", "losses", "metrics", "transferability"},
+    {"paths", "plan", "files"},
+    {"models", "data", "losses", "metrics", "transferability", "experiment_file"},
     {"methods", "pretrained"},
     {"train", "report", "fields", "export"},
+    {"arguments", "surroundings"},
     {"cli"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

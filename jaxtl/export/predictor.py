@@ -16,6 +16,7 @@ from jaxtl.data import to_float
 from jaxtl.export.rebuild import Choice, Left, choose, read_run
 from jaxtl.export.recipe import Recipe, preparations
 from jaxtl.export.rows import check_finite, check_indices, read_rows, shown
+from jaxtl.files import user_path
 from jaxtl.models import index_bounds
 from jaxtl.paths import flatten, nest, unknown
 from jaxtl.plan import Head, Model, Params, PyTree, Stage, State
@@ -226,7 +227,7 @@ def load(
         ValueError: no run, arm, stage or seed of that name (with the closest), the stage is not
             finished, or its parameters do not fit the model (all that do not are listed).
     """
-    left = read_run(Path(run_dir))
+    left = read_run(Path(user_path(run_dir)))
     return restored(left, choose(left, arm, stage, seed))
 
 

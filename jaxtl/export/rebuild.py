@@ -1,21 +1,20 @@
 """The experiment that a run's directory comes from, and which of its models is meant."""
 
-import importlib.util
 import logging
 import math
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
+from jaxtl.experiment_file import FOLDER, module_of, root_of
 from jaxtl.export.request import check_run
 from jaxtl.fields import from_json
 from jaxtl.models import computing_in
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment, Stage
 from jaxtl.report.summary import load_summary
-from jaxtl.train.identity import file_digest, read_json
+from jaxtl.train.identity import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -78,16 +77,17 @@ def read_run(directory: Path) -> Left:
 
 
 def find_file(directory: Path, name: str) -> Path:
-    """The file of a run's experiment: where the run was launched, else in the current directory.
+    """The file of a run's experiment: where it was when launched, else in the current directory.
 
     Raises:
         ValueError: it is in neither.
     """
-    launched = (read_json(directory / "environment.json") or {}).get("folder", "")
-    files = [Path(folder, "experiments", f"{name}.py") for folder in (launched, Path.cwd())]
-    for file in files:
-        if file.is_file():
-            return file
+    record = read_json(directory / "environment.json") or {}
+    file = record.get("file", FOLDER / f"{name}.py")
+    files = [Path(folder, file) for folder in (record.get("folder", ""), Path.cwd())]
+    for path in files:
+        if path.is_file():
+            return path
     places = " and ".join(dict.fromkeys(map(str, files)))
     raise ValueError(f"the experiment of {directory} is missing; looked for {places}")
 
@@ -101,32 +101,16 @@ def rebuilt(file: Path, config: Mapping[str, Any]) -> Experiment:
     Raises:
         ValueError: the file is no experiment, or its Config does not take the values.
     """
-    folder = str(file.parents[1])
+    folder = str(root_of(file))
     sys.path.insert(0, folder)
     try:
-        module = imported(file)
-        if missing := [name for name in ("Config", "build") if not hasattr(module, name)]:
-            raise ValueError(f"{file} has no {' and no '.join(missing)}")
+        module = module_of(file)
         fields, gone = from_json(module.Config(), config)
         if gone:
             logger.warning("%s has no field %s any more, which the run set", file, ", ".join(gone))
         return module.build(fields)
     finally:
         sys.path.remove(folder)
-
-
-def imported(file: Path) -> ModuleType:
-    """A file as a module that no other file of its name replaces."""
-    name = f"jaxtl_experiment_{file.stem}_{file_digest(file)}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, file)
-        sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look it up there
-        try:
-            spec.loader.exec_module(sys.modules[name])
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
 
 
 def choose(left: Left, arm: str | None, stage: str | None, seed: int | None) -> Choice:

@@ -11,7 +11,14 @@ from jaxtl.report.table import print_table
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["ArmResult", "ExperimentResult", "print_table", "summarize", "write"]
+__all__ = [
+    "ArmResult",
+    "ExperimentResult",
+    "load_summary",
+    "print_table",
+    "summarize",
+    "write",
+]
 
 
 def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, Any]:

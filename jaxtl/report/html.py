@@ -63,7 +63,7 @@ def write_report(
     """
     partial = Path(f"{os.fspath(path)}.tmp")
     text = page(summary, figures, environment, headline, failures)
-    partial.write_text(text, encoding="utf-8", errors="replace")  # a name may hold half a character
+    partial.write_text(text, encoding="utf-8", errors="replace")  # names may be no text
     os.replace(partial, path)
 
 

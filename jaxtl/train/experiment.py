@@ -1,11 +1,12 @@
 """Run an experiment: check everything, train each stage once, measure each arm, report."""
 
+import contextlib
 import logging
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,13 @@ from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import Trained, check_directory
 from jaxtl.train.preprocessing import write_preprocessing
 from jaxtl.train.progress import Reporter
-from jaxtl.train.run import Checked, Done, Run, run_record
+from jaxtl.train.run import Checked, Done, Run, numeric_settings, run_record
 from jaxtl.train.setup import leftovers
 from jaxtl.train.sharding import check_batch, is_primary, make_mesh
 from jaxtl.train.source import SourceRun
 from jaxtl.train.sweep import plan_sweep, train_sweep
 from jaxtl.train.traced import Sweep
-from jaxtl.train.writing import writing
+from jaxtl.train.writing import lock, why_unwritable, writing
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +68,20 @@ def run_experiment(
     checked = check(experiment, run)
     for node in checked.nodes.values():
         check_batch(mesh, node.setup.stage.name, node.setup.stage.batch_size)
-    with jax.set_mesh(mesh):
+    if checked.unwritable:
+        return finished_summary(checked, sweep)
+    with jax.set_mesh(mesh), lock(run.directory) if is_primary() else contextlib.nullcontext():
         plan = plan_sweep(checked, sweep) if sweep else None
         for line in dict.fromkeys([*notes, *checked.warnings, *(plan.warnings if plan else ())]):
-            reporter.say(f"[yellow]warning:[/] {line}")
+            reporter.say(("warning: ", "yellow"), line)
         done = train_arms(checked, reporter)
         points = train_sweep(checked, plan, done, reporter) if plan else ()
+        return write_results(checked, done, points)
+
+
+def write_results(checked: Checked, done: Done, points: Sequence[Any]) -> dict[str, Any]:
+    """The summary, written with the rest of the report."""
+    experiment, run = checked.experiment, checked.run
     result = ExperimentResult(
         experiment=run.name,
         config=run.config,
@@ -120,7 +129,7 @@ def check(experiment: Experiment, run: Run) -> Checked:
         raise ValueError("at least one seed is needed, as in --seeds=5")
     arms = run.arms or tuple(experiment.arms)
     check_arms(experiment, arms)
-    claim(run)
+    unwritable = claim(run)
     nodes = plan_stages(experiment, arms, run.seeds)
     check_selection(experiment)
     identities = stage_identities(nodes, run)
@@ -130,16 +139,19 @@ def check(experiment: Experiment, run: Run) -> Checked:
     if run.options.source_run:
         source_run = SourceRun(Path(run.options.source_run), run.seeds)
         source_run.check(nodes, experiment, arms)
-    return Checked(
-        experiment, run, arms, nodes, identities, source_run, warnings(experiment, nodes)
-    )
+    lines = list(warnings(experiment, nodes))
+    if settings := numeric_settings():
+        text = ", ".join(f"{name}={value}" for name, value in settings.items())
+        lines.append(f"{text} changes the numbers; config.json holds it")
+    return Checked(experiment, run, arms, nodes, identities, source_run, lines, unwritable)
 
 
 def train_arms(checked: Checked, reporter: Reporter) -> Done:
     """Train each stage once and measure each arm."""
     experiment, run, nodes = checked.experiment, checked.run, checked.nodes
     write_json(run.directory / "config.json", run_record(run))
-    write_json(run.directory / "environment.json", environment())
+    file = {"file": str(run.file)} if run.file else {}
+    write_json(run.directory / "environment.json", environment() | file)
     write_preprocessing(run.directory, experiment, nodes)
     done = Done(make_evaluator(experiment, run.seeds, run.options), {}, {}, {})
     for arm in checked.arms:
@@ -150,7 +162,8 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
             setup = nodes[name].setup
             if checked.source_run is not None and name in checked.source_run.stages:
                 done.trained[name] = checked.source_run.load(setup)
-                reporter.say(f"stage [bold]{name}[/]: loaded from {checked.source_run.directory}")
+                where = checked.source_run.directory
+                reporter.say("stage ", (name, "bold"), f": loaded from {where}")
             else:
                 done.trained[name] = train_node(checked, name, done, reporter)
             params, state = done.trained[name].params, done.trained[name].state
@@ -159,30 +172,27 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
                 setup.stage.model, stage.method, params, state, heads
             )
             for line in not_finite_lines(done.measured[name], run.seeds):
-                reporter.say(f"[yellow]warning:[/] after stage {name!r}, {line}")
+                reporter.say(("warning: ", "yellow"), f"after stage {name!r}, {line}")
         result = arm_result(arm, experiment, done.trained, done.measured, run.seeds)
         done.results[arm] = with_views(result, experiment, done.trained, run.seeds)
     return done
 
 
-def claim(run: Run) -> None:
+def claim(run: Run) -> str | None:
     """Make the run's directory, or check that it may be gone on with.
 
+    Returns:
+        Why it cannot be written though it holds a run with these settings, None if it can.
+
     Raises:
-        ValueError: it cannot be written, or holds a run with other settings.
+        ValueError: it cannot be written and holds no run, or one with other settings.
     """
-    try:
-        run.directory.mkdir(parents=True, exist_ok=True)
-        probe = run.directory / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to {run.directory}: {error.strerror}; name another --workdir"
-        ) from error
+    unwritable = why_unwritable(run.directory)
     before = read_json(run.directory / "config.json")
     if before is None:
-        return
+        if unwritable:
+            raise ValueError(not_written(run, unwritable))
+        return None
     if not run.resume:
         raise ValueError(
             f"{run.directory} holds a run and --resume=false; name another --workdir or remove it"
@@ -193,6 +203,30 @@ def claim(run: Run) -> None:
             + "\n  ".join(lines)
             + "\nName another --workdir, or remove that one."
         )
+    return unwritable
+
+
+def not_written(run: Run, reason: str) -> str:
+    return f"cannot write to {run.directory}: {reason}; name another --workdir"
+
+
+def finished_summary(checked: Checked, sweep: Sweep | None) -> dict[str, Any]:
+    """summary.json of a run that needs nothing written, as all that is asked for is finished.
+
+    Raises:
+        ValueError: something is not.
+    """
+    run = checked.run
+    records = [read_json(run.directory / "stages" / name / "stage.json") for name in checked.nodes]
+    summary = report.load_summary(path) if (path := run.directory / "summary.json").exists() else {}
+    points = [point["config"] for point in summary.get("sweep", ())]
+    if (
+        not all(record and record["finished"] for record in records)
+        or not summary.get("arms", {}).keys() >= set(checked.arms)
+        or any(dict(point) not in points for point in (sweep.points if sweep else ()))
+    ):
+        raise ValueError(not_written(run, checked.unwritable))
+    return summary
 
 
 def stage_identities(nodes: Mapping[str, Node], run: Run) -> dict[str, Identity]:
@@ -232,7 +266,9 @@ def environment() -> dict[str, Any]:
     import optax
 
     def git(*args: str) -> str | None:
-        done = subprocess.run(["git", *args], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *args], capture_output=True, text=True, errors="replace", check=False
+        )
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
@@ -242,6 +278,7 @@ def environment() -> dict[str, Any]:
     return {
         "command": " ".join(sys.argv),
         "folder": str(Path.cwd()),
+        "variables": {k: v for k, v in os.environ.items() if k.startswith(("JAX_", "XLA_"))},
         "jaxtl": jaxtl.__version__,
         "python": platform.python_version(),
         "jax": jax.__version__,

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training: finish the step, save, stop."""
+"""Ctrl-C, SIGTERM and a closed terminal while training: finish the step, save, stop."""
 
 import contextlib
 import os
@@ -51,7 +51,10 @@ def watch():
     if not alone or threading.current_thread() is not threading.main_thread():
         yield watcher
         return
-    previous = {n: signal.signal(n, watcher) for n in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, watcher) for number in numbers}
     try:
         yield watcher
     finally:

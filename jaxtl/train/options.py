@@ -1,9 +1,12 @@
 """How to run, as opposed to what: nothing here changes what an experiment means."""
 
 import dataclasses
+import importlib.util
 
+from jaxtl.files import user_path
 from jaxtl.paths import unknown
 
+MOST_CPU_DEVICES = 512
 DTYPES = ("float32", "bfloat16")
 
 
@@ -59,5 +62,17 @@ class RunOptions:
         for field, bound in least.items():
             if (value := getattr(self, field)) < bound:
                 raise ValueError(f"run.{field} must be at least {bound}, got {value}")
+            if value >= 2**31:
+                raise ValueError(f"run.{field} must be below 2**31, got {value}")
+        if self.cpu_devices > MOST_CPU_DEVICES:
+            raise ValueError(
+                f"run.cpu_devices must be at most {MOST_CPU_DEVICES}, got {self.cpu_devices}"
+            )
         if self.dtype not in DTYPES:
             raise ValueError(unknown("run.dtype", self.dtype, DTYPES))
+        if self.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+            raise ValueError(
+                "run.tensorboard needs the package tensorboardX: pip install -e '.[tensorboard]'"
+            )
+        for field in ("data_dir", "source_run", "compilation_cache"):
+            object.__setattr__(self, field, user_path(getattr(self, field)))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 
 class Reporter:
@@ -28,13 +29,12 @@ class Reporter:
             last.update({"step": step, "text": _losses(metrics)})
 
         if self.console.is_terminal and num_steps:
-            columns = ("[bold]{task.description}", "{task.fields[losses]}")
             with Progress(
-                TextColumn(columns[0]),
+                TextColumn("{task.description}", style="bold", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn(columns[1]),
+                TextColumn("{task.fields[losses]}", markup=False),
                 console=self.console,
                 transient=True,
             ) as progress:
@@ -51,11 +51,11 @@ class Reporter:
         details = ", ".join(
             part for part in (f"{num_steps} steps", last.get("text", ""), *notes) if part
         )
-        self.say(f"stage [bold]{name}[/]: {details} ({seconds:.1f} s)")
+        self.say("stage ", (name, "bold"), f": {details} ({seconds:.1f} s)")
 
-    def say(self, text: str) -> None:
-        """Print one line of rich markup."""
-        self.console.print(text, highlight=False)
+    def say(self, *parts: str | tuple[str, str]) -> None:
+        """Print one line of texts, taken as they are, or (text, style)."""
+        self.console.print(Text.assemble(*parts), highlight=False)
 
 
 def _losses(metrics: dict[str, np.ndarray]) -> str:

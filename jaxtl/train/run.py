@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from jaxtl.plan import Experiment
 from jaxtl.report.evaluate import Evaluator, Measured
 from jaxtl.report.results import ArmResult
@@ -13,6 +15,16 @@ from jaxtl.train.identity import Identity
 from jaxtl.train.loop import Trained
 from jaxtl.train.options import RunOptions
 from jaxtl.train.source import SourceRun
+
+NUMERIC = {
+    "jax_default_matmul_precision": None,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_disable_jit": False,
+}
+"""JAX's settings that change numbers, as JAX sets them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Run:
         resume: False refuses a directory that holds a run.
         headline: first line of the experiment's docstring.
         oracle: show what selection by the test data would have given, beside the honest numbers.
+        file: the experiment's, as it was named; None where it has none.
     """
 
     name: str
@@ -42,6 +55,7 @@ class Run:
     resume: bool = True
     headline: str = ""
     oracle: bool = False
+    file: Path | None = None
 
 
 def run_record(run: Run) -> dict[str, Any]:
@@ -51,7 +65,14 @@ def run_record(run: Run) -> dict[str, Any]:
         "config": dict(run.config),
         "seeds": list(run.seeds),
         "dtype": run.options.dtype,
+        **({"jax": settings} if (settings := numeric_settings()) else {}),
     }
+
+
+def numeric_settings() -> dict[str, Any]:
+    """{name: value} of JAX's settings that change numbers and are not as JAX sets them."""
+    values = {name: getattr(jax.config, name) for name in NUMERIC}
+    return {name: value for name, value in values.items() if value != NUMERIC[name]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +84,7 @@ class Checked:
         identities: {stage: what its weights depend on}.
         source_run: where source stages are loaded from, if not trained.
         warnings: what is legitimate but should be known.
+        unwritable: why the run's directory cannot be written, None if it can.
     """
 
     experiment: Experiment
@@ -72,6 +94,7 @@ class Checked:
     identities: Mapping[str, Identity]
     source_run: SourceRun | None
     warnings: list[str]
+    unwritable: str | None = None
 
 
 class Done(NamedTuple):

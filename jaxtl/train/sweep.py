@@ -166,7 +166,7 @@ def train_sweep(
     run, points = main.run, plan.points
     if points:
         over = ", ".join(points[0].values)
-        reporter.say(f"sweep over [bold]{over}[/], {len(points)} points. {plan}")
+        reporter.say("sweep over ", (over, "bold"), f", {len(points)} points. {plan}")
     evaluators = [
         done.evaluator.like(point.experiment.evals)
         if plan.shared

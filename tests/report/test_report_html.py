@@ -1,18 +1,20 @@
 """report.html holds everything it shows and runs nothing."""
 
+import dataclasses
 import html.parser
+import types
 
 import pytest
 
 from jaxtl import report
-from jaxtl.report.html import page
+from jaxtl.report.html import page, write_report
 
 
 class Elements(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.found, self.headings, self._tag = [], [], ""
-        self.open = []
+        self.open, self.words = [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -24,6 +26,7 @@ class Elements(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
+        self.words.append(data)
         if self.open and self.open[-1] in ("h1", "h2"):
             self.headings.append(data)
 
@@ -62,3 +65,35 @@ def test_text_is_escaped(make, result):
     tags = {tag for tag, _ in Elements(text).found}
     assert tags.isdisjoint({"i", "u", "script"})
     assert "&lt;b&gt;&amp;" in text and "is 1 &lt; 2?" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["\"><script>x</script>'", "$a_{b}$ & c", "two\nlines", "🙂 腕", "x" * 9_000, "</b>"]
+)
+def test_a_name_changes_no_tag(make, result, name):
+    def texts(word):
+        arm = dataclasses.replace(result.arms["full"], name=word)
+        metrics = {f"target/{word}": arm.metrics["target/accuracy"], **arm.metrics}
+        arm = dataclasses.replace(arm, metrics=metrics, by_stage={word: metrics})
+        run = make(
+            arms={"scratch": result.arms["scratch"], word: arm},
+            experiment=word,
+            selection=word,
+            config={word: [word]},
+            primary=types.SimpleNamespace(metric=f"target/{word}", direction="max"),
+            sweep=[({word: word}, {"scratch": arm, word: arm})],
+        )
+        summary = report.summarize(run)
+        summary["arms"][word]["picks"] = {word: {"mean": 0.5, "ci95": None}}
+        summary["arms"][word]["domain_gap"] = {word: {"mean": 0.5, "ci95": None}}
+        return page(summary, {}, {word: word}, word)
+
+    elements = Elements(texts(name))
+    assert [tag for tag, _ in elements.found] == [tag for tag, _ in Elements(texts("w")).found]
+    assert "".join(elements.words).count(name) >= 12
+
+
+def test_a_path_that_is_no_text_is_written(make, result, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(path, report.summarize(result), {}, {"folder": "/runs/\udcff/é"})
+    assert "<code>/runs/?/é</code>" in path.read_text(encoding="utf-8")

@@ -1,0 +1,117 @@
+"""Experiment files: found by name or path, read without running them, imported from there."""
+
+import ast
+import hashlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from jaxtl.files import user_path
+from jaxtl.paths import unknown
+
+FOLDER = Path("experiments")
+
+
+def known_experiments() -> list[str]:
+    """Names of the files of experiments/ in the current directory."""
+    if not FOLDER.is_dir():
+        raise ValueError(f"no folder {FOLDER}/ here; run from the repository's root")
+    return sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("_"))
+
+
+def find(name: str) -> Path:
+    """The file of an experiment: of this name in experiments/, or at this path.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not name.endswith(".py") and "/" not in name:
+        known = known_experiments()
+        if name not in known:
+            raise ValueError(unknown("experiment", name, known))
+        return FOLDER / f"{name}.py"
+    for place in (Path(user_path(name)), FOLDER / name):
+        for file in (place, place.with_name(f"{place.name}.py")):
+            if file.suffix == ".py" and file.is_file():
+                return file
+    known = known_experiments() if FOLDER.is_dir() else []
+    stem = Path(name).name.removesuffix(".py")
+    raise ValueError(f"no file {name}; {unknown('experiment', stem, known)}")
+
+
+def syntax_tree(path: Path) -> ast.Module:
+    """The syntax tree of an experiment file.
+
+    Raises:
+        ValueError: it is not Python, or cannot be read.
+    """
+    try:
+        return ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except (OSError, ValueError) as error:  # a NUL byte is a ValueError
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def docstring(path: Path) -> str:
+    return ast.get_docstring(syntax_tree(path)) or ""
+
+
+def result_line(text: str) -> str:
+    """The paragraph of a docstring that begins with `Result:`, as one line."""
+    for paragraph in text.split("\n\n"):
+        if paragraph.startswith("Result:"):
+            return " ".join(paragraph.removeprefix("Result:").split())
+    return "not measured"
+
+
+def config_fields(path: Path) -> list[str]:
+    """Dotted names of the fields of a file's `Config`, as far as they are written in it."""
+    nodes = [node for node in syntax_tree(path).body if isinstance(node, ast.ClassDef)]
+    classes = {node.name: node for node in nodes}
+
+    def names(node: ast.ClassDef, inside: tuple[str, ...]) -> Iterator[str]:
+        for line in node.body:
+            if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name):
+                continue
+            below = classes.get(getattr(line.annotation, "id", ""))
+            if below is None:
+                yield line.target.id
+            elif below.name not in inside:
+                for name in names(below, (*inside, below.name)):
+                    yield f"{line.target.id}.{name}"
+
+    return list(names(classes["Config"], ("Config",))) if "Config" in classes else []
+
+
+def root_of(file: Path) -> Path:
+    """What an experiment file may import from: the folder that holds experiments/, or its own."""
+    folder = file.absolute().parent
+    return folder.parent if folder.name == FOLDER.name else folder
+
+
+def module_of(file: Path) -> ModuleType:
+    """A file as a module that no other file or package of its name replaces, whatever its name.
+
+    Raises:
+        ValueError: it is not Python, or lacks `Config` or `build`.
+    """
+    file = file.absolute()
+    syntax_tree(file)
+    content = hashlib.sha256(f"{file}\0".encode(errors="surrogateescape") + file.read_bytes())
+    stem = re.sub(r"\W", "_", file.stem)
+    name = f"jaxtl_experiment_{stem}_{content.hexdigest()[:16]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look it up there
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]
+            raise
+    if missing := [part for part in ("Config", "build") if not hasattr(sys.modules[name], part)]:
+        raise ValueError(f"{file} has no {' and no '.join(missing)}; copy one of the others")
+    return sys.modules[name]

@@ -1,0 +1,272 @@
+"""What a process of our own makes of where it runs: its output, JAX's settings, other processes.
+
+Nothing here is done for a program that imports jaxtl.
+"""
+
+import codecs
+import contextlib
+import io
+import logging
+import os
+import select
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxtl.train.options import RunOptions
+
+CONNECT_SECONDS, CLUSTER_SECONDS = 60, 300
+"""How long processes wait for each other that people start, and that a cluster starts."""
+PLAIN = {"–": "-", "—": "-", "…": "...", "−": "-", "’": "'"}
+
+
+class Unfailing(io.FileIO):
+    """A file descriptor that swallows what nobody takes.
+
+    Attributes:
+        error: why the first write failed, None as long as none did; what follows is dropped.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data) -> int:
+        while self.error is None:
+            try:
+                if (count := super().write(data)) is not None:
+                    return count
+                select.select([], [self], [])  # it does not block by itself
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+
+def keep_output() -> None:
+    """Standard output and error never fail: closed, full, unread, or of few letters."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass  # one of the three was closed: no file of the run must get its number
+    os.close(descriptor)
+    codecs.register_error("plain", _plain)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        old = getattr(sys, name)
+        at_once = getattr(old, "write_through", False)  # python -u
+        raw = Unfailing(number, "w", closefd=False)
+        stream = io.TextIOWrapper(
+            raw if at_once else io.BufferedWriter(raw),
+            old.encoding if old else "utf-8",
+            "plain",
+            line_buffering=number == 2 or os.isatty(number),
+            write_through=at_once,
+        )
+        setattr(sys, name, stream)
+
+
+def lost_output() -> str | None:
+    """Why what `keep_output` keeps was not written; None if it was, or its reader went away."""
+    sys.stdout.flush()
+    error = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer).error
+    return None if error is None or isinstance(error, BrokenPipeError) else error.strerror
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Letters that an encoding has, in place of those that it has not."""
+    text = "".join(PLAIN.get(letter, "?") for letter in error.object[error.start : error.end])
+    return text, error.end
+
+
+def configure(options: RunOptions, verbose: bool) -> None:
+    """Logging, devices and the compilation cache.
+
+    Raises:
+        ValueError: JAX has none of the devices that it is told to use.
+    """
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; another one may not even exist
+    import jax
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("jaxtl").setLevel(logging.INFO if verbose else logging.WARNING)
+    if folder := cache_folder(options.compilation_cache):
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        # One that fills up or is damaged meanwhile costs time, not the run.
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    if options.cpu_devices:
+        jax.config.update("jax_num_cpu_devices", options.cpu_devices)
+
+
+def cache_folder(option: str) -> str:
+    """Where compiled programs are kept; empty, with a word, where that cannot be written.
+
+    Args:
+        option: `auto` for the user's cache folder; empty for none, without a word.
+    """
+    if not option:
+        return ""
+    try:
+        if option == "auto":
+            caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            option = str(Path(caches, "jaxtl", "compiled"))
+        Path(option).mkdir(parents=True, exist_ok=True)
+        if os.access(option, os.W_OK | os.X_OK):
+            return option
+        reason = f"{option} cannot be written"
+    except (OSError, RuntimeError) as error:  # the latter: no home
+        reason = str(error)
+    print(f"warning: no compilation cache: {reason}", file=sys.stderr)
+    return ""
+
+
+def check_devices() -> None:
+    """Raises ValueError if JAX finds no device of the platforms that it is told to use."""
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().split("\n")[0] or "not among the devices that JAX finds"
+        raise ValueError(
+            f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: no such device here: {reason}"
+        ) from error
+
+
+def check_precision() -> None:
+    """Raises ValueError if JAX computes in 64 bits, which would change every number of a run."""
+    import jax
+
+    if jax.config.jax_enable_x64:
+        raise ValueError(
+            "JAX_ENABLE_X64 is on, and the same seeds would give other numbers: runs compute in 32 "
+            "bits or fewer (--run.dtype); unset it, and let the experiment file leave it alone"
+        )
+
+
+def explanation(error: BaseException) -> str | None:
+    """One line on an error that the machine made, or JAX where it was asked to; None for others."""
+    reason = str(error).strip().split("\n")[0]
+    exhausted = "RESOURCE_EXHAUSTED" in reason or "out of memory" in reason.lower()
+    if exhausted or isinstance(error, MemoryError):
+        return (
+            f"not enough memory ({reason or 'asked the system for more'}); smaller batches, fewer "
+            "seeds at once or a smaller --run.eval_batch need less"
+        )
+    if isinstance(error, FloatingPointError):
+        return f"{reason}: JAX_DEBUG_NANS stops at the first one, a run without it goes on"
+    if "can't start new thread" in reason:
+        return "the system gives no more threads; see ulimit -u"
+    return None
+
+
+@contextlib.contextmanager
+def without_echoes(verbose: bool) -> Iterator[None]:
+    """Drops what Orbax and TensorStore say of a failed write, which is raised too, and only that.
+
+    Args:
+        verbose: drop nothing.
+    """
+    if verbose:
+        yield
+        return
+    logger, before = logging.getLogger("absl"), sys.unraisablehook
+
+    def hook(unraisable) -> None:
+        closed = str(unraisable.exc_value) == "Event loop is closed"
+        if not (closed and unraisable.object is None):  # a callback of TensorStore's own threads
+            before(unraisable)
+
+    logger.addFilter(_not_of_orbax)
+    sys.unraisablehook = hook
+    warnings.filterwarnings("ignore", "coroutine 'async_serialize.*' was never awaited")
+    try:
+        yield
+    finally:
+        logger.removeFilter(_not_of_orbax)
+        sys.unraisablehook = before
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}checkpoint{os.sep}" not in record.pathname
+
+
+def connect(distributed: str) -> None:
+    """Join the other processes of a run, before JAX is used.
+
+    Args:
+        distributed: `off`; `auto` for what the cluster says (a TPU pod, Slurm); or
+            `ADDRESS:PORT,COUNT,INDEX`: the first process's address, the number of processes and
+            which of them this one is.
+
+    Raises:
+        ValueError: another form, an address that cannot be, or there is no cluster that says.
+    """
+    if distributed == "off":
+        return
+    import jax
+
+    if distributed == "auto":
+        with _patience(distributed, CLUSTER_SECONDS):
+            try:
+                jax.distributed.initialize()
+            except ValueError as error:
+                raise ValueError(
+                    "--distributed=auto: no cluster says which processes there are; use "
+                    f"--distributed=ADDRESS:PORT,COUNT,INDEX ({error})"
+                ) from error
+        return
+    address, count, index = process(distributed)
+    with _patience(distributed, CONNECT_SECONDS):
+        jax.distributed.initialize(address, num_processes=count, process_id=index)
+
+
+def process(distributed: str) -> tuple[str, int, int]:
+    """(address, number of processes, which one) of `ADDRESS:PORT,COUNT,INDEX`.
+
+    Raises:
+        ValueError: it is not of that form, nobody knows the address, or its port is taken.
+    """
+    address, *numbers = distributed.split(",")
+    host, _, port = address.rpartition(":")
+    wrong = f"--distributed={distributed}: "
+    if not host or len(numbers) != 2 or not all(n.isdecimal() for n in (port, *numbers)):
+        raise ValueError(f"{wrong}expected off, auto or ADDRESS:PORT,COUNT,INDEX")
+    count, index = map(int, numbers)
+    if not 0 < int(port) < 2**16:
+        raise ValueError(f"{wrong}a port is a number from 1 to 65535, got {port}")
+    if index >= count:
+        raise ValueError(
+            f"{wrong}of {count} processes, INDEX is one of 0 to {count - 1}, got {index}"
+            if count
+            else f"{wrong}expected at least one process, got COUNT {count}"
+        )
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+        if index == 0:
+            socket.create_server(("", int(port))).close()
+    except OSError as error:
+        raise ValueError(f"{wrong}{host}, port {port}: {error.strerror}") from error
+    return address, count, index
+
+
+@contextlib.contextmanager
+def _patience(distributed: str, seconds: float) -> Iterator[None]:
+    """Ends the process, with one line, where the others do not come; JAX would only abort it."""
+
+    def end() -> None:
+        print(
+            f"error: --distributed={distributed}: not all processes met within {seconds} seconds; "
+            "is the address that of the first one, do all run, does a firewall stand "
+            "between them?",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
