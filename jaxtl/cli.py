@@ -20,6 +20,7 @@ from jaxtl.arguments import (
     read,
     run_options,
 )
+from jaxtl.blame import account
 from jaxtl.experiment_file import (
     FOLDER,
     docstring,
@@ -41,6 +42,7 @@ from jaxtl.surroundings import (
     lost_output,
     without_echoes,
 )
+from jaxtl.train.authored import built, read_config, read_sweep
 from jaxtl.train.options import RunOptions
 from jaxtl.train.writing import NotWritten
 
@@ -74,13 +76,11 @@ def program(argv: Sequence[str]) -> NoReturn:
 def main(argv: Sequence[str]) -> int:
     """Run the command line; returns the exit status.
 
-    That is 0 (also when SIGTERM stopped it, saved), 1 for bad input, 130 for Ctrl-C.
+    That is 0 (also when SIGTERM stopped it, saved), 1 for bad input, 130 for Ctrl-C. What code of
+    the user's raises is told with its place there; with --verbose after the whole traceback.
     """
     try:
         return _main(list(argv))
-    except (ValueError, flags.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except NotWritten as error:
         print(
             f"error: cannot write {error.filename}: {error.strerror}; once that is mended, the "
@@ -88,14 +88,17 @@ def main(argv: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    except (MemoryError, ArithmeticError, RuntimeError) as error:
-        if (line := explanation(error)) is None:
-            raise
-        print(f"error: {line}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+    except (Exception, SystemExit) as error:
+        message = explanation(error) or account(error)
+        if message is None and not isinstance(error, ValueError | flags.Error):
+            raise  # a bug of ours
+        if "--verbose" in argv:
+            traceback.print_exception(error)
+        print(f"error: {message or error}", file=sys.stderr)
+        return 1
 
 
 def _main(argv: list[str]) -> int:
@@ -184,13 +187,14 @@ def launch(
     """Import the experiment and run it."""
     sys.path[:0] = dict.fromkeys([str(Path.cwd()), str(root_of(path))])
     module = module_of(path)
+    default = read_config(module)
     if values.help:
         show_help(module)
         return 0
     config_args = [arg for arg in fields if arg.startswith("--config.")]
     others = [f"--{name}" for name in values] + elsewhere(values)
-    config = parse(module.Config(), "config", config_args, others)
-    points = sweep_points(config, values.sweep, getattr(module, "SWEEP", {}))
+    config = parse(default, "config", config_args, others)
+    points = sweep_points(config, values.sweep, read_sweep(module))
     configure(options, values.verbose)
     connect(values.distributed)
     check_devices()
@@ -206,7 +210,7 @@ def launch(
     from jaxtl.train.sharding import is_primary
     from jaxtl.train.traced import Sweep
 
-    experiment = module.build(config)
+    experiment = built(module, config)
     check_precision()
     run = Run(
         name=path.stem,
@@ -224,7 +228,7 @@ def launch(
     sweep = Sweep(
         [fields_ for fields_, _ in points],
         [json_values(swept) for _, swept in points],
-        lambda fields_: module.build(replace_fields(config, fields_)),
+        lambda fields_: built(module, replace_fields(config, fields_)),
     )
     reporter = Reporter(Console(quiet=not is_primary()))
     try:

@@ -12,13 +12,26 @@ The layout of a batch, shared by everything (B examples, D domains):
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-import optax
+
+from jaxtl.form import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BELOW_1,
+    FILE_NAME,
+    INT32,
+    POSITIVE,
+    PRINTABLE,
+    SIZE,
+    Name,
+    Patterns,
+    checked,
+)
+from jaxtl.reading import Data, Weights
 
 PyTree = Any
 Params = dict[str, Any]
@@ -28,6 +41,7 @@ Direction = Literal["max", "min"]
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Head:
     """A linear output of a model and the loss that reads it.
 
@@ -41,14 +55,15 @@ class Head:
         bounds: least and largest label, of a head of values; None for any.
     """
 
-    size: int
+    size: Annotated[int, SIZE]
     loss: Callable[[jax.Array, jax.Array], jax.Array]
-    label_shape: tuple[int, ...] = ()
+    label_shape: tuple[Annotated[int, SIZE], ...] = ()
     integer: bool = True
     bounds: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Model:
     """A backbone of named blocks with heads on its last features, as pure functions.
 
@@ -71,64 +86,13 @@ class Model:
             contained), None for a model without an adapter that can be merged.
     """
 
-    blocks: tuple[str, ...]
-    heads: Mapping[str, Head]
+    blocks: tuple[Name, ...]
+    heads: Mapping[Name, Head]
     init: Callable[..., tuple[Params, State]]
     apply: Callable[..., tuple[dict[str, Any], State]]
     cut: Callable[[str], tuple["Model", "Model"]]
-    live: tuple[str, ...] = (".*",)
+    live: Patterns = (".*",)
     merge: Callable[[Params], tuple["Model", Params]] | None = None
-
-
-class Wanted(dict[str, jax.ShapeDtypeStruct]):
-    """{path of a parameter or batch statistic: shape and dtype} of what weights are asked for.
-
-    Attributes:
-        others: paths of the model's other leaves, which start anew, so that nobody misses their
-            arrays in the file; None where only a part of what was read before is read again, and
-            what else is in the file does not matter.
-    """
-
-    def __init__(
-        self,
-        leaves: Mapping[str, jax.ShapeDtypeStruct],
-        others: Collection[str] | None = (),
-    ):
-        super().__init__(leaves)
-        self.others = others
-
-
-class Weights(Protocol):
-    """Published weights that an arm can start from; nothing is read before it is asked for.
-
-    Attributes:
-        name: where they come from, for messages.
-    """
-
-    name: str
-
-    def read(
-        self, wanted: Mapping[str, jax.ShapeDtypeStruct]
-    ) -> tuple[Mapping[str, np.ndarray], str]:
-        """The leaves of a model and a report of what was done to get them.
-
-        Args:
-            wanted: {path of a parameter or batch statistic: shape and dtype}; all leaves of the
-                model, or a `Wanted`.
-
-        Returns:
-            ({path: array}, of all that is wanted; the report, several lines).
-
-        Raises:
-            ValueError: the file cannot be read or does not fit; everything that does not fit is
-                listed.
-        """
-
-    def digest(self) -> str:
-        """Says which weights these are: a hash of the file's content."""
-
-    def save(self, path: Path, leaves: Mapping[str, np.ndarray]) -> None:
-        """Write leaves of the model to a safetensors file, under the names of their origin."""
 
 
 class Module(NamedTuple):
@@ -143,10 +107,14 @@ class Module(NamedTuple):
     apply: Callable[[Params, jax.Array], jax.Array]
 
 
-LossFn = Callable[..., tuple[jax.Array, tuple[State, dict[str, jax.Array]]]]
+LossFn = Callable[
+    [Model, Params, State, Batch, jax.Array, jax.Array],
+    tuple[jax.Array, tuple[State, dict[str, jax.Array]]],
+]
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Update:
     """One gradient step inside a training step.
 
@@ -164,12 +132,13 @@ class Update:
 
     loss: LossFn
     optimizers: tuple[str, ...] = ("all",)
-    repeat: int = 1
+    repeat: Annotated[int, AT_LEAST_1] = 1
     combine: Callable[[PyTree, jax.Array], PyTree] | None = None
     per_example: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Method:
     """What is minimised, what trains, and how.
 
@@ -200,21 +169,19 @@ class Method:
             `transfer.refresh_statistics` follows (Izmailov et al., 2018, arXiv:1803.05407).
     """
 
-    optimizers: Mapping[str, tuple[Sequence[str], optax.GradientTransformation]] = (
-        dataclasses.field(default_factory=dict)
-    )
+    optimizers: Mapping[str, tuple[Patterns, Any]] = dataclasses.field(default_factory=dict)
     updates: tuple[Update, ...] = ()
-    modules: Mapping[str, Module] = dataclasses.field(default_factory=dict)
+    modules: Mapping[Name, Module] = dataclasses.field(default_factory=dict)
     state: Callable[[Model, Params, State], PyTree] | None = None
     remembers: bool = False
-    prepare: Callable[..., tuple[Params, State]] | None = None
-    solves: tuple[str, ...] = ()
-    prepare_every: int = 0
-    predict: Callable[..., dict[str, Any]] | None = None
+    prepare: Callable[[Model, Params, State, list], tuple[Params, State]] | None = None
+    solves: Patterns = ()
+    prepare_every: Annotated[int, AT_LEAST_0] = 0
+    predict: Callable[[Model, Params, State, PyTree], dict[str, Any]] | None = None
     unweighted: bool = False
     fresh_frozen: bool = False
-    clip_norm: float | None = None
-    ema: float | None = None
+    clip_norm: Annotated[float, POSITIVE] | None = None
+    ema: Annotated[float, BELOW_1] | None = None
     swa: tuple[int, int] | None = None
 
 
@@ -236,6 +203,7 @@ class Columns(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Domain:
     """A dataset playing a role in a stage.
 
@@ -249,7 +217,7 @@ class Domain:
         augment: (rng, inputs [n, ...] float) -> inputs, applied on the device while training.
     """
 
-    dataset: Any
+    dataset: Data
     heads: Mapping[str, str]
     labelled: bool = True
     weight: float = 1.0
@@ -277,10 +245,11 @@ def unlabelled(
 
 
 def _columns(head: str | Mapping[str, str]) -> Mapping[str, str]:
-    return {head: "label"} if isinstance(head, str) else dict(head)
+    return {head: "label"} if isinstance(head, str) else head
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Stage:
     """One model trained by one method on some domains for some steps.
 
@@ -297,18 +266,19 @@ class Stage:
             that alone reads its head belongs to an arm's last stage with labels for that head.
     """
 
-    name: str
+    name: Annotated[str, FILE_NAME]
     model: Model
     method: Method
     domains: Sequence[Domain]
-    batch_size: int
-    num_steps: int
-    fresh: Sequence[str] = ()
+    batch_size: Annotated[int, INT32]
+    num_steps: Annotated[int, INT32]
+    fresh: Patterns = ()
     weights: Weights | None = None
     trains: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Evaluation:
     """A dataset that is only looked at, with what is measured on it.
 
@@ -323,15 +293,16 @@ class Evaluation:
             not the primary one no gain and no forgetting is said.
     """
 
-    dataset: Any
+    dataset: Data
     head: str
     column: str
     sums: Callable[[jax.Array, jax.Array, jax.Array], PyTree]
     results: Callable[[PyTree], dict[str, float]]
-    directions: Mapping[str, Direction] = dataclasses.field(default_factory=dict)
+    directions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Criterion:
     """A score of a model, better when larger, that needs no labels of the target.
 
@@ -348,6 +319,7 @@ class Criterion:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Primary:
     """The metric that decides, as `<evaluation>/<metric>`, and which way is better."""
 
@@ -364,6 +336,7 @@ def minimize(metric: str) -> Primary:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Experiment:
     """Ways to reach a target task, compared.
 
@@ -382,13 +355,13 @@ class Experiment:
             what the primary metric would be at the step that each of them picks.
     """
 
-    arms: Mapping[str, Sequence[Stage]]
+    arms: Mapping[Annotated[str, PRINTABLE], Sequence[Stage]]
     baseline: str
-    evals: Mapping[str, Evaluation]
+    evals: Mapping[Name, Evaluation]
     primary: Primary
-    derived: Mapping[str, Callable[[Mapping[str, float]], float]] = dataclasses.field(
-        default_factory=dict
+    derived: Mapping[Annotated[str, PRINTABLE], Callable[[Mapping[str, float]], float]] = (
+        dataclasses.field(default_factory=dict)
     )
     select: Primary | None = None
     select_every: int = 100
-    criteria: Mapping[str, Criterion] = dataclasses.field(default_factory=dict)
+    criteria: Mapping[Name, Criterion] = dataclasses.field(default_factory=dict)

@@ -7,7 +7,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "jaxtl"
 FLOORS = (
-    {"paths", "plan", "files"},
+    {"paths", "files", "blame"},
+    {"form", "reading"},
+    {"plan"},
     {"models", "data", "losses", "metrics", "transferability", "experiment_file"},
     {"methods", "pretrained"},
     {"train", "report", "fields", "export"},

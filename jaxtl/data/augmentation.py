@@ -4,13 +4,19 @@ Each example is changed on its own; the dtype stays. Pure, may be jitted and vma
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from jaxtl.form import AT_LEAST_0, NOT_NEGATIVE, POSITIVE, SHARE, Finite, Size, checked
+
+Positive = Annotated[float, POSITIVE]
+NotNegative = Annotated[float, NOT_NEGATIVE]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
+@checked
 def chain(*augments: Augment) -> Augment:
     """One after the other, each with a key of its own."""
 
@@ -32,7 +38,10 @@ def random_flip() -> Augment:
     return apply
 
 
-def random_crop(padding: int = 0, size: tuple[int, int] | None = None) -> Augment:
+@checked
+def random_crop(
+    padding: Annotated[int, AT_LEAST_0] = 0, size: tuple[Size, Size] | None = None
+) -> Augment:
     """A random window of the image with a black frame.
 
     A shift by one of few offsets is a chain of selects per axis: gathers are slow on a CPU.
@@ -63,7 +72,8 @@ def random_crop(padding: int = 0, size: tuple[int, int] | None = None) -> Augmen
     return apply
 
 
-def gaussian_noise(stddev: float) -> Augment:
+@checked
+def gaussian_noise(stddev: NotNegative) -> Augment:
     """Independent noise on each value of float images; not clipped."""
 
     def apply(rng: jax.Array, images: jax.Array) -> jax.Array:
@@ -72,12 +82,13 @@ def gaussian_noise(stddev: float) -> Augment:
     return apply
 
 
+@checked
 def random_affine(
     *,
-    scale: tuple[float, float] = (1.0, 1.0),
-    degrees: float = 0.0,
-    shear: float = 0.0,
-    translate: float = 0.0,
+    scale: tuple[Positive, Positive] = (1.0, 1.0),
+    degrees: NotNegative = 0.0,
+    shear: NotNegative = 0.0,
+    translate: NotNegative = 0.0,
 ) -> Augment:
     """Each image turned, sheared, stretched and moved about its centre; bilinear, black outside.
 
@@ -123,11 +134,12 @@ def random_affine(
     return apply
 
 
+@checked
 def random_intensity(
     *,
-    flip: float = 0.5,
-    scale: tuple[float, float] = (0.25, 1.5),
-    shift: tuple[float, float] = (-0.5, 0.5),
+    flip: Annotated[float, SHARE] = 0.5,
+    scale: tuple[Finite, Finite] = (0.25, 1.5),
+    shift: tuple[Finite, Finite] = (-0.5, 0.5),
 ) -> Augment:
     """Each channel of each image inverted by chance, then scaled about its mean, then shifted.
 

@@ -295,7 +295,12 @@ def _table_call(load: Call, steps: tuple[Step, ...]) -> Call:
 
 def _transformed(load: Call, steps: tuple[Step, ...]) -> Table:
     *before, last = steps
-    return last.function(loaded(_table_call(load, tuple(before))), *last.arguments)
+    table = last.function(loaded(_table_call(load, tuple(before))), *last.arguments)
+    if not isinstance(table, Table):
+        raise ValueError(
+            f"{name_of(last.function)} must return a Table, it returned a {type(table).__name__}"
+        )
+    return table
 
 
 def _is_number(value: Any) -> bool:

@@ -14,6 +14,7 @@ from jaxtl.models import computing_in
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment, Stage
 from jaxtl.report.summary import load_summary
+from jaxtl.train.authored import built, read_config
 from jaxtl.train.identity import read_json
 
 logger = logging.getLogger(__name__)
@@ -105,10 +106,10 @@ def rebuilt(file: Path, config: Mapping[str, Any]) -> Experiment:
     sys.path.insert(0, folder)
     try:
         module = module_of(file)
-        fields, gone = from_json(module.Config(), config)
+        fields, gone = from_json(read_config(module), config)
         if gone:
             logger.warning("%s has no field %s any more, which the run set", file, ", ".join(gone))
-        return module.build(fields)
+        return built(module, fields)
     finally:
         sys.path.remove(folder)
 

@@ -3,9 +3,13 @@
 Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016. arXiv:1505.07818.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import optax
+
+from jaxtl.form import AT_LEAST_0, Finite, checked
 
 
 @jax.custom_vjp
@@ -31,8 +35,13 @@ def _backward(coefficient, gradient: jax.Array):
 reverse_gradient.defvjp(_forward, _backward)
 
 
+@checked
 def reversal_schedule(
-    num_steps: int, *, low: float = 0.0, high: float = 1.0, steepness: float = 10.0
+    num_steps: Annotated[int, AT_LEAST_0],
+    *,
+    low: Finite = 0.0,
+    high: Finite = 1.0,
+    steepness: Finite = 10.0,
 ) -> optax.Schedule:
     """step -> low + (high - low) (2 / (1 + exp(-steepness p)) - 1), p = step / num_steps.
 

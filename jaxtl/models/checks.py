@@ -9,7 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtl.form import Rate, Size, wrong
 from jaxtl.plan import PyTree
+
+WIDTHS = nn.Dense | nn.Conv | nn.ConvTranspose | nn.Embed
 
 
 def check_layer(name: str, layer: Any) -> None:
@@ -84,3 +87,23 @@ def with_same_shapes(name: str, call: Callable, *arguments: Any, **options: Any)
             f"block {name!r}: parameters have other shapes than at the start; they may depend on "
             f"the features of an example only, not on the number of examples: {said}"
         ) from error
+
+
+def sound(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+    """A linen interceptor that refuses impossible layers.
+
+    Raises:
+        ValueError: a layer has no outputs, or drops a share that is not in [0, 1).
+    """
+    layer = context.module
+    if context.method_name == "__call__":
+        if isinstance(layer, nn.Dropout):
+            name, value, limit = "rate", layer.rate, Rate
+        elif isinstance(layer, WIDTHS):
+            name, value, limit = "features", layer.features, Size
+        else:
+            return call(*args, **kwargs)
+        place = f"{type(layer).__name__} {'/'.join(layer.path)}".rstrip()
+        if problems := list(wrong(f"{place}: {name}", value, limit)):
+            raise ValueError("\n".join(problems))
+    return call(*args, **kwargs)

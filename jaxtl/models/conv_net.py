@@ -2,20 +2,23 @@
 
 import functools
 from collections.abc import Mapping
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 
+from jaxtl.form import Rate, checked
 from jaxtl.models.convolution import max_pool
 from jaxtl.models.layers import Conv, Dense
 from jaxtl.models.model import Block, from_blocks, identity, standardize
 from jaxtl.plan import Head, Model
 
 
+@checked
 def conv_net(
     heads: Mapping[str, Head],
-    padding: str = "SAME",
-    normalize: tuple | None = None,
+    padding: Literal["SAME", "VALID"] = "SAME",
+    normalize: Any = None,
     batch_norm: bool = False,
 ) -> Model:
     """`conv_0` (32, pooled), `conv_1` (64, pooled), `conv_2` (64) and `dense_0` (64), 3 x 3, ReLU.
@@ -42,12 +45,13 @@ def conv_net(
     )
 
 
+@checked
 def cifar_conv_net(
     heads: Mapping[str, Head],
-    padding: str = "SAME",
-    normalize: tuple | None = None,
+    padding: Literal["SAME", "VALID"] = "SAME",
+    normalize: Any = None,
     batch_norm: bool = False,
-    dropout: float = 0.0,
+    dropout: Rate = 0.0,
 ) -> Model:
     """`conv_0` (32), `conv_1` (64), both 3 x 3 and pooled, and `dense_0` (512), with ReLU.
 

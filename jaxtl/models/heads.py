@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.form import Size, checked
 from jaxtl.plan import Head, Module
 
 
@@ -61,7 +62,8 @@ def regression(size: int = 1) -> Head:
     return Head(size, loss, () if size == 1 else (size,), integer=False)
 
 
-def mlp_head(hidden: Sequence[int], size: int) -> Module:
+@checked
+def mlp_head(hidden: Sequence[Size], size: Size) -> Module:
     """A network on a model's features, such as a domain discriminator.
 
     Args:

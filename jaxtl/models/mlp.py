@@ -1,19 +1,22 @@
 """Multilayer perceptrons and linear models."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 
+from jaxtl.form import Rate, Size, checked
 from jaxtl.models.layers import Dense
 from jaxtl.models.model import Block, from_blocks, identity, standardize
 from jaxtl.plan import Head, Model
 
 
+@checked
 def mlp(
     heads: Mapping[str, Head],
-    hidden: Sequence[int] = (256,),
-    dropout: float = 0.0,
-    normalize: tuple | None = None,
+    hidden: Sequence[Size] = (256,),
+    dropout: Rate = 0.0,
+    normalize: Any = None,
 ) -> Model:
     """Dense layers `dense_0`, `dense_1`, ... with ReLU, on flattened inputs [n, ...].
 

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl import paths
-from jaxtl.models.checks import check_call, check_features, check_layer, with_same_shapes
+from jaxtl.form import Name, checked
+from jaxtl.models.checks import check_call, check_features, check_layer, sound, with_same_shapes
 from jaxtl.plan import Head, Model, Params, PyTree, State
 
 
@@ -22,6 +23,7 @@ def identity(inputs: PyTree) -> PyTree:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Block:
     """One named step of a backbone.
 
@@ -34,12 +36,13 @@ class Block:
             `__call__` takes.
     """
 
-    name: str
-    layer: nn.Module
+    name: Name
+    layer: Any
     then: Callable[[PyTree], PyTree] = identity
     call: Callable[[nn.Module, PyTree, bool], PyTree] | None = None
 
 
+@checked
 def from_blocks(
     blocks: Sequence[Block],
     heads: Mapping[str, Head],
@@ -239,7 +242,8 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
         for block in blocks:
             key = _fold(rng, f"backbone/{block.name}")
             call = functools.partial(_call, block, train=False)
-            x, variables = nn.init_with_output(call, block.layer)(key, x)
+            with nn.intercept_methods(sound):
+                x, variables = nn.init_with_output(call, block.layer)(key, x)
             if strange := variables.keys() - {"params", "batch_stats"}:
                 raise ValueError(
                     f"block {block.name!r} has variables in {', '.join(sorted(strange))}; a model "
@@ -279,7 +283,12 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
             call = nn.apply(functools.partial(_call, block, train=train), block.layer, mutable)
             # Inside `apply`, because a compiled function ignores an interceptor around its call.
             constant = _constant_statistics(block.name, live if train else ())
-            with nn.intercept_methods(constant), nn.intercept_methods(_wrap(block.name, around)):
+            wrap = _wrap(block.name, around)
+            with (
+                nn.intercept_methods(sound),
+                nn.intercept_methods(constant),
+                nn.intercept_methods(wrap),
+            ):
                 x, changed = with_same_shapes(block.name, call, variables, x, rngs=rngs)
             if changed:
                 statistics = {**statistics, block.name: changed["batch_stats"]}

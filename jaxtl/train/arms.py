@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -205,13 +205,17 @@ def derived_metrics(
     known = dict(metrics)
     for name, derive in experiment.derived.items() if metrics else ():
         count = len(next(iter(metrics.values())))
-        known[name] = np.array(
-            [
-                derive(defaultdict(lambda: math.nan, {k: float(v[i]) for k, v in known.items()}))
-                for i in range(count)
-            ]
-        )
+        rows = [{k: float(v[i]) for k, v in known.items()} for i in range(count)]
+        known[name] = np.array([_derived(derive, row) for row in rows])
     return {name: known[name] for name in experiment.derived if name in known}
+
+
+def _derived(derive: Callable[[Mapping[str, float]], float], row: Mapping[str, float]) -> float:
+    """One derived value; NaN where the arithmetic has none, as in a division by zero."""
+    try:
+        return derive(defaultdict(lambda: math.nan, row))
+    except ArithmeticError:
+        return math.nan
 
 
 def named_heads(nodes: Mapping[str, Node], stage: str | None) -> set[str]:

@@ -1,22 +1,24 @@
 """Everything that can be wrong with an experiment, found before any work starts."""
 
-import contextlib
 import dataclasses
 import logging
 import re
-from collections import defaultdict
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.blame import told
 from jaxtl.data import Dataset, overlap, to_float, validate
 from jaxtl.data.streamed import is_streamed
+from jaxtl.form import describe
 from jaxtl.paths import unknown
 from jaxtl.plan import Domain, Evaluation, Experiment, Head, PyTree, Stage
 from jaxtl.train.check_data import check_labels, check_readings
 from jaxtl.train.declarations import declaration_problems, undeclared
+from jaxtl.train.measurable import check_score, derived_reads, metric_names
+from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.setup import Setup, resolve
 
 logger = logging.getLogger(__name__)
@@ -35,21 +37,28 @@ class Node:
 
 
 def plan_stages(
-    experiment: Experiment, arms: Iterable[str], seeds: tuple[int, ...]
+    experiment: Experiment,
+    arms: Iterable[str],
+    seeds: tuple[int, ...],
+    *,
+    rehearsed: bool = True,
 ) -> dict[str, Node]:
     """{stage name: Node} of the chosen arms, parents first; a shared stage stands once.
+
+    Args:
+        experiment, arms, seeds: what is to be run.
+        rehearsed: trace the step of each stage too, which takes about as long as compiling it.
 
     Raises:
         ValueError: whatever is wrong with the arms, stages, domains and evaluations, all at once.
     """
-    problems: list[str] = []
+    empty = [arm for arm, stages in experiment.arms.items() if not stages]
+    problems = [f"arm {arm!r} has no stages" for arm in empty]
     nodes: dict[str, Node] = {}
     chains: dict[str, tuple[Stage, str | None]] = {}
     broken: set[str] = set()
     for arm in arms:
         parent = None
-        if not experiment.arms[arm]:
-            problems.append(f"arm {arm!r} has no stages")
         for stage in experiment.arms[arm]:
             seen = chains.setdefault(stage.name, (stage, parent))
             if seen != (stage, parent):
@@ -64,15 +73,19 @@ def plan_stages(
                 try:
                     if not found:
                         above = nodes[parent].setup if parent else None
-                        nodes[stage.name] = Node(resolve(stage, above), parent)
+                        setup = resolve(stage, above)
+                        if rehearsed:
+                            setup = rehearse(setup, arm, seeds)
+                        nodes[stage.name] = Node(setup, parent)
                 except ValueError as error:
                     found.append(str(error))
                 if found:
                     broken.add(stage.name)
                     problems += [problem for problem in found if problem]
             parent = stage.name
+    problems += _twins("stages", chains)
     problems += _evaluation_problems(experiment, nodes, seeds)
-    problems += _criterion_problems(experiment, seeds)
+    problems += _criterion_problems(experiment, nodes, seeds)
     if not problems:
         problems += check_readings(experiment, _setups(nodes))[0]
     if problems:
@@ -85,12 +98,21 @@ def _merged(problems: Iterable[str]) -> list[str]:
     places: dict[str, list[str]] = {}
     for problem in problems:
         prefixed = re.fullmatch(
-            r"((?:stage|evaluation|criterion) '[^']*'): (.*)", problem, re.DOTALL
+            r"((?:arm '[^']*', )?(?:stage|evaluation|criterion) '[^']*'): (.*)", problem, re.DOTALL
         )
         place, what = prefixed.groups() if prefixed else ("", problem)
         places.setdefault(what, []).append(place)
     named = {what: ", ".join(dict.fromkeys(where)) for what, where in places.items()}
     return [": ".join(filter(None, (where, what))) for what, where in named.items()]
+
+
+def _twins(what: str, names: Iterable[str]) -> Iterable[str]:
+    """Names of folders that some file systems take for one."""
+    folded: dict[str, str] = {}
+    for name in names:
+        other = folded.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            yield f"{what} {other!r} and {name!r} would be one folder where case does not count"
 
 
 def check_arms(experiment: Experiment, arms: Iterable[str]) -> None:
@@ -136,7 +158,17 @@ def _check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, .
             raise ValueError(f"dataset {dataset.name} has no examples (seed {seed})")
         if domain.labelled and domain.example_weights is not None:
             labels = {column: values[rows] for column, values in dataset.table().labels.items()}
-            weights = np.asarray(domain.example_weights(labels))
+            try:
+                weights = np.asarray(domain.example_weights(labels))
+            except Exception as error:  # whatever a function of the user's raises
+                raise ValueError(
+                    f"dataset {dataset.name}: example_weights: {told(error)}"
+                ) from error
+            if weights.dtype.kind not in "biuf":
+                raise ValueError(
+                    f"dataset {dataset.name}: example_weights must be numbers [{len(rows)}], got "
+                    f"{describe(weights)}"
+                )
             _check_weights(dataset, "example_weights", weights)
             if weights.shape != rows.shape:
                 raise ValueError(
@@ -167,9 +199,8 @@ def _evaluation_problems(
         dataset, head = evaluation.dataset, heads[evaluation.head]
         try:
             metrics |= {f"{name}/{metric}" for metric in metric_names(evaluation, head)}
-        except (TypeError, ValueError) as error:
-            reason = str(error).split("\n")[0]
-            yield f"evaluation {name!r}: its metrics do not fit head {evaluation.head!r}: {reason}"
+        except ValueError as error:
+            yield f"evaluation {name!r}: its metrics do not fit head {evaluation.head!r}: {error}"
             complete = False
         try:
             validate(dataset)
@@ -182,24 +213,27 @@ def _evaluation_problems(
             yield f"evaluation {name!r}: {error}"
     if not complete:  # what a metric is called is not known
         return
+    measured = frozenset(metrics)
     for name, derive in experiment.derived.items():
-        read = defaultdict(lambda: 1.0, dict.fromkeys(metrics, 1.0))
-        with contextlib.suppress(ArithmeticError):
-            derive(read)
-        for metric in sorted(read.keys() - metrics):
-            yield f"derived metric {name!r}: {unknown('metric', metric, metrics)}"
-    yield from declaration_problems(experiment, metrics)
+        try:
+            for metric in sorted(derived_reads(name, derive, metrics) - metrics):
+                yield f"derived metric {name!r}: {unknown('metric', metric, metrics)}"
+        except ValueError as error:
+            yield str(error)
+        metrics.add(name)
+    yield from declaration_problems(experiment, measured)
     select, criteria = experiment.select, experiment.criteria
-    if select is not None and select.metric not in metrics | criteria.keys():
-        yield unknown("metric to select by", select.metric, [*metrics, *criteria])
+    if select is not None and select.metric not in measured | criteria.keys():
+        yield unknown("metric to select by", select.metric, [*measured, *criteria])
     if select is not None and select.metric in criteria and select.direction == "min":
         yield f"criteria are better when larger: select=maximize({select.metric!r})"
-    metrics |= set(experiment.derived)
     if experiment.primary.metric not in metrics:
         yield unknown("primary metric", experiment.primary.metric, metrics)
 
 
-def _criterion_problems(experiment: Experiment, seeds: tuple[int, ...]) -> Iterable[str]:
+def _criterion_problems(
+    experiment: Experiment, nodes: Mapping[str, Node], seeds: tuple[int, ...]
+) -> Iterable[str]:
     models = [stages[-1].model for stages in experiment.arms.values() if stages]
     heads = {name: head for model in models for name, head in model.heads.items()}
     primary = experiment.evals.get(experiment.primary.metric.partition("/")[0])
@@ -214,6 +248,10 @@ def _criterion_problems(experiment: Experiment, seeds: tuple[int, ...]) -> Itera
                         f"it reads the labels of {shared} examples of {primary.dataset.name}, by "
                         f"which {experiment.primary.metric!r} decides"
                     )
+            for node in nodes.values():
+                if {h for d in criterion.domains for h in d.heads} <= node.setup.model.heads.keys():
+                    check_score(criterion, node.setup, seeds[0])
+                    break
         except ValueError as error:
             yield f"criterion {name!r}: {error}"
     select, read = experiment.select, criteria_heads(experiment)
@@ -253,19 +291,6 @@ def _check_inputs(evaluation: Evaluation, nodes: Mapping[str, Node]) -> None:
 
 def _shapes(inputs: PyTree) -> str:
     return ", ".join(f"{leaf.dtype}{list(leaf.shape[1:])}" for leaf in jax.tree.leaves(inputs))
-
-
-def metric_names(evaluation: Evaluation, head: Head) -> list[str]:
-    """Names of what an evaluation measures, without data."""
-    sums = jax.eval_shape(lambda: metric_sums(evaluation, head))
-    with np.errstate(all="ignore"):
-        return list(evaluation.results(jax.tree.map(lambda s: np.zeros(s.shape), sums)))
-
-
-def metric_sums(evaluation: Evaluation, head: Head) -> PyTree:
-    """What an evaluation sums, over one example of zeros."""
-    labels = jnp.zeros((1, *head.label_shape), jnp.int32 if head.integer else jnp.float32)
-    return evaluation.sums(jnp.zeros((1, head.size)), labels, jnp.zeros(labels.shape))
 
 
 def check_selection(experiment: Experiment) -> None:

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from jaxtl.paths import flatten
-from jaxtl.plan import Params, PyTree, Stage, State, Wanted
+from jaxtl.plan import Params, PyTree, Stage, State
+from jaxtl.reading import Wanted
 from jaxtl.train.checkpoint import ITEM
 from jaxtl.train.identity import read_json
 from jaxtl.train.selection import deployed

@@ -11,10 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.blame import place_of, told
 from jaxtl.data import to_float
 from jaxtl.models import with_live
 from jaxtl.paths import FROZEN, closest, flatten, label, matches, select
-from jaxtl.plan import Model, Params, PyTree, Stage, State, Wanted
+from jaxtl.plan import Domain, Model, Params, PyTree, Stage, State
+from jaxtl.reading import Wanted
+from jaxtl.train.convolutions import Convolutions
 from jaxtl.train.optimizers import check_optimizers
 
 METHOD_STATE = "method"
@@ -34,6 +37,7 @@ class Setup:
         params, state: abstract values of one seed.
         published: {path: array} of the leaves that come from the stage's `weights`.
         weights_report: what was done to get them.
+        convolutions: those of its training step, once that is traced.
     """
 
     stage: Stage
@@ -46,6 +50,7 @@ class Setup:
     state: State
     published: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
     weights_report: str = ""
+    convolutions: Convolutions | None = None
 
     @property
     def constant(self) -> frozenset[str]:
@@ -104,9 +109,7 @@ def example_inputs(stage: Stage) -> PyTree:
                 "with `Dataset.tokenize`"
             )
         inputs = jax.eval_shape(to_float, inputs)
-        if domain.augment is not None:
-            inputs = jax.eval_shape(domain.augment, jax.random.key(0), inputs)
-        shapes.append(inputs)
+        shapes.append(inputs if domain.augment is None else _augmented(domain, inputs))
     for domain, shape in zip(stage.domains, shapes, strict=True):
         if shape != shapes[0]:
             first = stage.domains[0].dataset.name
@@ -118,8 +121,34 @@ def example_inputs(stage: Stage) -> PyTree:
     return shapes[0]
 
 
-def _describe(inputs: PyTree) -> str:
-    return ", ".join(f"{leaf.dtype}{list(leaf.shape[1:])}" for leaf in jax.tree.leaves(inputs))
+def _augmented(domain: Domain, inputs: PyTree) -> PyTree:
+    """What a domain's augmentation makes of abstract inputs.
+
+    Raises:
+        ValueError: it leaves out examples, or makes whole numbers of others.
+    """
+
+    def rows(count: int) -> PyTree:
+        one = (jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype) for x in leaves)
+        return jax.tree.unflatten(tree, one)
+
+    leaves, tree = jax.tree.flatten(inputs)
+    made = jax.eval_shape(domain.augment, jax.random.key(0), rows(3))
+    place = f"augment ({written})" if (written := place_of(domain.augment)) else "augment"
+    floats = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
+    for leaf in jax.tree.leaves(made) or [jax.ShapeDtypeStruct((), bool)]:
+        if leaf.shape[:1] != (3,) or (floats and not jnp.issubdtype(leaf.dtype, jnp.floating)):
+            raise ValueError(
+                f"dataset {domain.dataset.name}: {place} must return as many examples as it is "
+                f"given, as floats where they were; of {_describe(rows(3), 0)} it makes "
+                f"{_describe(made, 0)}"
+            )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), made)
+
+
+def _describe(inputs: PyTree, skipped: int = 1) -> str:
+    leaves = (f"{x.dtype}{list(x.shape[skipped:])}" for x in jax.tree.leaves(inputs))
+    return ", ".join(leaves) or "nothing"
 
 
 def resolve(stage: Stage, parent: Setup | None) -> Setup:
@@ -130,9 +159,9 @@ def resolve(stage: Stage, parent: Setup | None) -> Setup:
     """
     try:
         return _resolve(stage, parent)
-    except ValueError as error:
+    except Exception as error:  # whatever a model or an augmentation of one's own raises
         prefix = f"stage {stage.name!r}"
-        message = str(error)
+        message = told(error)
         raise ValueError(
             message if message.startswith(prefix) else f"{prefix}: {message}"
         ) from error
@@ -141,9 +170,11 @@ def resolve(stage: Stage, parent: Setup | None) -> Setup:
 def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     check_optimizers(stage.method.optimizers)
     inputs = example_inputs(stage)
+    method = stage.method
+    if taken := sorted({"backbone", "heads"} & method.modules.keys()):
+        raise ValueError(f"a module of the method cannot be called {taken[0]!r}; a model has those")
     params, state = jax.eval_shape(lambda: initialise(stage, inputs, 0))
     paths = list(flatten(params))
-    method = stage.method
     for i, update in enumerate(method.updates):
         if missing := [name for name in update.optimizers if name not in method.optimizers]:
             raise ValueError(

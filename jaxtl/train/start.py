@@ -11,7 +11,7 @@ from jaxtl.train.lanes import Lanes
 from jaxtl.train.selection import Look, with_best
 from jaxtl.train.setup import METHOD_STATE, initialise, loaded
 from jaxtl.train.sharding import shard_state, to_host
-from jaxtl.train.step import Carry, begin
+from jaxtl.train.step import Carry, begin, differing
 
 
 def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
@@ -74,13 +74,20 @@ def prepare(lanes: Lanes, params: Params, state: State):
     for i, (seed, setup) in enumerate(zip(lanes.seeds, lanes.setups, strict=True)):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], (params, state))
         domains = [columns(domain, setup.model.heads, seed) for domain in setup.stage.domains]
-        results.append(setup.stage.method.prepare(setup.model, *one, domains))
+        made = setup.stage.method.prepare(setup.model, *one, domains)
+        if lines := list(differing(one, made, types=False)):
+            raise ValueError(
+                f"stage {setup.stage.name!r}: prepare must return (params, state) of the form that "
+                f"it is given: {'; '.join(lines)}"
+            )
+        results.append(made)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
     before, after = flatten(params), flatten(stacked[0])
     allowed = {*shared.trainable, *shared.fresh, *shared.solved}
     for path, leaf in after.items():
         if path not in allowed and not np.array_equal(leaf, before[path]):
-            raise AssertionError(f"{path} is frozen, but the method's prepare changed it")
+            name = shared.stage.name
+            raise ValueError(f"stage {name!r}: {path} is frozen, but prepare changed it")
     return jax.tree.map(lambda new, old: new.astype(old.dtype), stacked, (params, state))
 
 

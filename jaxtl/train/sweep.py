@@ -6,6 +6,7 @@ and seeds are lanes of one compilation. Fields that decide something else (a sha
 data) give a program for each of their values.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from jaxtl.train.label_space import match_classes
 from jaxtl.train.lanes import Lanes
 from jaxtl.train.loop import Trained, check_directory
 from jaxtl.train.progress import Reporter
+from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.run import Checked, Done, run_record
 from jaxtl.train.sharding import check_batch, current_mesh
 from jaxtl.train.traced import (
@@ -97,7 +99,7 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
             experiment = computing_in(sweep.build(values), main.run.options.dtype)
             experiment, _ = match_classes(experiment)
             check_arms(experiment, main.arms)
-            nodes = plan_stages(experiment, main.arms, main.run.seeds)
+            nodes = plan_stages(experiment, main.arms, main.run.seeds, rehearsed=False)
             check_selection(experiment)
             for node_name, node in nodes.items():
                 check_batch(current_mesh(), node_name, node.setup.stage.batch_size)
@@ -149,6 +151,9 @@ def _program(
     run, parent = main.run, main.nodes[name].parent
     group = [points[i] for i in chosen]
     lanes = group_lanes(name, group, sweep, run.seeds)
+    arm = next(a for a in main.arms if name in {s.name for s in main.experiment.arms[a]})
+    first = rehearse(lanes.setup, arm, run.seeds)
+    lanes = dataclasses.replace(lanes, setups=(first, *lanes.setups[1:]))
     above = [p.identity for p in parents if set(p.points) & set(chosen)]
     above = above or ([main.identities[parent]] if parent else [])
     record = {**run_record(run), "sweep": [dict(point.values) for point in group]}

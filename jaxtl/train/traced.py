@@ -6,21 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
 from jaxtl.data import Dataset
 from jaxtl.data.streamed import is_streamed
-from jaxtl.paths import split
 from jaxtl.plan import Evaluation, Experiment, Head, PyTree, Stage
-from jaxtl.train.check import Node, metric_sums
-from jaxtl.train.feed import gather, host_feed
+from jaxtl.train.check import Node
+from jaxtl.train.feed import host_feed
 from jaxtl.train.lanes import Lanes, over_seeds
-from jaxtl.train.pages import abstract_page
+from jaxtl.train.measurable import metric_sums
+from jaxtl.train.rehearsal import abstract_values, first_step
 from jaxtl.train.setup import METHOD_STATE, Setup
-from jaxtl.train.step import begin, make_step
 
 Values = Mapping[str, Any]
 
@@ -107,7 +105,7 @@ def _untraceable(name: str, field: str, points: Sequence[Point], sweep: Sweep) -
         jaxpr = _traced(*_outputs(lanes)).jaxpr
         if partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1][0]:
             return f"the model reads {field}"
-        _traced(*_step(lanes))
+        _traced(*first_step(lanes))
     except Exception as error:  # whatever build, Optax or a loss makes of a traced number
         return f"{field} cannot be traced ({type(error).__name__})"
     return ""
@@ -118,9 +116,10 @@ def same_training(setup: Setup, others: Sequence[Setup], seeds: tuple[int, ...])
     if setup.stage.method.prepare is not None or any(_differs(o, setup, seeds) for o in others):
         return False
     lanes = over_seeds(setup, seeds)
-    weights, program = host_feed(lanes).own, _traced(*_step(lanes))
+    weights, program = host_feed(lanes).own, _traced(*first_step(lanes))
     return all(
-        _equal(host_feed(other).own, weights) and _same_program(_traced(*_step(other)), program)
+        _equal(host_feed(other).own, weights)
+        and _same_program(_traced(*first_step(other)), program)
         for other in (over_seeds(o, seeds) for o in others)
     )
 
@@ -141,10 +140,6 @@ def _equal(one: PyTree, other: PyTree) -> bool:
     )
 
 
-def _numbers(lanes: Lanes) -> dict[str, jax.ShapeDtypeStruct]:
-    return {field: jax.ShapeDtypeStruct((), jnp.float32) for field in lanes.values}
-
-
 def _outputs(lanes: Lanes) -> tuple[Callable, tuple]:
     """(values, ...) -> what the model says while it trains; with abstract arguments."""
 
@@ -154,30 +149,7 @@ def _outputs(lanes: Lanes) -> tuple[Callable, tuple]:
     setup = lanes.setup
     state = {name: tree for name, tree in setup.state.items() if name != METHOD_STATE}
     args = (setup.params, state, setup.inputs, jax.random.key(0))
-    return outputs, (_numbers(lanes), *args)
-
-
-def _step(lanes: Lanes) -> tuple[Callable, tuple]:
-    """(values, ...) -> all that a lane computes up to its first step; with abstract arguments."""
-    setup, stage = lanes.setup, lanes.setup.stage
-
-    def step(values, params, state, shared, own, index, rng):
-        here = lanes.at(values)
-        method = here.stage.method
-        trainable, frozen = split(params, lambda path: path in setup.trainable)
-        statistics = {name: tree for name, tree in state.items() if name != METHOD_STATE}
-        kept = () if method.state is None else method.state(here.model, params, statistics)
-        if not method.updates:
-            return kept
-        batch = gather(here.stage, shared, own, index, rng)
-        carry = begin(here, trainable, state)
-        return kept, make_step(here)(carry, frozen, batch, rng, jnp.int32(0))
-
-    feed = abstract_page(host_feed(lanes[:1]), 1, stage.batch_size)
-    index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
-    own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), feed.own)
-    args = (setup.params, setup.state, feed.shared, own, index, jax.random.key(0))
-    return step, (_numbers(lanes), *args)
+    return outputs, (abstract_values(lanes), *args)
 
 
 def _differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:

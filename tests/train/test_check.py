@@ -352,7 +352,8 @@ def test_example_weights_are_refused_where_a_method_counts_all_alike():
 
 def test_what_a_stage_trains_must_be_evaluations():
     refused(with_adapt(trains=["traget"]), "'adapt': trains: unknown evaluation 'traget'. Did you")
-    refused(with_adapt(trains="target"), "trains is a list of evaluations, such as ['target']")
+    with pytest.raises(ValueError, match="stage 'adapt': trains must be a list or tuple"):
+        with_adapt(trains="target")
 
 
 def test_metrics_that_do_not_fit_the_head():

@@ -20,7 +20,8 @@ from jaxtl.models.layers import Conv
 from jaxtl.paths import flatten
 from jaxtl.plan import Stage, labelled
 from jaxtl.train import loop
-from jaxtl.train.dispatch import PATCH_BYTES, Convolutions, convolutions
+from jaxtl.train.convolutions import Convolutions, convolutions
+from jaxtl.train.dispatch import PATCH_BYTES
 from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import compile_stage, dispatches
 from jaxtl.train.options import RunOptions

@@ -1,0 +1,159 @@
+"""A stage rehearsed before any stage trains: its step and predictions are traced, on shapes alone.
+
+What does not fit is found here: a method and the domains of its stage, a loss that returns the
+wrong thing, an augmentation that raises, parameters that no memory holds.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxtl.blame import place_of, told
+from jaxtl.form import describe
+from jaxtl.paths import flatten, split
+from jaxtl.plan import PyTree
+from jaxtl.train.convolutions import convolutions
+from jaxtl.train.feed import active_heads, gather, host_feed
+from jaxtl.train.lanes import Lanes, over_seeds
+from jaxtl.train.pages import abstract_page
+from jaxtl.train.setup import METHOD_STATE, Setup
+from jaxtl.train.step import begin, differing, make_step
+
+
+def rehearse(setup: Setup, arm: str, seeds: tuple[int, ...]) -> Setup:
+    """The setup with what its traced step tells.
+
+    Raises:
+        ValueError: the step or the method's `predict` cannot be traced, or they return what they
+            must not; the message begins with arm and stage.
+    """
+    try:
+        _check_size(setup, len(seeds))
+        _check_heads(setup)
+        step, args = first_step(over_seeds(setup, seeds[:1]))
+        program, (_, carries) = jax.make_jaxpr(step, return_shape=True)(*args)
+        if carries is not None:
+            _check_carry(*carries)
+        _check_prediction(setup)
+    except Exception as error:  # whatever a method, a model or an augmentation of one's own raises
+        raise ValueError(f"arm {arm!r}, stage {setup.stage.name!r}: {told(error)}") from error
+    return dataclasses.replace(setup, convolutions=convolutions(program.jaxpr))
+
+
+def abstract_values(lanes: Lanes) -> dict[str, jax.ShapeDtypeStruct]:
+    """The swept numbers of one lane, without their values."""
+    return {field: jax.ShapeDtypeStruct((), jnp.float32) for field in lanes.values}
+
+
+def first_step(lanes: Lanes) -> tuple[Callable, tuple]:
+    """(values, ...) -> all that a lane computes up to its first step; with abstract arguments.
+
+    It returns the state of the method, and (the carry before the step, the carry after it,
+    metrics), None for a method without updates.
+    """
+    setup, stage = lanes.setup, lanes.setup.stage
+
+    def step(values, params, state, shared, own, index, rng):
+        changed = lanes.at(values)
+        method = changed.stage.method
+        trainable, frozen = split(params, lambda path: path in setup.trainable)
+        statistics = {name: tree for name, tree in state.items() if name != METHOD_STATE}
+        memory = () if method.state is None else method.state(changed.model, params, statistics)
+        if not method.updates:
+            return memory, None
+        batch = gather(changed.stage, shared, own, index, rng)
+        carry = begin(changed, trainable, state)
+        return memory, (carry, *make_step(changed)(carry, frozen, batch, rng, jnp.int32(0)))
+
+    feed = abstract_page(host_feed(lanes[:1]), 1, stage.batch_size)
+    index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
+    own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), feed.own)
+    args = (setup.params, setup.state, feed.shared, own, index, jax.random.key(0))
+    return step, (abstract_values(lanes), *args)
+
+
+def _check_carry(before: PyTree, after: PyTree, metrics: Mapping[str, Any]) -> None:
+    """Raises ValueError if a step changes the form of what it carries to the next one."""
+    del metrics
+    if lines := list(differing(before, after)):
+        raise ValueError(f"a step must leave the form of what it changes: {'; '.join(lines)}")
+
+
+def _check_heads(setup: Setup) -> None:
+    """Raises ValueError if a loss of a head is not one number for each label."""
+    lead = (setup.stage.batch_size, len(setup.stage.domains))
+    for name in active_heads(setup.stage):
+        head = setup.model.heads[name]
+        outputs = jax.ShapeDtypeStruct((*lead, head.size), jnp.float32)
+        dtype = jnp.int32 if head.integer else jnp.float32
+        labels = jax.ShapeDtypeStruct((*lead, *head.label_shape), dtype)
+        losses = jax.eval_shape(head.loss, outputs, labels)
+        shape = getattr(losses, "shape", None)
+        if shape != labels.shape or not jnp.issubdtype(losses.dtype, jnp.floating):
+            given = describe(losses) if shape is None else _shape(losses)
+            place = f" ({written})" if (written := place_of(head.loss)) else ""
+            raise ValueError(
+                f"head {name!r}: its loss{place} must return a float for each label, of outputs "
+                f"{list(outputs.shape)} and labels {list(labels.shape)}; it returned {given}"
+            )
+
+
+def _check_prediction(setup: Setup) -> None:
+    """Raises ValueError if the method's `predict` does not return what a model returns."""
+    predict = setup.stage.method.predict
+    if predict is None:
+        return
+    place = f"predict ({written})" if (written := place_of(predict)) else "predict"
+
+    def predicted(*args: PyTree) -> Mapping[str, Any]:
+        output = predict(setup.model, *args)
+        if not isinstance(output, Mapping) or not isinstance(output.get("logits"), Mapping):
+            raise ValueError(
+                f"{place} must return {{'features': [n, features], 'logits': {{head: [n, size]}}}},"
+                f" it returned {describe(output)}"
+            )
+        return output
+
+    output = jax.eval_shape(predicted, setup.params, setup.state, setup.inputs)
+    for name, logits in output["logits"].items():
+        head = setup.model.heads.get(name)
+        if head is not None and getattr(logits, "shape", None) != (1, head.size):
+            shape = list(getattr(logits, "shape", ()))
+            raise ValueError(
+                f"{place} must return logits [n, {head.size}] for head {name!r}, it returned "
+                f"{shape} for one example"
+            )
+
+
+def _check_size(setup: Setup, seeds: int) -> None:
+    """Raises ValueError if a parameter is empty, or the machine's memory holds too little."""
+    for path, leaf in flatten(setup.params).items():
+        if leaf.size == 0:
+            raise ValueError(f"parameter {path} is empty, of the shape {list(leaf.shape)}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [device.memory_stats() or {} for device in jax.local_devices()]
+    memory = sum(limit.get("bytes_limit", 0) for limit in limits) or memory
+    stage = setup.stage
+    sizes = {
+        f"the parameters of {seeds} seeds": seeds * _bytes((setup.params, setup.state)),
+        f"batches of {stage.batch_size} examples": stage.batch_size
+        * len(stage.domains)
+        * _bytes(setup.inputs),
+    }
+    for what, size in sizes.items():
+        if size > memory:
+            raise ValueError(
+                f"{what} take {size / 2**30:,.1f} GB, there are {memory / 2**30:,.1f} GB of memory"
+            )
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _shape(leaf: jax.ShapeDtypeStruct) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
