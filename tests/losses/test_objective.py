@@ -10,9 +10,7 @@ from jaxtl.plan import Head
 B, D = 6, 3
 HEADS = {
     "class": Head(4, optax.softmax_cross_entropy_with_integer_labels),
-    "number": Head(
-        2, lambda z, y: optax.squared_error(z, y).mean(-1), label_shape=(2,), integer=False
-    ),
+    "number": Head(2, optax.squared_error, label_shape=(2,), integer=False),
     "absent": Head(5, optax.softmax_cross_entropy_with_integer_labels),
 }
 
