@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import experiment, run_tiny
 
 from jaxtl import data, models
@@ -118,6 +120,36 @@ def test_numbered_folders_agree_with_arrays_in_any_order():
     evaluation = matched.evals["test"]
     labels = evaluation.dataset.table().labels[evaluation.column]
     np.testing.assert_array_equal(labels, [int(name) for name in sorted(numbers)])
+
+
+NAMES = st.lists(st.sampled_from(["0", "1", "2", "a", "b", "A", "10"]), min_size=1, unique=True)
+
+
+@given(NAMES, NAMES, st.integers(1, 8))
+def test_every_label_keeps_its_name_or_is_refused(first, second, size):
+    def named(names):
+        inputs, labels = np.zeros((len(names), 5), np.float32), np.arange(len(names))
+        return data.arrays(inputs, labels, classes=names)
+
+    if len(first) > size:
+        return  # of a head that is too small whoever checks the labels says so
+    try:
+        matched, _ = match_classes(
+            plan(named(second), [labelled(named(first), "animal")], size=size)
+        )
+    except ValueError as error:
+        assert "\n" not in str(error) and len({*first, *second}) > size
+        return
+    (domain,) = matched.arms["only"][0].domains
+    evaluation = matched.evals["test"]
+    trained = domain.dataset.table().names(domain.heads["animal"])
+    measured = evaluation.dataset.table()
+    assert trained == measured.names(evaluation.column)
+    for dataset, column, names in (
+        (domain.dataset, domain.heads["animal"], first),
+        (evaluation.dataset, evaluation.column, second),
+    ):
+        assert [trained[i] for i in dataset.table().labels[column]] == names
 
 
 def test_unlabelled_domains_and_equal_classes_are_left_as_they_are():
