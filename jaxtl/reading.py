@@ -1,7 +1,6 @@
 """What an experiment reads, as those see it who read: examples with labels, published weights."""
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -41,6 +40,9 @@ class Data(Protocol):
 class Weights(Protocol):
     """Published weights that an arm can start from; nothing is read before it is asked for.
 
+    Those that can also be written, under the names of their origin, have
+    `save(path, {path of a leaf: array})`, which writes a safetensors file.
+
     Attributes:
         name: where they come from, for messages.
     """
@@ -66,6 +68,3 @@ class Weights(Protocol):
 
     def digest(self) -> str:
         """Says which weights these are: a hash of the file's content."""
-
-    def save(self, path: Path, leaves: Mapping[str, np.ndarray]) -> None:
-        """Write leaves of the model to a safetensors file, under the names of their origin."""

@@ -7,8 +7,11 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+import logging
+
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -17,3 +20,12 @@ hypothesis.settings.register_profile(
     "jaxtl", max_examples=60, deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile("jaxtl")
+
+
+@pytest.fixture(autouse=True)
+def the_same_loggers():
+    """A command that a test runs in its own process does not decide what others log."""
+    logger = logging.getLogger("jaxtl")
+    level = logger.level
+    yield
+    logger.setLevel(level)

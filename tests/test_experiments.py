@@ -55,6 +55,7 @@ LONG = (
     "multitask",
     "open_set",
     "partial",
+    "source_free",
     "test_time",
     "tuned",
 )

@@ -123,7 +123,7 @@ def write_preparations(predictor: Predictor, form: str, path: Path) -> dict[str,
 def write_weights(predictor: Predictor, path: Path) -> dict[str, Any]:
     """Parameters and batch statistics, adapters merged; under published names if they have such."""
     leaves, weights = merged(predictor), predictor.stages[0].weights
-    if weights is None:
+    if not hasattr(weights, "save"):
         from safetensors.numpy import save
 
         path.write_bytes(save(leaves))

@@ -15,7 +15,7 @@ from jaxtl.data.streamed import is_streamed
 from jaxtl.form import describe
 from jaxtl.paths import unknown
 from jaxtl.plan import Domain, Evaluation, Experiment, Head, PyTree, Stage
-from jaxtl.train.check_data import check_labels, check_readings
+from jaxtl.train.check_data import check_labels, check_readings, no_labels
 from jaxtl.train.declarations import declaration_problems, undeclared
 from jaxtl.train.measurable import check_score, derived_reads, metric_names
 from jaxtl.train.rehearsal import rehearse
@@ -147,11 +147,17 @@ def _check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, .
     dataset = domain.dataset
     validate(dataset)
     _check_weights(dataset, "weight", domain.weight)
+    blind = {}  # {head: seeds for which it has no label}
     for head, column in domain.heads.items():
         if head not in heads:
             raise ValueError(unknown("head", head, heads))
         if domain.labelled:
-            check_labels(dataset, column, head, heads[head], seeds)
+            blind[head] = check_labels(dataset, column, head, heads[head], seeds)
+    if nowhere := set(seeds).intersection(*blind.values()) if blind else ():
+        raise ValueError(no_labels(dataset, domain.heads, sorted(nowhere)))
+    for head, missing in blind.items():
+        if missing:  # a head may train by other means, such as a former model's outputs
+            logger.warning("%s", no_labels(dataset, {head: domain.heads[head]}, missing))
     for seed in seeds:
         rows = dataset.rows(seed)
         if len(rows) == 0:
@@ -204,7 +210,9 @@ def _evaluation_problems(
             complete = False
         try:
             validate(dataset)
-            check_labels(dataset, evaluation.column, evaluation.head, head, seeds)
+            blind = check_labels(dataset, evaluation.column, evaluation.head, head, seeds)
+            if blind:
+                raise ValueError(no_labels(dataset, {evaluation.head: evaluation.column}, blind))
             _check_inputs(evaluation, nodes)
             for seed in seeds:
                 if len(dataset.rows(seed)) == 0:

@@ -23,12 +23,12 @@ SAMPLED_ROWS = 64
 
 def check_labels(
     dataset: Dataset, column: str, name: str, head: Head, seeds: Sequence[int]
-) -> None:
-    """Check that a head can read a label column.
+) -> list[int]:
+    """Check that a head can read a label column; returns the seeds for which no label is known.
 
     Raises:
-        ValueError: there is no such column, its labels are of another shape or kind, outside of
-            what the head takes, or none is known for a seed.
+        ValueError: there is no such column, or its labels are of another shape or kind or outside
+            of what the head takes.
     """
     table = dataset.table()
     if column not in table.labels:
@@ -55,12 +55,18 @@ def check_labels(
         )
     if not head.integer:
         _check_values(dataset, column, name, head, used)
-    unlabelled = [s for s, r in zip(seeds, rows_of_seed, strict=True) if not known[r].any()]
-    if unlabelled and rows.size:
-        raise ValueError(
-            f"{what} holds no known label (seed {', '.join(map(str, unlabelled[:5]))}); head "
-            f"{name!r} has nothing to read. Data without labels are `unlabelled` domains"
-        )
+    read = zip(seeds, rows_of_seed, strict=True)
+    return [seed for seed, rows in read if len(rows) and not known[rows].any()]
+
+
+def no_labels(dataset: Dataset, columns: Mapping[str, str], seeds: Sequence[int]) -> str:
+    """What to say of data that none of the heads {head: column} can read a label of."""
+    which, heads = ", ".join(map(repr, columns.values())), ", ".join(map(repr, columns))
+    return (
+        f"dataset {dataset.name}: label column {which} holds no known label (seed "
+        f"{', '.join(map(str, seeds[:5]))}); head {heads} has nothing to read. Data without labels "
+        "are `unlabelled` domains"
+    )
 
 
 def _renumbering(labels: np.ndarray, size: int) -> str:

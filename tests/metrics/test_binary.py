@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from unread import UNREAD
 
 from jaxtl.metrics import multilabel
 
@@ -16,7 +17,7 @@ def test_agrees_with_scikit_learn(size):
     seen = weights > 0
     y, predicted, z = labels[seen], (logits[seen] > 0).astype(float), logits[seen].astype(float)
     labels[~seen] = np.nan
-    evaluation = multilabel(None, "target")
+    evaluation = multilabel(UNREAD, "target")
     given = labels[:, 0] if size == 1 else labels
     results = evaluation.results(jax.device_get(jax.jit(evaluation.sums)(logits, given, weights)))
     columns = range(size)
@@ -30,7 +31,7 @@ def test_agrees_with_scikit_learn(size):
 
 
 def test_no_examples_give_nan():
-    evaluation = multilabel(None, "target")
+    evaluation = multilabel(UNREAD, "target")
     zeros = np.zeros((4, 2), np.float32)
     results = evaluation.results(jax.device_get(evaluation.sums(zeros, zeros, np.zeros(4))))
     assert np.isnan(list(results.values())).all()

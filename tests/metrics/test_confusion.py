@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from unread import UNREAD
 
 from jaxtl.metrics import classification, per_class
 
-EVALUATION = classification(None, "target")
+EVALUATION = classification(UNREAD, "target")
 NAMES = {"accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "loss", "ece"}
 
 

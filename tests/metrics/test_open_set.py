@@ -2,10 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from unread import UNREAD
 
 from jaxtl.metrics import open_set
 
-EVALUATION = open_set(None, "c")
+EVALUATION = open_set(UNREAD, "c")
 
 
 def measure(predictions, labels, weights=None):

@@ -2,12 +2,13 @@ import jax
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from unread import UNREAD
 
 from jaxtl.metrics import regression
 
 
 def measure(outputs, labels, weights, **options):
-    evaluation = regression(None, "target", **options)
+    evaluation = regression(UNREAD, "target", **options)
     halves = [
         jax.device_get(jax.jit(evaluation.sums)(*part))
         for part in zip(*(np.array_split(x, 2) for x in (outputs, labels, weights)), strict=True)

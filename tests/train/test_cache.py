@@ -128,6 +128,7 @@ def test_features_on_disk_change_no_bit_and_leave_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_convolution_is_cached_and_images_are_scaled_first(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 1), np.uint8)
     dataset = data.arrays(images, np.arange(12) % 3, name="images")

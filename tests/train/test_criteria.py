@@ -24,7 +24,7 @@ STEPS = 9
 def target_set(garbage=False):
     dataset = blobs("target", 24, 1.0, seed=1)
     return (
-        dataset.relabel("label", lambda table: 2 - table.labels["label"], "abc")
+        dataset.relabel("label", lambda table: 2 - table.labels["label"], [*"abc"])
         if garbage
         else dataset
     )
@@ -57,6 +57,7 @@ def logged(directory, stage):
     return [line for line in map(json.loads, lines) if "criteria/snd" in line]
 
 
+@pytest.mark.slow
 def test_criteria_are_logged_and_pick_a_step_each(tmp_path):
     summary, _ = run_tiny(tmp_path, plan=adapting())
     assert "oracle" not in summary and summary["selection"] == "last step"
@@ -76,6 +77,7 @@ def test_criteria_are_logged_and_pick_a_step_each(tmp_path):
         assert found["criteria/dev"]["per_seed"] == lines[-1]["criteria/dev"]
 
 
+@pytest.mark.slow
 def test_the_oracle_is_shown_when_asked_for_and_never_used(tmp_path):
     plain, _ = run_tiny(tmp_path / "plain", plan=adapting())
     asked, _ = run_tiny(tmp_path / "asked", plan=adapting(), oracle=True)
@@ -88,6 +90,7 @@ def test_the_oracle_is_shown_when_asked_for_and_never_used(tmp_path):
             assert found[key] == plain["arms"][arm][key]
 
 
+@pytest.mark.slow
 def test_select_by_a_criterion_ends_with_its_best_step(tmp_path):
     summary, _ = run_tiny(tmp_path, plan=adapting(select=maximize("snd")))
     assert summary["selection"] == "best criteria/snd of every 4 steps, each seed"

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 from test_criteria import TEST, adapting
 from tiny import blobs, compiled_once, run_tiny  # noqa: F401
 
@@ -24,6 +25,7 @@ def with_source(**fields):
     )
 
 
+@pytest.mark.slow
 def test_the_gap_is_that_of_the_features_at_the_end(tmp_path):
     plan = with_source()
     summary, _ = run_tiny(tmp_path, plan=plan)

@@ -10,11 +10,14 @@ from jaxtl.train.interrupt import watch
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_remembered(number):
-    before = signal.getsignal(number)
-    with watch() as signals:
-        os.kill(os.getpid(), number)
-        assert signals.received == number
-    assert signal.getsignal(number) is before
+    outside = signal.signal(number, signal.default_int_handler)  # nohup ignores one
+    try:
+        with watch() as signals:
+            os.kill(os.getpid(), number)
+            assert signals.received == number
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, outside)
 
 
 def test_a_run_under_nohup_survives_its_terminal():

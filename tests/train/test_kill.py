@@ -69,6 +69,7 @@ def kill_until_it_ends(tmp_path, moments, steps):
     return kills, hits
 
 
+@pytest.mark.slow
 def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path):
     kills, hits = kill_until_it_ends(tmp_path, ("writing", "training", "writing"), 24)
     assert kills == 3 and hits >= 1
@@ -82,6 +83,7 @@ def test_a_run_killed_two_dozen_times_ends_with_the_same_bits(tmp_path):
     assert kills >= 20 and hits >= 8
 
 
+@pytest.mark.slow
 def test_a_second_signal_during_the_last_save_ends_at_once_and_loses_nothing(tmp_path):
     args, whole = command(tmp_path), undisturbed(tmp_path)
     process = start(args)

@@ -309,6 +309,7 @@ def test_fresh_leaves_are_those_of_the_scratch_arm(pretrained):
     assert {"backbone/body/dense/kernel", "heads/source/kernel"}.isdisjoint(same)
 
 
+@pytest.mark.slow
 def test_arms_that_share_a_stage_train_it_once(tmp_path):
     plan = experiment()
     pretrain, last = plan.arms["full"]

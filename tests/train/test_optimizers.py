@@ -75,6 +75,7 @@ def test_optimizers_that_look_at_the_loss_train(tx):
     assert values[-1] < 0.5 * values[0]
 
 
+@pytest.mark.slow
 def test_lbfgs_takes_the_steps_of_its_own_loop():
     values, _ = trained(optax.lbfgs(), 3)
     _, full, batch = prepared(

@@ -130,7 +130,7 @@ def test_a_source_head_that_a_domain_names_trains_without_labels():
     def nothing(table):
         return np.full(len(table), -1)
 
-    few = blobs("target", 21, 1.0, 2, seed=1).relabel("none", nothing)
+    few = blobs("target", 21, 1.0, 2, seed=1).relabel("none", nothing, [*"abc"])
     both = [labelled(few, {"target": "label", "source": "none"})] * 2
     setup = resolve(adapt("co_tuning", domains=both), source()[0])
     before, after, _ = two_steps(setup, jax.jit(make_step(setup)))

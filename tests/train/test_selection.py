@@ -116,6 +116,7 @@ def selecting(metric="validation/loss", validation=VALIDATION, every=2) -> Exper
     return dataclasses.replace(plan, evals=evals, select=minimize(metric), select_every=every)
 
 
+@pytest.mark.slow
 def test_an_experiment_evaluates_the_selected_parameters_of_the_stages_that_end_an_arm(tmp_path):
     summary, _ = run_tiny(tmp_path, plan=selecting(), seeds=(0, 1))
     assert summary["selection"] == "best validation/loss of every 2 steps, each seed"

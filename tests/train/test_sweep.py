@@ -145,6 +145,7 @@ def test_lanes_train_as_points_would_alone(tmp_path, field, values, arm):
         pytest.param("slope", (0.5, 2.0), "the model reads slope", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_what_decides_more_than_a_number_has_a_program_for_each_value(tmp_path, field, values, why):
     summary, output = run(tmp_path, [{field: value} for value in values])
     assert f"full in 2 programs as {why}" in output
@@ -154,6 +155,7 @@ def test_what_decides_more_than_a_number_has_a_program_for_each_value(tmp_path, 
     assert kinds.get(field, "pretrain, full in 2 programs") in output
 
 
+@pytest.mark.slow
 def test_a_schedule_that_branches_on_its_value_has_programs_of_lanes_of_the_rest(tmp_path):
     points = [{"schedule": 0.3, "rate": rate} for rate in (0.1, 0.2)]
     points += [{"schedule": 0.6, "rate": rate} for rate in (0.1, 0.2)]
@@ -180,6 +182,7 @@ def test_one_program_for_all_points_and_seeds(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("field", "lead"), [("rate", 2), ("weight", 6)])
+@pytest.mark.slow
 def test_points_share_the_columns_of_a_seed_if_they_are_the_same(
     tmp_path, monkeypatch, field, lead
 ):
@@ -226,6 +229,7 @@ def test_a_point_that_diverges_is_missing_and_the_others_are_not(tmp_path, caplo
     assert "seed 0 at rate=1e+38 is not finite" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_ends_with_the_same_bits(tmp_path, monkeypatch):
     points = [{"rate": 0.01}, {"rate": 0.3}]
     whole, _ = run(tmp_path / "whole", points)

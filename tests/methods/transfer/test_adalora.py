@@ -121,6 +121,8 @@ def test_errors():
         transfer.adalora_budget(tx, 10, target_rank=4).init(params)
     with pytest.raises(ValueError, match="got none"):
         transfer.adalora_budget(tx, 10).init({"heads": params["heads"]})
-    combined = Method({}, (Update(None, (), combine=lambda jacobian, losses: jacobian),))
+    combined = Method(
+        {}, (Update(lambda *args: args, (), combine=lambda jacobian, losses: jacobian),)
+    )
     with pytest.raises(ValueError, match="scalar loss"):
         transfer.with_orthogonality(combined)
