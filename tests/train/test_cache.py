@@ -106,7 +106,11 @@ def assert_same_bits(one, other):
         pytest.param(stage(), id="one domain", marks=pytest.mark.slow),
         pytest.param(stage(domains=several_domains(), batch=3), id="several domains"),
         pytest.param(stage(chain(Normed(), nn.Dense(7)), frozen(*FIRST)), id="constant statistics"),
-        pytest.param(stage(chain(nn.Dense(8), Dropped()), frozen(*FIRST)), id="dropout behind"),
+        pytest.param(
+            stage(chain(nn.Dense(8), Dropped()), frozen(*FIRST)),
+            id="dropout behind",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             stage(models.from_linen(nn.Dense(9), HEADS), frozen("backbone/.*")),
             id="linen probe",
@@ -118,6 +122,7 @@ def test_losses_and_parameters_are_those_without_the_cache(plan, tmp_path):
     compare(plan, tmp_path)
 
 
+@pytest.mark.slow
 def test_features_on_disk_change_no_bit_and_leave_no_file(tmp_path):
     plan = stage(domains=several_domains(), batch=3)
     memory, steps = compare(plan, tmp_path)
@@ -241,6 +246,7 @@ def test_a_full_disk_means_no_cache(tmp_path, caplog):
     assert "no features after a" in caplog.text
 
 
+@pytest.mark.slow
 def test_nothing_frozen_moves_and_the_next_stage_loads_all(tmp_path):
     plan = stage(chain(Normed(), nn.Dense(7)))
     setup, before = started(plan)

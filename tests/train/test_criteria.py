@@ -175,6 +175,7 @@ def test_no_labels_of_the_target_no_criteria_no_looks(tmp_path):
     assert not any("picks" in arm for arm in summary["arms"].values())
 
 
+@pytest.mark.slow
 def test_an_arm_without_the_head_is_not_scored_and_cannot_be_selected(tmp_path):
     plan = adapting(criteria={"snd": neighborhood_density(target_set(), "target")})
     plan = dataclasses.replace(plan, arms={**plan.arms, "mlp": [mlp_stage(STEPS)]})

@@ -101,6 +101,7 @@ def test_a_second_signal_during_the_last_save_ends_at_once_and_loses_nothing(tmp
     assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(tmp_path):
     args, whole = command(tmp_path), undisturbed(tmp_path)
     process = start(args)

@@ -128,6 +128,7 @@ def test_a_streamed_stage_stopped_and_resumed_ends_with_the_same_bits(datasets, 
     assert_same_run(train(stage(datasets["streamed"]), tmp_path), resident)
 
 
+@pytest.mark.slow
 def test_inputs_above_the_limit_stay_on_the_host(tmp_path):
     rng = np.random.default_rng(0)
     wide = data.arrays(rng.normal(size=(300, 1000)).astype(np.float32), np.arange(300) % 3)

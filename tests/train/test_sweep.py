@@ -255,6 +255,7 @@ def test_a_stopped_sweep_ends_with_the_same_bits(tmp_path, monkeypatch):
     assert (tmp_path / "whole" / log).read_bytes() == (tmp_path / "stopped" / log).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_point_is_picked_by_validation_and_not_by_the_test(tmp_path):
     def build_selecting(values):
         return build(values, maximize("validation/accuracy"))
