@@ -440,6 +440,7 @@ def test_a_run_again_of_the_same_and_of_others(launch, refused, toy):
     assert metrics_of(summary_of(toy / "w")) == metrics_of(first)
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_point_for_each_value(launch, toy):
     run = ["--experiment=toy", "--workdir=w", "--seeds=2", "--config.steps=2"]
     sweep = ["--sweep=shift=0.5,-2", "--sweep=optimizer.learning_rate=0.1,1"]

@@ -51,6 +51,7 @@ FEW_ARMS = {  # where each arm is another program of the same code
 LONG = (
     "digits_shift",
     "gradual",
+    "iris",
     "many_domains",
     "multitask",
     "open_set",

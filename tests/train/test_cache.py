@@ -105,7 +105,11 @@ def assert_same_bits(one, other):
     [
         pytest.param(stage(), id="one domain", marks=pytest.mark.slow),
         pytest.param(stage(domains=several_domains(), batch=3), id="several domains"),
-        pytest.param(stage(chain(Normed(), nn.Dense(7)), frozen(*FIRST)), id="constant statistics"),
+        pytest.param(
+            stage(chain(Normed(), nn.Dense(7)), frozen(*FIRST)),
+            id="constant statistics",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             stage(chain(nn.Dense(8), Dropped()), frozen(*FIRST)),
             id="dropout behind",

@@ -132,6 +132,7 @@ def test_mistakes_are_found_before_any_work(tmp_path, fields, message):
     assert not (tmp_path / "stages").exists()
 
 
+@pytest.mark.slow
 def test_a_judge_hides_labels_and_shares_what_criteria_look_at():
     seen = []
 

@@ -194,7 +194,7 @@ def counting(remembers, size=2):
     [
         (counting(True), counting(True), 2),
         (counting(True), counting(False), 1),
-        (transfer.full(optax.sgd(0.1)), counting(True), 1),
+        pytest.param(transfer.full(optax.sgd(0.1)), counting(True), 1, marks=pytest.mark.slow),
         (counting(True, size=3), counting(True), 1),
     ],
 )

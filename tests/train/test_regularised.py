@@ -97,7 +97,9 @@ def two_steps(setup, step):
     return *leaves, losses
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(row, marks=[pytest.mark.slow] * (row == "bi_tuning")) for row in ROWS]
+)
 def test_steps_move_what_trains_and_nothing_else_with_the_same_bits_again(name):
     setup = resolve(adapt(name), source()[0])
     step = jax.jit(make_step(setup))

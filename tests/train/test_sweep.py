@@ -204,6 +204,7 @@ def test_the_experiment_itself_is_not_trained_again(tmp_path):
     assert summary["sweep"][0]["arms"] == summary["arms"]
 
 
+@pytest.mark.slow
 def test_a_closed_form_has_a_lane_for_each_point(tmp_path):
     points = [{"weight": 1e-3}, {"weight": 2.0}]
     summary, output = run(tmp_path, points, arms=("ridge",))
@@ -213,6 +214,7 @@ def test_a_closed_form_has_a_lane_for_each_point(tmp_path):
         assert per_seed(summary["sweep"][i]["arms"]["ridge"]) == per_seed(alone["arms"]["ridge"])
 
 
+@pytest.mark.slow
 def test_a_point_that_diverges_is_missing_and_the_others_are_not(tmp_path, caplog):
     def steep(values):
         plan = build({})

@@ -69,7 +69,7 @@ def compiled_once(tmp_path_factory):
             yield
 
 
-LONG = ("dirt_t", "fix_match", "iwan", "vada")
+LONG = ("dirt_t", "fix_match", "iwan", "mean_teacher", "pada", "vada")
 
 
 @pytest.mark.parametrize(
