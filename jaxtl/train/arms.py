@@ -246,13 +246,15 @@ def forgetting(
     if len(stages) < 2:
         return {}
     heads, better = labelled_heads(stages[0]), directions(experiment)
-    own = {name: stage.name for stage in stages for name in stage.trains}
+    taught_in = {name: stage.name for stage in stages for name in stage.trains}
     primary = experiment.primary.metric.split("/")[0]
     before, after = measured[stages[0].name], measured[stages[-1].name]
     lost = {}
     for name in before.keys() & after.keys() - {primary}:
         trained = (
-            own[name] == stages[0].name if name in own else experiment.evals[name].head in heads
+            taught_in[name] == stages[0].name
+            if name in taught_in
+            else experiment.evals[name].head in heads
         )
         for metric, value in before[name].metrics.items() if trained else ():
             if (direction := better.get(f"{name}/{metric}")) is not None:
