@@ -23,15 +23,19 @@ from jaxtl.arguments import (
 from jaxtl.blame import account
 from jaxtl.experiment_file import (
     FOLDER,
+    built,
     docstring,
     find,
     known_experiments,
     module_of,
+    read_config,
+    read_sweep,
     result_line,
     root_of,
 )
 from jaxtl.export.request import check_request
 from jaxtl.fields import field_names, get_field, json_values, parse, replace_fields, sweep_points
+from jaxtl.files import NotWritten
 from jaxtl.surroundings import (
     check_devices,
     check_precision,
@@ -42,9 +46,7 @@ from jaxtl.surroundings import (
     lost_output,
     without_echoes,
 )
-from jaxtl.train.authored import built, read_config, read_sweep
 from jaxtl.train.options import RunOptions
-from jaxtl.train.writing import NotWritten
 
 USAGE = """\
 python launch.py --list
@@ -202,13 +204,13 @@ def launch(
     from rich.console import Console
 
     from jaxtl.report import print_table
-    from jaxtl.train.experiment import run_experiment
-    from jaxtl.train.identity import file_digest
-    from jaxtl.train.interrupt import Interrupted
-    from jaxtl.train.progress import Reporter
-    from jaxtl.train.run import Run
-    from jaxtl.train.sharding import is_primary
-    from jaxtl.train.traced import Sweep
+    from jaxtl.study.experiment import run_experiment
+    from jaxtl.study.progress import Reporter
+    from jaxtl.study.run import Run
+    from jaxtl.study.traced import Sweep
+    from jaxtl.train.mesh import is_primary
+    from jaxtl.train.signals import Interrupted
+    from jaxtl.train.store.identity import file_digest
 
     experiment = built(module, config)
     check_precision()

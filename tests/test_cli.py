@@ -14,8 +14,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxtl import cli
-from jaxtl.train import writing
+from jaxtl import cli, files
 
 ROOT = Path(__file__).parents[1]
 TOY = '''\
@@ -158,8 +157,7 @@ def metrics_of(summary):
 BEFORE_JAX = """
 import sys
 import jaxtl
-from jaxtl import cli
-from jaxtl.train import writing
+from jaxtl import cli, files
 for command in {commands!r}:
     status = cli.main(["launch.py", *command.split()])
     heavy = {heavy!r} & set(sys.modules)
@@ -389,7 +387,7 @@ def test_experiments_that_cannot_be_read(refused, launch, toy, monkeypatch):
 def test_a_workdir_that_cannot_be_written(refused, toy):
     (toy / "file").write_text("")
     refused("--experiment=toy --workdir=file", "cannot write to file/toy", "--workdir")
-    assert "no UTF-8 text" in writing.why_unwritable(toy / "\udcff")
+    assert "no UTF-8 text" in files.why_unwritable(toy / "\udcff")
     refused("--experiment=toy --workdir=/proc/nowhere", "cannot write to /proc/nowhere/toy")
 
 
@@ -419,7 +417,7 @@ def test_a_run_again_of_the_same_and_of_others(launch, refused, toy):
     refused(run, "cannot write to w/toy: ", "name another --workdir")
     stage.write_text(finished)
     blocked.rmdir()
-    with writing.lock(toy / "w/toy"):
+    with files.lock(toy / "w/toy"):
         refused(run, "another process is at work in w/toy")
 
     common = "--experiment=toy --workdir=w --seeds=2"

@@ -16,7 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxtl import cli
 from jaxtl.plan import Experiment
-from jaxtl.train.check import check_arms, plan_stages
+from jaxtl.study.checks.experiments import check_arms, plan_stages
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.py"))

@@ -1,27 +1,43 @@
-"""Imports go down: the rooms of jaxtl stand on floors, and a room knows only those below it."""
+"""Imports go down: who may import whom, how large a room may be, what it may be called."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "jaxtl"
-FLOORS = (
-    {"paths", "files", "blame"},
-    {"form", "reading"},
-    {"plan"},
-    {"models", "data", "losses", "metrics", "transferability", "experiment_file"},
-    {"methods", "pretrained"},
-    {"train", "report", "fields", "export"},
-    {"arguments", "surroundings"},
-    {"cli"},
-)
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-SIDEWAYS = {
-    ("train", "report"),  # training ends with a report, which knows nothing of training
-    *(("export", room) for room in ("train", "report", "fields")),  # reads what they left
+MAY_IMPORT = {
+    "paths": "",
+    "files": "",
+    "blame": "",
+    "reading": "",
+    "form": "blame",
+    "plan": "form reading",
+    "fields": "paths",
+    "experiment_file": "blame files form paths plan",
+    "data": "form paths plan",
+    "models": "form paths plan",
+    "losses": "form paths plan",
+    "metrics": "plan",
+    "transferability": "plan",
+    "methods": "data losses models paths plan",
+    "pretrained": "data models paths plan",
+    "train": "blame data files form models paths plan reading",
+    "measure": "data losses metrics paths plan train transferability",
+    "report": "measure metrics plan",
+    "export": "data experiment_file fields files models paths plan report train",
+    "study": "blame data files form measure models paths plan report train",
+    "arguments": "experiment_file fields files paths train",
+    "surroundings": "train",
+    "cli": "arguments blame data experiment_file export fields files report study surroundings train",
 }
-BUILDERS = {("data", "usps")}  # TFDS reads these, by name, when it prepares or loads them
+ROOMS = {room: set(others.split()) for room, others in MAY_IMPORT.items()}
+MOST_FILES = 12
+LARGE = ("methods", "losses", "models")  # families: as many files as there are members
+BUILDERS = {
+    ("data", "prepared", "usps")
+}  # TFDS reads these, by name, when it prepares or loads them
 FILES = sorted(PACKAGE.rglob("*.py"))
 UNLOVED = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
@@ -58,7 +74,7 @@ def rooms(path):
     used = {}
     for module, line, _ in imports(path):
         package, *rest = module.split(".")
-        if package == "jaxtl" and rest and rest[0] in FLOOR:
+        if package == "jaxtl" and rest and rest[0] in ROOMS:
             used.setdefault(rest[0], line)
     return used
 
@@ -73,10 +89,9 @@ def test_imports_go_down(path):
     if not own:
         assert not packages(path, only_top=True)
         return
-    assert own[0] in FLOOR, f"{path} stands on no floor"
+    assert own[0] in ROOMS, f"{path} stands in no room"
     for room, line in rooms(path).items():
-        if room != own[0] and (own[0], room) not in SIDEWAYS:
-            assert FLOOR[room] < FLOOR[own[0]], f"{path}:{line} imports {room}"
+        assert room in {own[0], *ROOMS[own[0]]}, f"{path}:{line} imports {room}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: "/".join(names(path)) or "jaxtl")
@@ -91,9 +106,35 @@ def test_packages(path):
 
 
 def test_rooms_and_names():
-    assert {name for path in FILES for name in names(path)[:1]} <= FLOOR.keys()
+    assert {name for path in FILES for name in names(path)[:1]} == ROOMS.keys()
     assert not {name for path in FILES for name in names(path)} & UNLOVED
     assert max(len(path.read_text().splitlines()) for path in FILES) <= 400
+    for folder in {path.parent for path in FILES if names(path)[:1] not in [(r,) for r in LARGE]}:
+        inside = {p.stem for p in folder.iterdir()} - {"__init__", "__pycache__"}
+        assert folder == PACKAGE or len(inside) <= MOST_FILES, f"{folder} is crowded"
+
+
+def test_the_rooms_stand_on_each_other():
+    graphlib.TopologicalSorter(ROOMS).prepare()  # a circle raises
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    files = {names(path): path for path in FILES}
+
+    def file(module):
+        parts = tuple(module.split(".")[1:])
+        return parts if parts in files else parts[:-1]
+
+    graph = {
+        name: {
+            file(module)
+            for module, _, top in imports(path)
+            if top and module.startswith("jaxtl.") and file(module) not in ((), name)
+        }
+        for name, path in files.items()
+        if path.stem != "__init__"  # a room's face hands names on
+    }
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_nothing_at_run_time_needs_the_tests():

@@ -13,8 +13,8 @@ import pytest
 from absl import logging as absl_logging
 
 from jaxtl import surroundings
+from jaxtl.study.run import numeric_settings
 from jaxtl.train.options import RunOptions
-from jaxtl.train.run import numeric_settings
 
 ROOT = Path(__file__).parents[1]
 

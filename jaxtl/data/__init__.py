@@ -1,7 +1,15 @@
 """Datasets: lazy handles, where they come from, and what is done to them."""
 
 from jaxtl.data.arrays import arrays
-from jaxtl.data.augmentation import (
+from jaxtl.data.checks import overlap, validate
+from jaxtl.data.dataset import Dataset
+from jaxtl.data.prepared.preparation import prepare
+from jaxtl.data.prepared.tfds_source import tfds
+from jaxtl.data.sources.csv_files import csv
+from jaxtl.data.sources.embedded import breast_cancer, diabetes, digits, iris, wine
+from jaxtl.data.sources.folders import image_folder
+from jaxtl.data.splits import Splits
+from jaxtl.data.steps.augmentation import (
     chain,
     gaussian_noise,
     random_affine,
@@ -9,16 +17,8 @@ from jaxtl.data.augmentation import (
     random_flip,
     random_intensity,
 )
-from jaxtl.data.checks import overlap, validate
-from jaxtl.data.csv_files import csv
-from jaxtl.data.dataset import Dataset
-from jaxtl.data.embedded import breast_cancer, diabetes, digits, iris, wine
-from jaxtl.data.folders import image_folder
-from jaxtl.data.preparation import prepare
-from jaxtl.data.shifts import inverted, noisy, permuted, rotated, thickened
-from jaxtl.data.splits import Splits
+from jaxtl.data.steps.shifts import inverted, noisy, permuted, rotated, thickened
 from jaxtl.data.table import Table, to_float
-from jaxtl.data.tfds_source import tfds
 from jaxtl.data.weights import balanced, effective_number
 
 __all__ = [

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtl.data import images
 from jaxtl.data.columns import as_column, coarse, names_of
 from jaxtl.data.dataset import Dataset
+from jaxtl.data.steps import images
 from jaxtl.data.streamed import CHUNK, Streamed, mapped_file
 from jaxtl.data.table import Call, Table
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from jaxtl.data import images, selections, text, transforms
 from jaxtl.data.columns import names_of
-from jaxtl.data.selections import generator
+from jaxtl.data.steps import images, selections, text, transforms
+from jaxtl.data.steps.selections import generator
+from jaxtl.data.steps.transforms import name_of
 from jaxtl.data.table import Call, Table, loaded
-from jaxtl.data.transforms import name_of
 
 
 class Step(NamedTuple):

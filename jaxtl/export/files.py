@@ -19,10 +19,10 @@ from jaxtl.export.rebuild import Left, choose, read_run
 from jaxtl.export.recipe import Action, any_number
 from jaxtl.export.request import check_request
 from jaxtl.export.rows import shown
+from jaxtl.files import write_text, writing
 from jaxtl.paths import flatten
 from jaxtl.plan import PyTree
-from jaxtl.train.interface import describe
-from jaxtl.train.writing import write_text, writing
+from jaxtl.train.store.interface import describe
 
 logger = logging.getLogger(__name__)
 

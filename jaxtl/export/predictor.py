@@ -20,10 +20,10 @@ from jaxtl.files import user_path
 from jaxtl.models import index_bounds
 from jaxtl.paths import flatten, nest, unknown
 from jaxtl.plan import Head, Model, Params, PyTree, Stage, State
-from jaxtl.train.identity import file_digest
-from jaxtl.train.interface import abstract_inputs
-from jaxtl.train.restore import restore_chain
-from jaxtl.train.setup import METHOD_STATE, initialise, load_problems
+from jaxtl.train.resolve.stage import METHOD_STATE, initialise, load_problems
+from jaxtl.train.store.checkpoints import restore_chain
+from jaxtl.train.store.identity import file_digest
+from jaxtl.train.store.interface import abstract_inputs
 
 logger = logging.getLogger(__name__)
 

@@ -7,15 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtl.experiment_file import FOLDER, module_of, root_of
+from jaxtl.experiment_file import FOLDER, built, module_of, read_config, root_of
 from jaxtl.export.request import check_run
 from jaxtl.fields import from_json
+from jaxtl.files import read_json
 from jaxtl.models import computing_in
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment, Stage
 from jaxtl.report.summary import load_summary
-from jaxtl.train.authored import built, read_config
-from jaxtl.train.identity import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,14 @@ import jax
 import numpy as np
 from jax import export
 
-from jaxtl.data import Dataset, Table, text, traceable, transforms
+from jaxtl.data import Dataset, Table
 from jaxtl.data.dataset import Step
+from jaxtl.data.steps import text, traceable, transforms
 from jaxtl.export.rebuild import Choice, Left
+from jaxtl.files import read_json
 from jaxtl.plan import PyTree
-from jaxtl.train.identity import read_json
-from jaxtl.train.interface import abstract_inputs, describe
-from jaxtl.train.preprocessing import (
+from jaxtl.train.store.interface import abstract_inputs, describe
+from jaxtl.train.store.preprocessing import (
     FOLDER,
     IMAGE_KINDS,
     RECORD,

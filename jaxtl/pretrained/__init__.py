@@ -1,7 +1,5 @@
 """Published weights: read without the library that wrote them, strictly, and written back."""
 
-from jaxtl.pretrained.bert import BERT
-from jaxtl.pretrained.efficientnet_lite import efficientnet_lite
 from jaxtl.pretrained.features import features
 from jaxtl.pretrained.locations import (
     EFFICIENTNET_LITE0,
@@ -9,9 +7,11 @@ from jaxtl.pretrained.locations import (
     MINILM_L6_TOKENIZER,
     fetch,
 )
-from jaxtl.pretrained.resnet import RESNET
-from jaxtl.pretrained.scheme import CONV, DENSE, SAME, Entry, Layout, Scheme
-from jaxtl.pretrained.vit import VIT
+from jaxtl.pretrained.names.bert import BERT
+from jaxtl.pretrained.names.efficientnet_lite import efficientnet_lite
+from jaxtl.pretrained.names.resnet import RESNET
+from jaxtl.pretrained.names.scheme import CONV, DENSE, SAME, Entry, Layout, Scheme
+from jaxtl.pretrained.names.vit import VIT
 from jaxtl.pretrained.weights import FileWeights, weights
 
 __all__ = [

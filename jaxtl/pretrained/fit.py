@@ -9,7 +9,7 @@ import numpy as np
 from jaxtl import paths
 from jaxtl.pretrained import foreign
 from jaxtl.pretrained.archives import shortened
-from jaxtl.pretrained.scheme import Entry, Mismatch, Scheme
+from jaxtl.pretrained.names.scheme import Entry, Mismatch, Scheme
 
 # Finding close names takes long, and a file of another architecture lacks hundreds.
 _HINTS, _COMPARISONS = 20, 20_000

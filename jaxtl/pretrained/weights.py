@@ -13,7 +13,7 @@ from jaxtl.pretrained.files import read_file, sha256
 from jaxtl.pretrained.fit import Fit, fit
 from jaxtl.pretrained.foreign import disguised, misfits
 from jaxtl.pretrained.locations import fetch
-from jaxtl.pretrained.scheme import Scheme
+from jaxtl.pretrained.names.scheme import Scheme
 
 _PREFIXES = 8
 # Of PyTorch's DataParallel and compile, of Lightning and of Sentence Transformers.

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxtl.report.results import ArmResult, ExperimentResult, reason
+from jaxtl.measure.results import ArmResult, ExperimentResult, reason
 from jaxtl.report.summary import load_summary, merge, summarize, write_summary
-from jaxtl.report.table import print_table
+from jaxtl.report.tables import print_table
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, A
     Raises:
         ValueError: the summary.json that is already there cannot be read.
     """
-    from jaxtl.report import drawing, html, storage
+    from jaxtl.report import page, storage
+    from jaxtl.report.figures.draw import draw
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -51,11 +52,11 @@ def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, A
                 arms[name] = storage.load(data, name)
             except Exception as error:  # a file of an earlier run may hold anything
                 failures[f"all of {name}"] = reason(error)
-    figures, undrawn = drawing.draw(summary, arms, directory / "figures")
+    figures, undrawn = draw(summary, arms, directory / "figures")
     failures |= undrawn
     for picture, why in failures.items():
         logger.warning("could not draw %s: %s", picture, why)
-    html.write_report(
+    page.write_report(
         directory / "report.html", summary, figures, result.environment, result.headline, failures
     )
     return summary

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from jaxtl.report.results import ArmResult
+from jaxtl.measure.results import ArmResult
 
 LONGEST = 150  # characters; file systems take 255 with what stands around them
 _ARRAYS = ("metrics", "forgetting", "curves", "confusion", "features")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtl.report.by_stage import backward_transfer
-from jaxtl.report.results import ArmResult, ExperimentResult
-from jaxtl.report.verdict import estimate, gains, verdict
+from jaxtl.measure.results import ArmResult, ExperimentResult
+from jaxtl.measure.tasks import backward_transfer
+from jaxtl.measure.verdict import estimate, gains, verdict
 
 if TYPE_CHECKING:
     from jaxtl.plan import Direction

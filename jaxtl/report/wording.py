@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.report.verdict import FEWEST_VALUES, distinct, estimate
+from jaxtl.measure.verdict import FEWEST_VALUES, distinct, estimate
 
 NOTHING = "–"
 ORACLE = "oracle (test labels)"

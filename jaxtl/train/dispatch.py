@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.plan import PyTree
-from jaxtl.train.convolutions import convolutions
-from jaxtl.train.feed import Feed, gather
-from jaxtl.train.lanes import Lanes
+from jaxtl.train.feed.examples import Feed, gather
+from jaxtl.train.mesh import current_mesh, replicated, shard_batch
 from jaxtl.train.options import RunOptions
-from jaxtl.train.setup import Setup, named_key
-from jaxtl.train.sharding import current_mesh, replicated, shard_batch
+from jaxtl.train.resolve.convolutions import convolutions
+from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.stage import Setup, named_key
 from jaxtl.train.step import make_step
 
 logger = logging.getLogger(__name__)

@@ -16,28 +16,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.files import read_json, write_json
 from jaxtl.plan import Params, PyTree, Stage, State
-from jaxtl.train.cache import Cached, cached, flops
-from jaxtl.train.checkpoint import Checkpoints
-from jaxtl.train.curves import Log, read_curves
 from jaxtl.train.dispatch import choose, convolves, make_dispatch
-from jaxtl.train.feed import gather, make_feed, make_streams, shared_by_points
-from jaxtl.train.identity import Identity, differences, read_json, write_json
-from jaxtl.train.interface import interface
-from jaxtl.train.interrupt import Interrupted, Watch, watch
-from jaxtl.train.lanes import Lanes
+from jaxtl.train.feed.cache import Cached, cached, flops
+from jaxtl.train.feed.examples import (
+    abstract_page,
+    gather,
+    make_feed,
+    make_streams,
+    page_steps,
+    pages,
+    shared_by_points,
+)
+from jaxtl.train.mesh import shard_state, to_host
 from jaxtl.train.options import RunOptions
-from jaxtl.train.pages import abstract_page, page_steps, pages
-from jaxtl.train.selection import Look, deployed, looked, with_best
-from jaxtl.train.sharding import shard_state, to_host
-from jaxtl.train.start import (
+from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.signals import Interrupted, Watch, watch
+from jaxtl.train.state import (
+    Look,
     abstract_state,
+    deployed,
+    looked,
     prepare_again,
     start,
+    with_best,
     with_constants,
     without_constants,
 )
 from jaxtl.train.step import CARRIED, make_step
+from jaxtl.train.store.checkpoints import Checkpoints
+from jaxtl.train.store.identity import Identity, differences
+from jaxtl.train.store.interface import interface
+from jaxtl.train.store.log import Log, read_curves
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,10 @@ from jaxtl.blame import place_of, told
 from jaxtl.form import describe
 from jaxtl.paths import flatten, split
 from jaxtl.plan import PyTree
-from jaxtl.train.convolutions import convolutions
-from jaxtl.train.feed import active_heads, gather, host_feed
-from jaxtl.train.lanes import Lanes, over_seeds
-from jaxtl.train.pages import abstract_page
-from jaxtl.train.setup import METHOD_STATE, Setup
+from jaxtl.train.feed.examples import abstract_page, active_heads, gather, host_feed
+from jaxtl.train.resolve.convolutions import convolutions
+from jaxtl.train.resolve.lanes import Lanes, over_seeds
+from jaxtl.train.resolve.stage import METHOD_STATE, Setup
 from jaxtl.train.step import begin, differing, make_step
 
 

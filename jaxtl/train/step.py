@@ -18,7 +18,7 @@ from jaxtl.form import describe, is_array
 from jaxtl.paths import FROZEN, flatten, join, nest, split
 from jaxtl.plan import Batch, Method, Params, PyTree, State, Update
 from jaxtl.train.optimizers import transform
-from jaxtl.train.setup import Setup
+from jaxtl.train.resolve.stage import Setup
 
 Carry = dict[str, PyTree]
 CARRIED = ("trainable", "average", "state", "opt_state", "failed")

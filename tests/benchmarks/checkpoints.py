@@ -34,7 +34,7 @@ def jaxtl(what: str, directory: Path) -> Callable[[int], float]:
     """`Checkpoints` as the loop uses it; arrays are changed between saves, as training does."""
     import jax
 
-    from jaxtl.train.checkpoint import Checkpoints
+    from jaxtl.train.store.checkpoints import Checkpoints
 
     checkpoints, step = Checkpoints(directory), 0
     change = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)

@@ -12,24 +12,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data.batches import Stream, index_block
 from jaxtl.paths import flatten, join
 from jaxtl.plan import Experiment, Params, PyTree, Stage, maximize
 from jaxtl.pretrained import FileWeights
-from jaxtl.train import cache
-from jaxtl.train.check import Node
+from jaxtl.study.checks.experiments import Node
+from jaxtl.study.traced import Point, Sweep, group_lanes
 from jaxtl.train.dispatch import Schedule
-from jaxtl.train.feed import Feed, gather
-from jaxtl.train.lanes import over_seeds
+from jaxtl.train.feed import cache
+from jaxtl.train.feed.examples import Feed, gather, page
+from jaxtl.train.feed.order import Stream, index_block
+from jaxtl.train.feed.prefix import constant_prefix
 from jaxtl.train.loop import Trained, compile_stage, train_stage
+from jaxtl.train.mesh import make_mesh
 from jaxtl.train.options import RunOptions
-from jaxtl.train.pages import page
-from jaxtl.train.prefix import constant_prefix
-from jaxtl.train.setup import Setup, resolve
-from jaxtl.train.sharding import make_mesh
-from jaxtl.train.start import start
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import Setup, resolve
+from jaxtl.train.state import start
 from jaxtl.train.step import CARRIED, make_step
-from jaxtl.train.traced import Point, Sweep, group_lanes
 
 
 class Program(NamedTuple):
@@ -201,7 +200,7 @@ def train(
     """The whole loop: log, progress, stage.json, checkpoints."""
     from rich.console import Console
 
-    from jaxtl.train.progress import Reporter
+    from jaxtl.study.progress import Reporter
 
     setup, source = resolved(stage, (0,), params)
     options = options or RunOptions()

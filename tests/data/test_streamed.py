@@ -10,10 +10,11 @@ import PIL.Image
 import pytest
 
 from jaxtl import data
-from jaxtl.data import images, streamed
-from jaxtl.data.batches import Stream
+from jaxtl.data import streamed
+from jaxtl.data.steps import images
+from jaxtl.data.steps.transforms import moments
 from jaxtl.data.streamed import Streamed, is_streamed
-from jaxtl.data.transforms import moments
+from jaxtl.train.feed.order import Stream
 
 NAME = "jaxtl_test_streamed"
 

@@ -17,12 +17,12 @@ from rich.console import Console
 
 from jaxtl import cli
 from jaxtl.export.rebuild import rebuilt
-from jaxtl.train.experiment import check, train_arms
-from jaxtl.train.identity import file_digest
+from jaxtl.study.experiment import check, train_arms
+from jaxtl.study.progress import Reporter
+from jaxtl.study.run import Run
+from jaxtl.train.mesh import make_mesh
 from jaxtl.train.options import RunOptions
-from jaxtl.train.progress import Reporter
-from jaxtl.train.run import Run
-from jaxtl.train.sharding import make_mesh
+from jaxtl.train.store.identity import file_digest
 
 
 def run(root: Path, name: str, experiment: str, rows: dict, *args: str) -> Path:

@@ -16,8 +16,8 @@ from jaxtl import data, models
 from jaxtl.models import classes
 from jaxtl.paths import flatten
 from jaxtl.plan import Method, Stage, labelled, unlabelled
-from jaxtl.train.interface import abstract_inputs, interface
-from jaxtl.train.setup import resolve
+from jaxtl.train.resolve.stage import resolve
+from jaxtl.train.store.interface import abstract_inputs, interface
 
 IMAGES, LABELS = TEST["image"], TEST["label"]
 

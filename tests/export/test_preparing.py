@@ -10,14 +10,15 @@ import pytest
 from preparing import ROWS
 
 from jaxtl import data, models
-from jaxtl.data import Table, images, traceable
+from jaxtl.data import Table
+from jaxtl.data.steps import images, traceable
 from jaxtl.export.files import entry, program, write_preparations
 from jaxtl.export.predictor import Predictor
 from jaxtl.export.recipe import read_recipe
 from jaxtl.export.rows import read_rows
 from jaxtl.models import classes
 from jaxtl.plan import Method, Stage
-from jaxtl.train.preprocessing import preparation
+from jaxtl.train.store.preprocessing import preparation
 
 FAR = ROWS["far"]
 

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from jaxtl.report.results import ArmResult, ExperimentResult
+from jaxtl.measure.results import ArmResult, ExperimentResult
 
 DIGITS = tuple("56789")
 

@@ -10,10 +10,12 @@ from rich.console import Console
 from scipy import stats
 from test_figures import assert_drawn
 
-from jaxtl.report import drawing, html, wording
-from jaxtl.report.figures import class_gains, mean_rates
+from jaxtl.report import page as report_page
+from jaxtl.report import wording
+from jaxtl.report.figures import draw
+from jaxtl.report.figures.gains import class_gains, mean_rates
 from jaxtl.report.summary import load_summary, merge, summarize, write_summary
-from jaxtl.report.table import print_table
+from jaxtl.report.tables import print_table
 
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -58,7 +60,7 @@ def test_picks_are_shown_and_the_oracle_only_when_asked_for(run):
     assert rules == ["last step", "snd", "oracle (test labels)"]
     np.testing.assert_allclose(rows["full"][-1]["mean"], 0.88)
     for summary, shown in ((honest, False), (asked, True)):
-        page = html.page(summary, {}, {})
+        page = report_page.page(summary, {}, {})
         assert ("oracle (test labels)" in page) == shown == ("it decides nothing" in page)
         assert ("oracle" in printed(summary)) == shown
         assert "Chosen without target labels" in page and "0.830" in printed(summary)
@@ -80,12 +82,12 @@ def test_domain_gap_is_shown_with_what_it_was_before(run):
     summary = summarize(run)
     gap = summary["arms"]["dann"]["domain_gap"]["source/a_distance"]
     np.testing.assert_allclose(gap["mean"], 1.52)
-    page = html.page(summary, {}, {})
+    page = report_page.page(summary, {}, {})
     assert "source/a_distance" in page and "Before adaptation: scratch" in page
 
 
 def test_figures_of_adaptation(run, tmp_path):
-    drawn, failures = drawing.draw(summarize(run), run.arms, tmp_path)
+    drawn, failures = draw.draw(summarize(run), run.arms, tmp_path)
     assert failures == {}
     names = {section: [path.name for path in paths] for section, paths in drawn.items()}
     assert names["adversaries"] == ["adversaries.png"]
@@ -147,7 +149,7 @@ def test_a_sweep_over_names_is_averaged_over_its_points(pairs):
     start = summary["arms"]["scratch"]["metrics"][metric]["mean"]
     np.testing.assert_allclose(full["metrics"][metric]["mean"], start + 0.05)
     assert "Over the 3 values of pair" in printed(summary)
-    page = html.page(summary, {}, {})
+    page = report_page.page(summary, {}, {})
     assert "Over the 3 values of pair" in page and "<th>a_c</th>" in page
 
 

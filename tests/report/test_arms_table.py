@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from jaxtl.report.summary import summarize
-from jaxtl.report.table import print_table
+from jaxtl.report.tables import print_table
 
 
 def printed(summary, width):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxtl import report
-from jaxtl.report.by_stage import backward_transfer, matrices, table
-from jaxtl.report.results import ArmResult
+from jaxtl.measure.results import ArmResult
+from jaxtl.measure.tasks import backward_transfer
+from jaxtl.report.figures.heatmaps import matrices, table
 from jaxtl.report.summary import summarize
 
 SEEDS = (0, 1)

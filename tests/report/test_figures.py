@@ -11,8 +11,9 @@ from matplotlib.image import imread
 from sklearn.decomposition import PCA
 from sklearn.metrics import f1_score
 
-from jaxtl.report import canvas, drawing, figures, projection, storage
-from jaxtl.report.canvas import styles
+from jaxtl.report import storage
+from jaxtl.report.figures import canvas, draw, features, gains
+from jaxtl.report.figures.canvas import styles
 from jaxtl.report.summary import summarize
 
 
@@ -26,7 +27,7 @@ def assert_drawn(path):
 
 def test_all_sections_are_drawn_and_old_figures_removed(swept, tmp_path):
     (tmp_path / "old.png").write_bytes(b"")
-    drawn, failures = drawing.draw(summarize(swept), swept.arms, tmp_path)
+    drawn, failures = draw.draw(summarize(swept), swept.arms, tmp_path)
     assert failures == {}
     assert list(drawn) == ["gains", "curves", "classes", "confusion", "features", "sweep"]
     paths = [path for section in drawn.values() for path in section]
@@ -37,7 +38,7 @@ def test_all_sections_are_drawn_and_old_figures_removed(swept, tmp_path):
 
 def test_same_numbers_same_bytes(result, tmp_path):
     summary = summarize(result)
-    one, two = (figures.gains(tmp_path / name, summary) for name in ("1.png", "2.png"))
+    one, two = (gains.gains(tmp_path / name, summary) for name in ("1.png", "2.png"))
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -59,17 +60,17 @@ def test_little_data_is_drawn_too(make, tmp_path):
         },
     )
     run = make((0,), arms={"scratch": scratch, "probe": ridge})
-    drawn, failures = drawing.draw(summarize(run), run.arms, tmp_path)
+    drawn, failures = draw.draw(summarize(run), run.arms, tmp_path)
     assert failures == {}
     assert list(drawn) == ["gains", "curves", "classes", "confusion", "features"]
     only_scratch = make((0,), arms={"scratch": scratch})
-    assert drawing.draw(summarize(only_scratch), only_scratch.arms, tmp_path) == ({}, {})
+    assert draw.draw(summarize(only_scratch), only_scratch.arms, tmp_path) == ({}, {})
 
 
 def test_rows_of_the_confusion_are_rates_averaged_over_seeds():
     counts = np.array([[[3, 1, 0], [0, 4, 0], [0, 0, 0]], [[1, 1, 0], [2, 0, 2], [0, 0, 0]]])
     expected = [[0.625, 0.375, 0], [0.25, 0.5, 0.25], [np.nan] * 3]
-    np.testing.assert_allclose(figures.mean_rates(counts), expected)
+    np.testing.assert_allclose(gains.mean_rates(counts), expected)
 
 
 def test_class_f1_agrees_with_scikit_learn():
@@ -79,20 +80,20 @@ def test_class_f1_agrees_with_scikit_learn():
     for seed in range(3):
         np.add.at(counts[seed], (true[seed], predicted[seed]), 1)
     expected = [f1_score(t, p, average=None) for t, p in zip(true, predicted, strict=True)]
-    np.testing.assert_allclose(figures.class_f1(counts), [*np.mean(expected, axis=0), np.nan])
+    np.testing.assert_allclose(gains.class_f1(counts), [*np.mean(expected, axis=0), np.nan])
 
 
 def test_principal_plane_agrees_with_scikit_learn():
     x = np.random.default_rng(3).normal(size=(50, 6)) @ np.diag([5, 3, 1, 1, 0.5, 0.1])
-    places, fraction = projection.principal_plane(x.astype(np.float32))
+    places, fraction = features.principal_plane(x.astype(np.float32))
     pca = PCA(2).fit(x.astype(np.float32).astype(np.float64))
     np.testing.assert_allclose(np.abs(places), np.abs(pca.transform(x)), atol=1e-5)
     np.testing.assert_allclose(fraction, pca.explained_variance_ratio_, rtol=1e-6)
-    np.testing.assert_allclose(projection.principal_plane(-x)[0], -places, atol=1e-5)
+    np.testing.assert_allclose(features.principal_plane(-x)[0], -places, atol=1e-5)
 
 
 def test_principal_plane_of_one_dimension():
-    places, fraction = projection.principal_plane(np.array([[1.0], [2.0], [6.0]]))
+    places, fraction = features.principal_plane(np.array([[1.0], [2.0], [6.0]]))
     np.testing.assert_allclose(places, [[-2, 0], [-1, 0], [3, 0]], atol=1e-12)
     np.testing.assert_allclose(fraction, [1, 0])
 
@@ -132,7 +133,7 @@ def strange(make):
 
 
 def test_names_of_any_kind_are_drawn(strange, tmp_path):
-    drawn, failures = drawing.draw(summarize(strange), strange.arms, tmp_path)
+    drawn, failures = draw.draw(summarize(strange), strange.arms, tmp_path)
     assert failures == {}
     assert list(drawn) == ["gains", "curves", "classes", "confusion", "features", "sweep"]
     for path in (path for section in drawn.values() for path in section):
@@ -169,7 +170,7 @@ def test_every_output_has_a_label(result, names, expected):
         result.arms["full"], confusion={"t": np.ones((1, 3, 3))}, class_names={"t": names}
     )
     small = dataclasses.replace(arm, confusion={"t": np.ones((1, 2, 2))})
-    assert figures.class_labels("t", [small, arm]) == expected
+    assert gains.class_labels("t", [small, arm]) == expected
 
 
 def test_arms_with_heads_of_unequal_size_share_a_figure(result, tmp_path):
@@ -177,7 +178,7 @@ def test_arms_with_heads_of_unequal_size_share_a_figure(result, tmp_path):
     wide = np.random.default_rng(0).poisson(3, (5, 7, 7))
     arms["full"] = dataclasses.replace(arms["full"], confusion={"target": wide})
     summary = summarize(dataclasses.replace(result, arms=arms))
-    assert drawing.draw(summary, arms, tmp_path).failures == {}
+    assert draw.draw(summary, arms, tmp_path).failures == {}
 
 
 def test_file_names_fit_and_differ():

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from jaxtl import report
-from jaxtl.report.html import page, write_report
+from jaxtl.report.page import page, write_report
 
 
 class Elements(html.parser.HTMLParser):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxtl.report.results import ArmResult
+from jaxtl.measure.results import ArmResult
 from jaxtl.report.summary import load_summary, merge, summarize, write_summary
 
 SEEDS = (0, 1, 2)

@@ -5,8 +5,8 @@ import types
 import numpy as np
 import pytest
 
+from jaxtl.measure.results import ArmResult
 from jaxtl.report import wording
-from jaxtl.report.results import ArmResult
 from jaxtl.report.summary import summarize
 
 MAX = types.SimpleNamespace(metric="t/accuracy", direction="max")

@@ -12,7 +12,6 @@ import pytest
 from tiny import OPTIONS, assert_same, compiled_once, mlp_stage, stages, train  # noqa: F401
 
 from jaxtl import data, models
-from jaxtl.data.batches import index_block
 from jaxtl.methods import transfer
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.models.conv_net import relu_max_pool
@@ -20,13 +19,14 @@ from jaxtl.models.layers import Conv
 from jaxtl.paths import flatten
 from jaxtl.plan import Stage, labelled
 from jaxtl.train import loop
-from jaxtl.train.convolutions import Convolutions, convolutions
 from jaxtl.train.dispatch import PATCH_BYTES
-from jaxtl.train.lanes import over_seeds
+from jaxtl.train.feed.order import index_block
 from jaxtl.train.loop import compile_stage, dispatches
 from jaxtl.train.options import RunOptions
-from jaxtl.train.setup import resolve
-from jaxtl.train.start import abstract_state, start
+from jaxtl.train.resolve.convolutions import Convolutions, convolutions
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import resolve
+from jaxtl.train.state import abstract_state, start
 from jaxtl.train.step import CARRIED
 
 HEADS = {"source": classes(3)}

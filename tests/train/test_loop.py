@@ -25,19 +25,19 @@ from tiny import (  # noqa: F401
 )
 
 from jaxtl import data
-from jaxtl.data.batches import index_block
 from jaxtl.methods import transfer
 from jaxtl.paths import flatten, join
 from jaxtl.plan import Method, Update, labelled
-from jaxtl.train.curves import Log, read_curves, read_log
-from jaxtl.train.feed import make_streams
-from jaxtl.train.interrupt import Interrupted
-from jaxtl.train.lanes import over_seeds
+from jaxtl.train.feed.examples import make_streams
+from jaxtl.train.feed.order import index_block
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
-from jaxtl.train.restore import restore_weights
-from jaxtl.train.setup import resolve
-from jaxtl.train.start import start
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import resolve
+from jaxtl.train.signals import Interrupted
+from jaxtl.train.state import start
+from jaxtl.train.store.checkpoints import restore_weights
+from jaxtl.train.store.log import Log, read_curves, read_log
 
 
 def train_to_the_end(stage, directory, progress, **more):

@@ -16,7 +16,7 @@ from jaxtl.methods import transfer
 from jaxtl.models import classes
 from jaxtl.paths import join
 from jaxtl.plan import Stage, labelled
-from jaxtl.train.setup import resolve
+from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.step import make_step, whole_transformation
 
 

@@ -15,12 +15,11 @@ from jaxtl import pretrained
 from jaxtl.methods import transfer
 from jaxtl.paths import flatten
 from jaxtl.pretrained import Entry, Scheme
-from jaxtl.train.check import plan_stages
-from jaxtl.train.checkpoint import ITEM
-from jaxtl.train.lanes import over_seeds
-from jaxtl.train.restore import restore_chain, restore_weights
-from jaxtl.train.setup import resolve
-from jaxtl.train.start import start
+from jaxtl.study.checks.experiments import plan_stages
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import resolve
+from jaxtl.train.state import start
+from jaxtl.train.store.checkpoints import ITEM, restore_chain, restore_weights
 
 replace = dataclasses.replace
 HEADS = ("heads/.*",)

@@ -16,11 +16,11 @@ from jaxtl.methods import transfer
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten, join
 from jaxtl.plan import Stage, labelled, unlabelled
-from jaxtl.train.feed import gather, make_feed
-from jaxtl.train.lanes import over_seeds
-from jaxtl.train.prefix import constant_prefix, needs_only_features
-from jaxtl.train.setup import resolve
-from jaxtl.train.start import start
+from jaxtl.train.feed.examples import gather, make_feed
+from jaxtl.train.feed.prefix import constant_prefix, needs_only_features
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import resolve
+from jaxtl.train.state import start
 from jaxtl.train.step import make_step
 
 HEADS = {"source": classes(3), "target": classes(2)}

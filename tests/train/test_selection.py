@@ -24,9 +24,9 @@ from jaxtl.methods import transfer
 from jaxtl.metrics import classification
 from jaxtl.paths import flatten
 from jaxtl.plan import Experiment, Stage, labelled, maximize, minimize
-from jaxtl.train.interrupt import Interrupted
-from jaxtl.train.restore import restore_weights
-from jaxtl.train.selection import Look
+from jaxtl.train.signals import Interrupted
+from jaxtl.train.state import Look
+from jaxtl.train.store.checkpoints import restore_weights
 
 KERNEL = "heads/source/kernel"
 

@@ -14,11 +14,11 @@ from jaxtl.methods import transfer
 from jaxtl.models import classes
 from jaxtl.paths import flatten, join
 from jaxtl.plan import Method, Stage, Update, labelled, unlabelled
-from jaxtl.train.feed import active_heads, columns, gather, make_feed
-from jaxtl.train.lanes import over_seeds
+from jaxtl.train.feed.examples import active_heads, columns, gather, make_feed
 from jaxtl.train.options import RunOptions
-from jaxtl.train.setup import initialise, resolve
-from jaxtl.train.start import start
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import initialise, resolve
+from jaxtl.train.state import start
 from jaxtl.train.step import make_step, whole_transformation
 
 

@@ -14,8 +14,8 @@ from jaxtl.methods import transfer
 from jaxtl.metrics import classification
 from jaxtl.models import BertConfig, classes
 from jaxtl.plan import Experiment, Stage, labelled, maximize
-from jaxtl.train.prefix import constant_prefix
-from jaxtl.train.setup import resolve
+from jaxtl.train.feed.prefix import constant_prefix
+from jaxtl.train.resolve.stage import resolve
 
 pytest.importorskip("tokenizers")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "very", "not"]

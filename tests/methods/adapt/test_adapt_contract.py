@@ -15,11 +15,11 @@ from jaxtl.methods import adapt, transfer
 from jaxtl.models import classes, from_linen, mlp_head
 from jaxtl.paths import flatten, join
 from jaxtl.plan import Stage, labelled, unlabelled
-from jaxtl.train.feed import gather, make_feed
-from jaxtl.train.lanes import over_seeds
+from jaxtl.train.feed.examples import gather, make_feed
 from jaxtl.train.options import RunOptions
-from jaxtl.train.setup import resolve
-from jaxtl.train.start import start
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import resolve
+from jaxtl.train.state import start
 from jaxtl.train.step import make_step
 
 TX, CLASSES = optax.sgd(0.05), 3

@@ -11,10 +11,10 @@ from jaxtl.methods import transfer
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Stage, labelled, unlabelled
-from jaxtl.train.lanes import over_seeds
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
-from jaxtl.train.setup import resolve
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import resolve
 
 B, C = 6, 3
 SHIFT = 2.6

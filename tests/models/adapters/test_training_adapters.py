@@ -25,11 +25,11 @@ from jaxtl import data, paths
 from jaxtl.methods import transfer
 from jaxtl.models import adapters
 from jaxtl.plan import Stage, labelled
-from jaxtl.train.lanes import over_seeds
+from jaxtl.train.feed.prefix import constant_prefix
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
-from jaxtl.train.prefix import constant_prefix
-from jaxtl.train.setup import resolve
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.step import begin, make_step
 
 ALL = ("backbone/.*/kernel",)

@@ -1,0 +1,81 @@
+"""Preparing TFDS datasets on disk: the only place that downloads."""
+
+import importlib
+import logging
+import os
+from pathlib import Path
+
+from jaxtl.data.prepared.tfds_files import open_builder
+from jaxtl.data.prepared.tfds_folders import (
+    OWN,
+    data_root,
+    known_names,
+    parse_name,
+    prepared,
+    split_names,
+)
+from jaxtl.paths import closest
+
+RETRIES = 2  # of a download
+
+
+def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
+    """Download a dataset and write it as array_record files, unless that was done before.
+
+    Args:
+        name: as TFDS has it, with `/config` where wanted, or a builder of ours (`usps`).
+        data_dir: `TFDS_DATA_DIR` or TFDS's default if None.
+
+    Returns:
+        The dataset's folder. It appears only when it is complete.
+
+    Raises:
+        ValueError: an unknown dataset, what went wrong (nothing half-written is left), or a
+            dataset that was prepared before and is damaged.
+    """
+    root, base = data_root(data_dir), parse_name(name)[0]
+    if base not in known_names():
+        near = ", ".join(closest(base, known_names()))
+        raise ValueError(f"unknown dataset {name!r}. Closest names: {near or 'none'}.")
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
+
+    downloader.MAX_RETRIES = RETRIES  # its ten, each wait twice as long, take minutes offline
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # every retry of every file
+    try:
+        if base in OWN:
+            importlib.import_module(OWN[base])
+        builder = tfds.builder(name, data_dir=root)
+        builder.download_and_prepare(
+            file_format="array_record",
+            download_dir=Path(root, "downloads"),
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+        )
+    except Exception as error:
+        _remove_empty(Path(root, base))
+        raise ValueError(f"cannot prepare {name!r}: {_reason(error)}") from error
+    folder = prepared(name, root)
+    open_builder(folder, split_names(folder))  # TFDS takes a folder that is there for whole
+    return folder
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder and those below it, as far as they hold no files."""
+    for path in sorted([folder, *folder.rglob("*")], reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _reason(error: Exception) -> str:
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import Timeout
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, NoConnection | Timeout):
+            url = cause.request.url if cause.request is not None else "its server"
+            return f"no connection to {url}. Preparing needs a network, everything else does not"
+        if isinstance(cause, ImportError) and "tensorflow" in str(cause).lower():
+            return "its builder needs TensorFlow. Install it with: pip install 'jaxtl[prepare]'"
+        cause = cause.__cause__ or cause.__context__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"

@@ -1,0 +1,244 @@
+"""Datasets prepared by TensorFlow Datasets, read from their folder without TensorFlow."""
+
+import functools
+import math
+import operator
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtl.data.dataset import Dataset
+from jaxtl.data.prepared.tfds_features import column_of, dtype_of, flat, is_class, kind_of, shape_of
+from jaxtl.data.prepared.tfds_files import open_builder
+from jaxtl.data.prepared.tfds_folders import damage, data_root, find_folder, prepared, split_names
+from jaxtl.data.splits import Splits
+from jaxtl.data.steps import images
+from jaxtl.data.streamed import Streamed, stream
+from jaxtl.data.table import Call, Table
+from jaxtl.paths import unknown
+
+CHUNK = 1024  # records decoded at a time
+
+
+def tfds(
+    name: str,
+    split: str | None = None,
+    *,
+    inputs: str | Sequence[str] | None = None,
+    labels: str | Mapping[str, str] | None = None,
+    size: tuple[int, int] | None = None,
+    data_dir: str | os.PathLike | None = None,
+    streamed: bool | None = None,
+) -> Any:
+    """A prepared dataset, decoded when it is used; nothing is ever downloaded.
+
+        tfds("mnist").train    tfds("office31_128").webcam    tfds("mnist", "train[:5000]")
+
+    Images become uint8, text str, ClassLabel and whole numbers int32, other numbers (and uint8
+    vectors) float32.
+
+    Args:
+        name: as TFDS has it, with `/config` and `:version` where wanted.
+        split: a split or a slice of one; None for all splits by name.
+        inputs: feature, or features for a dict of inputs; by default the supervised one, else all
+            images, else all arrays, else all texts.
+        labels: feature for the column "label", or {column: feature}; by default all class labels
+            and numbers, with the supervised one (or the only class label) as "label" too.
+        size: (height, width) that every image is resized to, for images of many sizes.
+        data_dir: where TFDS keeps its data; `TFDS_DATA_DIR` or TFDS's default if None.
+        streamed: decode the inputs of a batch when it is needed, not all beforehand (labels and
+            texts always are); None: if they would take more than half of the machine's memory.
+
+    Returns:
+        `Splits`, or a `Dataset` if `split` is given.
+
+    Raises:
+        ValueError: on use, for a dataset that is unknown or not prepared (with the command that
+            prepares it) or damaged, an unknown split or feature, images of many sizes without
+            `size`, or whole numbers of more than 32 bits.
+    """
+    for what, value, kinds in (
+        ("name", name, str),
+        ("split", split, str | None),
+        ("inputs", inputs, str | Sequence | None),
+        ("labels", labels, str | Mapping | None),
+    ):
+        if not isinstance(value, kinds):
+            raise ValueError(f"tfds: {what} cannot be {value!r}")
+    root, size = data_root(data_dir), images.image_size(size)
+    inputs = tuple(inputs) if inputs is not None and not isinstance(inputs, str) else inputs
+    labels = tuple(labels.items()) if isinstance(labels, Mapping) else labels
+
+    def handle(split: str) -> Dataset:
+        arguments = (name, split, inputs, labels, size, root, streamed)
+        return Dataset(f"{name}.{split}", Call(_load, arguments))
+
+    def find(split: str) -> Dataset:
+        """A handle needs no data, but where there are data a wrong name is told at once."""
+        folder = find_folder(name, root)
+        if folder is not None and _base_splits(split) - {*split_names(folder), "all"}:
+            raise KeyError(split)
+        return handle(split)
+
+    if split is not None:
+        return handle(split)
+    return Splits.lazy(find, lambda: split_names(prepared(name, root)))
+
+
+def _base_splits(split: str) -> set[str]:
+    """Names in a split expression: `train[:50%]+test` -> {train, test}."""
+    return {part.split("[")[0].strip() for part in split.split("+")}
+
+
+def _load(
+    name: str,
+    split: str,
+    inputs: str | tuple[str, ...] | None,
+    labels: str | tuple[tuple[str, str], ...] | None,
+    size: tuple[int, int] | None,
+    root: str,
+    streamed: bool | None,
+) -> Table:
+    folder = prepared(name, root)
+    import tensorflow_datasets as tfds
+
+    bases = _base_splits(split)
+    for base in bases - {"all"}:
+        if base not in split_names(folder):
+            raise ValueError(unknown("split", base, split_names(folder)))
+    bases = split_names(folder) if "all" in bases else sorted(bases)
+    builder = open_builder(folder, bases)
+    try:
+        count = builder.info.splits[split].num_examples
+    except Exception as error:  # TFDS raises nothing narrower for what is no slice
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot read the split {split!r}: {reason}") from error
+    if count < 1:
+        raise ValueError(f"the split {split!r} of {name!r} has no examples")
+    features = dict(flat(builder.info.features))
+    chosen_inputs, chosen_labels = _choose(features, builder.info.supervised_keys, inputs, labels)
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    source = builder.as_data_source(split, deserialize_method=raw)
+    arrays = [path for path in chosen_inputs if kind_of(features[path][1]) != "text"]
+    nbytes = _nbytes(builder.info, [features[path][1] for path in arrays], len(source), size)
+    lazy = {}
+    if stream(streamed, nbytes, f"{name}.{split}"):
+        lazy = {path: _streamed(source, folder, features, path, size) for path in arrays}
+    held = list({*chosen_inputs, *chosen_labels.values()} - (lazy.keys() - chosen_labels.values()))
+    read = _reader(source, folder, features, held, size)
+    starts = range(0, len(source), CHUNK) if held else ()
+    parts = [read(range(start, min(start + CHUNK, len(source)))) for start in starts]
+    columns = {path: images.concatenate([part[path] for part in parts], path) for path in held}
+    found = columns | lazy
+    single = len(chosen_inputs) == 1 and not isinstance(inputs, tuple)
+    return Table(
+        found[chosen_inputs[0]] if single else {path: found[path] for path in chosen_inputs},
+        {column: columns[path] for column, path in chosen_labels.items()},
+        {
+            column: tuple(features[path][1].names)
+            for column, path in chosen_labels.items()
+            if is_class(features[path][1])
+        },
+    )
+
+
+def _streamed(
+    source: Any, folder: Path, features: Mapping[str, tuple[tuple, Any]], path: str, size: Any
+) -> Streamed:
+    feature = features[path][1]
+    shape = shape_of(feature, size)
+    if None in shape:
+        raise ValueError(
+            f"feature {path!r} has examples of shape {list(shape)} (None: any), which cannot be "
+            "streamed; images can, with size=(height, width)"
+        )
+    read = _reader(source, folder, features, [path], size)
+    return Streamed((len(source), *shape), dtype_of(feature), lambda rows: read(rows)[path])
+
+
+def _nbytes(info: Any, features: Sequence[Any], count: int, size: Any) -> float:
+    """Bytes of so many decoded examples, or at least what they take on disk."""
+    shapes = [shape_of(feature, size) for feature in features]
+    if any(None in shape for shape in shapes):
+        return info.dataset_size / max(info.splits.total_num_examples, 1) * count
+    each = zip(shapes, map(dtype_of, features), strict=True)
+    return count * sum(math.prod(shape) * dtype.itemsize for shape, dtype in each)
+
+
+def _reader(
+    source: Any,
+    folder: Path,
+    features: Mapping[str, tuple[tuple, Any]],
+    paths: Sequence[str],
+    size: Any,
+) -> Callable[[Iterable[int]], dict[str, np.ndarray]]:
+    """rows -> {path: [rows, ...]}, of raw records; decodes these features and no others.
+
+    The readers of array_record, which `source` opens when they are needed, are made for threads.
+    """
+    import tensorflow_datasets as tfds
+
+    wanted: dict[str, Any] = {}
+    encoded: dict[str, Any] = {}
+    for path in paths:
+        keys, feature = features[path]
+        _put(wanted, keys, feature)
+        if kind_of(feature) == "image":
+            _put(encoded, keys, tfds.decode.SkipDecoding())
+    decoder = tfds.features.FeaturesDict(wanted)
+
+    def read(rows: Iterable[int]) -> dict[str, np.ndarray]:
+        try:
+            records = source.__getitems__([int(row) for row in rows])
+            examples = [decoder.deserialize_example_np(r, decoders=encoded) for r in records]
+        except Exception as error:  # whatever damaged records make of the parsers
+            reason = f"a record cannot be read ({type(error).__name__}: {error})"
+            raise ValueError(damage(folder, reason)) from error
+        columns = {}
+        for path in paths:
+            keys, feature = features[path]
+            values = [functools.reduce(operator.getitem, keys, example) for example in examples]
+            columns[path] = column_of(path, feature, values, size)
+        return columns
+
+    return read
+
+
+def _put(tree: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+    functools.reduce(lambda d, key: d.setdefault(key, {}), keys[:-1], tree)[keys[-1]] = value
+
+
+def _choose(
+    features: Mapping[str, tuple[tuple, Any]],
+    supervised: Any,
+    inputs: str | tuple[str, ...] | None,
+    labels: str | tuple[tuple[str, str], ...] | None,
+) -> tuple[list[str], dict[str, str]]:
+    """Paths of the inputs and {column: path} of the labels, see `tfds`."""
+    kinds = {path: kind_of(feature) for path, (_, feature) in features.items()}
+    pair = supervised if isinstance(supervised, tuple) and len(supervised) == 2 else (None, None)
+    if inputs is None and pair[0] in features:
+        chosen = [pair[0]]
+    elif inputs is None:
+        by_kind = [[p for p in kinds if kinds[p] == kind] for kind in ("image", "array", "text")]
+        chosen = next(filter(None, by_kind), [])
+    else:
+        chosen = [inputs] if isinstance(inputs, str) else list(inputs)
+    if labels is None:
+        columns = {p: p for p in kinds if kinds[p] in ("class", "number") and p not in chosen}
+        only = [p for p in columns if kinds[p] == "class"]
+        target = pair[1] if pair[1] in features else only[0] if len(only) == 1 else None
+        columns |= {"label": target} if target else {}
+    else:
+        columns = {"label": labels} if isinstance(labels, str) else dict(labels)
+    for path in (*chosen, *columns.values()):
+        if path not in features:
+            raise ValueError(unknown("feature", path, features))
+        if kinds[path] == "other":
+            raise ValueError(f"feature {path!r} ({features[path][1]}) cannot be read as an array")
+    if not chosen:
+        raise ValueError(f"no feature can serve as inputs; there are: {', '.join(features)}")
+    return chosen, columns

@@ -1,0 +1,1 @@
+"""Where data come from, but for TFDS: files, folders and the tables of scikit-learn."""

@@ -1,0 +1,250 @@
+"""Folders of images, one for each class."""
+
+import collections
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtl.data.dataset import Dataset
+from jaxtl.data.sources.names import class_names, in_order, natural, nfc, refuse_alike
+from jaxtl.data.sources.stamps import stamp
+from jaxtl.data.steps import images
+from jaxtl.data.streamed import Streamed, stream
+from jaxtl.data.table import Call, Table
+from jaxtl.paths import unknown
+
+READ = (  # suffixes of the files that are decoded
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+UNREAD = (  # images too, which nobody would want to miss silently
+    *(".heic", ".heif", ".avif", ".apng", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".tga", ".ico"),
+    *(".exr", ".hdr", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw", ".raf", ".dcm", ".pcx"),
+)
+LITTER = {  # of systems and tools, beside all names that start with a dot
+    *("__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+}
+SPLITS = re.compile(  # train, Validation, test_set, train2017
+    r"(train(ing)?|val(id(ation)?)?|dev|eval(uation)?|test(ing)?)[_ -]?(set|data|images|\d{4})?",
+    re.I,
+)
+SMALL = 8  # times smaller than what they are resized to: worth a word
+
+logger = logging.getLogger(__name__)
+
+
+def image_folder(
+    path: str | os.PathLike,
+    *,
+    size: tuple[int, int] | None = None,
+    classes: Iterable[str] | None = None,
+    streamed: bool | None = None,
+) -> Dataset:
+    """Images (PNG, JPEG, WebP, BMP, TIFF, GIF, PPM) in one folder for each class.
+
+    How they are decoded: see `images.decode`. Folders in a class folder belong to its class. Left
+    alone, wherever they stand: hidden files and folders, what systems leave behind (`__MACOSX`,
+    `Thumbs.db`, ...), links to folders inside a class folder, and, with a word in the log, files
+    that are no images and images outside the class folders.
+
+    Args:
+        path: the folder of the class folders.
+        size: (height, width) that every image is resized to; they must share one size if None.
+        classes: names of the class folders in order (text or whole numbers); by default all,
+            sorted, numbers by value (2 before 10). A name may have no folder.
+        streamed: decode the images of a batch when it is needed, not all beforehand; None: if they
+            would take more than half of the machine's memory.
+
+    Raises:
+        ValueError: a `size` or `classes` of another kind; on use, if there is no such folder; class
+            folders that are not among `classes`, hold no image, hold images of a kind that is not
+            read, differ only in case or blanks, or are the same folder; folders that are splits
+            (`train`, `val`, ...) and not named in `classes`; a single class folder that holds
+            folders only; images that cannot be read; or sizes that differ.
+    """
+    folder = str(Path(path).expanduser())
+    arguments = (folder, stamp(folder), images.image_size(size), class_names(classes), streamed)
+    return Dataset(Path(folder).name or folder, Call(_image_folder, arguments))
+
+
+def _image_folder(
+    path: str,
+    version: Any,
+    size: tuple[int, int] | None,
+    classes: tuple[str, ...] | None,
+    streamed: bool | None,
+) -> Table:
+    folders = _class_folders(Path(path), classes)
+    names = classes or tuple(folders)
+    files = _image_files(path, folders)
+    if classes is None:
+        _expect_classes(path, folders, files)
+    if empty := [name for name in names if name not in folders]:
+        logger.info("%s: no folder of the classes %s", path, ", ".join(empty))
+    paths = [str(file) for name in folders for file in files[name]]
+    labels = np.repeat([names.index(name) for name in folders], [*map(len, files.values())])
+    headers = [images.header(file) for file in paths]
+    _tell(path, paths, headers, size)
+    channels = max(header.shape[2] for header in headers)
+    shapes = {(*header.shape[:2], channels) for header in headers}
+    shape = size or images.one_shape(shapes, path)[:2]
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        return images.stack([images.decode(paths[i], channels, size) for i in rows], path)
+
+    inputs = Streamed((len(paths), *shape, channels), np.uint8, read)
+    inputs = inputs if stream(streamed, inputs.nbytes, path) else inputs[:]
+    return Table(inputs, {"label": labels.astype(np.int32)}, {"label": names})
+
+
+def _class_folders(root: Path, classes: tuple[str, ...] | None) -> dict[str, Path]:
+    """{name: folder} in the order of the classes."""
+    if not root.is_dir():
+        raise ValueError(f"no folder {root}")
+    try:
+        entries = sorted((e for e in root.iterdir() if not _is_litter(e.name)), key=_natural)
+    except OSError as error:
+        raise ValueError(f"cannot look into the folder {root}: {error.strerror}") from error
+    loose = [entry for entry in entries if entry.suffix.lower() in (*READ, *UNREAD)]
+    loose = [entry for entry in loose if entry.is_file()]
+    folders = [entry for entry in entries if entry.is_dir()]
+    if not folders:
+        there = f"{len(loose)} images but " if loose else ""
+        raise ValueError(f"{root} has {there}no class folders; each class has a folder of its own")
+    by_name: dict[str, Path] = {}
+    for folder in folders:
+        name = nfc(folder.name)
+        if name in by_name:
+            raise ValueError(f"{root} has two folders {name!r} in different Unicode forms")
+        by_name[name] = folder
+    if classes is None:
+        refuse_alike(by_name, f"{root}: class folders")
+        _refuse_splits(root, tuple(by_name))
+    elif strangers := [name for name in by_name if name not in classes]:
+        raise ValueError(f"{root}: {' '.join(unknown('class', s, classes) for s in strangers)}")
+    _refuse_links(root, by_name)
+    if loose:
+        logger.warning(
+            "%s: %d images outside the class folders are left alone, such as %s",
+            *(root, len(loose), loose[0].name),
+        )
+    return {name: by_name[name] for name in classes or in_order(by_name) if name in by_name}
+
+
+def _refuse_splits(root: Path, names: tuple[str, ...]) -> None:
+    splits = [name for name in names if SPLITS.fullmatch(name)]
+    if len(splits) > 1 or len(splits) == len(names):
+        raise ValueError(
+            f"{root} holds splits ({', '.join(splits)}), not classes: pass {root / splits[0]}, or "
+            f"classes={list(names)} if they are classes"
+        )
+
+
+def _refuse_links(root: Path, folders: dict[str, Path]) -> None:
+    places: dict[Path, str] = {}
+    for name, folder in folders.items():
+        place = folder.resolve()
+        if root.resolve().is_relative_to(place):
+            raise ValueError(f"{root}: the class folder {name!r} is a link to what it stands in")
+        for other, other_name in places.items():
+            if place.is_relative_to(other) or other.is_relative_to(place):
+                raise ValueError(
+                    f"{root}: the class folders {other_name!r} and {name!r} are linked, so they "
+                    "hold the same images"
+                )
+        places[place] = name
+
+
+def _image_files(root: str, folders: dict[str, Path]) -> dict[str, list[Path]]:
+    """{class: its images in order}; whatever cannot be read is told at once."""
+    files, problems, others = {}, [], collections.Counter()
+    for name, folder in folders.items():
+        entries = sorted(_files(folder), key=_natural)
+        files[name] = [file for file in entries if file.suffix.lower() in READ]
+        rest = [file.suffix.lower() for file in entries if file.suffix.lower() not in READ]
+        others.update(suffix for suffix in rest if suffix not in UNREAD)
+        unread = collections.Counter(suffix for suffix in rest if suffix in UNREAD)
+        if unread:
+            problems.append(f"{name!r} has images that are not read ({_counts(unread)})")
+        elif not files[name]:
+            there = _counts(collections.Counter(rest)) or "nothing"
+            problems.append(f"{name!r} has no image ({there})")
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; {len(problems) - 5} more" if problems[5:] else "")
+        raise ValueError(
+            f"{root}: the class folder {shown}. Convert or move them; read are {', '.join(READ)}"
+        )
+    if others:
+        logger.info(
+            "%s: %d files are no images and are left alone (%s)",
+            *(root, others.total(), _counts(others)),
+        )
+    return files
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a class folder that are no litter."""
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"cannot look into the folder {error.filename}: {error.strerror}")
+
+    for place, below, names in os.walk(folder, onerror=refuse):
+        linked = [name for name in below if Path(place, name).is_symlink()]
+        for name in linked:
+            logger.warning("%s is a link to a folder and is left alone", Path(place, name))
+        below[:] = [name for name in below if name not in linked and not _is_litter(name)]
+        yield from (Path(place, name) for name in names if not _is_litter(name))
+
+
+def _expect_classes(root: str, folders: dict[str, Path], files: dict[str, list[Path]]) -> None:
+    """Refuse a folder too high up: one folder in it, which holds nothing but folders of images."""
+    if len(folders) > 1:
+        return
+    ((name, top),) = folders.items()
+    parts = {file.relative_to(top).parts[0] for file in files[name] if file.parent != top}
+    if len(parts) > 1 and all(file.parent != top for file in files[name]):
+        raise ValueError(
+            f"{root} has one class folder, {name!r}, and the images are in folders of it "
+            f"({', '.join(sorted(parts, key=natural)[:3])}, ...): pass {top}, or "
+            f"classes=[{name!r}] if it is the only class"
+        )
+
+
+def _tell(
+    root: str, paths: list[str], headers: list[images.Header], size: tuple[int, int] | None
+) -> None:
+    """Log what is read but not as one might think."""
+    animated = [path for path, header in zip(paths, headers, strict=True) if header.animated]
+    if animated:
+        logger.warning(
+            "%s: %d files hold several pictures, of which the first is read, such as %s",
+            *(root, len(animated), animated[0]),
+        )
+    small = [
+        (path, header.shape[:2])
+        for path, header in zip(paths, headers, strict=True)
+        if size and any(n * SMALL < wanted for n, wanted in zip(header.shape, size, strict=False))
+    ]
+    if small:
+        logger.warning(
+            "%s: %d images are far smaller than %dx%d, such as %s (%dx%d)",
+            *(root, len(small), *size, small[0][0], *small[0][1]),
+        )
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def _natural(path: Path) -> tuple[tuple, ...]:
+    return tuple(natural(part) for part in path.parts)
+
+
+def _counts(suffixes: collections.Counter) -> str:
+    return ", ".join(f"{suffix or 'no suffix'} {n}" for suffix, n in suffixes.most_common(5))

@@ -1,0 +1,195 @@
+"""What is done to a whole table: (table, ...) -> table. The input is never changed."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxtl.data.columns import as_column, names_of
+from jaxtl.data.steps.selections import generator
+from jaxtl.data.streamed import Streamed, chunks
+from jaxtl.data.table import Call, PyTree, Table, loaded
+from jaxtl.paths import unknown
+
+
+def name_of(fn: Callable) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)
+
+
+def relabel_classes(table: Table, keep: tuple[int | str, ...], column: str) -> Table:
+    names, labels = table.names(column), table.labels[column]
+    for k in keep:
+        if isinstance(k, str) and k not in names:
+            raise ValueError(unknown("class", k, names))
+    index = [names.index(k) if isinstance(k, str) else k for k in keep]
+    outside = [i for i in (*index, *np.unique(labels[labels != -1])) if not 0 <= i < len(names)]
+    if outside:
+        raise ValueError(f"class {outside[0]} is outside the label space 0 to {len(names) - 1}")
+    if len(set(index)) < len(index) or not index:
+        raise ValueError(f"classes: each must be given once, got {keep}")
+    renumbered = np.full(len(names) + 1, -1, np.int32)  # the last entry serves label -1
+    renumbered[index] = np.arange(len(index))
+    return dataclasses.replace(
+        table,
+        labels={**table.labels, column: renumbered[labels]},
+        classes={**table.classes, column: tuple(names[i] for i in index)},
+    )
+
+
+def map_images(table: Table, fn: Callable[..., np.ndarray], arguments: tuple) -> Table:
+    shapes = [leaf.shape for leaf in jax.tree.leaves(table.inputs)]
+    if not any(len(shape) == 4 for shape in shapes):
+        raise ValueError(
+            f"{name_of(fn)} needs images [n, height, width, channels]; the inputs are {shapes}"
+        )
+
+    def one_by_one(block: np.ndarray) -> np.ndarray:
+        # Nothing may depend on what else is read with an image.
+        return np.concatenate([fn(image[None], *arguments) for image in block])
+
+    def mapped(leaf: np.ndarray | Streamed) -> np.ndarray | Streamed:
+        if leaf.ndim != 4:
+            return leaf
+        return leaf.map(one_by_one) if isinstance(leaf, Streamed) else fn(leaf, *arguments)
+
+    return dataclasses.replace(table, inputs=jax.tree.map(mapped, table.inputs))
+
+
+def relabel(
+    table: Table, column: str, fn: Callable[[Table], np.ndarray], classes: tuple[str, ...] | None
+) -> Table:
+    watched = _Watched(table.labels)
+    labels = fn(_with_labels(table, watched))
+    if classes is None:
+        labels = np.asarray(labels).astype(np.float32)
+    labels, names = as_column(labels, classes and names_of(classes, column), column)
+    if len(labels) != len(table):
+        raise ValueError(f"the function returned {len(labels)} labels for {len(table)} rows")
+    for other in sorted(watched.columns_read):
+        missing = ~table.known(other)
+        if missing.shape != labels.shape:
+            missing = missing.reshape(len(table), -1).any(1)
+        labels = np.array(labels)
+        labels[missing] = np.nan if names is None else -1
+    others = {name: names for name, names in table.classes.items() if name != column}
+    return dataclasses.replace(
+        table,
+        labels={**table.labels, column: labels},
+        classes=others if names is None else {**others, column: names},
+    )
+
+
+class _Watched(dict):
+    """Label columns that know which of them were read."""
+
+    def __init__(self, columns: Mapping[str, np.ndarray]):
+        super().__init__(columns)
+        self.columns_read: set[str] = set()
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        self.columns_read.add(column)
+        return super().__getitem__(column)
+
+
+def _with_labels(table: Table, labels: Mapping[str, np.ndarray]) -> Table:
+    """The same table, whose labels are read through this mapping."""
+    twin = copy.copy(table)
+    object.__setattr__(twin, "labels", labels)
+    return twin
+
+
+def match_classes(table: Table, column: str, names: tuple[str, ...], matched: str) -> Table:
+    """One more column: the classes of another one, numbered by these names."""
+    places = np.array([*map(names.index, table.names(column)), -1], np.int32)
+    return dataclasses.replace(
+        table,
+        labels={**table.labels, matched: places[table.labels[column]]},
+        classes={**table.classes, matched: names},
+    )
+
+
+def hide(table: Table, column: str, fraction: float) -> Table:
+    labels = table.column(column).copy()
+    hidden = generator(0, "hide", column).permutation(len(labels))
+    missing = -1 if column in table.classes else np.nan
+    labels[hidden[: round(fraction * len(labels))]] = missing
+    return dataclasses.replace(table, labels={**table.labels, column: labels})
+
+
+def standardize(table: Table, like: Call) -> Table:
+    if isinstance(table.inputs, Mapping) and {"ids", "mask"} <= table.inputs.keys():
+        raise ValueError("token ids are no numbers to standardize")
+    return scale(table, statistics_of(like))
+
+
+def statistics_of(like: Call) -> PyTree:
+    """What `standardize` reads of a table: the `Moments` of each leaf of its inputs, cached."""
+    return loaded(Call(_moments, (like,)))
+
+
+def scale(table: Table, statistics: PyTree) -> Table:
+    """`standardize` by statistics that are at hand.
+
+    Args:
+        statistics: the inputs' tree of `Moments`, None for a leaf that stays as it is.
+    """
+
+    def standard(leaf: np.ndarray | Streamed, moments: Moments | None) -> np.ndarray | Streamed:
+        if moments is None:
+            return leaf
+        varies = moments.max > moments.min
+        factor = np.where(varies, 1 / np.where(varies, moments.std, 1), 0)
+
+        def apply(block: np.ndarray) -> np.ndarray:
+            if np.result_type(block, np.float32) == np.float64:  # float32 could not tell them apart
+                return ((block - moments.mean) * factor).astype(np.float32)
+            return (block - moments.mean.astype(np.float32)) * factor.astype(np.float32)
+
+        return leaf.map(apply) if isinstance(leaf, Streamed) else apply(leaf)
+
+    return dataclasses.replace(table, inputs=jax.tree.map(standard, table.inputs, statistics))
+
+
+class Moments(NamedTuple):
+    """Statistics of the rows of an array, each of the shape of a row; mean and std float64."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    min: np.ndarray
+    max: np.ndarray
+
+
+def _moments(like: Call) -> PyTree:
+    """The moments of each leaf of a table's inputs, None of text."""
+
+    def finite(leaf: np.ndarray | Streamed) -> Moments | None:
+        if leaf.dtype == object:
+            return None
+        statistics = moments(leaf)
+        if not np.isfinite(statistics.mean).all():
+            raise ValueError("inputs that are not finite cannot be standardized")
+        return statistics
+
+    return jax.tree.map(finite, loaded(like).inputs)
+
+
+def moments(leaf: np.ndarray | Streamed) -> Moments:
+    """One pass over the rows, chunk by chunk.
+
+    Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+    variances", 1979: two parts' means and sums of squared deviations give those of the whole.
+    """
+    count, (mean, squares) = 0, np.zeros((2, *leaf.shape[1:]))
+    least, most = np.full_like(mean, np.inf), np.full_like(mean, -np.inf)
+    for chunk in chunks(leaf):
+        own = chunk.mean(0, dtype=np.float64)
+        own_squares = ((chunk - own) ** 2).sum(0)
+        total = count + len(chunk)
+        squares = squares + own_squares + (own - mean) ** 2 * (count * len(chunk) / total)
+        mean = mean + (own - mean) * (len(chunk) / total)
+        least, most = np.minimum(least, chunk.min(0)), np.maximum(most, chunk.max(0))
+        count = total
+    return Moments(mean, np.sqrt(squares / max(count, 1)), least, most)

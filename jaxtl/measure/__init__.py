@@ -1,0 +1,1 @@
+"""What finished stages are worth."""

@@ -1,0 +1,1 @@
+"""Where the parameters of each architecture stand in published files."""

@@ -1,0 +1,57 @@
+"""Tables of names for architectures of numbered layers, and `Scheme.entries` made of them."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from jaxtl.pretrained.names.scheme import DENSE, SAME, Entry
+
+_NUMBER = re.compile(r"(?<=/layer_)\d+")
+_HEAD = re.compile(r"(?<=^heads/)[^/]+")
+
+
+def layered(
+    table: Mapping[str, Entry], prefix: str = ""
+) -> Callable[[Iterable[str]], dict[str, Entry]]:
+    """`Scheme.entries` of a table.
+
+    Args:
+        table: {path of a leaf without `backbone/`: Entry}, with `*` for a layer's number in both;
+            `heads/*/kernel` and `heads/*/bias` are those of the file's classifier.
+        prefix: of all names in the file but the classifier's.
+    """
+
+    def entry(path: str) -> Entry | None:
+        if path.startswith("heads/"):
+            return table.get(_HEAD.sub("*", path))
+        number = _NUMBER.search(path)
+        found = table.get(_NUMBER.sub("*", path).removeprefix("backbone/"))
+        if found is None:
+            return None
+        name = found.name.replace("*", number.group()) if number else found.name
+        return found._replace(name=prefix + name)
+
+    def entries(paths: Iterable[str]) -> dict[str, Entry]:
+        found = {path: entry(path) for path in paths}
+        return {path: one for path, one in found.items() if one is not None}
+
+    return entries
+
+
+def torch_names(
+    modules: Mapping[str, str], norm: tuple[str, str] = ("weight", "bias")
+) -> dict[str, Entry]:
+    """A table of PyTorch's linear layers, embeddings and layer norms.
+
+    Args:
+        modules: {our module: theirs}; ours is a layer norm if its name starts with `norm`.
+        norm: what a layer norm calls its scale and bias.
+    """
+    table = {}
+    for ours, theirs in modules.items():
+        if ours.rpartition("/")[2].startswith("norm"):
+            table[f"{ours}/scale"], table[f"{ours}/bias"] = (Entry(f"{theirs}.{n}") for n in norm)
+        else:
+            table[f"{ours}/kernel"] = Entry(f"{theirs}.weight", DENSE)
+            table[f"{ours}/embedding"] = Entry(f"{theirs}.weight", SAME)
+            table[f"{ours}/bias"] = Entry(f"{theirs}.bias")
+    return table

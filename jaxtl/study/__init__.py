@@ -1,0 +1,1 @@
+"""One invocation: check everything, train each stage once, measure, report."""

@@ -1,0 +1,259 @@
+"""What a model is to read, checked on the data: labels, ranges of images, token ids."""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxtl.data import Dataset
+from jaxtl.data.arrays import is_image
+from jaxtl.data.columns import Numbered
+from jaxtl.data.streamed import Streamed
+from jaxtl.data.table import loaded
+from jaxtl.models import index_bounds
+from jaxtl.paths import unknown
+from jaxtl.plan import Experiment, Head, Params, PyTree, State
+from jaxtl.train.resolve.stage import Setup
+
+SAMPLED_ROWS = 64
+"""Rows of streamed images whose range is looked at."""
+
+
+def check_labels(
+    dataset: Dataset, column: str, name: str, head: Head, seeds: Sequence[int]
+) -> list[int]:
+    """Check that a head can read a label column; returns the seeds for which no label is known.
+
+    Raises:
+        ValueError: there is no such column, or its labels are of another shape or kind or outside
+            of what the head takes.
+    """
+    table = dataset.table()
+    if column not in table.labels:
+        raise ValueError(unknown(f"label column of {dataset.name}:", column, table.labels))
+    what = f"dataset {dataset.name}: label column {column!r}"
+    labels = table.labels[column]
+    if labels.shape[1:] != head.label_shape:
+        raise ValueError(
+            f"{what} has shape {list(labels.shape[1:])} an example, head {name!r} expects "
+            f"{list(head.label_shape)}"
+        )
+    if head.integer and column not in table.classes:
+        raise ValueError(
+            f"{what} holds {labels.dtype}, head {name!r} expects class indices: integers from 0 on"
+        )
+    known = table.known(column)
+    rows_of_seed = [dataset.rows(seed) for seed in seeds]
+    rows = np.unique(np.concatenate(rows_of_seed))
+    used = labels[rows][known[rows]]
+    if head.integer and used.size and used.max() >= head.size:
+        raise ValueError(
+            f"dataset {dataset.name}: label {used.max()} of column {column!r} is outside the "
+            f"label space of head {name!r}, 0 to {head.size - 1}{_renumbering(used, head.size)}"
+        )
+    if not head.integer:
+        _check_values(dataset, column, name, head, used)
+    read = zip(seeds, rows_of_seed, strict=True)
+    return [seed for seed, rows in read if len(rows) and not known[rows].any()]
+
+
+def no_labels(dataset: Dataset, columns: Mapping[str, str], seeds: Sequence[int]) -> str:
+    """What to say of data that none of the heads {head: column} can read a label of."""
+    which, heads = ", ".join(map(repr, columns.values())), ", ".join(map(repr, columns))
+    return (
+        f"dataset {dataset.name}: label column {which} holds no known label (seed "
+        f"{', '.join(map(str, seeds[:5]))}); head {heads} has nothing to read. Data without labels "
+        "are `unlabelled` domains"
+    )
+
+
+def _renumbering(labels: np.ndarray, size: int) -> str:
+    """What to do about classes whose numbers are too large."""
+    distinct = np.unique(labels)
+    if len(distinct) > size:
+        return f"; there are {len(distinct)} classes"
+    if distinct[0] > 0 and distinct[-1] - distinct[0] < size:
+        return f"; classes are numbered from 0: subtract {distinct[0]}"
+    return "; number them with np.unique(labels, return_inverse=True)[1]"
+
+
+def _check_values(dataset: Dataset, column: str, name: str, head: Head, used: np.ndarray) -> None:
+    table = dataset.table()
+    what = f"dataset {dataset.name}: label column {column!r}"
+    if head.bounds is not None:
+        low, high = head.bounds
+        outside = used[(used < low) | (used > high)]
+        if outside.size:
+            raise ValueError(
+                f"{what} holds {outside[0]:g}, head {name!r} expects labels from {low:g} to "
+                f"{high:g}"
+            )
+        return
+    if column not in table.classes:
+        return
+    names = table.classes[column]
+    if not isinstance(names, Numbered) and not all(_is_number(text) for text in names):
+        raise ValueError(
+            f"{what} holds the classes {', '.join(names[:5])}, head {name!r} predicts numbers; "
+            "`relabel` says which number each class is"
+        )
+    raw = loaded(dataset.load)
+    if column in raw.classes and not raw.known(column).all():
+        raise ValueError(
+            f"{what} holds integers, of which -1 may be a number or a missing one, and head "
+            f"{name!r} predicts numbers: give floats, with NaN where a label is missing"
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Reading(NamedTuple):
+    """Data that a stage's model reads.
+
+    Attributes:
+        place: where, for messages.
+    """
+
+    place: str
+    dataset: Dataset
+
+
+def check_readings(
+    experiment: Experiment, setups: Mapping[str, tuple[Setup, str | None]]
+) -> tuple[list[str], list[str]]:
+    """(what is wrong, what should be known) of the inputs that the models of an experiment read.
+
+    A model that was given uint8 images in training or evaluation, or in the stages before, reads
+    images in [0, 1]; so does one that starts from published weights. Images in floats must then be
+    in that range. Token ids must be those of the model's vocabulary.
+
+    Args:
+        setups: {stage: (its setup, the stage before)}.
+    """
+    problems, notes = [], []
+    for name, (setup, _) in setups.items():
+        readings, published = _readings(experiment, setups, name)
+        for place, line in _range_lines(setup, readings, published):
+            (problems if place else notes).append(f"{place}{line}")
+        problems += _id_lines(setup, readings)
+    return list(dict.fromkeys(problems)), list(dict.fromkeys(notes))
+
+
+def _readings(
+    experiment: Experiment, setups: Mapping[str, tuple[Setup, str | None]], name: str
+) -> tuple[list[Reading], bool]:
+    """(what a stage's model reads, in stages before and in evaluations too; if it is published)."""
+    setup, parent = setups[name]
+    heads = setup.model.heads
+    readings = [Reading(f"stage {name!r}: ", domain.dataset) for domain in setup.stage.domains]
+    for evaluation_name, evaluation in experiment.evals.items():
+        if evaluation.head in heads:
+            readings.append(Reading(f"evaluation {evaluation_name!r}: ", evaluation.dataset))
+    for criterion_name, criterion in experiment.criteria.items():
+        for domain in criterion.domains:
+            if heads.keys() >= domain.heads.keys():
+                readings.append(Reading(f"criterion {criterion_name!r}: ", domain.dataset))
+    published = setup.stage.weights is not None
+    while parent is not None:
+        above, grandparent = setups[parent]
+        readings += [
+            Reading(f"stage {parent!r}: ", domain.dataset) for domain in above.stage.domains
+        ]
+        published, parent = published or above.stage.weights is not None, grandparent
+    return readings, published
+
+
+def _range_lines(
+    setup: Setup, readings: Sequence[Reading], published: bool
+) -> Iterable[tuple[str, str]]:
+    """(place, problem) of images in another range than others; no place for what may be meant."""
+    images = [
+        (reading, path, leaf)
+        for reading in readings
+        for path, leaf in _leaves(reading.dataset)
+        if is_image(leaf.shape)
+    ]
+    for reading, path, leaf in images:
+        if leaf.dtype == np.uint8:
+            continue
+        low, high = _bounds(leaf)
+        if low >= -0.01 and high <= 1.01:
+            continue
+        scaled = [r.dataset.name for r, p, other in images if p == path and other.dtype == np.uint8]
+        said = f"images of dataset {reading.dataset.name} are floats from {low:.4g} to {high:.4g}"
+        stage = f"stage {setup.stage.name!r}"
+        if scaled:
+            yield (
+                reading.place,
+                f"{said}; {stage} reads images in [0, 1], as those of {scaled[0]}, which are "
+                "uint8: divide them by their largest possible value, or give uint8",
+            )
+        elif published and low >= 0 and high > 1.5:
+            yield (
+                reading.place,
+                f"{said}; the published weights of {stage} read images in [0, 1]: divide them by "
+                "their largest possible value, or give uint8",
+            )
+        elif published:
+            yield "", f"{said}, which published weights of {stage} read as they are"
+        elif low >= 0 and high > 1.5:
+            yield "", f"{said}; floats are taken as they are, only integers are scaled to [0, 1]"
+
+
+def _id_lines(setup: Setup, readings: Sequence[Reading]) -> Iterable[str]:
+    """Problems with integers that a model looks up in a table."""
+    if not any(np.issubdtype(leaf.dtype, np.integer) for leaf in jax.tree.leaves(setup.inputs)):
+        return
+
+    def outputs(params: Params, state: State, inputs: PyTree) -> PyTree:
+        return setup.model.apply(params, state, inputs)[0]
+
+    sizes = index_bounds(outputs, setup.params, setup.state, setup.inputs)
+    for reading in readings:
+        for path, leaf in _leaves(reading.dataset):
+            if path not in sizes or isinstance(leaf, Streamed) or leaf.dtype == object:
+                continue
+            low, high = _bounds(leaf)
+            if low < 0 or high >= sizes[path]:
+                yield (
+                    f"{reading.place}dataset {reading.dataset.name} has ids from {low} to {high}; "
+                    f"the model of stage {setup.stage.name!r} knows 0 to {sizes[path] - 1}: was it "
+                    "made with another tokenizer?"
+                )
+
+
+def _leaves(dataset: Dataset) -> list[tuple[str, np.ndarray | Streamed]]:
+    leaves = jax.tree_util.tree_leaves_with_path(dataset.table().inputs)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+
+
+def _bounds(leaf: np.ndarray | Streamed) -> tuple[float, float]:
+    """Least and largest number of an array, or of the first rows of what is streamed."""
+    return _bounds_of(_ById(leaf))
+
+
+class _ById:
+    """An array that is told from others by its identity."""
+
+    def __init__(self, leaf: np.ndarray | Streamed):
+        self.leaf = leaf
+
+    def __hash__(self) -> int:
+        return id(self.leaf)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and self.leaf is other.leaf
+
+
+@functools.lru_cache(128)
+def _bounds_of(array: _ById) -> tuple[float, float]:
+    values = array.leaf[:SAMPLED_ROWS] if isinstance(array.leaf, Streamed) else array.leaf
+    return (values.min().item(), values.max().item()) if values.size else (0.0, 0.0)

@@ -1,0 +1,126 @@
+"""What evaluations, derived metrics and criteria of one's own return, tried without data."""
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.blame import account, place_of, told
+from jaxtl.data import to_float
+from jaxtl.form import PRINTABLE, describe, is_array, wrong
+from jaxtl.plan import Criterion, Evaluation, Head, PyTree
+from jaxtl.train.resolve.stage import Setup
+from jaxtl.train.step import differing
+
+TAKEN = ("step", "loss")
+METRICS = Mapping[Annotated[str, PRINTABLE], float]
+
+
+def metric_sums(evaluation: Evaluation, head: Head, count: int = 1) -> PyTree:
+    """What an evaluation sums, over examples of zeros."""
+    labels = jnp.zeros((count, *head.label_shape), jnp.int32 if head.integer else jnp.float32)
+    return evaluation.sums(jnp.zeros((count, head.size)), labels, jnp.zeros(labels.shape))
+
+
+def metric_names(evaluation: Evaluation, head: Head) -> list[str]:
+    """Names of what an evaluation measures, without data.
+
+    Raises:
+        ValueError: its `sums` are none, or its `results` no numbers, or they raise.
+    """
+    with _told(evaluation.sums, "its sums"):
+        sums = jax.eval_shape(lambda: _arrays(metric_sums(evaluation, head)))
+        more = jax.eval_shape(lambda: _arrays(metric_sums(evaluation, head, 2)))
+        if lines := list(differing(sums, more)):
+            raise ValueError(f"the form depends on the number of examples: {'; '.join(lines)}")
+    with _told(evaluation.results, "its results"), np.errstate(all="ignore"):
+        results = evaluation.results(jax.tree.map(lambda s: np.ones(s.shape), sums))
+        if problems := list(wrong("the value", results, METRICS)):
+            raise ValueError("; ".join(problems))
+        undefined = results
+        with contextlib.suppress(ArithmeticError):
+            undefined = evaluation.results(jax.tree.map(lambda s: np.zeros(s.shape), sums))
+        if undefined.keys() != results.keys():
+            names = sorted(undefined.keys() ^ results.keys())
+            raise ValueError(f"which metrics there are depends on the data: {', '.join(names)}")
+    return list(results)
+
+
+def derived_reads(name: str, derive: Callable, metrics: set[str]) -> set[str]:
+    """The metrics that a derived one reads.
+
+    Raises:
+        ValueError: it raises (but for what is undefined), returns no number, or its name is taken.
+    """
+    if name in TAKEN or name in metrics or name.startswith("criteria/"):
+        raise ValueError(f"derived metric {name!r}: another number has that name")
+    read = defaultdict(lambda: 1.0, dict.fromkeys(metrics, 1.0))
+    with _told(derive, f"derived metric {name!r}"):
+        try:
+            value = derive(read)
+        except ArithmeticError:
+            value = math.nan
+        if problems := list(wrong("the value", value, float)):
+            raise ValueError(problems[0])
+    return set(read)
+
+
+def check_score(criterion: Criterion, setup: Setup, seed: int) -> None:
+    """Trace a criterion on a stage's model.
+
+    Raises:
+        ValueError: it raises, or its score is no scalar.
+    """
+    predict, model = setup.stage.method.predict, setup.model
+
+    def score(params: PyTree, state: PyTree, examples: list[PyTree]) -> jax.Array:
+        def outputs(inputs: PyTree) -> dict[str, Any]:
+            if predict is not None:
+                return predict(model, params, state, inputs)
+            return model.apply(params, state, inputs)[0]
+
+        views = [{**outputs(view["inputs"]), **view} for view in examples]
+        value = criterion.score(outputs, *views)
+        if not is_array(value) or jnp.shape(value) != ():
+            raise ValueError(f"it must be a scalar, got {describe(value)}")
+        return value
+
+    examples = []
+    for domain in criterion.domains:
+        count = len(domain.dataset.rows(seed))
+        inputs = jax.tree.map(lambda leaf: leaf[:1], domain.dataset.table().inputs)
+        inputs = jax.tree.map(
+            lambda leaf, n=count: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype),
+            jax.eval_shape(to_float, inputs),
+        )
+        labels = {}
+        for name in domain.heads:
+            head = model.heads[name]
+            dtype = jnp.int32 if head.integer else jnp.float32
+            labels[name] = jax.ShapeDtypeStruct((count, *head.label_shape), dtype)
+        examples.append({"inputs": inputs, "labels": labels})
+    with _told(criterion.score, "its score"):
+        jax.eval_shape(score, setup.params, setup.state, examples)
+
+
+def _arrays(sums: PyTree) -> PyTree:
+    leaves = jax.tree.leaves(sums)
+    for leaf in leaves or [None]:
+        if not is_array(leaf):
+            raise ValueError(f"they must be arrays, got {describe(leaf)}")
+    return sums
+
+
+@contextlib.contextmanager
+def _told(function: Callable, what: str) -> Iterator[None]:
+    """Whatever a function of the user's raises, as a ValueError that says where it is written."""
+    try:
+        yield
+    except Exception as error:
+        place = "" if account(error) else f" ({place_of(function)})"
+        raise ValueError(f"{what}{place.replace(' ()', '')}: {told(error)}") from error

@@ -1,0 +1,286 @@
+"""Run an experiment: check everything, train each stage once, measure each arm, report."""
+
+import contextlib
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxtl
+from jaxtl import report
+from jaxtl.files import lock, read_json, why_unwritable, write_json, writing
+from jaxtl.measure.criteria import PREFIX
+from jaxtl.measure.declarations import directions
+from jaxtl.measure.evaluate import not_finite_lines
+from jaxtl.measure.outcome import arm_result, with_views
+from jaxtl.measure.results import ExperimentResult
+from jaxtl.models import computing_in
+from jaxtl.plan import Experiment, Primary
+from jaxtl.study.checks.experiments import Node, check_arms, check_selection, plan_stages, warnings
+from jaxtl.study.checks.label_space import match_classes
+from jaxtl.study.look import make_evaluator, make_look, named_heads
+from jaxtl.study.progress import Reporter, train_shown
+from jaxtl.study.run import Checked, Done, Run, numeric_settings, run_record
+from jaxtl.study.source_run import SourceRun
+from jaxtl.study.sweep import plan_sweep, train_sweep
+from jaxtl.study.traced import Sweep
+from jaxtl.train.loop import Trained, check_directory
+from jaxtl.train.mesh import check_batch, is_primary, make_mesh
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import leftovers
+from jaxtl.train.store.identity import Identity, differences, identity
+from jaxtl.train.store.preprocessing import write_preprocessing
+
+logger = logging.getLogger(__name__)
+
+
+def run_experiment(
+    experiment: Experiment, run: Run, reporter: Reporter, sweep: Sweep | None = None
+) -> dict[str, Any]:
+    """Train and measure the chosen arms; returns the summary that was written.
+
+    Args:
+        experiment, run: what to run and how.
+        reporter: says what is going on.
+        sweep: further points of the experiment, over some fields of its config.
+
+    Raises:
+        ValueError: bad input of any kind, before any training.
+        Interrupted: a signal stopped a stage; its state is saved.
+        NotWritten: a file of the run cannot be.
+    """
+    mesh = make_mesh(run.options.mesh)
+    experiment = computing_in(experiment, run.options.dtype)
+    experiment, notes = match_classes(experiment)
+    checked = check(experiment, run)
+    for node in checked.nodes.values():
+        check_batch(mesh, node.setup.stage.name, node.setup.stage.batch_size)
+    if checked.unwritable:
+        return finished_summary(checked, sweep)
+    with jax.set_mesh(mesh), lock(run.directory) if is_primary() else contextlib.nullcontext():
+        plan = plan_sweep(checked, sweep) if sweep else None
+        for line in dict.fromkeys([*notes, *checked.warnings, *(plan.warnings if plan else ())]):
+            reporter.say(("warning: ", "yellow"), line)
+        done = train_arms(checked, reporter)
+        points = train_sweep(checked, plan, done, reporter) if plan else ()
+        return write_results(checked, done, points)
+
+
+def write_results(checked: Checked, done: Done, points: Sequence[Any]) -> dict[str, Any]:
+    """The summary, written with the rest of the report."""
+    experiment, run = checked.experiment, checked.run
+    result = ExperimentResult(
+        experiment=run.name,
+        config=run.config,
+        seeds=run.seeds,
+        baseline=experiment.baseline,
+        selection=selection(experiment),
+        primary=experiment.primary,
+        select=chosen_metric(experiment),
+        arms=done.results,
+        environment=environment(),
+        headline=run.headline,
+        sweep=points,
+        oracle=run.oracle,
+        directions=directions(experiment),
+    )
+    if not is_primary():
+        return report.summarize(result)
+    with writing(run.directory):
+        return report.write(result, run.directory)
+
+
+def selection(experiment: Experiment) -> str:
+    """Which parameters are evaluated, in words."""
+    if experiment.select is None:
+        return "last step"
+    metric, every = chosen_metric(experiment).metric, experiment.select_every
+    return f"best {metric} of every {every} steps, each seed"
+
+
+def chosen_metric(experiment: Experiment) -> Primary | None:
+    """What selects, by the name under which it is logged."""
+    select = experiment.select
+    if select is None or select.metric not in experiment.criteria:
+        return select
+    return Primary(PREFIX + select.metric, select.direction)
+
+
+def check(experiment: Experiment, run: Run) -> Checked:
+    """Look for everything that can be wrong, and take possession of the run's directory.
+
+    Raises:
+        ValueError: something is; all of it is listed where possible.
+    """
+    if not run.seeds:
+        raise ValueError("at least one seed is needed, as in --seeds=5")
+    arms = run.arms or tuple(experiment.arms)
+    check_arms(experiment, arms)
+    unwritable = claim(run)
+    nodes = plan_stages(experiment, arms, run.seeds)
+    check_selection(experiment)
+    identities = stage_identities(nodes, run)
+    for name in nodes:
+        check_directory(run.directory / "stages" / name, identities[name])
+    source_run = None
+    if run.options.source_run:
+        source_run = SourceRun(Path(run.options.source_run), run.seeds)
+        source_run.check(nodes, experiment, arms)
+    lines = list(warnings(experiment, nodes))
+    if settings := numeric_settings():
+        text = ", ".join(f"{name}={value}" for name, value in settings.items())
+        lines.append(f"{text} changes the numbers; config.json holds it")
+    return Checked(experiment, run, arms, nodes, identities, source_run, lines, unwritable)
+
+
+def train_arms(checked: Checked, reporter: Reporter) -> Done:
+    """Train each stage once and measure each arm."""
+    experiment, run, nodes = checked.experiment, checked.run, checked.nodes
+    write_json(run.directory / "config.json", run_record(run))
+    file = {"file": str(run.file)} if run.file else {}
+    write_json(run.directory / "environment.json", environment() | file)
+    stages = [node.setup.stage for node in nodes.values()]
+    write_preprocessing(run.directory, experiment, stages)
+    done = Done(make_evaluator(experiment, run.seeds, run.options), {}, {}, {})
+    for arm in checked.arms:
+        for stage in experiment.arms[arm]:
+            name = stage.name
+            if name in done.trained:
+                continue
+            setup = nodes[name].setup
+            if checked.source_run is not None and name in checked.source_run.stages:
+                done.trained[name] = checked.source_run.load(setup)
+                where = checked.source_run.directory
+                reporter.say("stage ", (name, "bold"), f": loaded from {where}")
+            else:
+                done.trained[name] = train_node(checked, name, done, reporter)
+            params, state = done.trained[name].params, done.trained[name].state
+            heads = named_heads(nodes, name)
+            done.measured[name] = done.evaluator.measure(
+                setup.stage.model, stage.method, params, state, heads
+            )
+            for line in not_finite_lines(done.measured[name], run.seeds):
+                reporter.say(("warning: ", "yellow"), f"after stage {name!r}, {line}")
+        result = arm_result(arm, experiment, done.trained, done.measured, run.seeds)
+        done.results[arm] = with_views(result, experiment, done.trained, run.seeds)
+    return done
+
+
+def claim(run: Run) -> str | None:
+    """Make the run's directory, or check that it may be gone on with.
+
+    Returns:
+        Why it cannot be written though it holds a run with these settings, None if it can.
+
+    Raises:
+        ValueError: it cannot be written and holds no run, or one with other settings.
+    """
+    unwritable = why_unwritable(run.directory)
+    before = read_json(run.directory / "config.json")
+    if before is None:
+        if unwritable:
+            raise ValueError(not_written(run, unwritable))
+        return None
+    if not run.resume:
+        raise ValueError(
+            f"{run.directory} holds a run and --resume=false; name another --workdir or remove it"
+        )
+    if lines := differences(before, run_record(run)):
+        raise ValueError(
+            f"{run.directory} holds a run with other settings:\n  "
+            + "\n  ".join(lines)
+            + "\nName another --workdir, or remove that one."
+        )
+    return unwritable
+
+
+def not_written(run: Run, reason: str) -> str:
+    return f"cannot write to {run.directory}: {reason}; name another --workdir"
+
+
+def finished_summary(checked: Checked, sweep: Sweep | None) -> dict[str, Any]:
+    """summary.json of a run that needs nothing written, as all that is asked for is finished.
+
+    Raises:
+        ValueError: something is not.
+    """
+    run = checked.run
+    records = [read_json(run.directory / "stages" / name / "stage.json") for name in checked.nodes]
+    summary = report.load_summary(path) if (path := run.directory / "summary.json").exists() else {}
+    points = [point["config"] for point in summary.get("sweep", ())]
+    if (
+        not all(record and record["finished"] for record in records)
+        or not summary.get("arms", {}).keys() >= set(checked.arms)
+        or any(dict(point) not in points for point in (sweep.points if sweep else ()))
+    ):
+        raise ValueError(not_written(run, checked.unwritable))
+    return summary
+
+
+def stage_identities(nodes: Mapping[str, Node], run: Run) -> dict[str, Identity]:
+    """{stage: its identity}; parents stand before their children in `nodes`."""
+    identities: dict[str, Identity] = {}
+    for name, node in nodes.items():
+        parent = identities[node.parent] if node.parent else None
+        identities[name] = identity(
+            name,
+            run_record(run),
+            run.experiment_digest,
+            run.options.source_run,
+            node.setup.stage.weights,
+            parent,
+        )
+    return identities
+
+
+def train_node(checked: Checked, name: str, done: Done, reporter: Reporter) -> Trained:
+    """Train one stage of the experiment itself."""
+    run, node, source = checked.run, checked.nodes[name], None
+    if node.parent:
+        source = done.trained[node.parent].params, done.trained[node.parent].state
+        if unused := leftovers(node.setup, checked.nodes[node.parent].setup):
+            logger.info("stage %s leaves in the checkpoint: %s", name, ", ".join(unused))
+    directory = run.directory / "stages" / name
+    look = make_look(checked.experiment, checked.nodes, name, [done.evaluator])
+    lanes = over_seeds(node.setup, run.seeds)
+    return train_shown(
+        lanes, source, directory, checked.identities[name], run.options, look, reporter
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices, git commit, the command and where it was given."""
+    import flax
+    import optax
+
+    def git(*args: str) -> str | None:
+        done = subprocess.run(
+            ["git", *args], capture_output=True, text=True, errors="replace", check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    except OSError:
+        commit, changed = None, None
+    return {
+        "command": " ".join(sys.argv),
+        "folder": str(Path.cwd()),
+        "variables": {k: v for k, v in os.environ.items() if k.startswith(("JAX_", "XLA_"))},
+        "jaxtl": jaxtl.__version__,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+        "optax": optax.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "git_commit": commit and commit + (" with local changes" if changed else ""),
+    }

@@ -1,0 +1,94 @@
+"""What is looked at while a stage trains: validation and criteria, measured on all its lanes."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from jaxtl.measure.criteria import PREFIX
+from jaxtl.measure.evaluate import Evaluator
+from jaxtl.measure.outcome import derived_metrics, flat_metrics
+from jaxtl.plan import Evaluation, Experiment, Params, Primary, PyTree, State
+from jaxtl.study.checks.experiments import Node, criteria_heads
+from jaxtl.train.feed.examples import device_limit
+from jaxtl.train.mesh import replicated
+from jaxtl.train.options import RunOptions
+from jaxtl.train.state import Look
+
+
+def make_evaluator(
+    experiment: Experiment, seeds: tuple[int, ...], options: RunOptions
+) -> Evaluator:
+    """What measures an experiment's evaluations on the current mesh."""
+    limit = device_limit(options)
+    return Evaluator(
+        experiment.evals, seeds, options.eval_batch, replicated(), limit, experiment.criteria
+    )
+
+
+def make_look(
+    experiment: Experiment,
+    nodes: Mapping[str, Node],
+    name: str,
+    evaluators: Sequence[Evaluator],
+) -> Look | None:
+    """What is looked at while a stage trains that ends an arm: criteria, and what selects.
+
+    With criteria the primary metric is taken down too, to say what they would have picked; it
+    decides nothing. A model without the heads of the criteria is not scored by any.
+
+    Args:
+        evaluators: one for each point of a sweep whose lanes train together.
+    """
+    select, ends = experiment.select, {stages[-1].name for stages in experiment.arms.values()}
+    if not (select or experiment.criteria) or name not in ends:
+        return None
+    stage, heads = nodes[name].setup.stage, named_heads(nodes, name)
+    scored = bool(experiment.criteria) and criteria_heads(experiment) <= stage.model.heads.keys()
+    wanted = [experiment.primary.metric] if scored else []
+    chosen = None
+    if select is not None and select.metric in experiment.criteria:
+        chosen = PREFIX + select.metric if scored else None
+    elif select is not None and evaluation_of(select, experiment).head in heads:
+        chosen = select.metric
+        wanted.append(chosen)
+    if not wanted and chosen is None:
+        return None
+    read = {metric.partition("/")[0] for metric in wanted} & experiment.evals.keys()
+    if any(metric in experiment.derived for metric in wanted):
+        read = set(experiment.evals)
+    read = {evaluation for evaluation in read if experiment.evals[evaluation].head in heads}
+
+    def measure_point(evaluator: Evaluator, *own: PyTree) -> dict[str, np.ndarray]:
+        found = {e: evaluator.measure_one(e, stage.model, stage.method, *own) for e in read}
+        metrics = flat_metrics(found) | derived_metrics(experiment, flat_metrics(found))
+        found = {metric: metrics[metric] for metric in wanted if metric in metrics}
+        if scored:
+            found |= evaluator.judge.scores(stage.model, stage.method, *own)
+        return found
+
+    def measure(params: Params, state: State) -> dict[str, np.ndarray]:
+        size = len(jax.tree.leaves(params)[0]) // len(evaluators)
+        parts = []
+        for i, evaluator in enumerate(evaluators):
+            part = slice(i * size, (i + 1) * size)
+            own = jax.tree.map(lambda leaf, part=part: leaf[part], (params, state))
+            parts.append(measure_point(evaluator, *own))
+        return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
+
+    sign = -1 if select is not None and select.direction == "min" else 1
+    return Look(chosen, sign, experiment.select_every, measure)
+
+
+def evaluation_of(primary: Primary, experiment: Experiment) -> Evaluation:
+    """The evaluation that a metric belongs to."""
+    return experiment.evals[primary.metric.partition("/")[0]]
+
+
+def named_heads(nodes: Mapping[str, Node], stage: str | None) -> set[str]:
+    """Heads that a domain of the stage, or of one before it, names; the others are random."""
+    heads: set[str] = set()
+    while stage is not None:
+        heads |= {h for domain in nodes[stage].setup.stage.domains for h in domain.heads}
+        stage = nodes[stage].parent
+    return heads

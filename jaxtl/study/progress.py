@@ -1,0 +1,93 @@
+"""Live progress in the terminal: a bar per stage, one line each where there is no terminal."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from jaxtl.plan import Params, State
+from jaxtl.train.loop import Trained, train_stage
+from jaxtl.train.options import RunOptions
+from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.state import Look
+from jaxtl.train.store.identity import Identity
+
+
+class Reporter:
+    """Says on a console what a run is doing."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console()
+
+    @contextlib.contextmanager
+    def stage(self, name: str, num_steps: int, notes: Sequence[str] = ()) -> Iterator[Callable]:
+        """Yields the callback (finished steps, {metric: [seeds]}) of one stage.
+
+        Args:
+            notes: what its line says at the end; may grow until then.
+        """
+        began, last = time.perf_counter(), {}
+
+        def remember(step: int, metrics: dict[str, np.ndarray]) -> None:
+            last.update({"step": step, "text": _losses(metrics)})
+
+        if self.console.is_terminal and num_steps:
+            with Progress(
+                TextColumn("{task.description}", style="bold", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[losses]}", markup=False),
+                console=self.console,
+                transient=True,
+            ) as progress:
+                task = progress.add_task(name, total=num_steps, losses="compiling")
+
+                def show(step: int, metrics: dict[str, np.ndarray]) -> None:
+                    remember(step, metrics)
+                    progress.update(task, completed=step, losses=last["text"])
+
+                yield show
+        else:
+            yield remember
+        seconds = time.perf_counter() - began
+        details = ", ".join(
+            part for part in (f"{num_steps} steps", last.get("text", ""), *notes) if part
+        )
+        self.say("stage ", (name, "bold"), f": {details} ({seconds:.1f} s)")
+
+    def say(self, *parts: str | tuple[str, str]) -> None:
+        """Print one line of texts, taken as they are, or (text, style)."""
+        self.console.print(Text.assemble(*parts), highlight=False)
+
+
+def _losses(metrics: dict[str, np.ndarray]) -> str:
+    return ", ".join(
+        f"{name} {np.mean(values):.4g}" for name, values in metrics.items() if name == "loss"
+    )
+
+
+def train_shown(
+    lanes: Lanes,
+    source: tuple[Params, State] | None,
+    directory: Path,
+    identity: Identity,
+    options: RunOptions,
+    look: Look | None,
+    reporter: Reporter,
+    title: str = "",
+) -> Trained:
+    """`train_stage` with its progress on the console, under its name or a title."""
+    stage, (count, total) = lanes.setup.stage, lanes.setup.sizes
+    notes = [f"{count:,} of {total:,} trained"]
+    if stage.weights is not None:
+        notes.append(f"from {stage.weights.name}")
+    with reporter.stage(title or stage.name, stage.num_steps, notes) as show:
+        result = train_stage(lanes, source, directory, identity, options, show, look)
+        notes.append(result.note)
+    return result

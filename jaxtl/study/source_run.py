@@ -1,0 +1,134 @@
+"""Source stages taken from another run's directory instead of trained."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtl.files import read_json
+from jaxtl.paths import flatten, nest
+from jaxtl.plan import Experiment, Params, State
+from jaxtl.study.checks.experiments import Node
+from jaxtl.train.loop import Trained, read_curves
+from jaxtl.train.mesh import shard_state
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import METHOD_STATE, Setup, load_problems
+from jaxtl.train.store.checkpoints import restore_chain
+from jaxtl.train.store.interface import interface
+
+
+class SourceRun:
+    """Finished stages of another run, addressed by their names; its directory is only read.
+
+    Args:
+        directory: <workdir>/<experiment> of that run.
+        seeds: this run's; each must be one of that run's.
+
+    Attributes:
+        stages: {name: (params, state)} of its finished stages that this run takes, leaves with the
+            leading axis of seeds; filled by `check`.
+
+    Raises:
+        ValueError: the directory holds no run.
+    """
+
+    def __init__(self, directory: Path, seeds: tuple[int, ...]):
+        self.directory, self.seeds = directory.absolute(), seeds
+        self.stages: dict[str, tuple[Params, State]] = {}
+        if not (directory / "stages").is_dir():
+            raise ValueError(
+                f"run.source_run: {directory} holds no run; expected a directory "
+                "<workdir>/<experiment> with stages/ in it"
+            )
+
+    def check(self, nodes: Mapping[str, Node], experiment: Experiment, arms: Iterable[str]) -> None:
+        """Read the source stages (those that another stage follows) that the run holds.
+
+        Raises:
+            ValueError: it holds none of them, a seed is missing, parameters do not fit, or a
+                checkpoint is damaged; all of it.
+        """
+        sources = {stage.name for arm in arms for stage in experiment.arms[arm][:-1]}
+        there = {
+            path.parent.name: read_json(path)
+            for path in sorted((self.directory / "stages").glob("*/stage.json"))
+        }
+        finished = {name: record for name, record in there.items() if record.get("finished")}
+        if not sources & finished.keys():
+            raise ValueError(
+                f"run.source_run: {self.directory} has no finished stage among this experiment's "
+                f"source stages ({', '.join(sorted(sources)) or 'none'}); it has finished "
+                f"{', '.join(finished) or 'none'}"
+            )
+        problems = []
+        for name in sorted(sources & finished.keys()):
+            try:
+                self.stages[name] = self._read(name, nodes, finished[name])
+            except ValueError as error:
+                problems.append(f"run.source_run: stage {name!r} of {self.directory} {error}")
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    def _read(
+        self, name: str, nodes: Mapping[str, Node], record: Mapping[str, Any]
+    ) -> tuple[Params, State]:
+        """(params, state) for this run's seeds.
+
+        Args:
+            record: the stage.json of that run.
+
+        Raises:
+            ValueError: how the stage's checkpoint fails; the message goes on from the stage's name.
+        """
+        seeds = record["identity"]["seeds"]
+        if missing := sorted(set(self.seeds) - set(seeds)):
+            raise ValueError(f"lacks the seeds {missing}; it has {seeds}")
+        setup, chain = nodes[name].setup, [nodes[name].setup.stage]
+        while (parent := nodes[chain[0].name].parent) is not None:
+            chain.insert(0, nodes[parent].setup.stage)
+        memory = setup.state.get(METHOD_STATE) if setup.stage.method.remembers else None
+        trees = [setup.params, {k: v for k, v in setup.state.items() if k != METHOD_STATE}]
+        here = [flatten(tree) for tree in trees]
+        stored, memory = restore_chain(self.directory, chain, self.seeds, here[0] | here[1], memory)
+        one = {p: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for p, leaf in stored.items()}
+        if lines := load_problems(here[0] | here[1], one, set()):
+            raise ValueError("does not fit this model:\n  " + "\n  ".join(lines))
+        ours = interface(setup)["classes"]
+        for head, names in record.get("classes", {}).items():
+            if head in ours and not _agree(names, ours[head]):
+                raise ValueError(
+                    f"numbers the classes of head {head!r} as {', '.join(names)}, this experiment "
+                    f"as {', '.join(ours[head])}"
+                )
+        params, state = (
+            nest({p: np.asarray(stored[p], leaf.dtype) for p, leaf in flat.items()})
+            for flat in here
+        )
+        if memory is not None:
+            state = {**state, METHOD_STATE: memory}
+        return jax.device_put((params, state), shard_state((params, state)))
+
+    def load(self, setup: Setup) -> Trained:
+        """The stage as that run left it, for this run's seeds."""
+        params, state = self.stages[setup.stage.name]
+        directory = self.directory / "stages" / setup.stage.name
+        record = read_json(directory / "stage.json")
+        seeds = record["identity"]["seeds"]
+        rows = [seeds.index(seed) for seed in self.seeds]
+        curves = {
+            key: values if key == "step" else values[:, rows]
+            for key, values in read_curves(directory).items()
+        }
+        lanes, failed = over_seeds(setup, self.seeds), record.get("failed_seeds", {})
+        steps = np.array([failed.get(lanes.describe(i), 0) for i in range(len(lanes))])
+        return Trained(lanes, params, state, curves, 0.0, math.nan, math.nan, steps)
+
+
+def _agree(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two lists of class names number a head alike, or one of them only counts."""
+    shared = min(len(names), len(others))
+    counts = [list(map(str, range(len(each)))) == list(each) for each in (names, others)]
+    return any(counts) or list(names[:shared]) == list(others[:shared])

@@ -1,0 +1,247 @@
+"""A sweep: the points of an experiment over fields of its Config, in as few programs as possible.
+
+A stage that the swept fields do not change is trained once, with the experiment itself. Fields that
+a stage reads as arrays (learning rates, lambdas, weight decay) are an axis of its program: points
+and seeds are lanes of one compilation. Fields that decide something else (a shape, a branch, which
+data) give a program for each of their values.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxtl.measure.evaluate import Evaluator, Measured
+from jaxtl.measure.outcome import arm_result
+from jaxtl.measure.results import ArmResult
+from jaxtl.models import computing_in
+from jaxtl.study.checks.experiments import check_arms, check_selection, plan_stages, warnings
+from jaxtl.study.checks.label_space import match_classes
+from jaxtl.study.look import make_evaluator, make_look, named_heads
+from jaxtl.study.progress import Reporter, train_shown
+from jaxtl.study.run import Checked, Done, run_record
+from jaxtl.study.traced import (
+    Point,
+    Sweep,
+    Values,
+    group_lanes,
+    groups,
+    same_evaluations,
+    same_training,
+)
+from jaxtl.train.loop import Trained, check_directory
+from jaxtl.train.mesh import check_batch, current_mesh
+from jaxtl.train.rehearsal import rehearse
+from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.store.identity import Identity, digest, identity
+
+
+class Program(NamedTuple):
+    """A training of one stage for some of the points.
+
+    Attributes:
+        points: their numbers; one for a stage that is trained apart.
+        lanes: their seeds, point after point.
+        directory, identity: as for any stage.
+    """
+
+    points: Sequence[int]
+    lanes: Lanes
+    directory: Path
+    identity: Identity
+
+
+class Plan(NamedTuple):
+    """A sweep that nothing is wrong with.
+
+    Attributes:
+        points: those to train, in the order of the sweep.
+        programs: {stage: its programs}, parents first; none for a stage that every point takes
+            from the experiment as it is.
+        why: {stage: why not all points share a program}.
+        shared: whether the points measure the same examples by the same sums.
+        warnings: what is legitimate but should be known.
+    """
+
+    sweep: Sweep
+    points: Sequence[Point]
+    programs: Mapping[str, Sequence[Program]]
+    why: Mapping[str, str]
+    shared: bool
+    warnings: Sequence[str]
+
+    def __str__(self) -> str:
+        """`pretrain as it is; full, scratch in one program; ridge in 3 programs as ...`."""
+        ways: dict[str, list[str]] = {}
+        for name, programs in self.programs.items():
+            count = len(programs)
+            way = ("as it is", "in one program")[count] if count < 2 else f"in {count} programs"
+            if count > 1:
+                way += f" as {self.why[name]}"
+            ways.setdefault(way, []).append(name)
+        return "; ".join(f"{', '.join(names)} {way}" for way, names in ways.items())
+
+
+def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
+    """Check the points, and find out which stages can share a program.
+
+    Raises:
+        ValueError: something is wrong with a point, which is named, or a directory holds another
+            sweep.
+    """
+    points = []
+    for values, config in zip(sweep.points, sweep.configs, strict=True):
+        if config == main.run.config:
+            continue
+        try:
+            experiment = computing_in(sweep.build(values), main.run.options.dtype)
+            experiment, _ = match_classes(experiment)
+            check_arms(experiment, main.arms)
+            nodes = plan_stages(experiment, main.arms, main.run.seeds, rehearsed=False)
+            check_selection(experiment)
+            for node_name, node in nodes.items():
+                check_batch(current_mesh(), node_name, node.setup.stage.batch_size)
+            if nodes.keys() != main.nodes.keys():
+                raise ValueError(
+                    f"its stages are called {', '.join(nodes)}, those of the experiment "
+                    f"{', '.join(main.nodes)}; their names must not depend on what is swept"
+                )
+        except ValueError as error:
+            raise ValueError(f"sweep, {label([values])}: {error}") from error
+        points.append(Point(values, config, experiment, nodes))
+    programs: dict[str, list[Program]] = {}
+    why: dict[str, str] = {}
+    seeds, loaded = main.run.seeds, main.source_run.stages if main.source_run else ()
+    heads = {name: h for node in main.nodes.values() for name, h in node.setup.model.heads.items()}
+    shared = not main.experiment.criteria and all(
+        same_evaluations(main.experiment, p.experiment, heads, seeds) for p in points
+    )
+    for name, node in main.nodes.items() if points else ():
+        above = programs.get(node.parent, [])
+        once = not above and (shared or main.experiment.select is None)
+        setups = [point.nodes[name].setup for point in points]
+        if name in loaded or (once and same_training(node.setup, setups, seeds)):
+            programs[name] = []
+            continue
+        chosen, why[name] = groups(name, points, sweep, seeds)
+        programs[name] = [_program(name, main, points, group, above, sweep) for group in chosen]
+    for program in (program for several in programs.values() for program in several):
+        check_directory(program.directory, program.identity)
+    lines = [line for point in points for line in warnings(point.experiment, point.nodes)]
+    return Plan(sweep, points, programs, why, shared, lines)
+
+
+def label(points: Sequence[Values]) -> str:
+    """`learning_rate=0.1,1.0;noise=0.5`: the values of each field; short enough for a folder."""
+    fields = {name: dict.fromkeys(str(values[name]) for values in points) for name in points[0]}
+    text = ";".join(f"{name}={','.join(values)}" for name, values in fields.items())
+    return text if len(text) <= 150 else f"{text[:120]}...{digest(text)}"
+
+
+def _program(
+    name: str,
+    main: Checked,
+    points: Sequence[Point],
+    chosen: Sequence[int],
+    parents: Sequence[Program],
+    sweep: Sweep,
+) -> Program:
+    run, parent = main.run, main.nodes[name].parent
+    group = [points[i] for i in chosen]
+    lanes = group_lanes(name, group, sweep, run.seeds)
+    arm = next(a for a in main.arms if name in {s.name for s in main.experiment.arms[a]})
+    first = rehearse(lanes.setup, arm, run.seeds)
+    lanes = dataclasses.replace(lanes, setups=(first, *lanes.setups[1:]))
+    above = [p.identity for p in parents if set(p.points) & set(chosen)]
+    above = above or ([main.identities[parent]] if parent else [])
+    record = {**run_record(run), "sweep": [dict(point.values) for point in group]}
+    about = {"parents": above} if above else None
+    weights, source_run = lanes.setup.stage.weights, run.options.source_run
+    made = identity(name, record, run.experiment_digest, source_run, weights, about)
+    directory = run.directory / "sweep" / label(record["sweep"]) / "stages" / name
+    return Program(chosen, lanes, directory, made)
+
+
+def train_sweep(
+    main: Checked, plan: Plan, done: Done, reporter: Reporter
+) -> list[tuple[Values, dict[str, ArmResult]]]:
+    """({field: value}, {arm: ArmResult}) of each point, the experiment itself among them."""
+    run, points = main.run, plan.points
+    if points:
+        over = ", ".join(points[0].values)
+        reporter.say("sweep over ", (over, "bold"), f", {len(points)} points. {plan}")
+    evaluators = [
+        done.evaluator.like(point.experiment.evals)
+        if plan.shared
+        else make_evaluator(point.experiment, run.seeds, run.options)
+        for point in points
+    ]
+    trained: list[dict[str, Trained]] = [{} for _ in points]
+    measured: list[dict[str, dict[str, Measured]]] = [{} for _ in points]
+    for name, programs in plan.programs.items():
+        for program in programs:
+            parts = _train(name, main, plan, program, trained, evaluators, reporter)
+            for i, part in zip(program.points, parts, strict=True):
+                trained[i][name] = part
+        for i, point in enumerate(points):
+            if not programs:
+                trained[i][name] = done.trained[name]
+            stage, nodes = point.nodes[name].setup.stage, point.nodes
+            alike = plan.shared and stage.method.predict is None
+            if alike and not programs:
+                measured[i][name] = done.measured[name]
+                continue
+            if alike and programs[0].lanes.rebuild:
+                nodes = main.nodes  # computes the same, and is compiled already
+            one, heads = trained[i][name], named_heads(point.nodes, name)
+            measured[i][name] = evaluators[i].measure(
+                nodes[name].setup.stage.model, stage.method, one.params, one.state, heads
+            )
+    results = {
+        digest(point.config): {
+            arm: arm_result(arm, point.experiment, trained[i], measured[i], run.seeds)
+            for arm in main.arms
+        }
+        for i, point in enumerate(points)
+    }
+    results[digest(dict(run.config))] = done.results
+    return [
+        (values, results[digest(config)])
+        for values, config in zip(plan.sweep.points, plan.sweep.configs, strict=True)
+    ]
+
+
+def _train(
+    name: str,
+    main: Checked,
+    plan: Plan,
+    program: Program,
+    trained: Sequence[Mapping[str, Trained]],
+    evaluators: Sequence[Evaluator],
+    reporter: Reporter,
+) -> list[Trained]:
+    """Run one program; returns its points' parts."""
+    points = [plan.points[i] for i in program.points]
+    parent, source = main.nodes[name].parent, None
+    if parent:
+        above = [trained[i][parent] for i in program.points]
+        weights = [(one.params, one.state) for one in above]
+        source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *weights)
+    look = make_look(
+        points[0].experiment, points[0].nodes, name, [evaluators[i] for i in program.points]
+    )
+    whole = train_shown(
+        program.lanes,
+        source,
+        program.directory,
+        program.identity,
+        main.run.options,
+        look,
+        reporter,
+        f"{name} at {label([point.values for point in points])}",
+    )
+    size = len(main.run.seeds)
+    return [whole.part(k * size, (k + 1) * size) for k in range(len(points))]

@@ -1,0 +1,203 @@
+"""Which stages of a sweep can share a compiled program, asked of the traced program itself."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+from jax.interpreters import partial_eval
+
+from jaxtl.data import Dataset
+from jaxtl.data.streamed import is_streamed
+from jaxtl.plan import Evaluation, Experiment, Head, PyTree, Stage
+from jaxtl.study.checks.experiments import Node
+from jaxtl.study.checks.measurable import metric_sums
+from jaxtl.train.feed.examples import host_feed
+from jaxtl.train.rehearsal import abstract_values, first_step
+from jaxtl.train.resolve.lanes import Lanes, over_seeds
+from jaxtl.train.resolve.stage import METHOD_STATE, Setup
+
+Values = Mapping[str, Any]
+
+
+class Sweep(NamedTuple):
+    """What is swept.
+
+    Attributes:
+        points: {field: value} of each point.
+        configs: the whole config of each point, JSON values.
+        build: {field: value} -> Experiment; the values may be traced.
+    """
+
+    points: Sequence[Values]
+    configs: Sequence[Mapping[str, Any]]
+    build: Callable[[Values], Experiment]
+
+
+class Point(NamedTuple):
+    """One point that is not the experiment itself."""
+
+    values: Values
+    config: Mapping[str, Any]
+    experiment: Experiment
+    nodes: Mapping[str, Node]
+
+
+def groups(
+    name: str, points: Sequence[Point], sweep: Sweep, seeds: tuple[int, ...]
+) -> tuple[list[list[int]], str]:
+    """The points of a stage that can share a program, and why not all of them can."""
+    reasons = {field: _untraceable(name, field, points, sweep) for field in points[0].values}
+    fixed = [field for field, reason in reasons.items() if reason]
+    found: dict[str, list[int]] = {}
+    for i, point in enumerate(points):
+        found.setdefault(repr([point.values[field] for field in fixed]), []).append(i)
+    result = []
+    for group in found.values():
+        first = points[group[0]].nodes[name].setup
+        if any(_differs(points[i].nodes[name].setup, first, seeds) for i in group):
+            result += [[i] for i in group]
+            reasons["data"] = "its data, shapes or patterns differ"
+        else:
+            result.append(group)
+    return result, "; ".join(filter(None, reasons.values()))
+
+
+def group_lanes(name: str, points: Sequence[Point], sweep: Sweep, seeds: tuple[int, ...]) -> Lanes:
+    """The lanes of a group; what all its points have in common stays a number of the program."""
+    fields = [f for f in points[0].values if len({point.values[f] for point in points}) > 1]
+    if len(points) == 1:
+        return dataclasses.replace(over_seeds(points[0].nodes[name].setup, seeds), swept=True)
+
+    def rebuild(values: Values) -> Stage:
+        return _stage(sweep.build({**points[0].values, **values}), name)
+
+    numbers = {field: np.float32([point.values[field] for point in points]) for field in fields}
+    return Lanes(
+        seeds * len(points),
+        tuple(point.nodes[name].setup for point in points for _ in seeds),
+        {field: np.repeat(column, len(seeds)) for field, column in numbers.items()},
+        rebuild,
+        swept=True,
+        points=len(points),
+    )
+
+
+def _stage(experiment: Experiment, name: str) -> Stage:
+    return next(s for stages in experiment.arms.values() for s in stages if s.name == name)
+
+
+def _untraceable(name: str, field: str, points: Sequence[Point], sweep: Sweep) -> str:
+    """Why a field cannot be an array in the program of a stage; empty if it can."""
+    if not all(isinstance(point.values[field], float) for point in points):
+        return f"{field} is not a float"
+    setup = points[0].nodes[name].setup
+    lanes = Lanes(
+        (0,),
+        (setup,),
+        {field: np.float32([points[0].values[field]])},
+        lambda values: _stage(sweep.build({**points[0].values, **values}), name),
+    )
+    try:
+        jaxpr = _traced(*_outputs(lanes)).jaxpr
+        if partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1][0]:
+            return f"the model reads {field}"
+        _traced(*first_step(lanes))
+    except Exception as error:  # whatever build, Optax or a loss makes of a traced number
+        return f"{field} cannot be traced ({type(error).__name__})"
+    return ""
+
+
+def same_training(setup: Setup, others: Sequence[Setup], seeds: tuple[int, ...]) -> bool:
+    """Whether other stages, started from the same weights, run this one's program on its data."""
+    if setup.stage.method.prepare is not None or any(_differs(o, setup, seeds) for o in others):
+        return False
+    lanes = over_seeds(setup, seeds)
+    weights, program = host_feed(lanes).own, _traced(*first_step(lanes))
+    return all(
+        _equal(host_feed(other).own, weights)
+        and _same_program(_traced(*first_step(other)), program)
+        for other in (over_seeds(o, seeds) for o in others)
+    )
+
+
+def _same_program(one: jex.ClosedJaxpr, other: jex.ClosedJaxpr) -> bool:
+    """Whether two traced programs read alike, but for addresses in memory."""
+    texts = {re.sub("0x[0-9a-f]+", "", str(program.jaxpr)) for program in (one, other)}
+    return len(texts) == 1 and _equal(one.consts, other.consts)
+
+
+def _traced(function: Callable, args: tuple) -> jex.ClosedJaxpr:
+    return jax.make_jaxpr(function)(*args)
+
+
+def _equal(one: PyTree, other: PyTree) -> bool:
+    return jax.tree.structure(one) == jax.tree.structure(other) and jax.tree.all(
+        jax.tree.map(lambda a, b: np.array_equal(a, b), one, other)
+    )
+
+
+def _outputs(lanes: Lanes) -> tuple[Callable, tuple]:
+    """(values, ...) -> what the model says while it trains; with abstract arguments."""
+
+    def outputs(values, params, state, inputs, rng):
+        return lanes.rebuild(values).model.apply(params, state, inputs, rng=rng, train=True)
+
+    setup = lanes.setup
+    state = {name: tree for name, tree in setup.state.items() if name != METHOD_STATE}
+    args = (setup.params, state, setup.inputs, jax.random.key(0))
+    return outputs, (abstract_values(lanes), *args)
+
+
+def _differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:
+    """Whether two setups differ in anything but the numbers of their methods."""
+
+    def fixed(setup: Setup) -> tuple:
+        stage, method = setup.stage, setup.stage.method
+        roles = [(dict(domain.heads), domain.labelled) for domain in stage.domains]
+        numbers = (stage.batch_size, stage.num_steps, method.prepare_every, method.fresh_frozen)
+        shapes = (setup.params, setup.state, setup.inputs)
+        loads = (setup.fresh, stage.weights)
+        return dict(setup.labels), setup.solved, loads, shapes, roles, numbers
+
+    if fixed(a) != fixed(b):
+        return True
+    pairs = zip(a.stage.domains, b.stage.domains, strict=True)
+    return not all(_same_data(one.dataset, other.dataset, seeds) for one, other in pairs)
+
+
+def _same_data(a: Dataset, b: Dataset, seeds: Sequence[int]) -> bool:
+    """Whether two handles hold the same examples, and draw the same of them for each seed."""
+    if a == b:
+        return True
+    one, other = ((d.table().inputs, dict(d.table().labels)) for d in (a, b))
+    if is_streamed((one, other)):
+        return False  # not read for this
+    return _equal(one, other) and _equal(*([d.rows(seed) for seed in seeds] for d in (a, b)))
+
+
+def same_evaluations(
+    main: Experiment, other: Experiment, heads: Mapping[str, Head], seeds: Sequence[int]
+) -> bool:
+    """Whether two experiments measure the same examples by the same sums.
+
+    Args:
+        heads: those that are measured.
+    """
+
+    def measured(experiment: Experiment) -> dict[str, Evaluation]:
+        return {name: e for name, e in experiment.evals.items() if e.head in heads}
+
+    def program(evaluation: Evaluation) -> jex.ClosedJaxpr:
+        return jax.make_jaxpr(lambda: metric_sums(evaluation, heads[evaluation.head]))()
+
+    one, two = measured(main), measured(other)
+    return one.keys() == two.keys() and all(
+        (a.head, a.column) == (b.head, b.column)
+        and _same_data(a.dataset, b.dataset, seeds)
+        and _same_program(program(a), program(b))
+        for a, b in ((one[name], two[name]) for name in one)
+    )

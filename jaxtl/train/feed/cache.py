@@ -1,0 +1,219 @@
+"""The automatic feature cache: frozen first blocks run once per example, not once per step.
+
+The method gets the rest of the model, and their outputs as the inputs of its batches. Everything
+else of the stage, checkpoints included, does not know about it.
+"""
+
+import functools
+import logging
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxtl.data import to_float
+from jaxtl.data.streamed import is_streamed
+from jaxtl.paths import flatten, join
+from jaxtl.plan import Model, PyTree, Stage
+from jaxtl.train.feed.examples import Feed, host_feed, read_ahead
+from jaxtl.train.feed.order import Stream
+from jaxtl.train.feed.prefix import Prefix, constant_prefix, needs_only_features
+from jaxtl.train.mesh import replicate, replicated, to_host
+from jaxtl.train.options import RunOptions
+from jaxtl.train.resolve.lanes import Lanes
+
+logger = logging.getLogger(__name__)
+
+FEATURE_BATCH = 64
+"""Most examples whose features are computed in one call."""
+
+
+class Cached(NamedTuple):
+    """A stage that starts from features.
+
+    Attributes:
+        lanes: the stage's, with the rest of the model.
+        feed: the examples that are drawn, with features as inputs; on the host if they lie on disk.
+        streams: [lanes][domains] orders of the rows of the feed.
+        note: what is cached, for the log.
+        flops: operations that a step of one lane is spared.
+    """
+
+    lanes: Lanes
+    feed: Feed
+    streams: list[list[Stream]]
+    note: str
+    flops: float
+
+
+def flops(function: Callable, *args: PyTree) -> float:
+    """XLA's estimate of the floating-point operations of a call, without compiling it."""
+    analysis = jax.jit(function).lower(*args).cost_analysis() or {}
+    return analysis.get("flops", math.nan)
+
+
+def cached(lanes: Lanes, full: PyTree, options: RunOptions, directory: Path) -> Cached | None:
+    """Compute the features of a stage, if the method cannot tell the difference.
+
+    Args:
+        full: the state of the stage, before its first step or any later one.
+        options: whether, and how much memory the features of all lanes may take.
+        directory: of the stage; takes features that need more, in files without a name, which are
+            gone when the process ends.
+
+    Returns:
+        None where no block is frozen from the first one on, where features change from step to
+        step, and where the disk is full.
+    """
+    setup, stage = lanes.setup, lanes.setup.stage
+    if not (options.feature_cache and stage.num_steps and stage.method.updates):
+        return None
+    prefix = constant_prefix(setup)
+    if prefix is None:
+        return None
+    what = f"features after {prefix.block}"
+    if not needs_only_features(setup, prefix):
+        logger.info("stage %s: %s not cached, its method reads more", stage.name, what)
+        return None
+    first, rest = setup.model.cut(prefix.block)
+    shared = _same_in_all_lanes(full, prefix)
+    rows = drawn_rows(stage, lanes.seeds, shared)
+    run, weights = _forward(first), (join(full["trainable"], full["frozen"]), full["state"])
+    example = jax.eval_shape(run, *weights, 0, setup.inputs)
+    saved = flops(run, *weights, 0, setup.inputs) * stage.batch_size * len(stage.domains)
+    width = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(example))
+    size = width * sum(r.size for r in rows)
+    on_disk = size > options.feature_cache_mb * 2**20
+    what = f"{what} cached {'on disk' if on_disk else 'in memory'}, {size / 2**20:.1f} MB"
+    try:
+        if on_disk and size > shutil.disk_usage(directory).free:
+            raise OSError(f"no space left in {directory}")
+        place = directory if on_disk else None
+        stored = [_empty(example, r.shape, place) for r in rows]
+    except OSError as error:
+        logger.warning("stage %s: no %s: %s", stage.name, what, error)
+        return None
+    _fill(stored, functools.partial(run, *weights), stage, rows)
+    feed, streams = _feed(lanes, stored, rows, on_disk)
+    return Cached(lanes.with_model(rest), feed, streams, what, saved)
+
+
+def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.ndarray]:
+    """[domains] of [groups, n], the rows that the stage's batches hold, ascending.
+
+    Args:
+        shared: one group for all seeds, otherwise one for each.
+
+    Returns:
+        A group with fewer rows than another is filled up with its last.
+    """
+    drawn, result = stage.num_steps * stage.batch_size, []
+    for d, domain in enumerate(stage.domains):
+        groups = []
+        for seed in seeds:
+            rows = domain.dataset.rows(seed)
+            groups.append(Stream(rows, seed, d).read(0, drawn) if drawn < len(rows) else rows)
+        groups = [np.concatenate(groups)] if shared else groups
+        groups = [np.unique(group) for group in groups]
+        longest = max(map(len, groups))
+        result.append(np.stack([np.pad(g, (0, longest - len(g)), "edge") for g in groups]))
+    return result
+
+
+def _same_in_all_lanes(full: PyTree, prefix: Prefix) -> bool:
+    leaves = flatten(full["frozen"]) | flatten(full["state"])
+    arrays = (to_host(leaves[path]) for path in prefix.reads)
+    return all((array == array[:1]).all() for array in arrays)
+
+
+def _forward(model: Model) -> Callable:
+    """Jitted (params, state, index of the seed, inputs [n, ...]) -> features [n, ...]."""
+
+    @functools.partial(jax.jit, out_shardings=replicated())
+    def run(params, state, seed, inputs):
+        params, state = jax.tree.map(lambda leaf: leaf[seed], (params, state))
+        key = jax.random.key(0)  # asked for, but without effect on the features
+        return model.apply(params, state, to_float(inputs), rng=key, train=True)[0]["features"]
+
+    return run
+
+
+def _empty(example: PyTree, lead: tuple[int, ...], directory: Path | None) -> PyTree:
+    """Uninitialised arrays [*lead, ...], in a file of the directory if one is given."""
+
+    def one(leaf):
+        shape = (*lead, *leaf.shape[1:])
+        if directory is None:
+            return np.empty(shape, leaf.dtype)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a crash later
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape) * leaf.dtype.itemsize)
+            return np.memmap(file, leaf.dtype, "w+", shape=shape)
+
+    return jax.tree.map(one, example)
+
+
+def _fill(stored: list[PyTree], run: Callable, stage: Stage, rows: list[np.ndarray]) -> None:
+    """Compute the features of all rows, in batches of one size."""
+    longest = max(r.shape[1] for r in rows)
+    batch = -(-longest // -(-longest // FEATURE_BATCH))
+    for domain, groups, target in zip(stage.domains, rows, stored, strict=True):
+        inputs = domain.dataset.table().inputs
+        for group, members in enumerate(groups):
+            starts = range(0, len(members), batch)
+
+            def read(start: int, inputs=inputs, members=members) -> PyTree:
+                chosen = members[np.minimum(np.arange(start, start + batch), len(members) - 1)]
+                return jax.tree.map(lambda leaf: leaf[chosen], inputs)
+
+            if is_streamed(inputs):
+                blocks = read_ahead(read, starts, required=False)
+            else:
+                blocks = map(read, starts)
+            for start, block in zip(starts, blocks, strict=True):
+                features, stop = run(group, block), min(start + batch, len(members))
+                for place, values in zip(*map(jax.tree.leaves, (target, features)), strict=True):
+                    place[group, start:stop] = np.asarray(values)[: stop - start]
+
+
+def _feed(
+    lanes: Lanes,
+    stored: list[PyTree],
+    rows: list[np.ndarray],
+    on_disk: bool,
+) -> tuple[Feed, list[list[Stream]]]:
+    """The drawn examples, renumbered, and their orders.
+
+    Args:
+        stored: [domains] features, leaves [groups, n, ...].
+        rows: [domains] of [groups, n], their rows in the tables.
+    """
+    whole, shared, own, streams = host_feed(lanes), [], [], [[] for _ in lanes.seeds]
+    domains = lanes.setup.stage.domains
+    for d, (domain, features, groups) in enumerate(zip(domains, stored, rows, strict=True)):
+        members = np.broadcast_to(groups, (len(lanes), groups.shape[1]))
+        labels = {name: values[members] for name, values in whole.shared[d]["labels"].items()}
+        lane_rows = np.arange(len(lanes))[:, None], members
+        of_lane = jax.tree.map(lambda leaf, at=lane_rows: leaf[at], whole.own[d])
+        of_lane["labels"] = labels
+        if len(groups) == 1 and not on_disk:
+            shared.append({"inputs": jax.tree.map(lambda leaf: leaf[0], features)})
+            own.append(of_lane)
+        else:
+            inputs = jax.tree.map(
+                lambda leaf: np.broadcast_to(leaf, (len(lanes), *leaf.shape[1:])), features
+            )
+            shared.append({})
+            own.append({"inputs": inputs, **of_lane})
+        for i, seed in enumerate(lanes.seeds):
+            # A row that is never drawn may point anywhere.
+            places = np.searchsorted(members[i], domain.dataset.rows(seed))
+            streams[i].append(Stream(np.minimum(places, members.shape[1] - 1), seed, d))
+    feed = Feed(shared, own)
+    return (feed if on_disk else replicate(feed)), streams

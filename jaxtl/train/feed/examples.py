@@ -1,0 +1,306 @@
+"""The examples of a stage, gathered by index inside the compiled step.
+
+They are resident on the device. A feed that is left on the host instead, because its inputs lie on
+disk or are too large, is read page by page. A page holds the rows of one dispatch. The order of the
+examples does not depend on how far ahead they are read: pages are a function of (seed, step).
+"""
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.data import Table, to_float
+from jaxtl.data.streamed import is_streamed, select
+from jaxtl.plan import Batch, Columns, Domain, Head, PyTree, Stage
+from jaxtl.train.feed.order import Stream, index_block
+from jaxtl.train.mesh import replicate
+from jaxtl.train.options import RunOptions
+from jaxtl.train.resolve.lanes import Lanes
+
+logger = logging.getLogger(__name__)
+
+
+class Feed(NamedTuple):
+    """What the step gathers from, by domain: {"inputs", "labels", "weights", "present"}.
+
+    All of it is on the device, or on the host.
+
+    Attributes:
+        shared: [its columns that are the same for all seeds], leaves [n, ...].
+        own: [its columns of each lane], leaves [lanes, n, ...]; or of each seed, where all points
+            of a sweep share them.
+    """
+
+    shared: list[dict[str, PyTree]]
+    own: list[dict[str, PyTree]]
+
+
+def columns(domain: Domain, heads: dict[str, Head], seed: int) -> Columns:
+    """The examples of one domain that one seed trains on, with hidden labels hidden."""
+    table, rows = domain.dataset.table(), domain.dataset.rows(seed)
+    labels = {head: _labels(domain, heads[head], table, head)[0][rows] for head in domain.heads}
+    present = _present(domain, table, rows)
+    weights = {
+        head: _weights(domain, heads[head], table, rows, head, present) for head in domain.heads
+    }
+    return Columns(select(table.inputs, rows), labels, weights, present)
+
+
+def _labels(domain: Domain, head: Head, table: Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, which may be used), [n, *label_shape]; an unlabelled domain hides all."""
+    if domain.labelled:
+        return table.labels_of(domain.heads[name], head)
+    shape = (len(table), *head.label_shape)
+    hidden = np.full(
+        shape, -1 if head.integer else np.nan, np.int32 if head.integer else np.float32
+    )
+    return hidden, np.zeros(shape, bool)
+
+
+def _present(domain: Domain, table: Table, rows: np.ndarray) -> np.ndarray:
+    """[len(rows)] float32: lambda_{d,i}."""
+    if domain.example_weights is None or not domain.labelled:
+        return np.ones(len(rows), np.float32)
+    labels = {column: values[rows] for column, values in table.labels.items()}
+    return np.asarray(domain.example_weights(labels), np.float32)
+
+
+def _weights(
+    domain: Domain, head: Head, table: Table, rows: np.ndarray, name: str, present: np.ndarray
+) -> np.ndarray:
+    """[len(rows), *label_shape] float32: lambda_d lambda_{d,i}, 0 where missing or hidden."""
+    known = _labels(domain, head, table, name)[1][rows]
+    present = present.reshape(-1, *(1,) * (known.ndim - 1))
+    return (known * np.float32(domain.weight) * present).astype(np.float32)
+
+
+def active_heads(stage: Stage) -> tuple[str, ...]:
+    """Heads that some domain of the stage names, in the model's order."""
+    named = {head for domain in stage.domains for head in domain.heads}
+    return tuple(head for head in stage.model.heads if head in named)
+
+
+def make_feed(lanes: Lanes, options: RunOptions) -> Feed:
+    """The stage's examples, on the device if they fit; images as they are stored (uint8)."""
+    feed = host_feed(lanes)
+    inputs = [columns["inputs"] for columns in feed.shared]
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(inputs))
+    if not is_streamed(inputs) and size <= device_limit(options):
+        return replicate(feed)
+    what = "streamed" if is_streamed(inputs) else "read from memory"
+    logger.info("stage %s: %.1f MB of inputs are %s", lanes.setup.stage.name, size / 2**20, what)
+    return feed
+
+
+def device_limit(options: RunOptions) -> float:
+    """Bytes of inputs that may lie on a device."""
+    if options.device_data_mb:
+        return options.device_data_mb * 2**20
+    known = jax.local_devices()[0].memory_stats() or {}
+    return known.get("bytes_limit", math.inf) / 2
+
+
+def on_device(feed: Feed) -> bool:
+    """Whether steps can gather from the feed as it is."""
+    return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(feed))
+
+
+def host_feed(lanes: Lanes) -> Feed:
+    """The whole tables of the stage on the host; weights are 0 where a lane has no example."""
+    shared, own = [], []
+    for d, domain in enumerate(lanes.setup.stage.domains):
+        table, heads = domain.dataset.table(), lanes.setup.stage.model.heads
+        labels = {head: _labels(domain, heads[head], table, head)[0] for head in domain.heads}
+        weights = {h: np.zeros((len(lanes), *x.shape), np.float32) for h, x in labels.items()}
+        present = np.zeros((len(lanes), len(table)), np.float32)
+        for i, (seed, setup) in enumerate(zip(lanes.seeds, lanes.setups, strict=True)):
+            rows, same_domain = domain.dataset.rows(seed), setup.stage.domains[d]
+            present[i, rows] = here = _present(same_domain, table, rows)
+            for head in domain.heads:
+                weights[head][i, rows] = _weights(same_domain, heads[head], table, rows, head, here)
+        shared.append({"inputs": table.inputs, "labels": labels})
+        own.append({"weights": weights, "present": present})
+    return Feed(shared, own)
+
+
+def shared_by_points(feed: Feed, lanes: Lanes) -> Feed:
+    """The feed with the columns of the first point only, if they are those of every point."""
+    if lanes.points == 1 or not on_device(feed):
+        return feed
+
+    def alike(leaf: jax.Array) -> bool:
+        points = leaf.reshape(lanes.points, -1, *leaf.shape[1:])
+        return bool((points == points[:1]).all())
+
+    if not all(map(alike, jax.tree.leaves(feed.own))):
+        return feed
+    seeds = len(lanes) // lanes.points
+    return Feed(feed.shared, jax.tree.map(lambda leaf: leaf[:seeds], feed.own))
+
+
+def make_streams(lanes: Lanes) -> list[list[Stream]]:
+    """[lanes][domains] orders of the examples; lanes of one seed share theirs."""
+    domains = lanes.setup.stage.domains
+    of_seed = {
+        seed: [Stream(domain.dataset.rows(seed), seed, d) for d, domain in enumerate(domains)]
+        for seed in set(lanes.seeds)
+    }
+    return [of_seed[seed] for seed in lanes.seeds]
+
+
+def gather(
+    stage: Stage, shared: list[PyTree], own: list[PyTree], index: jax.Array, rng: jax.Array
+) -> Batch:
+    """The batch of one step and seed.
+
+    Args:
+        stage: its domains say what is augmented, its heads what is filled in where a domain lacks
+            a label.
+        shared, own: as in `Feed`, `own` without its axis of lanes.
+        index: [batch, domains] int32.
+        rng: key of the augmentations.
+    """
+    per_domain = []
+    for d, domain in enumerate(stage.domains):
+        rows, examples = index[:, d], {**shared[d], **own[d]}
+        inputs = to_float(jax.tree.map(lambda x, rows=rows: x[rows], examples["inputs"]))
+        if domain.augment is not None:
+            inputs = domain.augment(jax.random.fold_in(rng, d), inputs)
+        labels, weights = {}, {}
+        for name in active_heads(stage):
+            head = stage.model.heads[name]
+            if name in domain.heads:
+                labels[name] = examples["labels"][name][rows]
+                weights[name] = examples["weights"][name][rows]
+            else:
+                shape = (len(rows), *head.label_shape)
+                dtype = jnp.int32 if head.integer else jnp.float32
+                labels[name] = jnp.full(shape, -1 if head.integer else jnp.nan, dtype)
+                weights[name] = jnp.zeros(shape, jnp.float32)
+        columns = {"labels": labels, "weights": weights, "present": examples["present"][rows]}
+        per_domain.append({"inputs": inputs, **columns})
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *per_domain)
+
+
+THREADS = min(8, os.cpu_count() or 1)
+"""How many pages are read at a time, and ahead."""
+
+PAGE_BYTES = 2**26
+"""The number of steps per dispatch is chosen so that a page is no larger, if it can."""
+
+
+def pages(
+    feed: Feed,
+    streams: list[list[Stream]],
+    bounds: Iterable[tuple[int, int]],
+    steps: int,
+    batch_size: int,
+    threads: int = THREADS,
+) -> Iterator[tuple[Feed, np.ndarray]]:
+    """The feed and the indices of each dispatch, in order.
+
+    Args:
+        feed: if it is on the host, rows are read ahead of their dispatch in threads.
+        streams: [lanes][domains].
+        bounds: (first step, first step of the next dispatch).
+        steps: length of the block of indices; beyond the dispatch's end it repeats the last step.
+        batch_size: examples of a domain in a step.
+        threads: how many pages are read at a time, and ahead.
+
+    Raises:
+        ValueError: inputs are streamed, and grain is not installed.
+    """
+
+    def load(bound: tuple[int, int]) -> tuple[Feed, np.ndarray]:
+        start, stop = bound
+        block = index_block(streams, start, stop - start, batch_size)
+        missing = [(0, 0), (0, steps - block.shape[1]), (0, 0), (0, 0)]
+        return page(feed, np.pad(block, missing, "edge"))
+
+    if on_device(feed):
+        return map(load, bounds)
+    return read_ahead(load, bounds, threads, required=is_streamed(feed))
+
+
+def read_ahead(
+    load: Callable[[Any], Any], items: Iterable[Any], threads: int = THREADS, required: bool = True
+) -> Iterator[Any]:
+    """`map(load, items)`, computed ahead in threads by Grain.
+
+    Args:
+        required: False does without threads where grain is not installed.
+
+    Raises:
+        ValueError: grain is required, and not installed.
+    """
+    try:
+        import grain
+    except ImportError as error:
+        if required:
+            raise ValueError(
+                "reading data that do not fit in memory needs grain. Install it with: "
+                "pip install 'jaxtl[stream]'"
+            ) from error
+        return map(load, items)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    return _closing(iter(grain.MapDataset.source(list(items)).map(load).to_iter_dataset(options)))
+
+
+def _closing(iterator: Any) -> Iterator[Any]:
+    with contextlib.closing(iterator):
+        yield from iterator
+
+
+def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
+    """The feed and the indices of one dispatch; both unchanged if the feed is on the device.
+
+    Args:
+        feed: all of it is on the host, or nothing.
+        block: [lanes, steps, batch, domains] int32 rows.
+
+    Returns:
+        A feed of these rows alone, in which the lanes share nothing, and their places in it.
+    """
+    if on_device(feed):
+        return feed, block
+    lanes, steps, batch, domains = block.shape
+    rows = block.reshape(lanes, steps * batch, domains)
+    each = np.arange(lanes)[:, None]
+    own = [
+        jax.tree.map(lambda leaf, d=d: leaf[rows[..., d]], shared)
+        | jax.tree.map(lambda leaf, d=d: leaf[each, rows[..., d]], columns)
+        for d, (shared, columns) in enumerate(zip(feed.shared, feed.own, strict=True))
+    ]
+    places = np.arange(steps * batch, dtype=np.int32).reshape(1, steps, batch, 1)
+    return Feed([{} for _ in own], own), np.broadcast_to(places, block.shape)
+
+
+def abstract_page(feed: Feed, seeds: int, rows: int) -> Feed:
+    """Shapes of the page of so many rows; of the feed itself if it is on the device."""
+
+    def shapes(tree: PyTree, skipped: int) -> PyTree:
+        def one(leaf):
+            return jax.ShapeDtypeStruct((seeds, rows, *leaf.shape[skipped:]), leaf.dtype)
+
+        return jax.tree.map(one, tree)
+
+    if on_device(feed):
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), feed)
+    own = [shapes(s, 1) | shapes(o, 2) for s, o in zip(feed.shared, feed.own, strict=True)]
+    return Feed([{} for _ in own], own)
+
+
+def page_steps(feed: Feed, seeds: int, batch_size: int, most: int) -> int:
+    """The largest number of steps, at least one and at most `most`, with a page of `PAGE_BYTES`."""
+    if on_device(feed):
+        return most
+    leaves = jax.tree.leaves(abstract_page(feed, seeds, batch_size))
+    one = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    return max(1, min(most, PAGE_BYTES // one))

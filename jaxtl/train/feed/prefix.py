@@ -1,0 +1,183 @@
+"""Which first blocks of a stage's model could as well run once per example.
+
+Both questions are put to the traced program, not to names: what training can change in the outputs
+of a block, and what else than these outputs a method's losses would need.
+"""
+
+import bisect
+import dataclasses
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core as jex
+from jax.interpreters import partial_eval
+
+from jaxtl.paths import flatten, matches
+from jaxtl.plan import Batch, Model, Params, State
+from jaxtl.train.feed.examples import active_heads
+from jaxtl.train.resolve.stage import Setup
+
+
+class Prefix(NamedTuple):
+    """First blocks of a model.
+
+    Attributes:
+        block: the last of them.
+        reads: paths of the parameters and batch statistics that their outputs depend on.
+    """
+
+    block: str
+    reads: frozenset[str]
+
+
+def constant_prefix(setup: Setup) -> Prefix | None:
+    """The longest prefix whose outputs for an example are the same at every step of the stage.
+
+    No training step changes what they depend on: parameters and batch statistics, but no random
+    numbers. That they do not depend on the other examples of the batch is taken for granted, as
+    in evaluation.
+    """
+    if any(domain.augment is not None for domain in setup.stage.domains):
+        return None
+
+    def frozen(block: str) -> bool:
+        return not any(path.startswith(f"backbone/{block}/") for path in setup.trainable)
+
+    blocks = list(itertools.takewhile(frozen, setup.model.blocks))
+    found = {}
+
+    def changes(block: str) -> bool:
+        found[block] = _constant_reads(setup, block)
+        return found[block] is None
+
+    count = bisect.bisect_left(blocks, True, key=changes)
+    return Prefix(blocks[count - 1], found[blocks[count - 1]]) if count else None
+
+
+def _constant_reads(setup: Setup, block: str) -> frozenset[str] | None:
+    """What the outputs of the blocks up to this one depend on; None if they can change."""
+    prefix = setup.model.cut(block)[0]
+
+    def run(params, state, rng, inputs):
+        output, new_state = prefix.apply(params, state, inputs, rng=rng, train=True)
+        return output["features"], new_state
+
+    args = (setup.params, setup.state, jax.random.key(0), setup.inputs)
+    closed, (features, _) = jax.make_jaxpr(run, return_shape=True)(*args)
+    size = len(jax.tree.leaves(features))
+    outputs = [i < size for i in range(len(closed.jaxpr.outvars))]
+    used = partial_eval.dce_jaxpr(closed.jaxpr, outputs)[1]
+    params, state, random, _ = jax.tree.unflatten(jax.tree.structure(args), used)
+    parameters, statistics = (
+        frozenset(path for path, leaf in flatten(tree).items() if any(jax.tree.leaves(leaf)))
+        for tree in (params, state)
+    )
+    begin = len(jax.tree.leaves(params))
+    end = begin + len(jax.tree.leaves(state))
+    moving = {path for path in statistics if matches(setup.model.live, path)} | setup.trainable
+    if setup.stage.method.prepare_every:
+        moving |= statistics | setup.fresh | setup.solved
+    if random or moving & (parameters | statistics):
+        return None
+    if closed.jaxpr.outvars[size:] != closed.jaxpr.invars[begin:end]:
+        return None
+    return parameters | statistics
+
+
+def needs_only_features(setup: Setup, prefix: Prefix) -> bool:
+    """Whether every loss hands the inputs of whole examples to the model, and to nothing else.
+
+    Such a loss cannot tell whether the model starts from the inputs or, with the rest of the
+    blocks, from the prefix's outputs. One that mixes, perturbs or reconstructs the inputs can, and
+    so can one that calls the model with parameters of its own in these blocks.
+    """
+    inputs, batch = _abstract_batch(setup)
+    args = (inputs, batch, setup.params, setup.state, jax.random.key(0), jnp.int32(0))
+    for update in setup.stage.method.updates:
+
+        def loss(inputs, batch, params, state, rng, step, update=update):
+            model = _opaque(setup.model, prefix, params, state)
+            return update.loss(model, params, state, {**batch, "inputs": inputs}, rng, step)
+
+        jaxpr = jax.make_jaxpr(loss)(*args).jaxpr
+        leaves = jax.tree.leaves(inputs)
+        examples = {
+            var: (i, leaf.shape[2:])
+            for i, (var, leaf) in enumerate(zip(jaxpr.invars, leaves, strict=False))
+        }
+        if not _reach_only_the_model(jaxpr, examples):
+            return False
+    return True
+
+
+def _abstract_batch(setup: Setup) -> tuple[Batch, Batch]:
+    """(inputs, the other columns) of one step."""
+    stage = setup.stage
+    lead = (stage.batch_size, len(stage.domains))
+    labels, weights = {}, {}
+    for name in active_heads(stage):
+        head = stage.model.heads[name]
+        dtype = jnp.int32 if head.integer else jnp.float32
+        labels[name] = jax.ShapeDtypeStruct((*lead, *head.label_shape), dtype)
+        weights[name] = jax.ShapeDtypeStruct((*lead, *head.label_shape), jnp.float32)
+    inputs = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape[1:]), leaf.dtype), setup.inputs
+    )
+    present = jax.ShapeDtypeStruct(lead, jnp.float32)
+    return inputs, {"labels": labels, "weights": weights, "present": present}
+
+
+def _opaque(model: Model, prefix: Prefix, params: Params, state: State) -> Model:
+    """The model as one equation of the traced program, if called with the prefix as it is.
+
+    Args:
+        params, state: those of the stage, to be recognised.
+    """
+    known = flatten(params) | flatten(state)
+
+    def apply(params, state, inputs, **options):
+        given = flatten(params) | flatten(state)
+
+        def whole_model(params, state, inputs):
+            return model.apply(params, state, inputs, **options)
+
+        if any(given.get(path) is not known[path] for path in prefix.reads):
+            return whole_model(params, state, inputs)
+        return jax.jit(whole_model)(params, state, inputs)
+
+    def cut(block):
+        before, after = model.cut(block)
+        if prefix.block in before.blocks[:-1]:
+            before = _opaque(before, prefix, params, state)
+        return before, after
+
+    return dataclasses.replace(model, apply=apply, cut=cut)
+
+
+def _reach_only_the_model(jaxpr: jex.Jaxpr, examples: dict[jex.Var, tuple]) -> bool:
+    """Whether inputs are regrouped along their leading axes at most before the model gets them.
+
+    Args:
+        jaxpr: a loss of an `_opaque` model.
+        examples: {variable that holds inputs: (leaf, shape of one example)}.
+    """
+    for eqn in jaxpr.eqns:
+        held = {examples[var] for var in _variables(eqn.invars) if var in examples}
+        if not held or eqn.params.get("name") == "whole_model":
+            continue
+        leaf, shape = min(held)
+        if (
+            len(held) > 1
+            or eqn.primitive.name not in ("reshape", "squeeze", "slice", "concatenate")
+            or any(var.aval.shape[var.aval.ndim - len(shape) :] != shape for var in eqn.outvars)
+        ):
+            return False
+        examples = examples | dict.fromkeys(eqn.outvars, (leaf, shape))
+    return examples.keys().isdisjoint(_variables(jaxpr.outvars))
+
+
+def _variables(atoms: Iterable) -> list[jex.Var]:
+    return [atom for atom in atoms if not isinstance(atom, jex.Literal)]

@@ -1,0 +1,1 @@
+"""A stage before it runs: what trains, what is loaded, which trainings share a program."""

@@ -1,0 +1,74 @@
+"""The leading axis of all that a stage trains: its seeds, for each point of a sweep."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from jaxtl.plan import Model, Stage
+from jaxtl.train.resolve.stage import Setup
+
+
+@dataclasses.dataclass(frozen=True)
+class Lanes:
+    """Trainings of one stage that share a compiled program.
+
+    Attributes:
+        seeds: of each lane.
+        setups: the resolved stage of each lane; they differ in swept numbers only.
+        values: {field: [lanes] float32}, the swept numbers, which the program takes as arrays.
+        rebuild: {field: []} -> the stage with these numbers, traced.
+        swept: the lanes belong to points of a sweep, where all seeds of a point may fail.
+        points: how many points; the lanes are the seeds of one after those of another.
+    """
+
+    seeds: tuple[int, ...]
+    setups: tuple[Setup, ...]
+    values: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    rebuild: Callable[[Mapping[str, jax.Array]], Stage] | None = None
+    swept: bool = False
+    points: int = 1
+
+    @property
+    def setup(self) -> Setup:
+        """What all lanes share."""
+        return self.setups[0]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, cut: slice) -> "Lanes":
+        values = {name: column[cut] for name, column in self.values.items()}
+        return dataclasses.replace(
+            self, seeds=self.seeds[cut], setups=self.setups[cut], values=values, points=1
+        )
+
+    def at(self, values: Mapping[str, jax.Array]) -> Setup:
+        """The setup of one lane inside the program, where its swept numbers are `values`."""
+        if self.rebuild is None:
+            return self.setup
+        stage = self.rebuild(values)
+        model = dataclasses.replace(self.setup.model, heads=stage.model.heads)
+        return dataclasses.replace(
+            self.setup, stage=dataclasses.replace(stage, model=model), model=model
+        )
+
+    def with_model(self, model: Model) -> "Lanes":
+        """The same lanes with another model in place of the whole one, such as the rest of it."""
+
+        def changed(setup: Setup) -> Setup:
+            stage = dataclasses.replace(setup.stage, model=model)
+            return dataclasses.replace(setup, stage=stage, model=model, convolutions=None)
+
+        return dataclasses.replace(self, setups=tuple(map(changed, self.setups)))
+
+    def describe(self, lane: int) -> str:
+        """`seed 3`, or `seed 3 at learning_rate=0.1`."""
+        point = ", ".join(f"{name}={values[lane]:g}" for name, values in self.values.items())
+        return f"seed {self.seeds[lane]}" + (f" at {point}" if point else "")
+
+
+def over_seeds(setup: Setup, seeds: tuple[int, ...]) -> Lanes:
+    """One lane for each seed, no sweep."""
+    return Lanes(tuple(seeds), (setup,) * len(seeds))

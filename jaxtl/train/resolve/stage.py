@@ -1,0 +1,312 @@
+"""A stage checked and resolved: what trains, what is frozen, what is fresh, what is loaded."""
+
+import dataclasses
+import functools
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.blame import place_of, told
+from jaxtl.data import to_float
+from jaxtl.models import with_live
+from jaxtl.paths import FROZEN, closest, flatten, label, matches, select
+from jaxtl.plan import Domain, Model, Params, PyTree, Stage, State
+from jaxtl.reading import Wanted
+from jaxtl.train.optimizers import check_optimizers
+from jaxtl.train.resolve.convolutions import Convolutions
+
+METHOD_STATE = "method"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What the program of a stage is built from.
+
+    Attributes:
+        stage: the stage.
+        model: its model, with the batch statistics live exactly where their scale trains.
+        inputs: abstract model inputs of one example, leading axis [1].
+        labels: {parameter path: optimizer's name, or `FROZEN`}.
+        solved: paths of the parameters that the method computes in closed form.
+        fresh: paths of parameters and batch statistics that are initialised, not loaded.
+        params, state: abstract values of one seed.
+        published: {path: array} of the leaves that come from the stage's `weights`.
+        weights_report: what was done to get them.
+        convolutions: those of its training step, once that is traced.
+    """
+
+    stage: Stage
+    model: Model
+    inputs: PyTree
+    labels: Mapping[str, str]
+    solved: frozenset[str]
+    fresh: frozenset[str]
+    params: Params
+    state: State
+    published: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+    weights_report: str = ""
+    convolutions: Convolutions | None = None
+
+    @property
+    def constant(self) -> frozenset[str]:
+        """Parameters that the stage loads and never changes; its checkpoints do without them."""
+        paths = (path for path, group in self.labels.items() if group == FROZEN)
+        return frozenset(paths) - self.fresh - self.solved
+
+    @property
+    def trainable(self) -> frozenset[str]:
+        return frozenset(path for path, group in self.labels.items() if group != FROZEN)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """(trained, total) number of parameters of one seed; if none is, solved ones count."""
+        flat = flatten(self.params)
+        return (
+            sum(flat[path].size for path in self.trainable or self.solved),
+            sum(leaf.size for leaf in flat.values()),
+        )
+
+
+def named_key(seed: jax.Array | int, name: str) -> jax.Array:
+    """A PRNG key that depends on the seed and on a name only."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def initialise(stage: Stage, inputs: PyTree, seed: jax.Array | int) -> tuple[Params, State]:
+    """Fresh parameters and state of one seed; each depends on the seed and its own path only."""
+    inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), inputs)
+    params, state = stage.model.init(named_key(seed, "init"), inputs)
+    if stage.method.modules:
+        output = jax.eval_shape(
+            lambda: stage.model.apply(params, state, inputs, rng=jax.random.key(0))[0]
+        )
+        output = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
+        modules = {
+            name: module.init(named_key(seed, name), output)
+            for name, module in stage.method.modules.items()
+        }
+        params = {**params, **modules}
+    return params, state
+
+
+def example_inputs(stage: Stage) -> PyTree:
+    """Abstract inputs [1, ...] of the stage's model.
+
+    Raises:
+        ValueError: the domains' examples differ in shape or type, or are texts.
+    """
+    shapes = []
+    for domain in stage.domains:
+        inputs = jax.tree.map(lambda leaf: leaf[:1], domain.dataset.table().inputs)
+        if any(leaf.dtype.kind in "OUS" for leaf in jax.tree.leaves(inputs)):
+            raise ValueError(
+                f"stage {stage.name!r}: {domain.dataset.name} holds text; turn it into token ids "
+                "with `Dataset.tokenize`"
+            )
+        inputs = jax.eval_shape(to_float, inputs)
+        shapes.append(inputs if domain.augment is None else _augmented(domain, inputs))
+    for domain, shape in zip(stage.domains, shapes, strict=True):
+        if shape != shapes[0]:
+            first = stage.domains[0].dataset.name
+            raise ValueError(
+                f"stage {stage.name!r}: its domains' inputs differ: {first} has "
+                f"{_describe(shapes[0])}, {domain.dataset.name} has {_describe(shape)}; "
+                "use resize, pad, rgb or grayscale on one of the datasets"
+            )
+    return shapes[0]
+
+
+def _augmented(domain: Domain, inputs: PyTree) -> PyTree:
+    """What a domain's augmentation makes of abstract inputs.
+
+    Raises:
+        ValueError: it leaves out examples, or makes whole numbers of others.
+    """
+
+    def rows(count: int) -> PyTree:
+        one = (jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype) for x in leaves)
+        return jax.tree.unflatten(tree, one)
+
+    leaves, tree = jax.tree.flatten(inputs)
+    made = jax.eval_shape(domain.augment, jax.random.key(0), rows(3))
+    place = f"augment ({written})" if (written := place_of(domain.augment)) else "augment"
+    floats = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
+    for leaf in jax.tree.leaves(made) or [jax.ShapeDtypeStruct((), bool)]:
+        if leaf.shape[:1] != (3,) or (floats and not jnp.issubdtype(leaf.dtype, jnp.floating)):
+            raise ValueError(
+                f"dataset {domain.dataset.name}: {place} must return as many examples as it is "
+                f"given, as floats where they were; of {_describe(rows(3), 0)} it makes "
+                f"{_describe(made, 0)}"
+            )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), made)
+
+
+def _describe(inputs: PyTree, skipped: int = 1) -> str:
+    leaves = (f"{x.dtype}{list(x.shape[skipped:])}" for x in jax.tree.leaves(inputs))
+    return ", ".join(leaves) or "nothing"
+
+
+def resolve(stage: Stage, parent: Setup | None) -> Setup:
+    """Check a stage against its model, its data and the stage before it.
+
+    Raises:
+        ValueError: something does not fit; the message names the stage and lists all of it.
+    """
+    try:
+        return _resolve(stage, parent)
+    except Exception as error:  # whatever a model or an augmentation of one's own raises
+        prefix = f"stage {stage.name!r}"
+        message = told(error)
+        raise ValueError(
+            message if message.startswith(prefix) else f"{prefix}: {message}"
+        ) from error
+
+
+def _resolve(stage: Stage, parent: Setup | None) -> Setup:
+    check_optimizers(stage.method.optimizers)
+    inputs = example_inputs(stage)
+    method = stage.method
+    if taken := sorted({"backbone", "heads"} & method.modules.keys()):
+        raise ValueError(f"a module of the method cannot be called {taken[0]!r}; a model has those")
+    params, state = jax.eval_shape(lambda: initialise(stage, inputs, 0))
+    paths = list(flatten(params))
+    for i, update in enumerate(method.updates):
+        if missing := [name for name in update.optimizers if name not in method.optimizers]:
+            raise ValueError(
+                f"update {i} steps the optimizers {missing}, the method has "
+                f"{sorted(method.optimizers)}"
+            )
+
+    if method.swa is not None and (method.ema is not None or min(method.swa) < 1):
+        raise ValueError(
+            f"swa is (start, every), both at least 1, and stands alone; got swa={method.swa}, "
+            f"ema={method.ema}"
+        )
+    groups = {name: patterns for name, (patterns, _) in method.optimizers.items()}
+    labels = label(paths, groups)
+    active = {head for domain in stage.domains for head in domain.heads}
+    idle = tuple(f"heads/{re.escape(head)}/.*" for head in stage.model.heads if head not in active)
+    labels = {p: FROZEN if matches(idle, p) else group for p, group in labels.items()}
+    trained = {group for group in labels.values() if group != FROZEN}
+    for name in groups:
+        if name != FROZEN and name not in trained:
+            raise ValueError(
+                f"group {name!r} {tuple(groups[name])} trains nothing: it matches only heads "
+                f"that no domain of this stage names (those named: {sorted(active)})"
+            )
+    if method.updates and not trained:
+        raise ValueError("nothing trains: the method's optimizers match no parameter")
+    solved = {path for path in select(method.solves, paths) if not matches(idle, path)}
+
+    statistics = list(flatten(state))
+    if parent is not None and stage.weights is not None:
+        raise ValueError(
+            f"it follows stage {parent.stage.name!r}, so it cannot start from {stage.weights.name}"
+        )
+    anew = parent is None and stage.weights is None
+    fresh = {*paths, *statistics} if anew else _fresh(stage, paths, statistics)
+    published, report = {}, ""
+    if parent is not None:
+        _check_load(parent, params, state, fresh)
+    elif stage.weights is not None:
+        leaves = flatten(params) | flatten(state)
+        wanted = {path: leaf for path, leaf in leaves.items() if path not in fresh}
+        published, report = stage.weights.read(Wanted(wanted, others=fresh))
+    stuck = sorted(
+        path
+        for path in fresh.intersection(paths)
+        if labels[path] == FROZEN and path not in solved and not matches(idle, path)
+    )
+    if stuck and not method.fresh_frozen:
+        raise ValueError(
+            f"fresh and frozen, so they would stay random: {', '.join(stuck)}. "
+            "Load them, train them, or set fresh_frozen on the method if that is the point"
+        )
+
+    moving = {path for path in paths if labels[path] != FROZEN}
+    live = tuple(re.escape(path) for path in statistics if _follows(path, paths, moving))
+    model = with_live(stage.model, live)
+    if method.state is not None:
+        kept = jax.eval_shape(functools.partial(method.state, model), params, state)
+        state = {**state, METHOD_STATE: kept}
+    solved, fresh = frozenset(solved), frozenset(fresh)
+    return Setup(stage, model, inputs, labels, solved, fresh, params, state, published, report)
+
+
+def _follows(statistic: str, paths: list[str], moving: set[str]) -> bool:
+    """Whether the layer of a batch statistic trains: its scale or bias, else anything above it."""
+    layer = statistic.rsplit("/", 1)[0]
+    while True:
+        siblings = [path for path in paths if path.startswith(f"{layer}/")]
+        if siblings:
+            return any(path in moving for path in siblings)
+        if "/" not in layer:
+            return False
+        layer = layer.rsplit("/", 1)[0]
+
+
+def _fresh(stage: Stage, paths: list[str], statistics: list[str]) -> set[str]:
+    modules = {path for path in paths if path.split("/")[0] in stage.method.modules}
+    chosen = select(stage.fresh, paths)
+    layers = {path.rsplit("/", 1)[0] for path in chosen}
+    return chosen | modules | {path for path in statistics if path.rsplit("/", 1)[0] in layers}
+
+
+def _check_load(parent: Setup, params: Params, state: State, fresh: set[str]) -> None:
+    """Raises ValueError that lists every parameter which is neither fresh nor in the parent."""
+    here, there = flatten(params) | flatten(state), flatten(parent.params) | flatten(parent.state)
+    problems = load_problems(here, there, fresh)
+    if problems:
+        raise ValueError(
+            f"cannot load {len(problems)} of {len(here)} parameters from stage "
+            f"{parent.stage.name!r}:\n  " + "\n  ".join(problems)
+        )
+
+
+def load_problems(
+    here: Mapping[str, Any], there: Mapping[str, Any], fresh: set[str], remedies: bool = True
+) -> list[str]:
+    """One line for each leaf of `here` that is not fresh and does not fit a leaf of `there`.
+
+    Args:
+        remedies: say what `fresh` can do about it.
+    """
+    problems = []
+    for path, leaf in here.items():
+        if path in fresh or path.split("/")[0] == METHOD_STATE:
+            continue
+        if path not in there:
+            near = ", ".join(closest(path, there)) or "none"
+            line, remedy = f"{path}: not there; closest: {near}", "if it is new"
+        elif tuple(there[path].shape) != tuple(leaf.shape):
+            line = f"{path}: there {list(there[path].shape)}, model {list(leaf.shape)}"
+            remedy = "to start anew"
+        else:
+            continue
+        problems.append(f"{line}  (name it in `fresh` {remedy})" if remedies else line)
+    return problems
+
+
+def loaded(setup: Setup, source: tuple[Params, State] | None, lanes: int) -> dict[str, Any]:
+    """{path: leaf with the leading axis of lanes} of what the stage does not initialise.
+
+    Args:
+        source: (params, state) of the stage before.
+    """
+    if source is None:
+        shapes = {p: (lanes, *leaf.shape) for p, leaf in setup.published.items()}
+        return {p: np.broadcast_to(setup.published[p], shape) for p, shape in shapes.items()}
+    there = flatten(source[0]) | flatten(source[1])
+    here = [p for p in flatten(setup.params) | flatten(setup.state) if p not in setup.fresh]
+    return {p: there[p] for p in here if p.split("/")[0] != METHOD_STATE}
+
+
+def leftovers(setup: Setup, parent: Setup) -> list[str]:
+    """Paths of the parent's parameters that the stage does not load."""
+    used = set(flatten(setup.params)) - setup.fresh
+    return sorted(set(flatten(parent.params)) - used)

@@ -1,0 +1,219 @@
+"""Orbax checkpoints of a stage: asynchronous, atomic, the latest two kept.
+
+A checkpoint holds all that a stage changes: {"trainable", "state", "opt_state", ...}, and "frozen"
+as far as it was not loaded, every leaf with the leading axis of seeds, under the number of the step
+it was taken after.
+"""
+
+import itertools
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxtl.files import read_json, writing
+from jaxtl.paths import flatten
+from jaxtl.plan import Params, PyTree, Stage, State
+from jaxtl.reading import Wanted
+from jaxtl.train.mesh import is_primary, shard_state
+from jaxtl.train.resolve.stage import METHOD_STATE
+from jaxtl.train.state import deployed
+
+logger = logging.getLogger(__name__)
+
+ITEM = "state"
+_polls = itertools.count(1)
+
+
+class Checkpoints:
+    """The checkpoints of one stage; close it (or use `with`) so that pending saves finish."""
+
+    def __init__(self, directory: Path):
+        import orbax.checkpoint as ocp
+
+        self._ocp, self.directory = ocp, directory.absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, create=True, cleanup_tmp_directories=True
+        )
+        with writing(self.directory):
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        with writing(self.directory):
+            self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, latest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def save(self, step: int, state: PyTree) -> None:
+        """Start saving; returns before the files are written.
+
+        Raises:
+            NotWritten: this checkpoint cannot be, or the one whose saving was under way.
+        """
+        if step not in self._manager.all_steps():
+            args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardSave(state)})
+            with writing(self.directory):
+                self._manager.save(step, args=args, force=True)
+
+    def preempted(self) -> bool:
+        """Whether the processes agreed to stop now; always False for one process.
+
+        They agree on a number that they all reach, so the calls are counted one by one.
+        """
+        return jax.process_count() > 1 and self._manager.reached_preemption(next(_polls))
+
+    def wait(self) -> None:
+        """Return when every save is on disk; raises what a failed save raised."""
+        with writing(self.directory):
+            self._manager.wait_until_finished()
+
+    def restore(self, step: int, abstract: PyTree) -> PyTree:
+        """The checkpoint of a step, as arrays that are split as the current mesh asks.
+
+        Args:
+            abstract: tree of shapes and dtypes that the file must hold.
+        """
+        target = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            abstract,
+            shard_state(abstract),
+        )
+        args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardRestore(target)})
+        return self._manager.restore(step, args=args)[ITEM]
+
+    def restore_latest(self, abstract: PyTree) -> tuple[int, PyTree] | None:
+        """(step, state) of the latest readable checkpoint, None if there is none.
+
+        An unreadable one is reported and set aside under another name, and the one before it is
+        tried.
+        """
+        for step in self.steps():
+            try:
+                return step, self.restore(step, abstract)
+            except Exception as error:  # whatever a damaged file makes Orbax raise
+                self._set_aside(step, str(error).strip().split("\n")[0][:200])
+        return None
+
+    def _set_aside(self, step: int, why: str) -> None:
+        """Rename a checkpoint, once for all processes, none of which can read it."""
+        path, aside = self.directory / str(step), self.directory / f"damaged-{step}"
+        message = (
+            "checkpoint %s is unreadable (%s); it is kept as %s, and the one before it is tried"
+        )
+        logger.error(message, path, why, aside)
+        multihost_utils.sync_global_devices(f"{path} was tried")
+        if is_primary():
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+        multihost_utils.sync_global_devices(f"{path} is set aside")
+        self._manager.reload()
+
+
+def restore_chain(
+    directory: Path,
+    chain: Sequence[Stage],
+    seeds: Sequence[int],
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
+    method_state: PyTree = None,
+) -> tuple[dict[str, np.ndarray], PyTree]:
+    """What the last stage of a chain handed on.
+
+    A checkpoint lacks what its stage loaded and did not change: that comes from the stage before
+    it, in this run or in the one that the stage was loaded from, or from the published weights that
+    the chain starts from.
+
+    Args:
+        directory: <workdir>/<experiment>.
+        chain: finished stages, the first of an arm's first.
+        seeds: some of the run's.
+        wanted: {path: one seed's leaf} of the model, as far as it is known.
+        method_state: as in `restore_weights`.
+
+    Returns:
+        ({path: [seeds, ...]}, the method's own state or None).
+
+    Raises:
+        ValueError: a checkpoint or the weights cannot be read; the message goes on from the last
+            stage's name.
+    """
+    stage = chain[-1]
+    record = read_json(directory / "stages" / stage.name / "stage.json")
+    if record is None:
+        raise ValueError(f"goes on from stage {stage.name!r}, which {directory} does not hold")
+    identity = record["identity"]
+    params, state = restore_stage(directory, stage.name, method_state)
+    rows = [identity["seeds"].index(seed) for seed in seeds]
+    memory = jax.tree.map(lambda leaf: leaf[rows], state.pop(METHOD_STATE, None))
+    leaves = {path: leaf[rows] for path, leaf in (flatten(params) | flatten(state)).items()}
+    missing = {path: leaf for path, leaf in wanted.items() if path not in leaves}
+    if missing and len(chain) > 1:
+        here = (directory / "stages" / chain[-2].name / "stage.json").exists()
+        above = directory if here or not identity["source_run"] else Path(identity["source_run"])
+        before = restore_chain(above, chain[:-1], seeds, missing)[0]
+        leaves |= {path: before[path] for path in missing if path in before}
+    elif missing and stage.weights is not None:
+        if stage.weights.digest() != identity["weights"]:
+            raise ValueError(f"started from other weights than {stage.weights.name} now holds")
+        published = stage.weights.read(Wanted(missing, others=None))[0]
+        leaves |= {path: np.stack([leaf] * len(seeds)) for path, leaf in published.items()}
+    return leaves, memory
+
+
+def restore_stage(directory: Path, stage: str, method_state: PyTree = None) -> tuple[Params, State]:
+    """(params, state) of a stage as NumPy arrays, leaves with the leading axis of its seeds.
+
+    Args:
+        directory: <workdir>/<experiment>.
+        stage: its name.
+        method_state: as in `restore_weights`.
+
+    Raises:
+        ValueError: there is no checkpoint, or it is damaged; the message goes on from the stage's
+            name.
+    """
+    folder = directory.absolute() / "stages" / stage / "checkpoints"
+    steps = [path for path in folder.glob("*") if path.name.isdigit()]
+    if not steps:
+        raise ValueError("has no checkpoint")
+    last = max(steps, key=lambda path: int(path.name))
+    try:
+        return restore_weights(last / ITEM, method_state)
+    except Exception as error:  # whatever a damaged file makes Orbax raise
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"has a damaged checkpoint {last.name}: {reason}") from error
+
+
+def restore_weights(path: Path, method_state: PyTree = None) -> tuple[Params, State]:
+    """(params, state) that a checkpoint hands on, without its optimizers.
+
+    Args:
+        method_state: the method's own state, any leaves: the file does not keep its structure.
+            None leaves it out.
+    """
+    import orbax.checkpoint as ocp
+
+    handler = ocp.PyTreeCheckpointHandler()
+    with ocp.Checkpointer(handler) as checkpointer:
+        there = handler.metadata(path).tree
+        names = ("trainable", "average", "frozen", "state", "best")
+        wanted = {name: there.get(name) or {} for name in names}
+        wanted["state"] = _with_method(wanted["state"], method_state)
+        if best := wanted["best"]:
+            wanted["best"] = {**best, "state": _with_method(best["state"] or {}, method_state)}
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
+        return deployed(checkpointer.restore(path, args=args))
+
+
+def _with_method(state: State, method_state: PyTree) -> State:
+    rest = {name: tree for name, tree in state.items() if name != METHOD_STATE}
+    return rest if method_state is None else {**rest, METHOD_STATE: method_state}

@@ -1,0 +1,59 @@
+"""What a stage's model reads and what its outputs mean, in words that need no data to be read.
+
+It stands in stage.json, so that the model can be used where the training data are not.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtl.plan import PyTree
+from jaxtl.train.resolve.stage import Setup
+
+
+def interface(setup: Setup) -> dict[str, Any]:
+    """JSON values: the model's inputs, and the names of the classes that the stage's heads tell.
+
+    Returns:
+        {"inputs": pytree of {"shape": of one example, "dtype": uint8 where the data are},
+        "classes": {head: names}}, for the stage's first domain, its augmentation done.
+    """
+    classes = {}
+    for domain in setup.stage.domains:
+        for head, column in domain.heads.items():
+            names = domain.dataset.class_names(column)
+            if setup.model.heads[head].integer and len(names) > len(classes.get(head, ())):
+                classes[head] = list(names)
+    return {"inputs": describe(_held(setup)), "classes": classes}
+
+
+def _held(setup: Setup) -> PyTree:
+    """The model's abstract inputs [1, ...] before images become floats."""
+    held = setup.stage.domains[0].dataset.table().inputs
+    if jax.tree.structure(held) != jax.tree.structure(setup.inputs):
+        return setup.inputs  # an augmentation made them
+
+    def one(leaf, wanted):
+        dtype = np.uint8 if leaf.dtype == np.uint8 else wanted.dtype
+        return jax.ShapeDtypeStruct(wanted.shape, dtype)
+
+    return jax.tree.map(one, held, setup.inputs)
+
+
+def describe(inputs: PyTree) -> Any:
+    if isinstance(inputs, Mapping):
+        return {name: describe(tree) for name, tree in inputs.items()}
+    if isinstance(inputs, list | tuple):
+        return [describe(tree) for tree in inputs]
+    return {"shape": list(inputs.shape[1:]), "dtype": str(inputs.dtype)}
+
+
+def abstract_inputs(described: Any) -> PyTree:
+    """The abstract inputs [1, ...] that `interface` described; sequences come back as tuples."""
+    if isinstance(described, list):
+        return tuple(map(abstract_inputs, described))
+    if described.keys() == {"shape", "dtype"} and isinstance(described["dtype"], str):
+        return jax.ShapeDtypeStruct((1, *described["shape"]), described["dtype"])
+    return {name: abstract_inputs(tree) for name, tree in described.items()}

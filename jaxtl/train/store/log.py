@@ -1,0 +1,115 @@
+"""What a stage logs while it trains: metrics.jsonl, TensorBoard events, and the curves in them."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jaxtl.files import write_text, writing
+from jaxtl.plan import PyTree
+from jaxtl.train.mesh import is_primary
+from jaxtl.train.options import RunOptions
+from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.step import FAILED
+
+logger = logging.getLogger(__name__)
+
+EMPTY: Mapping[str, np.ndarray] = {}
+
+
+class Log:
+    """metrics.jsonl of a stage: the metrics of every k-th step, of the first and of the last."""
+
+    def __init__(
+        self,
+        directory: Path,
+        options: RunOptions,
+        num_steps: int,
+        lanes: Lanes,
+        step: int,
+    ):
+        self._path, self._num_steps, self._lanes = directory / "metrics.jsonl", num_steps, lanes
+        self._every = options.log_every or max(1, num_steps // 500)
+        self._events = None
+        if not is_primary():
+            return
+        kept = [line for line in read_log(directory) if line["step"] <= step]
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        if options.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._events = SummaryWriter(str(directory), purge_step=step + 1)
+
+    def write(
+        self, first: int, count: int, metrics: PyTree, looked: Mapping[str, np.ndarray] = EMPTY
+    ) -> tuple[int, dict[str, np.ndarray]]:
+        """Append the steps of one dispatch; returns the number of finished steps and the last.
+
+        Args:
+            looked: {metric: [lanes]} on validation data after the last of these steps.
+
+        Raises:
+            ValueError: no seed is left whose losses and gradients are finite.
+            NotWritten: metrics.jsonl cannot be; what it lacks is logged again by the next process.
+        """
+        metrics = {name: np.asarray(values)[:, :count] for name, values in metrics.items()}
+        failed = metrics.pop(FAILED)[:, -1]
+        for lane, step in enumerate(failed):
+            if first <= step < first + count:
+                logger.warning(
+                    "stage %s: the loss of %s is not finite at step %d; it stays at its last good "
+                    "state",
+                    self._path.parent.name,
+                    self._lanes.describe(lane),
+                    step + 1,
+                )
+        if (failed >= 0).all() and not self._lanes.swept:
+            raise ValueError(
+                f"stage {self._path.parent.name!r}: the loss is not finite in any seed, first at "
+                f"step {failed.min() + 1} in {self._lanes.describe(int(failed.argmin()))}; lower "
+                f"the learning rate or look at the data ({self._path.parent})"
+            )
+        last = {name: values[:, -1] for name, values in metrics.items()}
+        if not is_primary():
+            return first + count, last
+        with writing(self._path), self._path.open("a") as file:
+            for i in range(count):
+                step, now = first + i + 1, {name: values[:, i] for name, values in metrics.items()}
+                seen = looked if i == count - 1 else EMPTY
+                now |= seen
+                if step % self._every == 0 or step in (1, self._num_steps) or seen:
+                    line = {name: _plain(values) for name, values in now.items()}
+                    file.write(json.dumps({"step": step, **line}) + "\n")
+                    if self._events:
+                        for name, values in now.items():
+                            self._events.add_scalar(name, np.mean(values), step)
+        return first + count, last
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    """JSON numbers; null where they are not finite."""
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def read_log(directory: Path) -> list[dict]:
+    """The whole lines of a stage's metrics.jsonl."""
+    path, lines = directory / "metrics.jsonl", []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:  # the last line of a process that was killed while writing
+            break
+    return lines
+
+
+def read_curves(directory: Path) -> dict[str, np.ndarray]:
+    """{"step": [t], metric: [t, lanes]} of a stage's directory; NaN where nothing was logged."""
+    lines = read_log(directory)
+    names = dict.fromkeys(["step", *(name for line in lines for name in line)])
+    width = len(next((v for line in lines for k, v in line.items() if k != "step"), ()))
+    nothing = [np.nan] * width
+    return {
+        name: np.asarray([line.get(name, nothing) for line in lines], np.float64) for name in names
+    }

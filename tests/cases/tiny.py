@@ -1,0 +1,134 @@
+"""A source and a target task of a few dozen examples, and a small model with batch statistics."""
+
+import dataclasses
+import io
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from rich.console import Console
+
+from jaxtl import data, models
+from jaxtl.methods import transfer
+from jaxtl.metrics import classification
+from jaxtl.models import classes
+from jaxtl.paths import flatten
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+from jaxtl.study.experiment import run_experiment
+from jaxtl.study.progress import Reporter
+from jaxtl.study.run import Run
+from jaxtl.train.loop import train_stage
+from jaxtl.train.options import RunOptions
+from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.stage import resolve
+
+OPTIONS = RunOptions(checkpoint_every=5, steps_per_dispatch=4)
+IDENTITY = {"stage": "tiny", "config": {"learning_rate": 0.1}, "seeds": [0, 1]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Equal programs of a module, and of others that import this, are compiled once."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "jaxtl" / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    configure(settings)
+    yield
+    configure(before)
+
+
+def configure(settings):
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # it reads its settings once
+
+
+class Body(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(8, name="dense")(x)
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+        x = nn.Dropout(0.2, deterministic=not train)(nn.relu(x))
+        return nn.relu(nn.Dense(8, name="last")(x))
+
+
+def blobs(name: str, n: int = 40, shift: float = 0.0, ways: int = 3, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % ways
+    centres = np.random.default_rng(7).normal(size=(ways, 5)) * 2
+    inputs = centres[labels] + rng.normal(size=(n, 5)) + shift
+    return data.arrays(inputs.astype(np.float32), labels, name=name)
+
+
+def body():
+    return models.from_linen(Body(), {"source": classes(3), "target": classes(3)}, name="body")
+
+
+def stages(adapt_method=None, steps=6, tx=None):
+    model, tx = body(), tx or optax.adam(1e-2)
+    pretrain = Stage(
+        "pretrain", model, transfer.full(tx), [labelled(blobs("source"), "source")], 8, steps
+    )
+    adapt = Stage(
+        "adapt",
+        model,
+        adapt_method or transfer.full(tx),
+        [labelled(blobs("target", 24, 1.0, seed=1), "target")],
+        8,
+        steps,
+        fresh=("heads/target/.*",),
+    )
+    return pretrain, adapt
+
+
+def experiment(adapt_method=None, steps=6) -> Experiment:
+    pretrain, adapt = stages(adapt_method, steps)
+    scratch = Stage(
+        "scratch", adapt.model, transfer.full(optax.adam(1e-2)), adapt.domains, 8, steps
+    )
+    return Experiment(
+        arms={"scratch": [scratch], "full": [pretrain, adapt]},
+        baseline="scratch",
+        evals={
+            "target": classification(blobs("target_test", 30, 1.0, seed=2), "target"),
+            "source": classification(blobs("source_test", 30, seed=3), "source"),
+        },
+        primary=maximize("target/accuracy"),
+    )
+
+
+def mlp_stage(steps=23, tx=None, **more):
+    model = models.mlp({"source": classes(3)}, hidden=(8,))
+    domains = [labelled(blobs("source"), "source")]
+    return Stage("mlp", model, transfer.full(tx or optax.adam(1e-2)), domains, 8, steps, **more)
+
+
+def train(stage, directory, *, seeds=(0, 1), source=None, options=OPTIONS, parent=None, **more):
+    setup = resolve(stage, parent)
+    return train_stage(over_seeds(setup, seeds), source, directory, IDENTITY, options, **more)
+
+
+def assert_same(a, b, **tolerance):
+    """Two trees, bit for bit unless a tolerance is given."""
+    a, b = flatten(a), flatten(b)
+    assert a.keys() == b.keys()
+    for path, leaf in a.items():
+        if tolerance:
+            np.testing.assert_allclose(leaf, b[path], err_msg=path, **tolerance)
+        else:
+            np.testing.assert_array_equal(leaf, b[path], err_msg=path)
+
+
+def run_tiny(directory, arms=(), seeds=(0, 1), plan=None, source_run="", dtype="float32", **more):
+    """(summary, what was printed) of the tiny experiment."""
+    output = io.StringIO()
+    options = dataclasses.replace(OPTIONS, source_run=str(source_run), dtype=dtype)
+    run = Run("tiny", {}, "0", seeds, arms, directory, options, **more)
+    reporter = Reporter(Console(file=output, width=200))
+    return run_experiment(plan or experiment(), run, reporter), output.getvalue()

@@ -1,0 +1,51 @@
+import numpy as np
+
+from jaxtl.measure.picks import LAST, RANKS, oracle, picks
+
+NAN = np.nan
+
+
+def curves():
+    """Six logged steps, looks at 2, 4 and 6, two seeds."""
+
+    def at_looks(*values):
+        column = np.full((6, 2), NAN)
+        column[1::2] = values
+        return column
+
+    return {
+        "step": np.arange(1, 7),
+        "loss": np.ones((6, 2)),
+        "criteria/snd": at_looks([1, 5], [3, 5], [2, 4]),
+        "criteria/dev": at_looks([0.1, NAN], [0.2, NAN], [0.9, NAN]),
+        "target/accuracy": at_looks([0.5, 0.6], [0.7, 0.2], [0.4, 0.9]),
+    }
+
+
+def test_each_rule_picks_its_own_look():
+    found = picks(curves(), "target/accuracy")
+    assert list(found) == [LAST, "snd", "dev", RANKS]
+    np.testing.assert_array_equal(found[LAST], [0.4, 0.9])
+    np.testing.assert_array_equal(found["snd"], [0.7, 0.6])  # the earliest of equal looks
+    np.testing.assert_array_equal(found["dev"], [0.4, NAN])  # never finite: nothing is picked
+    # Seed 0: ranks 0, 2, 1 by snd and 0, 1, 2 by dev: looks 2 and 3 tie, the earlier wins.
+    np.testing.assert_array_equal(found[RANKS][0], 0.7)
+
+
+def test_the_oracle_picks_by_what_it_reports():
+    np.testing.assert_array_equal(oracle(curves(), "target/accuracy", "max"), [0.7, 0.9])
+    np.testing.assert_array_equal(oracle(curves(), "target/accuracy", "min"), [0.4, 0.2])
+
+
+def test_nothing_to_pick_from():
+    plain = {"step": np.arange(3), "loss": np.ones((3, 2))}
+    assert picks(plain, "target/accuracy") == {}
+    assert oracle(plain, "target/accuracy", "max") is None
+    assert picks({"step": np.zeros(0)}, "target/accuracy") == {}
+
+
+def test_what_is_reported_does_not_matter_to_what_is_picked():
+    one, other = curves(), curves()
+    other["target/accuracy"] = 1 - one["target/accuracy"]
+    for rule, values in picks(one, "target/accuracy").items():
+        np.testing.assert_allclose(picks(other, "target/accuracy")[rule], 1 - values)

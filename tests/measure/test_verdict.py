@@ -1,0 +1,90 @@
+"""Intervals against scipy.stats, and the three verdicts on constructed numbers."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxtl.measure.verdict import distinct, estimate, gains, verdict
+
+SCRATCH = [0.80, 0.82, 0.79, 0.85, 0.81]
+
+
+def test_estimate_is_the_interval_of_a_t_test():
+    values = np.random.default_rng(0).normal(0.8, 0.05, 7)
+    mean, std, low, high = estimate(values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose([low, high], expected, rtol=1e-12)
+    np.testing.assert_allclose([mean, std], [values.mean(), values.std(ddof=1)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("better, sign", [("max", 1), ("min", -1)])
+def test_gain_is_the_paired_t_test(better, sign):
+    rng = np.random.default_rng(1)
+    arm, baseline = rng.normal(0.9, 0.02, 5), rng.normal(0.8, 0.02, 5)
+    gain = estimate(gains(arm, baseline, better))
+    expected = stats.ttest_rel(sign * arm, sign * baseline).confidence_interval(0.95)
+    np.testing.assert_allclose([gain.low, gain.high], expected, rtol=1e-12)
+    assert np.sign(gain.mean) == sign
+
+
+@pytest.mark.parametrize(
+    "difference, expected",
+    [
+        ([0.05, 0.07, 0.06, 0.04, 0.06], "positive"),
+        ([-0.05, -0.07, -0.06, -0.04, -0.06], "negative"),
+        ([0.05, -0.04, 0.06, -0.03, 0.01], "undecided"),
+        ([0.02, 0.02, 0.02, 0.02, 0.02], "undecided"),
+        ([0.02, 0.02, 0.02, 0.03, 0.03], "undecided"),
+        ([0.02, 0.02, 0.02, 0.03, 0.04], "positive"),
+        ([0.0, 0.0, 0.0, 0.0, 0.0], "undecided"),
+    ],
+)
+def test_verdict(difference, expected):
+    arm = np.add(SCRATCH, difference)
+    assert verdict(gains(arm, SCRATCH, "max"), arm, SCRATCH) == expected
+
+
+@pytest.mark.parametrize(
+    "arm, baseline, different",
+    [
+        ([0.9, 0.8], [0.8, 0.7], 1),
+        ([0.9, 0.8, 0.7], [0.8, 0.7, 0.6], 1),  # 0.1 up to the last bit
+        ([1.0, 1.0, 1.0], [0.9, 0.9, 0.9], 1),  # as good as can be
+        ([1e6 + 1, 1e6 + 1.01, 1e6 + 1.02], [1e6, 1e6, 1e6], 1),  # what float32 cannot tell
+        ([2.001, 2.002, 2.003], [1.0, 1.0, 1.0], 3),
+        ([0.9, np.nan, 0.7], [0.8, 0.7, 0.5], 2),
+        ([np.nan], [0.0], 0),
+    ],
+)
+def test_gains_that_are_equal_up_to_rounding_are_one(arm, baseline, different):
+    gain = gains(arm, baseline, "max")
+    assert distinct(gain, arm, baseline) == different
+    assert (verdict(gain, arm, baseline) == "positive") == (different == 3)
+
+
+def test_pairing_decides_what_unpaired_seeds_cannot():
+    baseline = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
+    arm = baseline + np.array([0.01, 0.012, 0.009, 0.011, 0.01])
+    apart, together = estimate(arm), estimate(baseline)
+    assert apart.low < together.high
+    assert verdict(gains(arm, baseline, "max"), arm, baseline) == "positive"
+
+
+def test_equal_values_have_an_interval_of_width_zero():
+    assert estimate([0.1, 0.1, 0.1]) == (0.1, 0.0, 0.1, 0.1)
+
+
+def test_one_seed_has_a_mean_and_no_interval():
+    gain = estimate([0.3])
+    assert gain.mean == 0.3 and np.isnan(gain[1:]).all()
+    assert verdict([0.3]) == "undecided"
+
+
+def test_no_finite_seed_is_undefined():
+    gain = estimate([np.nan, np.inf])
+    assert np.isnan(gain).all() and verdict([np.nan, np.inf]) == "undecided"
+
+
+def test_only_pairs_with_both_finite_count():
+    gain = gains([0.9, np.nan, 0.8, np.inf], [0.8, 0.7, np.nan, 0.1], "max")
+    np.testing.assert_allclose(gain, [0.1, np.nan, np.nan, np.nan])
