@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "study": "blame data files form measure models paths plan report train",
     "arguments": "experiment_file fields files paths train",
     "surroundings": "train",
-    "cli": "arguments blame data experiment_file export fields files report study surroundings train",
+    "cli": "arguments blame data experiment_file export fields files report study "
+    "surroundings train",
 }
 ROOMS = {room: set(others.split()) for room, others in MAY_IMPORT.items()}
 MOST_FILES = 12
