@@ -2,13 +2,6 @@
 
 All of them are values. An experiment compares arms; an arm is a chain of stages; a stage trains
 one model with one method on some domains. Nothing here computes anything.
-
-The layout of a batch, shared by everything (B examples, D domains):
-
-    inputs   pytree of [B, D, ...]       the leaves share the first two axes
-    labels   {head: [B, D, ...]}         integers or floats; -1 or NaN where hidden or missing
-    weights  {head: [B, D, ...]}         float >= 0, label by label; 0 = it must not be used
-    present  [B, D]                      float >= 0: the example's own weight, labels apart
 """
 
 import dataclasses
@@ -18,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from jaxtl.batch import Batch, Role
 from jaxtl.form import (
     AT_LEAST_0,
     AT_LEAST_1,
@@ -36,7 +30,6 @@ from jaxtl.reading import Data, Weights
 PyTree = Any
 Params = dict[str, Any]
 State = dict[str, Any]
-Batch = dict[str, Any]
 Direction = Literal["max", "min"]
 
 
@@ -215,6 +208,7 @@ class Domain:
         example_weights: {label column: array [n]} -> [n] float >= 0, the lambda_{d,i}, drawn from
             the labels of the seed's own examples (class weights, ...); None for all ones.
         augment: (rng, inputs [n, ...] float) -> inputs, applied on the device while training.
+        role: "source" or "target"; None for a source if it is labelled, else a target.
     """
 
     dataset: Data
@@ -223,6 +217,7 @@ class Domain:
     weight: float = 1.0
     example_weights: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
     augment: Callable[[jax.Array, PyTree], PyTree] | None = None
+    role: Role | None = None
 
 
 def labelled(
@@ -232,9 +227,13 @@ def labelled(
     weight: float = 1.0,
     example_weights: Callable | None = None,
     augment: Callable | None = None,
+    role: Role = "source",
 ) -> Domain:
-    """A domain whose labels train `head`: its name, or {head: label column} for several."""
-    return Domain(dataset, _columns(head), True, weight, example_weights, augment)
+    """A domain whose labels train `head`: its name, or {head: label column} for several.
+
+    A target with a few labels has the role "target".
+    """
+    return Domain(dataset, _columns(head), True, weight, example_weights, augment, role)
 
 
 def unlabelled(

@@ -39,7 +39,7 @@ def blobs(seed, name="blobs"):
 
 
 def supervised_loss(model, params, state, batch, rng, step):
-    output, state = models.apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+    output, state = models.apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
     loss, _ = losses.supervised(model.heads, output["logits"], batch)
     return loss, (state, {{}})
 

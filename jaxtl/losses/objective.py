@@ -40,8 +40,8 @@ def supervised(
         raise ValueError(unknown("head", name, heads))
     total, metrics = jnp.zeros(()), {}
     for name, head in heads.items():
-        if name in batch["labels"]:
-            term = _weighted(head, logits[name], batch["labels"][name], batch["weights"][name])
+        if name in batch.labels:
+            term = _weighted(head, logits[name], batch.labels[name], batch.weights[name])
             total += lambdas.get(name, 1.0) * term
             metrics[f"{name}_loss"] = term
     return total, metrics

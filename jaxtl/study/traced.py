@@ -15,7 +15,7 @@ from jaxtl.data.streamed import is_streamed
 from jaxtl.plan import Evaluation, Experiment, Head, PyTree, Stage
 from jaxtl.study.checks.experiments import Node
 from jaxtl.study.checks.measurable import metric_sums
-from jaxtl.train.feed.examples import host_feed
+from jaxtl.train.feed.examples import host_feed, roles_of
 from jaxtl.train.rehearsal import abstract_values, first_step
 from jaxtl.train.resolve.lanes import Lanes, over_seeds
 from jaxtl.train.resolve.stage import METHOD_STATE, Setup
@@ -157,7 +157,7 @@ def _differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:
 
     def fixed(setup: Setup) -> tuple:
         stage, method = setup.stage, setup.stage.method
-        roles = [(dict(domain.heads), domain.labelled) for domain in stage.domains]
+        roles = roles_of(stage), [(dict(d.heads), d.labelled) for d in stage.domains]
         numbers = (stage.batch_size, stage.num_steps, method.prepare_every, method.fresh_frozen)
         shapes = (setup.params, setup.state, setup.inputs)
         loads = (setup.fresh, stage.weights)

@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxtl.batch import make_batch
 from jaxtl.losses import supervised
 from jaxtl.plan import Head
 
@@ -24,17 +25,17 @@ def draw(seed=0):
         hidden = rng.random((B, D)) < 0.3
         weights[name][hidden] = 0
         labels[name][hidden] = missing
-    return logits, {"labels": labels, "weights": weights}
+    return logits, make_batch(logits, labels, weights)
 
 
 def loops(logits, batch, lambdas):
     """The objective in float64, and its gradient with respect to the logits."""
     total, gradient = 0.0, {name: np.zeros(z.shape) for name, z in logits.items()}
-    for name in batch["labels"]:
+    for name in batch.labels:
         for d in range(D):
             for i in range(B):
-                w = float(batch["weights"][name][i, d]) * lambdas.get(name, 1.0) / B
-                z, y = logits[name][i, d].astype(float), batch["labels"][name][i, d]
+                w = float(batch.weights[name][i, d]) * lambdas.get(name, 1.0) / B
+                z, y = logits[name][i, d].astype(float), batch.labels[name][i, d]
                 if w == 0:
                     continue
                 if name == "class":
@@ -65,7 +66,7 @@ def test_value_and_gradient_are_those_of_a_loop(lambdas):
 def test_hidden_labels_leave_exactly_no_gradient():
     logits, batch = draw()
     gradient = jax.grad(lambda z: supervised(HEADS, z, batch)[0])(logits)
-    for name, weights in batch["weights"].items():
+    for name, weights in batch.weights.items():
         assert (weights == 0).any()
         assert np.all(np.asarray(gradient[name])[weights == 0] == 0)
         assert np.all(np.asarray(gradient[name])[weights > 0] != 0)

@@ -92,10 +92,10 @@ def test_lbfgs_takes_the_steps_of_its_own_loop():
     state = tx.init(params)
 
     def loss(params):
-        inputs = batch["inputs"].reshape(8, -1)
+        inputs = batch.inputs.reshape(8, -1)
         kernel, bias = (params["heads"]["target"][k] for k in ("kernel", "bias"))
         logits = inputs @ kernel + bias[None]
-        labels = batch["labels"]["target"].ravel()
+        labels = batch.labels["target"].ravel()
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     for expected in values:

@@ -118,7 +118,7 @@ def test_an_update_that_couples_examples_is_never_cut():
     seen = []
 
     def coupled(model, params, state, batch, rng, step):
-        seen.append(batch["weights"]["a"].shape)
+        seen.append(batch.weights["a"].shape)
         return jnp.sum(params["heads"]["a"]["bias"] ** 2), (state, {})
 
     method = Method({"all": ((".*",), optax.sgd(0.1))}, (Update(coupled),))
@@ -172,11 +172,11 @@ def test_gathered_batch_has_the_layout_and_hides_what_is_not_labelled():
     stage = mlp_stage(transfer.full(optax.sgd(0.1)))
     _, _, batch = prepared(stage)
     assert active_heads(stage) == ("a", "b")
-    assert batch["inputs"].shape == (8, 2, 5)
-    np.testing.assert_array_equal(batch["weights"]["a"], np.tile([0.5, 1.0], (8, 1)))
-    np.testing.assert_array_equal(batch["weights"]["b"], np.tile([0.0, 1.0], (8, 1)))
-    np.testing.assert_array_equal(batch["labels"]["b"][:, 0], -1)
-    np.testing.assert_array_equal(batch["labels"]["a"][:, 1], np.arange(8) % 3)
+    assert batch.inputs.shape == (8, 2, 5)
+    np.testing.assert_array_equal(batch.weights["a"], np.tile([0.5, 1.0], (8, 1)))
+    np.testing.assert_array_equal(batch.weights["b"], np.tile([0.0, 1.0], (8, 1)))
+    np.testing.assert_array_equal(batch.labels["b"][:, 0], -1)
+    np.testing.assert_array_equal(batch.labels["a"][:, 1], np.arange(8) % 3)
 
 
 def test_initial_values_depend_on_seed_and_path_only():

@@ -52,12 +52,12 @@ def adda(
         return {"encoder": split(params, moving.__contains__)[0], "statistics": statistics}
 
     def target_features(model, params, state, batch, rng):
-        inputs = jax.tree.map(lambda leaf: leaf[:, sources:], batch["inputs"])
+        inputs = jax.tree.map(lambda leaf: leaf[:, sources:], batch.inputs)
         output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
         return _rows(output["features"]), state
 
     def discriminator_loss(model, params, state, batch, rng, step):
-        domains = jax.tree.leaves(batch["inputs"])[0].shape[1]
+        domains = jax.tree.leaves(batch.inputs)[0].shape[1]
         if not 0 < sources < domains:
             raise ValueError(
                 f"{sources} of {domains} domains are sources; ADDA needs at least one source and "
@@ -66,7 +66,7 @@ def adda(
         moved, _ = target_features(model, params, state, batch, rng)
         kept = state["method"]
         rest = split(params, flatten(kept["encoder"]).__contains__)[1]
-        inputs = jax.tree.map(lambda leaf: leaf[:, :sources], batch["inputs"])
+        inputs = jax.tree.map(lambda leaf: leaf[:, :sources], batch.inputs)
         output, _ = apply_flat(model, join(kept["encoder"], rest), kept["statistics"], inputs)
         fixed = _rows(output["features"])
         truth = jnp.concatenate([jnp.zeros(len(fixed), int), jnp.ones(len(moved), int)])

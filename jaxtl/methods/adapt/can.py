@@ -76,7 +76,7 @@ def can(
         return params, {**state, "method": {"centres": centres.astype(np.float32), "known": known}}
 
     def loss_fn(model: Model, params: Params, state: State, batch, rng, step):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
         source, target = split_sides(output, batch, sources)
         check_classes(target.logits, classes)

@@ -44,9 +44,9 @@ def dirt_t(
     groups = as_groups(tx)
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        head, before, inputs = head_of(batch), state, targets_of(batch["inputs"], 0)
+        head, before, inputs = head_of(batch), state, targets_of(batch.inputs, 0)
         kept = renewed(state["method"], params, state, step % every == 0)
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         _, logits = pooled(output, batch)
 
         def predict(inputs: jax.Array) -> jax.Array:

@@ -43,7 +43,7 @@ def fix_match(
     groups = as_groups(tx)
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        weak = batch["inputs"]
+        weak = batch.inputs
         size, domains = jax.tree.leaves(weak)[0].shape[:2]
         views = strong(jax.random.fold_in(rng, 1), targets_of(weak, sources))
         both = jax.tree.map(
@@ -55,7 +55,7 @@ def fix_match(
         first = jax.tree.map(lambda leaf: leaf[:, :domains], output)
         task, _ = supervised(model.heads, first["logits"], batch)
         _, target = split_sides(first, batch, sources)
-        (head,) = batch["labels"]
+        (head,) = batch.labels
         logits = output["logits"][head][:, domains:].reshape(target.logits.shape)
         loss, share = confident_cross_entropy(logits, target.logits, threshold, target.present)
         metrics = {"task_loss": task, "pseudo_loss": loss, "pseudo_share": share}

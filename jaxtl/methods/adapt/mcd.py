@@ -57,7 +57,7 @@ def mcd(
 
     def outputs(model, params, state, batch, rng):
         """(supervised objectives, summed; target logits of both, present; state)."""
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         flat = output["features"].reshape(*output["features"].shape[:2], -1)
         head, task, found = head_of(batch), jnp.zeros(()), []
         check_classes(output["logits"][head], classes)

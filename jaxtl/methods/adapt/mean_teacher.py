@@ -55,9 +55,9 @@ def mean_teacher(
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         head, kept = head_of(batch), dict(state["method"])
         kept["params"] = averaged(kept, params, decay)
-        seen, keys = targets_of(batch["inputs"], sources), jax.random.split(rng, 5)
+        seen, keys = targets_of(batch.inputs, sources), jax.random.split(rng, 5)
         views = [seen if augment is None else augment(key, seen) for key in keys[:2]]
-        first = jax.tree.map(lambda leaf: leaf[:, :sources], batch["inputs"])
+        first = jax.tree.map(lambda leaf: leaf[:, :sources], batch.inputs)
         output, state = apply_flat(model, params, state, first, rng=keys[2], train=True)
         on_source = output["logits"][head]
         output, state = model.apply(params, state, views[0], rng=keys[3], train=True)

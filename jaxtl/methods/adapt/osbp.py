@@ -44,7 +44,7 @@ def osbp(
         if not model.blocks:
             raise ValueError("osbp reverses the gradient of features; the model has no blocks.")
         head, (backbone, heads) = head_of(batch), model.cut(model.blocks[-1])
-        output, state = apply_flat(backbone, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(backbone, params, state, batch.inputs, rng=rng, train=True)
         features, coefficient = output["features"], at_step(reversal, step)
         logits = apply_flat(heads, params, state, features)[0]["logits"]
         task, _ = supervised(model.heads, logits, batch)

@@ -58,11 +58,11 @@ def pada(
         return params, {**state, "method": {**state["method"], head: found}}
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         source, target = split_sides(output, batch, sources)
         head, of_class = head_of(batch), state["method"][head_of(batch)]
-        factors = of_class[jnp.maximum(batch["labels"][head], 0)].at[:, sources:].set(1)
-        weighted = {**batch, "weights": {head: batch["weights"][head] * factors}}
+        factors = of_class[jnp.maximum(batch.labels[head], 0)].at[:, sources:].set(1)
+        weighted = batch.replace(weights={head: batch.weights[head] * factors})
         task, _ = supervised(model.heads, output["logits"], weighted)
         loss, metrics = reversed_domain_loss(
             network,

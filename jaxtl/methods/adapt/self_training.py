@@ -47,11 +47,11 @@ def self_training(
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         kept = renewed(state["method"], params, state, step % every == 0)
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
         _, target = split_sides(output, batch, sources)
-        believed, _ = taught(model, params, kept, targets_of(batch["inputs"], sources))
-        (head,) = batch["labels"]
+        believed, _ = taught(model, params, kept, targets_of(batch.inputs, sources))
+        (head,) = batch.labels
         loss, share = confident_cross_entropy(
             target.logits, believed["logits"][head], threshold, target.present
         )

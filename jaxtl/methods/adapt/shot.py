@@ -62,10 +62,10 @@ def shot(
         return params, {**state, "method": {**now, "centroids": kept}}
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         features, logits = pooled(output, batch)
         kept = state["method"]
-        then, _ = taught(model, params, kept, targets_of(batch["inputs"], 0))
+        then, _ = taught(model, params, kept, targets_of(batch.inputs, 0))
         labels = nearest(
             then["features"].reshape(features.shape), kept["centroids"][head_of(batch)]
         )
@@ -94,7 +94,7 @@ def shot_im(tx: optax.GradientTransformation | Groups) -> Method:
     """
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss = information_maximization(pooled(output, batch)[1])
         return loss, (state, {"information_maximization": loss})
 

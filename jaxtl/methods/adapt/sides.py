@@ -58,12 +58,12 @@ def head_of(batch: Batch) -> str:
     Raises:
         ValueError: there are several.
     """
-    if len(batch["labels"]) > 1:
+    if len(batch.labels) > 1:
         raise ValueError(
             f"domain adaptation reads one head that all domains name; these name "
-            f"{', '.join(sorted(batch['labels']))}"
+            f"{', '.join(sorted(batch.labels))}"
         )
-    return next(iter(batch["labels"]))
+    return next(iter(batch.labels))
 
 
 def split_sides(output: Mapping, batch: Batch, sources: int = 1) -> tuple[Side, Side]:
@@ -85,10 +85,10 @@ def split_sides(output: Mapping, batch: Batch, sources: int = 1) -> tuple[Side, 
     whole = Side(
         output["features"].reshape(size, domains, -1),
         output["logits"][head],
-        batch["labels"][head],
-        batch["weights"][head],
+        batch.labels[head],
+        batch.weights[head],
         jnp.broadcast_to(jnp.arange(domains), (size, domains)),
-        jnp.asarray(batch["present"]),
+        jnp.asarray(batch.present),
     )
 
     def part(chosen: slice) -> Side:
@@ -110,7 +110,7 @@ def example_mean(losses: jax.Array, present: jax.Array) -> jax.Array:
 
 def present_of(batch: Batch, chosen: slice) -> jax.Array:
     """The examples' own weights [n] in some of the domains, in the order of `Side`."""
-    return jnp.asarray(batch["present"])[:, chosen].reshape(-1)
+    return jnp.asarray(batch.present)[:, chosen].reshape(-1)
 
 
 def objective(term: Term, sources: int = 1) -> LossFn:
@@ -121,7 +121,7 @@ def objective(term: Term, sources: int = 1) -> LossFn:
     """
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
         source, target = split_sides(output, batch, sources)
         value, metrics = term(params, source, target, jax.random.fold_in(rng, 1), step)

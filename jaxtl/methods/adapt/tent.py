@@ -35,7 +35,7 @@ def tent(
     """
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         present = present_of(batch, slice(None))
         loss = present.mean() * entropy(pooled(output, batch)[1], present)
         return loss, (state, {"entropy": loss})

@@ -52,7 +52,7 @@ def vada(
     adversary = domain_term(network, reversal, domain_weight)
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        head, inputs, before = head_of(batch), batch["inputs"], state
+        head, inputs, before = head_of(batch), batch.inputs, state
         if inputs.shape[1] != domains:
             raise ValueError(f"vada has domains={domains}, its stage has {inputs.shape[1]}.")
         output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)

@@ -57,7 +57,7 @@ def wdgrl(
         return means[0] - means[1]
 
     def critic_loss(model, params, state, batch, rng, step):
-        output, _ = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, _ = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         source, target = split_sides(output, batch, sources)
 
         def score(features: jax.Array) -> jax.Array:

@@ -72,7 +72,7 @@ def bi_tuning(
         }
 
     def encode(model, params, state, batch, rng):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         features = output["features"].reshape(-1, output["features"].shape[-1])
         features = features.astype(jnp.float32)
         ones = jnp.ones((len(features), 1))
@@ -80,7 +80,7 @@ def bi_tuning(
         return output, state, unit_features, _unit(projector.apply(params[PROJECTOR], features))
 
     def loss_fn(model, params, state, batch, rng, step):
-        if head not in batch["labels"]:
+        if head not in batch.labels:
             raise ValueError(f"Bi-Tuning: no domain of the stage names head {head!r}.")
         kept = state["method"]
         paths = flatten(kept["average"])
@@ -92,8 +92,8 @@ def bi_tuning(
         output, state, features, projections = encode(model, params, state, batch, rng)
         loss, metrics = supervised(model.heads, output["logits"], batch)
 
-        weights = batch["weights"][head].reshape(-1)
-        labels = jnp.maximum(batch["labels"][head].reshape(-1), 0)
+        weights = batch.weights[head].reshape(-1)
+        labels = jnp.maximum(batch.labels[head].reshape(-1), 0)
         planes = params["heads"][head]
         planes = _unit(jnp.concatenate([planes["kernel"], planes["bias"][None]]).T)[labels]
         filled = jnp.arange(queue)[None] < kept["count"][:, None]
@@ -105,7 +105,7 @@ def bi_tuning(
             queued = jnp.einsum("nd,ckd->nck", queries, kept[column])
             losses = queue_contrast(own, queued, labels, filled, temperature)
             total = jnp.where(weights > 0, weights * losses, 0).sum()
-            metrics[name] = total / len(batch["weights"][head])
+            metrics[name] = total / len(batch.weights[head])
             loss += weight * metrics[name]
         place, count = places(jnp.where(weights > 0, labels, len(filled)), kept["count"], queue)
         kept = {

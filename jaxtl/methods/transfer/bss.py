@@ -35,7 +35,7 @@ def bss(
     """
 
     def loss_fn(model, params, state, batch, rng, step):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, output["logits"], batch, lambdas)
         features = output["features"]
         spectral = smallest_singular_values(features.reshape(-1, features.shape[-1]), count)

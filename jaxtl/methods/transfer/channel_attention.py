@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.batch import make_batch
 from jaxtl.data import to_float
 from jaxtl.losses import supervised
 from jaxtl.methods.transfer.closed_form import logistic, ridge
-from jaxtl.plan import Batch, Columns, Model, Params, PyTree, State
+from jaxtl.plan import Batch, Columns, Model, Params, State
 
 CHUNK = 32
 """Examples that run at once."""
@@ -59,17 +60,16 @@ def channel_attention(
                 part = rows[i : i + CHUNK]
                 filled = np.pad(part, (0, CHUNK - len(part)), "edge")
                 seen = np.arange(CHUNK) < len(part)
-                inputs = jax.tree.map(lambda leaf, r=filled: leaf[r], domain.inputs)
-                batch = {
-                    "labels": {h: v[filled][:, None] for h, v in domain.labels.items()},
-                    "weights": {
-                        h: np.where(np.expand_dims(seen, tuple(range(1, v.ndim))), v[filled], 0)[
-                            :, None
-                        ]
-                        for h, v in domain.weights.items()
-                    },
+                inputs = jax.tree.map(lambda leaf, r=filled: leaf[r][:, None], domain.inputs)
+                labels = {h: v[filled][:, None] for h, v in domain.labels.items()}
+                weights = {
+                    h: np.where(np.expand_dims(seen, tuple(range(1, v.ndim))), v[filled], 0)[
+                        :, None
+                    ]
+                    for h, v in domain.weights.items()
                 }
-                rises += CHUNK * np.asarray(run(params, state, inputs, batch), np.float64)
+                batch = make_batch(inputs, labels, weights)
+                rises += CHUNK * np.asarray(run(params, state, batch), np.float64)
                 count += len(part)
         logits = rises / count / temperature
         found[block] = np.exp(logits - np.logaddexp.reduce(logits)).astype(np.float32)
@@ -82,10 +82,10 @@ def _rises(
     rest: Model,
     params: Params,
     state: State,
-    inputs: PyTree,
     batch: Batch,
 ) -> jax.Array:
     """[channels], how much the mean loss is higher without each of them."""
+    inputs = jax.tree.map(lambda leaf: leaf[:, 0], batch.inputs)
     hidden = first.apply(params, state, to_float(inputs))[0]["features"]
     if not isinstance(hidden, jax.Array):
         raise ValueError(f"block {block!r} has a {type(hidden).__name__} as output, not an array.")

@@ -73,9 +73,9 @@ def co_tuning(
         return params, {**state, "method": relation}
 
     def loss_fn(model, params, state, batch, rng, step):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, output["logits"], batch)
-        weights, labels = batch["weights"][target], jnp.maximum(batch["labels"][target], 0)
+        weights, labels = batch.weights[target], jnp.maximum(batch.labels[target], 0)
         said = output["logits"][source].astype(jnp.float32)
         surprise = optax.softmax_cross_entropy(said, state["method"][labels])
         related = jnp.where(weights > 0, weights * surprise, 0).sum() / len(weights)

@@ -71,15 +71,15 @@ def delta(
     def loss_fn(model, params, state, batch, rng, step):
         kept, flat = state["method"], flatten(params)
         before = nest(flat | flatten(kept["before"]))
-        reference, _, _ = _tapped(model, before, state, batch["inputs"], rng, blocks)
-        maps, output, state = _tapped(model, params, state, batch["inputs"], rng, blocks)
+        reference, _, _ = _tapped(model, before, state, batch.inputs, rng, blocks)
+        maps, output, state = _tapped(model, params, state, batch.inputs, rng, blocks)
         loss, metrics = supervised(model.heads, output["logits"], batch, lambdas)
         distance = sum(
             attended_distance(maps[block], reference[block], attention)
             for block, attention in kept["attention"].items()
         )
-        domains = jax.tree.leaves(batch["inputs"])[0].shape[1]
-        trained = trained_paths(groups, params, heads=batch["labels"])
+        domains = jax.tree.leaves(batch.inputs)[0].shape[1]
+        trained = trained_paths(groups, params, heads=batch.labels)
         heads = {path: flat[path] for path in trained if path.startswith("heads/")}
         metrics |= {
             "feature_penalty": feature_penalty / 2 * domains * distance,

@@ -145,12 +145,12 @@ def _taught(
         return paths.split(params, lambda path: paths.matches(trainable, path))[0]
 
     def loss_fn(model, params, state, batch, rng, step):
-        taught = jax.lax.stop_gradient(outputs(model, params, state, batch["inputs"]))
-        student, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        taught = jax.lax.stop_gradient(outputs(model, params, state, batch.inputs))
+        student, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, student["logits"], batch)
         distances = distance(params, student, taught)
-        distances = distances.reshape(*batch["present"].shape, -1).mean(-1)
-        distilled = jnp.mean(batch["present"] * distances)
+        distances = distances.reshape(*batch.present.shape, -1).mean(-1)
+        distilled = jnp.mean(batch.present * distances)
         return loss + weight * distilled, (state, {**metrics, "distillation_loss": distilled})
 
     return Method(

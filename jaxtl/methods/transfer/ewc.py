@@ -117,7 +117,7 @@ def _consolidated(
 
     def loss_fn(model, params, state, batch, rng, step):
         own = jax.tree.map(lambda leaf: leaf[:, :-1], batch)
-        output, state = apply_flat(model, params, state, own["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, own.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, output["logits"], own)
         value = 0.5 * penalty(state["method"], params)
         return loss + strength * value, (state, {**metrics, "penalty": value})

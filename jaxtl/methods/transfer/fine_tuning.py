@@ -29,7 +29,7 @@ def supervised_update(
     """
 
     def loss_fn(model, params, state, batch, rng, step):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, output["logits"], batch, lambdas)
         return loss, (state, metrics if len(metrics) > 1 else {})
 

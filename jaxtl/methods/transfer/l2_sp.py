@@ -44,10 +44,10 @@ def l2_sp(
         return split(params, lambda path: path in chosen)[0]
 
     def loss_fn(model, params, state, batch, rng, step):
-        output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, output["logits"], batch, lambdas)
         flat, start = flatten(params), flatten(state["method"])
-        new = trained_paths(groups, params, heads=batch["labels"]) - start.keys()
+        new = trained_paths(groups, params, heads=batch.labels) - start.keys()
         moved = optax.tree.norm({path: flat[path] - start[path] for path in start}, squared=True)
         size = optax.tree.norm({path: flat[path] for path in new}, squared=True)
         metrics |= {

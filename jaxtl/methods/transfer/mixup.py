@@ -52,10 +52,10 @@ def mixed(rng: jax.Array, batch: Batch, alpha: float) -> tuple[PyTree, Batch, Ba
     Raises:
         ValueError: inputs are not floats, such as token ids.
     """
-    kinds = {leaf.dtype for leaf in jax.tree.leaves(batch["inputs"])}
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(batch.inputs)}
     if not all(jnp.issubdtype(kind, jnp.floating) for kind in kinds):
         raise ValueError(f"mixup needs inputs that are floats, got {', '.join(map(str, kinds))}.")
-    size, domains = jax.tree.leaves(batch["inputs"])[0].shape[:2]
+    size, domains = jax.tree.leaves(batch.inputs)[0].shape[:2]
     share_key, order_key = jax.random.split(rng)
     share = jax.random.beta(share_key, alpha, alpha, (1, domains))
     order = jnp.tile(jnp.arange(size)[:, None], (1, domains))
@@ -73,9 +73,9 @@ def mixed(rng: jax.Array, batch: Batch, alpha: float) -> tuple[PyTree, Batch, Ba
 
     def weighed(part: jax.Array, labels: PyTree, weights: PyTree) -> Batch:
         weights = jax.tree.map(lambda leaf: aligned(part, leaf) * leaf, weights)
-        return {"labels": labels, "weights": weights}
+        return batch.replace(labels=labels, weights=weights)
 
-    targets = (batch["labels"], batch["weights"])
+    targets = (batch.labels, batch.weights)
     partners = jax.tree.map(of_partner, targets)
-    inputs = jax.tree.map(mix, batch["inputs"])
+    inputs = jax.tree.map(mix, batch.inputs)
     return inputs, weighed(share, *targets), weighed(1 - share, *partners)

@@ -79,7 +79,7 @@ def _ascending(method: Method, ascent: Ascent) -> Method:
     def perturbed(update: Update) -> Update:
         def loss_fn(model, params, state, batch, rng, step):
             trained = trained_paths(
-                method.optimizers, params, names=update.optimizers, heads=batch["labels"]
+                method.optimizers, params, names=update.optimizers, heads=batch.labels
             )
             moving, resting = split(params, lambda path: path in trained)
 

@@ -201,7 +201,7 @@ def _feed(
         labels = {name: values[members] for name, values in whole.shared[d]["labels"].items()}
         lane_rows = np.arange(len(lanes))[:, None], members
         of_lane = jax.tree.map(lambda leaf, at=lane_rows: leaf[at], whole.own[d])
-        of_lane["labels"] = labels
+        of_lane |= {"labels": labels, "index": members}
         if len(groups) == 1 and not on_disk:
             shared.append({"inputs": jax.tree.map(lambda leaf: leaf[0], features)})
             own.append(of_lane)

@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.batch import Batch, Role
 from jaxtl.data import Table, to_float
 from jaxtl.data.streamed import is_streamed, select
-from jaxtl.plan import Batch, Columns, Domain, Head, PyTree, Stage
+from jaxtl.plan import Columns, Domain, Head, PyTree, Stage
 from jaxtl.train.feed.order import Stream, index_block
 from jaxtl.train.mesh import replicate
 from jaxtl.train.options import RunOptions
@@ -30,7 +31,8 @@ logger = logging.getLogger(__name__)
 class Feed(NamedTuple):
     """What the step gathers from, by domain: {"inputs", "labels", "weights", "present"}.
 
-    All of it is on the device, or on the host.
+    All of it is on the device, or on the host. Where its rows are not those of the domain's table,
+    there is an "index" besides, which says what they are there.
 
     Attributes:
         shared: [its columns that are the same for all seeds], leaves [n, ...].
@@ -79,6 +81,13 @@ def _weights(
     known = _labels(domain, head, table, name)[1][rows]
     present = present.reshape(-1, *(1,) * (known.ndim - 1))
     return (known * np.float32(domain.weight) * present).astype(np.float32)
+
+
+def roles_of(stage: Stage) -> tuple[Role, ...]:
+    """What each domain of a stage is: as it says, else a source if it is labelled."""
+    return tuple(
+        domain.role or ("source" if domain.labelled else "target") for domain in stage.domains
+    )
 
 
 def active_heads(stage: Stage) -> tuple[str, ...]:
@@ -184,9 +193,10 @@ def gather(
                 dtype = jnp.int32 if head.integer else jnp.float32
                 labels[name] = jnp.full(shape, -1 if head.integer else jnp.nan, dtype)
                 weights[name] = jnp.zeros(shape, jnp.float32)
-        columns = {"labels": labels, "weights": weights, "present": examples["present"][rows]}
-        per_domain.append({"inputs": inputs, **columns})
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *per_domain)
+        place = examples["index"][rows] if "index" in examples else rows
+        per_domain.append((inputs, labels, weights, examples["present"][rows], place))
+    columns = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *per_domain)
+    return Batch(*columns, roles_of(stage))
 
 
 THREADS = min(8, os.cpu_count() or 1)
@@ -274,7 +284,8 @@ def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
     rows = block.reshape(lanes, steps * batch, domains)
     each = np.arange(lanes)[:, None]
     own = [
-        jax.tree.map(lambda leaf, d=d: leaf[rows[..., d]], shared)
+        {"index": rows[..., d]}
+        | jax.tree.map(lambda leaf, d=d: leaf[rows[..., d]], shared)
         | jax.tree.map(lambda leaf, d=d: leaf[each, rows[..., d]], columns)
         for d, (shared, columns) in enumerate(zip(feed.shared, feed.own, strict=True))
     ]
@@ -293,7 +304,11 @@ def abstract_page(feed: Feed, seeds: int, rows: int) -> Feed:
 
     if on_device(feed):
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), feed)
-    own = [shapes(s, 1) | shapes(o, 2) for s, o in zip(feed.shared, feed.own, strict=True)]
+    index = jax.ShapeDtypeStruct((seeds, rows), jnp.int32)
+    own = [
+        {"index": index} | shapes(s, 1) | shapes(o, 2)
+        for s, o in zip(feed.shared, feed.own, strict=True)
+    ]
     return Feed([{} for _ in own], own)
 
 

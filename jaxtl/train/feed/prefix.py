@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
+from jaxtl.batch import Batch
 from jaxtl.paths import flatten, matches
-from jaxtl.plan import Batch, Model, Params, State
-from jaxtl.train.feed.examples import active_heads
+from jaxtl.plan import Model, Params, State
+from jaxtl.train.feed.examples import active_heads, roles_of
 from jaxtl.train.resolve.stage import Setup
 
 
@@ -94,13 +95,14 @@ def needs_only_features(setup: Setup, prefix: Prefix) -> bool:
     blocks, from the prefix's outputs. One that mixes, perturbs or reconstructs the inputs can, and
     so can one that calls the model with parameters of its own in these blocks.
     """
-    inputs, batch = _abstract_batch(setup)
+    batch = _abstract_batch(setup)
+    inputs = batch.inputs
     args = (inputs, batch, setup.params, setup.state, jax.random.key(0), jnp.int32(0))
     for update in setup.stage.method.updates:
 
         def loss(inputs, batch, params, state, rng, step, update=update):
             model = _opaque(setup.model, prefix, params, state)
-            return update.loss(model, params, state, {**batch, "inputs": inputs}, rng, step)
+            return update.loss(model, params, state, batch.replace(inputs=inputs), rng, step)
 
         jaxpr = jax.make_jaxpr(loss)(*args).jaxpr
         leaves = jax.tree.leaves(inputs)
@@ -113,8 +115,8 @@ def needs_only_features(setup: Setup, prefix: Prefix) -> bool:
     return True
 
 
-def _abstract_batch(setup: Setup) -> tuple[Batch, Batch]:
-    """(inputs, the other columns) of one step."""
+def _abstract_batch(setup: Setup) -> Batch:
+    """The shapes of the batch of one step."""
     stage = setup.stage
     lead = (stage.batch_size, len(stage.domains))
     labels, weights = {}, {}
@@ -126,8 +128,8 @@ def _abstract_batch(setup: Setup) -> tuple[Batch, Batch]:
     inputs = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape[1:]), leaf.dtype), setup.inputs
     )
-    present = jax.ShapeDtypeStruct(lead, jnp.float32)
-    return inputs, {"labels": labels, "weights": weights, "present": present}
+    present, index = (jax.ShapeDtypeStruct(lead, dtype) for dtype in (jnp.float32, jnp.int32))
+    return Batch(inputs, labels, weights, present, index, roles_of(stage))
 
 
 def _opaque(model: Model, prefix: Prefix, params: Params, state: State) -> Model:

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxtl.batch import make_batch
 from jaxtl.losses import reversal_schedule
 from jaxtl.methods import adapt, transfer
 from jaxtl.models import classes, mlp, mlp_head
@@ -63,12 +64,11 @@ def accuracy(name, problem, shift, steps, hidden):
             params, opt_state = carry
             key = jax.random.fold_in(jax.random.key(seed), i)
             rows = jax.random.randint(key, (2, BATCH), 0, len(x))
-            batch = {
-                "inputs": jnp.stack([x[rows[0]], moved[rows[1]]], 1),
-                "labels": {"task": jnp.stack([y[rows[0]], jnp.full(BATCH, -1)], 1)},
-                "weights": {"task": weights},
-                "present": jnp.ones((BATCH, 2)),
-            }
+            batch = make_batch(
+                jnp.stack([x[rows[0]], moved[rows[1]]], 1),
+                {"task": jnp.stack([y[rows[0]], jnp.full(BATCH, -1)], 1)},
+                {"task": weights},
+            )
             loss = functools.partial(method.updates[0].loss, model)
             grads, _ = jax.grad(loss, has_aux=True)(params, {}, batch, key, i)
             updates, opt_state = TX.update(grads, opt_state, params)

@@ -159,9 +159,9 @@ def test_source_examples_without_a_label_belong_to_no_class(name):
     """A hidden source label changes nothing but its example's own part."""
     method = TERMS[name][0]()
     batch, params = draw(), initial(method)
-    batch["labels"]["task"][0, 0], batch["weights"]["task"][0, 0] = -1, 0
+    batch.labels["task"][0, 0], batch.weights["task"][0, 0] = -1, 0
     first = evaluated(method, params, batch)[1][name]
-    batch["inputs"][0, 0] = 1e3
+    batch.inputs[0, 0] = 1e3
     np.testing.assert_allclose(evaluated(method, params, batch)[1][name], first, rtol=1e-3)
 
 

@@ -21,6 +21,7 @@ from two_domains import (
 )
 
 from jaxtl import losses
+from jaxtl.batch import make_batch
 from jaxtl.methods import adapt
 from jaxtl.methods.adapt.can import class_centres, guesses, spherical_k_means
 from jaxtl.plan import Columns
@@ -83,7 +84,7 @@ def prepared(method, params):
     """(method's state after its pass over two domains of 30, their features)."""
     rng = np.random.default_rng(5)
     parts = [draw(seed=seed) for seed in range(5)]
-    inputs = [np.concatenate([part["inputs"][:, d] for part in parts]) for d in (0, 1)]
+    inputs = [np.concatenate([part.inputs[:, d] for part in parts]) for d in (0, 1)]
     labels = rng.integers(0, CLASSES, 30)
     labels[3], weights = -1, np.where(np.arange(30) == 3, 0, 1).astype(np.float32)
     hidden = np.full(30, -1), np.zeros(30, np.float32)
@@ -94,8 +95,8 @@ def prepared(method, params):
     params = jax.device_get(params)
     after, state = method.prepare(MODEL, params, {}, domains)
     assert after is params
-    none = {name: {"task": np.zeros((30, 1), int)} for name in ("labels", "weights")}
-    features = [computed(params, {"inputs": x[:, None, :], **none}).fs for x in inputs]
+    none = {"task": np.zeros((30, 1), int)}
+    features = [computed(params, make_batch(x[:, None, :], none, none)).fs for x in inputs]
     return state["method"], features, labels
 
 

@@ -111,11 +111,11 @@ def test_a_few_labels_of_the_target_train_too(name):
     method, batch = METHODS[name][0], draw(domains=3, unknown=1)
     method = adapt.vada(ADAM, domains=3) if name == "vada" else method
     params, _ = start()
-    output, _ = MODEL.apply(params, {}, batch["inputs"][:, 0])
+    output, _ = MODEL.apply(params, {}, batch.inputs[:, 0])
     params |= {key: module.init(KEY, output) for key, module in method.modules.items()}
     state = {} if method.state is None else {"method": method.state(MODEL, params, {})}
-    other = {**batch, "labels": {"c": batch["labels"]["c"].copy()}}
-    other["labels"]["c"][:, 1] = (other["labels"]["c"][:, 1] + 1) % 3
+    other = batch.replace(labels={"c": batch.labels["c"].copy()})
+    other.labels["c"][:, 1] = (other.labels["c"][:, 1] + 1) % 3
     before, after = (value(method, params, state, each) for each in (batch, other))
     assert abs(after - before) > 1e-3
     if method.updates[0].per_example and name not in ("fix_match", "vada"):  # those draw

@@ -45,7 +45,7 @@ def discriminate(p, features):
 
 def sides(params, batch):
     """Features of the sources, then of the targets."""
-    return forward(params, batch["inputs"].swapaxes(0, 1).reshape(-1, 4))
+    return forward(params, batch.inputs.swapaxes(0, 1).reshape(-1, 4))
 
 
 def opposed(gradient, value_of, params, module, coefficient):
@@ -70,8 +70,8 @@ def test_pada_weighs_classes_by_what_the_target_seems_to_have():
     params = with_modules(method, start()[0])
     columns = [
         Columns(
-            batch["inputs"][:, d],
-            {"c": batch["labels"]["c"][:, d]},
+            batch.inputs[:, d],
+            {"c": batch.labels["c"][:, d]},
             {"c": np.zeros(B, "f")},
             np.ones(B, "f"),
         )
@@ -80,14 +80,14 @@ def test_pada_weighs_classes_by_what_the_target_seems_to_have():
     state = {"method": method.state(MODEL, params, {})}
     assert np.all(state["method"]["c"] == 1)
     _, state = method.prepare(MODEL, host(params), state, columns)
-    mean = softmax(forward(params, batch["inputs"][:, 1])[1] / 0.5).mean(0)
+    mean = softmax(forward(params, batch.inputs[:, 1])[1] / 0.5).mean(0)
     np.testing.assert_allclose(state["method"]["c"], mean / mean.max(), rtol=1e-5)
     of_class = mean / mean.max()
-    factors = of_class[batch["labels"]["c"][:, 0]]
+    factors = of_class[batch.labels["c"][:, 0]]
 
     def value_of(params, count):
         features, logits = sides(params, batch)
-        losses = batch["weights"]["c"][:, 0] * cross_entropy(logits[:B], batch["labels"]["c"][:, 0])
+        losses = batch.weights["c"][:, 0] * cross_entropy(logits[:B], batch.labels["c"][:, 0])
         domain = cross_entropy(discriminate(params["discriminator"], features), TRUTH)
         adversary = (np.concatenate([factors, np.ones(B)]) * domain).mean()
         return (factors * losses).sum() / B + count * 0.7 * adversary
@@ -134,9 +134,9 @@ def test_vada_adds_entropy_and_smoothness_to_an_adversary():
         keys = jax.random.split(jax.random.fold_in(KEY, 1))
         smooth = [
             virtual_adversarial(predict, keys[d], x, predict(x), radius=0.6)
-            for d, x in enumerate(batch["inputs"].swapaxes(0, 1))
+            for d, x in enumerate(batch.inputs.swapaxes(0, 1))
         ]
-        log_p = jax.nn.log_softmax(predict(batch["inputs"][:, 1]))
+        log_p = jax.nn.log_softmax(predict(batch.inputs[:, 1]))
         unsure = -jnp.sum(jnp.exp(log_p) * log_p, -1).mean()
         return 0.5 * smooth[0] + 0.3 * (smooth[1] + unsure)
 
@@ -153,19 +153,19 @@ def test_vada_adds_entropy_and_smoothness_to_an_adversary():
 @pytest.mark.parametrize("threshold", [0.5, 0.2])
 def test_osbp_pulls_the_head_to_the_threshold_and_pushes_the_features_away(threshold):
     batch = draw()
-    batch["labels"]["c"] = np.minimum(batch["labels"]["c"], C - 2)  # the last class is unknown
+    batch.labels["c"] = np.minimum(batch.labels["c"], C - 2)  # the last class is unknown
     method = adapt.osbp(SGD, reversal=0.4, weight=0.7, threshold=threshold)
     params = start()[0]
 
     def value_of(params, count):
-        p = softmax(forward(params, batch["inputs"][:, 1])[1])[:, -1]
+        p = softmax(forward(params, batch.inputs[:, 1])[1])[:, -1]
         term = -(threshold * np.log(p) + (1 - threshold) * np.log(1 - p)).mean()
         return task(params, batch) + count * 0.7 * term
 
     value, _, metrics, gradient = value_and_gradient(method, params, {}, batch)
     np.testing.assert_allclose(value, value_of(params, 1.0), rtol=1e-5)
     opposed(gradient, value_of, params, "heads", 0.4)
-    guessed = forward(params, batch["inputs"][:, 1])[1].argmax(-1) == C - 1
+    guessed = forward(params, batch.inputs[:, 1])[1].argmax(-1) == C - 1
     np.testing.assert_allclose(metrics["unknown_share"], guessed.mean(), rtol=1e-6)
 
 

@@ -46,7 +46,7 @@ def test_self_training_learns_the_labels_of_its_copy_and_renews_it():
     kept = {"method": method.state(MODEL, old, {})}
 
     def expected(now, copy):
-        target = (forward(p, batch["inputs"])[1][:, 1] for p in (now, copy))
+        target = (forward(p, batch.inputs)[1][:, 1] for p in (now, copy))
         loss, share = pseudo(*target, 0.5)
         return task(now, batch) + 0.7 * loss, share
 
@@ -90,10 +90,10 @@ def test_fix_match_labels_strong_views_by_weak_ones():
         return -2 * inputs + 0.3
 
     method = adapt.fix_match(SGD, strong=strong, threshold=0.5, weight=0.7)
-    weak = forward(params, batch["inputs"])[1][:, 1]
+    weak = forward(params, batch.inputs)[1][:, 1]
 
     def expected(now):
-        view = forward(now, strong(None, batch["inputs"]))[1][:, 1]
+        view = forward(now, strong(None, batch.inputs))[1][:, 1]
         loss, share = pseudo(view, weak, 0.5)
         return task(now, batch) + 0.7 * loss, share
 
@@ -110,7 +110,7 @@ def test_fix_match_normalises_all_views_together():
     method = adapt.fix_match(SGD, strong=lambda rng, x: 3 * x, sources=2)
     new = value_and_gradient(method, params, state, batch, model=model)[1]
     dense = params["backbone"]["body"]["dense"]
-    seen = np.concatenate([batch["inputs"].reshape(-1, 4), 3 * batch["inputs"][:, 2]])
+    seen = np.concatenate([batch.inputs.reshape(-1, 4), 3 * batch.inputs[:, 2]])
     mean = (seen @ dense["kernel"] + dense["bias"]).mean(0)
     np.testing.assert_allclose(new["backbone"]["body"]["norm"]["mean"], 0.2 * mean, atol=1e-6)
 
@@ -133,7 +133,7 @@ def test_mean_teacher_agrees_with_the_average_on_other_views():
         SGD, augment=augment, decay=0.75, confidence=0.45, weight=2.0, class_balance=0.3
     )
     average = jax.tree.map(lambda one, other: 0.75 * one + 0.25 * other, old, params)
-    views = [augment(key, batch["inputs"][:, 1]) for key in jax.random.split(KEY, 5)[:2]]
+    views = [augment(key, batch.inputs[:, 1]) for key in jax.random.split(KEY, 5)[:2]]
     teacher = softmax(forward(average, views[1])[1])
 
     def expected(now):
@@ -147,9 +147,9 @@ def test_mean_teacher_agrees_with_the_average_on_other_views():
     np.testing.assert_allclose(metrics["confident_share"], expected(params)[1], rtol=1e-6)
     assert 0 < metrics["confident_share"] < 1
     assert_gradient(gradient, lambda now: expected(now)[0], params)
-    output = method.predict(MODEL, params, new, batch["inputs"][:, 0])
+    output = method.predict(MODEL, params, new, batch.inputs[:, 0])
     np.testing.assert_allclose(
-        output["logits"]["c"], forward(average, batch["inputs"][:, 0])[1], atol=1e-5
+        output["logits"]["c"], forward(average, batch.inputs[:, 0])[1], atol=1e-5
     )
 
 
@@ -174,7 +174,7 @@ def test_domains_are_normalised_apart_and_the_teacher_sees_targets_only():
     state = {**state, "method": method.state(model, params, state)}
     new = value_and_gradient(method, params, state, batch, model=model)[1]
     dense = params["backbone"]["body"]["dense"]
-    source, target = ((batch["inputs"][:, d] @ dense["kernel"] + dense["bias"]).mean(0)
+    source, target = ((batch.inputs[:, d] @ dense["kernel"] + dense["bias"]).mean(0)
                       for d in range(2))  # fmt: skip
     means = [one["backbone"]["body"]["norm"]["mean"] for one in (new, new["method"]["statistics"])]
     np.testing.assert_allclose(means[0], 0.8 * 0.2 * source + 0.2 * target, atol=1e-6)

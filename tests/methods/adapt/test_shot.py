@@ -64,12 +64,12 @@ def test_a_class_that_nothing_is_near_has_no_centroid_and_is_never_a_label():
 def kept_after_prepare(method, params, batch):
     columns = [
         Columns(
-            batch["inputs"][:, d],
-            {"c": batch["labels"]["c"][:, d]},
+            batch.inputs[:, d],
+            {"c": batch.labels["c"][:, d]},
             {"c": np.zeros(6, "f")},
             np.ones(6, "f"),
         )
-        for d in range(batch["inputs"].shape[1])
+        for d in range(batch.inputs.shape[1])
     ]
     state = {"method": method.state(MODEL, params, {})}
     after, state = method.prepare(MODEL, host(params), host(state), columns)
@@ -88,7 +88,7 @@ def test_the_objective_of_shot():
     batch = draw(domains=2, unknown=2)
     method = adapt.shot(SGD, weight=0.6)
     state = kept_after_prepare(method, params, batch)
-    features, logits = forward(params, batch["inputs"])
+    features, logits = forward(params, batch.inputs)
     # The centroids come domain after domain; the order does not matter.
     expected, _ = public_centroids(features.reshape(-1, 5), logits.reshape(-1, C))
     np.testing.assert_allclose(state["method"]["centroids"]["c"], expected, atol=1e-5)
@@ -98,7 +98,7 @@ def test_the_objective_of_shot():
     labels = np.flatnonzero(expected.any(1))[cdist(features, there, "cosine").argmin(1)]
 
     def value_of(params):
-        logits = forward(params, batch["inputs"])[1].reshape(-1, C)
+        logits = forward(params, batch.inputs)[1].reshape(-1, C)
         return mutual(logits) + 0.6 * cross_entropy(logits, labels).mean()
 
     value, _, metrics, gradient = value_and_gradient(method, now, state, batch)
@@ -109,7 +109,7 @@ def test_the_objective_of_shot():
     assert_gradient(gradient, value_of, now)
     value, _, _, _ = value_and_gradient(adapt.shot_im(SGD), now, {}, batch)
     np.testing.assert_allclose(
-        value, mutual(forward(now, batch["inputs"])[1].reshape(-1, C)), rtol=1e-5
+        value, mutual(forward(now, batch.inputs)[1].reshape(-1, C)), rtol=1e-5
     )
 
 

@@ -37,7 +37,7 @@ def test_tent_minimises_the_entropy_over_norms_alone():
     method = adapt.tent(SGD)
 
     def value_of(params):
-        return entropy(forward(params, batch["inputs"])[1])
+        return entropy(forward(params, batch.inputs)[1])
 
     value, _, _, gradient = value_and_gradient(method, params, {}, batch)
     np.testing.assert_allclose(value, value_of(params), rtol=1e-5)
@@ -98,7 +98,7 @@ def test_t3a_needs_something_to_keep():
 def test_dirt_t_stays_near_its_teacher():
     (params, _), (old, _), batch = start(), start(seed=5), draw(domains=1)
     method = adapt.dirt_t(SGD, target_weight=0.3, teacher_weight=2.0, radius=0.7, every=5)
-    state, flat = {"method": method.state(MODEL, old, {})}, batch["inputs"][:, 0]
+    state, flat = {"method": method.state(MODEL, old, {})}, batch.inputs[:, 0]
     teacher = forward(old, flat)[1]
 
     def smoothness(params):

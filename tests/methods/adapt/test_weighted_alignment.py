@@ -58,8 +58,8 @@ def weighted(counts):
     """A batch whose examples have these weights [domains, batch]."""
     batch = draw()
     counts = np.asarray(counts, np.float32).T
-    known = (batch["weights"]["task"] > 0).astype(np.float32)
-    return {**batch, "weights": {"task": known * counts}, "present": counts}
+    known = (batch.weights["task"] > 0).astype(np.float32)
+    return batch.replace(weights={"task": known * counts}, present=counts)
 
 
 def repeated():
@@ -122,7 +122,7 @@ QUICK = {
 def test_an_example_of_weight_two_is_there_twice(name):
     value = value_of(name)
     batch = weighted(COUNTS)
-    alike = {**batch, "present": np.ones_like(batch["present"])}  # as if only labels weighed
+    alike = batch.replace(present=np.ones_like(batch.present))  # as if only labels weighed
     once, twice, alike = map(value, (batch, repeated(), alike))
     np.testing.assert_allclose(once, twice, rtol=2e-4, atol=1e-5)
     assert abs(once - alike) > 1e-4 * abs(alike)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxtl.batch import Batch, make_batch
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten
 
@@ -29,12 +30,7 @@ def draw(domains=2, labelled=(0,), seed=0):
     labels[:, hidden], weights[:, hidden] = -1, 0
     inputs = rng.normal(size=(B, domains, 4)) + np.arange(domains)[None, :, None] * 0.7
     inputs = inputs.astype(np.float32)
-    return {
-        "inputs": inputs,
-        "labels": {"task": labels},
-        "weights": {"task": weights},
-        "present": np.ones((B, domains), np.float32),
-    }
+    return make_batch(inputs, {"task": labels}, {"task": weights})
 
 
 @functools.cache
@@ -55,11 +51,11 @@ class Forward:
     """What the network makes of a batch whose first `sources` domains are the source."""
 
     params: dict
-    batch: dict
+    batch: Batch
     sources: int = 1
 
     def __post_init__(self):
-        x, p = jnp.asarray(self.batch["inputs"]), self.params
+        x, p = jnp.asarray(self.batch.inputs), self.params
         for block in ("first", "second"):
             layer = p["backbone"][block]
             x = jnp.tanh(jnp.einsum("bdi,io->bdo", x, layer["kernel"]) + layer["bias"][None, None])
@@ -69,7 +65,7 @@ class Forward:
         self.fs, self.ft = x[:, :s].reshape(-1, WIDTH), x[:, s:].reshape(-1, WIDTH)
         self.zs = self.all_logits[:, :s].reshape(-1, CLASSES)
         self.zt = self.all_logits[:, s:].reshape(-1, CLASSES)
-        self.labels = self.batch["labels"]["task"][:, :s].reshape(-1)
+        self.labels = self.batch.labels["task"][:, :s].reshape(-1)
         self.task = cross_entropy(self.all_logits, self.batch)
 
 
@@ -85,8 +81,8 @@ def computed(params, batch, sources=1):
 
 def cross_entropy(logits, batch):
     log_p = jax.nn.log_softmax(logits)
-    one_hot = np.asarray(batch["labels"]["task"])[..., None] == np.arange(CLASSES)[None, None]
-    return -jnp.sum(batch["weights"]["task"] * jnp.sum(one_hot * log_p, -1)) / B
+    one_hot = np.asarray(batch.labels["task"])[..., None] == np.arange(CLASSES)[None, None]
+    return -jnp.sum(batch.weights["task"] * jnp.sum(one_hot * log_p, -1)) / B
 
 
 def dense(params, x, layers=("output",)):

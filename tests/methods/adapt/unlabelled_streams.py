@@ -7,6 +7,7 @@ import numpy as np
 import optax
 
 from jaxtl import data, models
+from jaxtl.batch import make_batch
 from jaxtl.methods import transfer
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten, nest
@@ -50,12 +51,7 @@ def draw(seed=0, domains=2, unknown=1, size=B):
     weights = rng.uniform(0.5, 2, (size, domains)).astype(np.float32)
     labels[:, domains - unknown :], weights[:, domains - unknown :] = -1, 0
     inputs = rng.normal(size=(size, domains, 4)).astype(np.float32)
-    return {
-        "inputs": inputs,
-        "labels": {"c": labels},
-        "weights": {"c": weights},
-        "present": np.ones((size, domains), np.float32),
-    }
+    return make_batch(inputs, {"c": labels}, {"c": weights})
 
 
 def forward(params, inputs):
@@ -82,9 +78,9 @@ def cross_entropy(logits, labels):
 
 def task(params, batch, sources=1):
     """The supervised objective of the sources."""
-    logits = forward(params, batch["inputs"])[1][:, :sources]
-    losses = cross_entropy(logits, batch["labels"]["c"][:, :sources])
-    return (batch["weights"]["c"][:, :sources] * losses).sum() / len(logits)
+    logits = forward(params, batch.inputs)[1][:, :sources]
+    losses = cross_entropy(logits, batch.labels["c"][:, :sources])
+    return (batch.weights["c"][:, :sources] * losses).sum() / len(logits)
 
 
 def value_and_gradient(method, params, state, batch, step=0, model=MODEL):

@@ -31,12 +31,12 @@ def test_bi_tuning_is_three_losses_and_fills_its_queues():
     state = {"method": method.state(MODEL, params, {})}
     batch = draw()
     _, state, metrics, _ = value_and_gradient(method, params, state, batch)
-    labels = batch["labels"]["target"].reshape(-1)
-    weights = batch["weights"]["target"].reshape(-1)
+    labels = batch.labels["target"].reshape(-1)
+    weights = batch.weights["target"].reshape(-1)
     assert metrics["projection_loss"] == 0  # nothing is queued yet, and one's own key is positive
 
     def encode(params):
-        features = forward(params, batch["inputs"])[0]["second"].reshape(-1, 5)
+        features = forward(params, batch.inputs)[0]["second"].reshape(-1, 5)
         p = numbers(params)
         projected = features @ p["projector/output/kernel"] + p["projector/output/bias"]
         both = np.concatenate([features, np.ones((len(features), 1))], 1), projected
@@ -83,7 +83,7 @@ def test_bi_tuning_is_three_losses_and_fills_its_queues():
     for path, leaf in flatten(new["method"]["average"]).items():
         np.testing.assert_allclose(leaf, flatten(average)[path], rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="no domain of the stage names head 'target'"):
-        value_and_gradient(method, params, state, {**batch, "labels": {}})
+        value_and_gradient(method, params, state, batch.replace(labels={}))
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])

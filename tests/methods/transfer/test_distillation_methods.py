@@ -12,6 +12,7 @@ import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 
 from jaxtl import models
+from jaxtl.batch import make_batch
 from jaxtl.methods import transfer
 from jaxtl.models import classes, regression
 from jaxtl.paths import flatten
@@ -37,12 +38,11 @@ def moved(params):
 def batch():
     rng = np.random.default_rng(2)
     weights = np.ones((ROWS, DOMAINS), np.float32) * [1.0, 0.0]  # the second domain is unlabelled
-    return {
-        "inputs": jnp.asarray(rng.normal(size=(ROWS, DOMAINS, 5)), jnp.float32),
-        "labels": {"new": jnp.asarray(rng.integers(0, 2, (ROWS, DOMAINS)))},
-        "weights": {"new": jnp.asarray(weights, jnp.float32)},
-        "present": jnp.ones((ROWS, DOMAINS)),
-    }
+    return make_batch(
+        jnp.asarray(rng.normal(size=(ROWS, DOMAINS, 5)), jnp.float32),
+        {"new": jnp.asarray(rng.integers(0, 2, (ROWS, DOMAINS)))},
+        {"new": jnp.asarray(weights, jnp.float32)},
+    )
 
 
 def outputs(params, inputs, heads):
@@ -56,7 +56,7 @@ def outputs(params, inputs, heads):
 def cross_entropy(logits, given):
     """Mean over the rows of the first domain."""
     chosen = np.take_along_axis(
-        log_softmax(logits, -1), np.asarray(given["labels"]["new"])[..., None], -1
+        log_softmax(logits, -1), np.asarray(given.labels["new"])[..., None], -1
     )
     return -chosen[:, 0, 0].mean()
 
@@ -91,8 +91,8 @@ def test_lwf_is_the_new_loss_and_the_old_answers_of_the_start():
     state = {"method": method.state(MODEL, begun, {})}
     now = moved(begun)
     loss, (_, metrics) = loss_of(method, now, state)
-    _, student = outputs(now, batch()["inputs"], HEADS)
-    _, teacher = outputs(begun, batch()["inputs"], HEADS)
+    _, student = outputs(now, batch().inputs, HEADS)
+    _, teacher = outputs(begun, batch().inputs, HEADS)
     distilled = kl(teacher["old"], student["old"], 2.0)
     np.testing.assert_allclose(metrics["distillation_loss"], distilled, rtol=1e-4)
     np.testing.assert_allclose(
@@ -124,7 +124,7 @@ def test_what_does_not_train_is_not_copied():
     }
     now = {**begun, "heads": moved(begun)["heads"]}
     _, (_, metrics) = loss_of(method, now, {"method": method.state(MODEL, begun, {})})
-    teacher, student = (outputs(p, batch()["inputs"], ["old"])[1]["old"] for p in (begun, now))
+    teacher, student = (outputs(p, batch().inputs, ["old"])[1]["old"] for p in (begun, now))
     np.testing.assert_allclose(metrics["distillation_loss"], kl(teacher, student, 3.0), rtol=1e-4)
 
 
@@ -150,8 +150,8 @@ def test_logits_of_published_weights_teach_another_head():
     )
     state, now = taught_by_weights(method, published), moved(start(MODEL)[0])
     loss, _ = loss_of(method, now, state)
-    _, student = outputs(now, batch()["inputs"], HEADS)
-    _, taught = outputs(weights, batch()["inputs"], ["taught"])
+    _, student = outputs(now, batch().inputs, HEADS)
+    _, taught = outputs(weights, batch().inputs, ["taught"])
     expected = cross_entropy(student["new"], batch())
     expected += 0.5 * kl(taught["taught"], student["old"], 4.0)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
@@ -173,9 +173,9 @@ def test_features_of_published_weights_teach_through_a_projection_that_trains():
     projection = method.modules["projection"].init(jax.random.key(5), output)
     projection = jax.tree.map(np.asarray, projection)
     loss, _ = loss_of(method, {**now, "projection": projection}, state)
-    features, logits = outputs(now, batch()["inputs"], HEADS)
+    features, logits = outputs(now, batch().inputs, HEADS)
     linear = projection["output"]
-    gap = features @ linear["kernel"] + linear["bias"] - outputs(weights, batch()["inputs"], [])[0]
+    gap = features @ linear["kernel"] + linear["bias"] - outputs(weights, batch().inputs, [])[0]
     expected = cross_entropy(logits["new"], batch()) + 0.1 * (0.5 * (gap**2).sum(-1)).mean()
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
@@ -218,9 +218,7 @@ def test_a_lwf_stage_keeps_its_start_in_the_engine():
     from jaxtl.train.step import make_step
 
     given = batch()
-    dataset = data.arrays(
-        np.asarray(given["inputs"][:, 0]), np.asarray(given["labels"]["new"][:, 0])
-    )
+    dataset = data.arrays(np.asarray(given.inputs[:, 0]), np.asarray(given.labels["new"][:, 0]))
     method = dataclasses.replace(transfer.lwf(SGD, heads=["old"]), fresh_frozen=True)
     setup = resolve(Stage("s", MODEL, method, [labelled(dataset, "new")], 4, 2), None)
     full = jax.tree.map(lambda leaf: leaf[0], begin(over_seeds(setup, (0,)), None))

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxtl import models
+from jaxtl.batch import make_batch
 from jaxtl.losses import supervised
 from jaxtl.methods import transfer
 from jaxtl.methods.transfer.ewc import penalty
@@ -162,11 +163,11 @@ def test_online_penalty_decays_and_stays_about_the_last_task():
 
 def batch_of(*parts):
     """Domains side by side: (inputs [n, 5], labels [n], weight)."""
-    return {
-        "inputs": jnp.stack([x for x, _, _ in parts], 1),
-        "labels": {"digit": jnp.stack([y for _, y, _ in parts], 1)},
-        "weights": {"digit": jnp.stack([jnp.full(len(x), w) for x, _, w in parts], 1)},
-    }
+    return make_batch(
+        jnp.stack([x for x, _, _ in parts], 1),
+        {"digit": jnp.stack([y for _, y, _ in parts], 1)},
+        {"digit": jnp.stack([jnp.full(len(x), w) for x, _, w in parts], 1)},
+    )
 
 
 def test_loss_adds_the_penalty_and_never_looks_at_the_former_task():

@@ -69,7 +69,7 @@ def test_bss_adds_the_smallest_squared_singular_values():
     value, _, _, gradient = value_and_gradient(method, params, {}, batch)
 
     def expected(params):
-        features = forward(params, batch["inputs"])[0]["second"].reshape(-1, 5)
+        features = forward(params, batch.inputs)[0]["second"].reshape(-1, 5)
         values = np.linalg.svd(features, compute_uv=False)
         return objective(params, batch) + 2 * np.sum(values[-2:] ** 2)
 
@@ -95,10 +95,10 @@ def test_co_tuning_relates_classes_and_adds_their_cross_entropy():
     np.testing.assert_allclose(state["method"], relation, rtol=1e-4)
     assert np.abs(relation - relation.mean(0)).max() > 0.01
 
-    labels, weights = batch["labels"]["target"], batch["weights"]["target"]
+    labels, weights = batch.labels["target"], batch.weights["target"]
 
     def expected(params):
-        said = log_softmax(forward(params, batch["inputs"])[1]["source"])
+        said = log_softmax(forward(params, batch.inputs)[1]["source"])
         related = -np.sum(weights * np.sum(relation[np.maximum(labels, 0)] * said, -1)) / B
         return objective(params, batch) + 2.3 * related
 
@@ -154,7 +154,7 @@ def test_delta_is_the_attended_distance_from_the_features_of_the_start():
     params = moved(start)
 
     def expected(params):
-        now, then = (forward(p, batch["inputs"])[0] for p in (params, start))
+        now, then = (forward(p, batch.inputs)[0] for p in (params, start))
         distance = sum(
             5 * np.sum(attention[b] * (now[b] - then[b]) ** 2) / B for b in ("first", "second")
         )
@@ -187,18 +187,18 @@ def test_mixup_mixes_pairs_of_a_domain_and_both_losses():
     method = transfer.mixup(SGD, alpha=1.0)
     inputs, own, partner = jax.jit(mixed)(jax.random.split(KEY)[0], batch, 1.0)
     value, _, _, gradient = value_and_gradient(method, params, {}, batch)
-    labels, weights = batch["labels"]["target"], batch["weights"]["target"]
+    labels, weights = batch.labels["target"], batch.weights["target"]
     inputs = np.asarray(inputs)
-    share = np.asarray(own["weights"]["target"] / np.where(weights > 0, weights, 1)).max(0)
+    share = np.asarray(own.weights["target"] / np.where(weights > 0, weights, 1)).max(0)
     assert 0 < share[0] < 1 and share[0] != share[1]
     order = np.empty((B, D), int)
     for d in range(D):
         for i in range(B):
-            mixtures = share[d] * batch["inputs"][i, d] + (1 - share[d]) * batch["inputs"][:, d]
+            mixtures = share[d] * batch.inputs[i, d] + (1 - share[d]) * batch.inputs[:, d]
             (order[i, d],) = np.flatnonzero(np.abs(mixtures - inputs[i, d]).max(1) < 1e-5)
         assert sorted(order[:, d]) == list(range(B))
     assert (order[:, 0] != order[:, 1]).any()
-    np.testing.assert_array_equal(partner["labels"]["target"][:, 1], labels[order[:, 1], 1])
+    np.testing.assert_array_equal(partner.labels["target"][:, 1], labels[order[:, 1], 1])
 
     def expected(params):
         total = 0.0
@@ -215,7 +215,7 @@ def test_mixup_mixes_pairs_of_a_domain_and_both_losses():
 
 
 def test_mixup_of_token_ids():
-    batch = {**draw(), "inputs": np.zeros((B, D, 4), np.int32)}
+    batch = draw().replace(inputs=np.zeros((B, D, 4), np.int32))
     with pytest.raises(ValueError, match="inputs that are floats, got int32"):
         mixed(KEY, batch, 0.2)
 
@@ -246,13 +246,13 @@ def test_layerwise_steps_shrink_towards_the_input():
 )
 def test_hidden_labels_never_reach_a_loss(method):
     batch = draw()
-    labels = np.where(batch["weights"]["target"] > 0, batch["labels"]["target"], 2)
-    assert (labels != batch["labels"]["target"]).any()
+    labels = np.where(batch.weights["target"] > 0, batch.labels["target"], 2)
+    assert (labels != batch.labels["target"]).any()
     params = initial(modules=method.modules)
     state = {"method": method.state(MODEL, params, {})} if method.state else {}
     state = jax.tree.map(lambda leaf: leaf + jnp.asarray(1, leaf.dtype), state)
 
     one = value_and_gradient(method, params, state, batch)
-    two = value_and_gradient(method, params, state, {**batch, "labels": {"target": labels}})
+    two = value_and_gradient(method, params, state, batch.replace(labels={"target": labels}))
     jax.tree.map(np.testing.assert_array_equal, one, two)
     assert np.isfinite(one[0])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxtl.batch import make_batch
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Columns
@@ -27,7 +28,7 @@ def draw(seed=0):
     hidden = np.arange(B * D).reshape(B, D) % 3 == 0
     labels[hidden], weights[hidden] = -1, 0
     inputs = rng.normal(size=(B, D, 4)).astype(np.float32)
-    return {"inputs": inputs, "labels": {"target": labels}, "weights": {"target": weights}}
+    return make_batch(inputs, {"target": labels}, {"target": weights})
 
 
 @functools.cache
@@ -70,8 +71,8 @@ def cross_entropy(logits, labels, weights):
 
 
 def objective(params, batch):
-    target = [np.asarray(batch[name]["target"]) for name in ("labels", "weights")]
-    return cross_entropy(forward(params, batch["inputs"])[1]["target"], *target)
+    target = [np.asarray(values["target"]) for values in (batch.labels, batch.weights)]
+    return cross_entropy(forward(params, batch.inputs)[1]["target"], *target)
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from tiny_transformers import (
 )
 
 from jaxtl import data, paths
+from jaxtl.batch import make_batch
 from jaxtl.methods import transfer
 from jaxtl.models import adapters
 from jaxtl.plan import Stage, labelled
@@ -120,11 +121,11 @@ def test_only_the_adapter_and_the_heads_train(row):
         params, _ = method.prepare(setup.model, params, {}, [])
     before = {path: np.array(leaf) for path, leaf in paths.flatten(params).items()}
     trainable, frozen = paths.split(params, lambda path: path in setup.trainable)
-    batch = {
-        "inputs": jax.tree.map(lambda leaf: leaf[:, None], x),
-        "labels": {"target": np.arange(8)[:, None] % 3},
-        "weights": {"target": np.ones((8, 1), np.float32)},
-    }
+    batch = make_batch(
+        jax.tree.map(lambda leaf: leaf[:, None], x),
+        {"target": np.arange(8)[:, None] % 3},
+        {"target": np.ones((8, 1), np.float32)},
+    )
 
     def three_steps(trainable, frozen):
         def body(carry, step):

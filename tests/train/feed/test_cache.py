@@ -157,8 +157,8 @@ def test_the_prefix_is_evaluated_once_per_example_and_seed(tmp_path, on, expecte
 def by_domain(model, params, state, batch, rng, step):
     model = with_heads(model, {"target": HEADS["target"]})
     logits = [
-        model.apply(params, state, batch["inputs"][:, d], rng=rng, train=True)[0]["logits"]
-        for d in range(batch["inputs"].shape[1])
+        model.apply(params, state, batch.inputs[:, d], rng=rng, train=True)[0]["logits"]
+        for d in range(batch.inputs.shape[1])
     ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *logits)
     return supervised(model.heads, stacked, batch)[0], (state, {})
@@ -166,7 +166,7 @@ def by_domain(model, params, state, batch, rng, step):
 
 def second_block(model, params, state, batch, rng, step):
     before, after = model.cut("b")
-    inner, _ = apply_flat(before, params, state, batch["inputs"], rng=rng, train=True)
+    inner, _ = apply_flat(before, params, state, batch.inputs, rng=rng, train=True)
     output, _ = apply_flat(after, params, state, inner["features"], rng=rng, train=True)
     loss = supervised(model.heads, output["logits"], batch)[0]
     return loss + jnp.mean(inner["features"] ** 2), (state, {})

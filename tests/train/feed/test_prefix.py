@@ -32,30 +32,30 @@ def refused(plan, directory, **options):
 
 
 def mixup(model, params, state, batch, rng, step):
-    x = batch["inputs"]
+    x = batch.inputs
     output, state = apply_flat(model, params, state, 0.5 * (x + x[::-1]), rng=rng, train=True)
     return supervised(model.heads, output["logits"], batch)[0], (state, {})
 
 
 def reconstruction(model, params, state, batch, rng, step):
-    output, state = apply_flat(model, params, state, batch["inputs"], rng=rng, train=True)
-    return jnp.mean((output["features"][..., :5] - batch["inputs"]) ** 2), (state, {})
+    output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+    return jnp.mean((output["features"][..., :5] - batch.inputs) ** 2), (state, {})
 
 
 def shuffled_columns(model, params, state, batch, rng, step):
-    inputs = jnp.concatenate([batch["inputs"][..., 1:], batch["inputs"][..., :1]], -1)
+    inputs = jnp.concatenate([batch.inputs[..., 1:], batch.inputs[..., :1]], -1)
     output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
     return supervised(model.heads, output["logits"], batch)[0], (state, {})
 
 
 def other_prefix(model, params, state, batch, rng, step):
     moved = jax.tree.map(lambda leaf: leaf * 1.1, params)
-    output, _ = apply_flat(model, moved, state, batch["inputs"], rng=rng, train=True)
+    output, _ = apply_flat(model, moved, state, batch.inputs, rng=rng, train=True)
     return supervised(model.heads, output["logits"], batch)[0], (state, {})
 
 
 def first_block(model, params, state, batch, rng, step):
-    features = apply_flat(model.cut("a")[0], params, state, batch["inputs"])[0]["features"]
+    features = apply_flat(model.cut("a")[0], params, state, batch.inputs)[0]["features"]
     return jnp.mean(features) * jnp.sum(params["heads"]["target"]["bias"]), (state, {})
 
 
