@@ -39,16 +39,17 @@ def build(config: Config) -> Experiment:
     full, ewc = transfer.full(adam), transfer.ewc(adam, strength=config.strength)
     lwf = transfer.lwf(adam, heads=["digit"], strength=1.0, temperature=2.0)
 
-    def stage(name, trains, method, *domains):
-        return Stage(name, model, method, domains, config.batch_size, config.steps, trains=trains)
+    def stage(name, trains, method, *domains, **read):
+        steps = config.batch_size, config.steps
+        return Stage(name, model, method, domains, *steps, trains=trains, **read)
 
     def chain(arm, method, former=False):
         stages = [stage("task_1", ["task_1"], full, labelled(tasks["task_1"].train, "digit"))]
         for before, name in itertools.pairwise(names):
             seen = tasks[before].train.take(config.fisher_examples)
-            more = [labelled(seen, "digit", weight=0.0)] if former else []
+            read = {"former": labelled(seen, "digit")} if former else {}
             new = labelled(tasks[name].train, "digit")
-            stages.append(stage(f"{arm}_{name}", [name], method, new, *more))
+            stages.append(stage(f"{arm}_{name}", [name], method, new, data=read))
         return stages
 
     chains = {"fine_tuning": chain("fine_tuning", full), "lwf": chain("lwf", lwf)}

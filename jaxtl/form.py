@@ -206,11 +206,14 @@ def _takes(function: Callable, arguments: tuple) -> bool:
     if not arguments or arguments[0] is Ellipsis:
         return True
     try:
-        inspect.signature(function).bind(*arguments[0])
-    except TypeError:
-        return False
+        signature = inspect.signature(function)
     except ValueError:  # of some built-in functions nothing is known
         return True
+    named = [p for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    try:
+        signature.replace(parameters=named).bind(*arguments[0])
+    except TypeError:
+        return False
     return True
 
 

@@ -88,15 +88,32 @@ class Model:
     merge: Callable[[Params], tuple["Model", Params]] | None = None
 
 
+class StageShape(NamedTuple):
+    """What a method's networks and its own state are made for.
+
+    Attributes:
+        roles: "source" or "target", of each domain.
+        rows: of each domain's whole table, of which every seed may draw others: a memory addressed
+            by `Batch.index` has as many.
+        classes: {head: number of outputs}, of the heads that the domains name.
+        batch_size: examples per domain and step.
+    """
+
+    roles: tuple[Role, ...]
+    rows: tuple[int, ...]
+    classes: Mapping[str, int]
+    batch_size: int
+
+
 class Module(NamedTuple):
     """A network that a method brings along, such as a domain discriminator.
 
     Attributes:
-        init: (rng, model output) -> params.
+        init: (rng, model output, shape of the stage) -> params.
         apply: (params, inputs) -> outputs.
     """
 
-    init: Callable[[jax.Array, dict[str, Any]], Params]
+    init: Callable[[jax.Array, dict[str, Any], StageShape], Params]
     apply: Callable[[Params, jax.Array], jax.Array]
 
 
@@ -140,11 +157,14 @@ class Method:
             parameter trains it; what no group matches, and a group called "frozen", stays.
         updates: the gradient steps of one training step, in order; empty if `prepare` does all.
         modules: {name: Module}; parameters under `<name>/...`, fresh in every stage.
-        state: (model, params, batch statistics) -> pytree kept under `method` in the state.
+        state: (model, params, batch statistics, shape of the stage) -> pytree kept under `method`
+            in the state.
         remembers: the state goes on from that of the stage before, if that has the same structure.
-        prepare: (model, params, state, domains: [Columns]) -> (params, state), on the host, before
-            step 0. Sees one seed at a time; params are NumPy arrays. It may change only what its
-            optimizers' patterns or `solves` match.
+        prepare: (model, params, state, domains: [Columns], **named: Columns) -> (params, state), on
+            the host, before step 0. Sees one seed at a time; params are NumPy arrays. It may change
+            only what its optimizers' patterns or `solves` match.
+        reads: names of the data that `prepare` reads besides the domains, each an argument of its
+            own; a stage gives them as `Stage.data`.
         solves: path patterns of the parameters that `prepare` computes in closed form.
         prepare_every: call `prepare` again every so many steps; 0 for never.
         predict: (model, params, state, inputs) -> output, where prediction is not `model.apply`.
@@ -165,9 +185,10 @@ class Method:
     optimizers: Mapping[str, tuple[Patterns, Any]] = dataclasses.field(default_factory=dict)
     updates: tuple[Update, ...] = ()
     modules: Mapping[Name, Module] = dataclasses.field(default_factory=dict)
-    state: Callable[[Model, Params, State], PyTree] | None = None
+    state: Callable[[Model, Params, State, StageShape], PyTree] | None = None
     remembers: bool = False
     prepare: Callable[[Model, Params, State, list], tuple[Params, State]] | None = None
+    reads: Sequence[Name] = ()
     solves: Patterns = ()
     prepare_every: Annotated[int, AT_LEAST_0] = 0
     predict: Callable[[Model, Params, State, PyTree], dict[str, Any]] | None = None
@@ -263,6 +284,7 @@ class Stage:
         weights: published weights that an arm's first stage starts from.
         trains: the evaluations whose task this stage teaches, for what is said of forgetting. One
             that alone reads its head belongs to an arm's last stage with labels for that head.
+        data: {name: Domain}, what the method's `prepare` reads besides the domains, by name.
     """
 
     name: Annotated[str, FILE_NAME]
@@ -274,6 +296,7 @@ class Stage:
     fresh: Patterns = ()
     weights: Weights | None = None
     trains: Sequence[str] = ()
+    data: Mapping[Name, Domain] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from jaxtl.export.rows import check_finite, check_indices, read_rows, shown
 from jaxtl.files import user_path
 from jaxtl.models import index_bounds
 from jaxtl.paths import flatten, nest, unknown
-from jaxtl.plan import Head, Model, Params, PyTree, Stage, State
+from jaxtl.plan import Head, Model, Params, PyTree, Stage, StageShape, State
 from jaxtl.train.resolve.stage import METHOD_STATE, initialise, load_problems
 from jaxtl.train.store.checkpoints import restore_chain
 from jaxtl.train.store.identity import file_digest
@@ -236,14 +236,15 @@ def restored(left: Left, choice: Choice) -> Predictor:
     stage, record = choice.stages[-1], left.records[choice.stages[-1].name]
     if record["identity"]["experiment_file"] != file_digest(left.file):
         logger.warning("%s has changed since stage %s was trained", left.file, stage.name)
-    if "inputs" not in record:
+    if "shape" not in record:
         raise ValueError(f"stage {stage.name!r} of {left.directory} is from an older jaxtl")
     inputs = abstract_inputs(record["inputs"])
     read = jax.eval_shape(to_float, inputs)
-    here = jax.eval_shape(lambda: initialise(stage, read, 0))
+    shape = StageShape(**record["shape"])
+    here = jax.eval_shape(lambda: initialise(stage, read, shape, 0))
     method_state = None
     if stage.method.state is not None:
-        method_state = jax.eval_shape(functools.partial(stage.method.state, stage.model), *here)
+        method_state = jax.eval_shape(lambda *t: stage.method.state(stage.model, *t, shape), *here)
     where = f"stage {stage.name!r} of {left.directory}"
     wanted = flatten(here[0]) | flatten(here[1])
     try:

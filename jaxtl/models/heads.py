@@ -75,7 +75,7 @@ def mlp_head(hidden: Sequence[Size], size: Size) -> Module:
     """
     network = _Network((*hidden, size))
     return Module(
-        lambda rng, output: network.init(rng, output["features"])["params"],
+        lambda rng, output, shape: network.init(rng, output["features"])["params"],
         lambda params, inputs: network.apply({"params": params}, inputs),
     )
 

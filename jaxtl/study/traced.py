@@ -15,10 +15,10 @@ from jaxtl.data.streamed import is_streamed
 from jaxtl.plan import Evaluation, Experiment, Head, PyTree, Stage
 from jaxtl.study.checks.experiments import Node
 from jaxtl.study.checks.measurable import metric_sums
-from jaxtl.train.feed.examples import host_feed, roles_of
+from jaxtl.train.feed.examples import host_feed
 from jaxtl.train.rehearsal import abstract_values, first_step
 from jaxtl.train.resolve.lanes import Lanes, over_seeds
-from jaxtl.train.resolve.stage import METHOD_STATE, Setup
+from jaxtl.train.resolve.stage import METHOD_STATE, Setup, roles_of
 
 Values = Mapping[str, Any]
 
@@ -157,7 +157,8 @@ def _differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:
 
     def fixed(setup: Setup) -> tuple:
         stage, method = setup.stage, setup.stage.method
-        roles = roles_of(stage), [(dict(d.heads), d.labelled) for d in stage.domains]
+        read = (*stage.domains, *stage.data.values())
+        roles = roles_of(stage), list(stage.data), [(dict(d.heads), d.labelled) for d in read]
         numbers = (stage.batch_size, stage.num_steps, method.prepare_every, method.fresh_frozen)
         shapes = (setup.params, setup.state, setup.inputs)
         loads = (setup.fresh, stage.weights)
@@ -165,7 +166,8 @@ def _differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:
 
     if fixed(a) != fixed(b):
         return True
-    pairs = zip(a.stage.domains, b.stage.domains, strict=True)
+    read = [(*s.stage.domains, *s.stage.data.values()) for s in (a, b)]
+    pairs = zip(*read, strict=True)
     return not all(_same_data(one.dataset, other.dataset, seeds) for one, other in pairs)
 
 

@@ -61,7 +61,9 @@ def first_step(lanes: Lanes) -> tuple[Callable, tuple]:
         method = changed.stage.method
         trainable, frozen = split(params, lambda path: path in setup.trainable)
         statistics = {name: tree for name, tree in state.items() if name != METHOD_STATE}
-        memory = () if method.state is None else method.state(changed.model, params, statistics)
+        memory = ()
+        if method.state is not None:
+            memory = method.state(changed.model, params, statistics, setup.shape)
         if not method.updates:
             return memory, None
         batch = gather(changed.stage, shared, own, index, rng)

@@ -43,7 +43,7 @@ def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
     setup, method = lanes.setup, lanes.setup.stage.method
 
     def fresh(seed: jax.Array) -> dict[str, jax.Array]:
-        leaves = map(flatten, initialise(setup.stage, setup.inputs, seed))
+        leaves = map(flatten, initialise(setup.stage, setup.inputs, setup.shape, seed))
         return {path: leaf for tree in leaves for path, leaf in tree.items() if path in setup.fresh}
 
     leaves = jax.jit(jax.vmap(fresh))(jnp.asarray(lanes.seeds))
@@ -56,7 +56,7 @@ def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
 
         def method_state(params, statistics, values):
             here = lanes.at(values)
-            return here.stage.method.state(here.model, params, statistics)
+            return here.stage.method.state(here.model, params, statistics, here.shape)
 
         values = dict(lanes.values)
         kept = jax.vmap(method_state, axis_size=len(lanes))
@@ -97,11 +97,13 @@ def prepare(lanes: Lanes, params: Params, state: State):
     params, state = to_host((params, state))
     for i, (seed, setup) in enumerate(zip(lanes.seeds, lanes.setups, strict=True)):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], (params, state))
-        domains = [columns(domain, setup.model.heads, seed) for domain in setup.stage.domains]
-        made = setup.stage.method.prepare(setup.model, *one, domains)
+        stage, heads = setup.stage, setup.model.heads
+        domains = [columns(domain, heads, seed) for domain in stage.domains]
+        named = {name: columns(domain, heads, seed) for name, domain in stage.data.items()}
+        made = stage.method.prepare(setup.model, *one, domains, **named)
         if lines := list(differing(one, made, types=False)):
             raise ValueError(
-                f"stage {setup.stage.name!r}: prepare must return (params, state) of the form that "
+                f"stage {stage.name!r}: prepare must return (params, state) of the form that "
                 f"it is given: {'; '.join(lines)}"
             )
         results.append(made)

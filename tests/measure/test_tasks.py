@@ -30,9 +30,11 @@ def chain(arm, method, former=False, steps=4):
     stages = [Stage("task_1", MODEL, FIRST, first, 8, steps, trains=["task_1"])]
     for i in (1, 2):
         domains = [labelled(TASKS[i], "blob")]
-        domains += [labelled(TASKS[i - 1], "blob", weight=0.0)] if former else []
+        read = {"former": labelled(TASKS[i - 1], "blob")} if former else {}
         task = f"task_{i + 1}"
-        stages.append(Stage(f"{arm}_{task}", MODEL, method, domains, 8, steps, trains=[task]))
+        stages.append(
+            Stage(f"{arm}_{task}", MODEL, method, domains, 8, steps, trains=[task], data=read)
+        )
     return stages
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from shapes import SHAPE
 
 from jaxtl.models import binary, classes, mlp_head, regression
 from jaxtl.paths import flatten
@@ -94,7 +95,7 @@ def test_labels_of_the_declared_shape_give_one_loss_an_element(head, label_shape
 def test_mlp_head_by_hand():
     module = mlp_head((5, 4), 2)
     features = OUTPUTS
-    params = module.init(jax.random.key(0), {"features": features, "logits": {}})
+    params = module.init(jax.random.key(0), {"features": features, "logits": {}}, SHAPE)
     shapes = {path: leaf.shape for path, leaf in flatten(params).items() if "kernel" in path}
     assert shapes == {
         "dense_0/kernel": (3, 5),

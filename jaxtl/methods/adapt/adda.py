@@ -10,7 +10,7 @@ from jaxtl.methods.adapt.sides import present_of
 from jaxtl.methods.transfer.fine_tuning import Groups, trained_paths
 from jaxtl.models import apply_flat, mlp_head
 from jaxtl.paths import flatten, join, split
-from jaxtl.plan import Method, Model, Module, Params, PyTree, State, Update
+from jaxtl.plan import Method, Model, Module, Params, PyTree, StageShape, State, Update
 
 
 def adda(
@@ -47,7 +47,7 @@ def adda(
         tx, DISCRIMINATOR, (f"{DISCRIMINATOR}/.*",), discriminator_tx, frozen=("heads/.*",)
     )
 
-    def start(model: Model, params: Params, statistics: State) -> PyTree:
+    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         moving = trained_paths(groups, params, names=encoder)
         return {"encoder": split(params, moving.__contains__)[0], "statistics": statistics}
 

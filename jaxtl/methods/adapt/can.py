@@ -14,7 +14,7 @@ from jaxtl.methods.adapt.sides import Weight, at_step, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.methods.transfer.outputs import outputs
 from jaxtl.models import apply_flat
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
 
 
 def can(
@@ -54,7 +54,7 @@ def can(
     arXiv:1901.00976.
     """
 
-    def start(model: Model, params: Params, statistics: State) -> PyTree:
+    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         width = next(iter(params["heads"].values()))["kernel"].shape[0]
         return {"centres": jnp.zeros((classes, width)), "known": jnp.zeros(classes, bool)}
 

@@ -12,7 +12,7 @@ from jaxtl.methods.adapt.dann import DISCRIMINATOR
 from jaxtl.methods.adapt.sides import Side, Term, Weight, adapted, at_step
 from jaxtl.methods.transfer.fine_tuning import Groups
 from jaxtl.models import mlp_head
-from jaxtl.plan import Method, Module, Params
+from jaxtl.plan import Method, Module, Params, StageShape
 
 
 def cdan(
@@ -122,7 +122,7 @@ def _on_products(
     """The domain classifier, initialised for what `conditioned` makes of a model's features."""
     network = discriminator or mlp_head((1024, 1024), domains)
 
-    def init(rng: jax.Array, output: dict) -> Params:
+    def init(rng: jax.Array, output: dict, shape: StageShape) -> Params:
         flat = output["features"].reshape(len(output["features"]), -1)
         even = jnp.full((len(flat), classes), 1 / classes)
         return network.init(rng, {**output, "features": conditioned(flat, even, random_features)})

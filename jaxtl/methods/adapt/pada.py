@@ -12,7 +12,7 @@ from jaxtl.methods.adapt.sides import Weight, at_step, head_of, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.methods.transfer.outputs import outputs
 from jaxtl.models import apply_flat, mlp_head
-from jaxtl.plan import Batch, Columns, Method, Model, Module, Params, PyTree, State
+from jaxtl.plan import Batch, Columns, Method, Model, Module, Params, PyTree, StageShape, State
 
 
 def pada(
@@ -44,7 +44,7 @@ def pada(
     """
     network = discriminator or mlp_head((100,), 2)
 
-    def start(model: Model, params: Params, statistics: State) -> PyTree:
+    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         return {name: jnp.ones(head.size) for name, head in model.heads.items()}
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):

@@ -15,7 +15,7 @@ from jaxtl.methods.adapt.teacher import copy_of, statistics_of, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.methods.transfer.outputs import outputs
 from jaxtl.models import apply_flat
-from jaxtl.plan import Batch, Columns, Method, Model, Params, PyTree, State
+from jaxtl.plan import Batch, Columns, Method, Model, Params, PyTree, StageShape, State
 
 
 def shot(
@@ -45,7 +45,7 @@ def shot(
     groups = _all_but_heads(tx)
     encoder = copy_of(groups)
 
-    def start(model: Model, params: Params, statistics: State) -> PyTree:
+    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         shapes = {name: params["heads"][name]["kernel"].shape for name in model.heads}
         centroids = {name: jnp.zeros((size, n + 1)) for name, (n, size) in shapes.items()}
         return {**encoder(model, params, statistics), "centroids": centroids}

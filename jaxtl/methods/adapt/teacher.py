@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 from jaxtl.methods.transfer.fine_tuning import Groups, trained_paths
 from jaxtl.paths import flatten, nest, split
-from jaxtl.plan import Model, Params, PyTree, State
+from jaxtl.plan import Model, Params, PyTree, StageShape, State
 
 
 def copy_of(groups: Groups) -> Callable[[Model, Params, State], PyTree]:
     """`Method.state` that holds {"params": what the groups train, "statistics": all}."""
 
-    def start(model: Model, params: Params, statistics: State) -> PyTree:
+    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         moving = trained_paths(groups, params)
         return {"params": split(params, moving.__contains__)[0], "statistics": statistics}
 

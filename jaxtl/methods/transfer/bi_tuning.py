@@ -8,7 +8,7 @@ from jaxtl.losses import queue_contrast, supervised
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update, trained_paths
 from jaxtl.models import apply_flat, mlp_head
 from jaxtl.paths import flatten, join, split, unknown
-from jaxtl.plan import Method, Model, Params, PyTree, State
+from jaxtl.plan import Method, Model, Params, PyTree, StageShape, State
 
 PROJECTOR = "projector"
 
@@ -57,7 +57,7 @@ def bi_tuning(
     """
     groups, projector = as_groups(tx), mlp_head((), projection)
 
-    def start(model: Model, params: Params, statistics: State) -> PyTree:
+    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         if head not in model.heads:
             raise ValueError(unknown("head", head, model.heads))
         if not model.heads[head].integer:

@@ -10,7 +10,7 @@ from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.methods.transfer.outputs import outputs
 from jaxtl.models import apply_flat
 from jaxtl.paths import unknown
-from jaxtl.plan import Columns, Method, Model, Params, State
+from jaxtl.plan import Columns, Method, Model, Params, StageShape, State
 
 
 def co_tuning(
@@ -47,7 +47,7 @@ def co_tuning(
     You et al., "Co-Tuning for Transfer Learning", NeurIPS 2020.
     """
 
-    def blank(model: Model, params: Params, statistics: State) -> jax.Array:
+    def blank(model: Model, params: Params, statistics: State, shape: StageShape) -> jax.Array:
         heads = model.heads
         if missing := [name for name in (source, target) if name not in heads]:
             raise ValueError(" ".join(unknown("head", name, heads) for name in missing))

@@ -12,7 +12,7 @@ from jaxtl.methods.transfer.channel_attention import channel_attention
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update, trained_paths
 from jaxtl.models import apply_flat
 from jaxtl.paths import flatten, nest, split, unknown
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
 
 
 def delta(
@@ -54,7 +54,7 @@ def delta(
     """
     groups = as_groups(tx)
 
-    def start(model: Model, params: Params, statistics: State) -> PyTree:
+    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         if strange := sorted(blocks.keys() - set(model.blocks)):
             raise ValueError(" ".join(unknown("block", name, model.blocks) for name in strange))
         moving = trained_paths(groups, params)

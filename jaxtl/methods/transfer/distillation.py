@@ -17,7 +17,7 @@ import optax
 from jaxtl import paths
 from jaxtl.losses import hint, softened_divergence, supervised
 from jaxtl.models import apply_flat
-from jaxtl.plan import Method, Model, Module, Params, PyTree, State, Update, Weights
+from jaxtl.plan import Method, Model, Module, Params, PyTree, StageShape, State, Update, Weights
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def _taught(
     trainable, modules = tuple(trainable), modules or {}
     outputs = _start_outputs if teacher is None else functools.partial(_outputs, teacher)
 
-    def state_fn(model: Model, params: Params, statistics: State) -> PyTree:
+    def state_fn(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         check(model)
         if teacher is not None:
             return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _shapes(teacher))

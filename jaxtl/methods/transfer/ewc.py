@@ -10,7 +10,7 @@ from jaxtl import paths
 from jaxtl.losses import supervised
 from jaxtl.methods.transfer.fisher import exact_fisher
 from jaxtl.models import apply_flat
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, State, Update
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Update
 
 Add = Callable[[PyTree, Params, Params], PyTree]
 """(penalty so far, Fisher information, parameters at which a task ended) -> penalty."""
@@ -28,21 +28,18 @@ def ewc(
     i are the former tasks, theta*_i the parameters at the end of task i, and F_i the diagonal of
     its Fisher information there. One stage a task; the first trains by any other method.
 
-    The last domain of each stage is the task before: the stage starts where that one ended, so
+    Each stage names the task before as its data `former`: the stage starts where that one ended, so
     `prepare` computes its information from these examples (a few hundred do: `train.take(500)`),
-    and nothing else reads them. They have weight 0. The penalty of all tasks is remembered from
-    stage to stage: a sum of squares is one square about the weighted mean, and a constant.
+    and nothing else reads them. The penalty of all tasks is remembered from stage to stage: a sum
+    of squares is one square about the weighted mean, and a constant.
 
-        domains=[labelled(task_3.train, "digit"), labelled(task_2.train, "digit", weight=0.0)]
+        domains=[labelled(task_3.train, "digit")], data={"former": labelled(task_2.train, "digit")}
 
     Args:
         tx: optax transformation.
         strength: the paper's lambda >= 0, for mean losses and mean squared gradients.
         fisher: `exact_fisher` or `empirical_fisher`.
         trainable: path patterns of what trains.
-
-    Raises:
-        ValueError: when a stage starts, its last domain is not a former task of weight 0.
 
     Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", 2017.
     arXiv:1612.00796, Eq. 3; with a sum over former tasks, as in its experiments.
@@ -98,27 +95,19 @@ def _consolidated(
     def chosen(path: str) -> bool:
         return paths.matches(trainable, path)
 
-    def state_fn(model: Model, params: Params, statistics: State) -> PyTree:
+    def state_fn(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         moving = paths.split(params, chosen)[0]
         nothing = jax.tree.map(jnp.zeros_like, moving)
         return {"precision": nothing, "mean": moving, "constant": jnp.zeros(())}
 
-    def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        former = domains[-1]
-        if len(domains) < 2 or any(weights.any() for weights in former.weights.values()):
-            raise ValueError(
-                "ewc needs the task before as its last domain, with weight 0, as in "
-                "labelled(former, head, weight=0.0); the first task of a chain trains by another "
-                "method"
-            )
+    def prepare(model: Model, params: Params, state: State, domains: list, *, former: Columns):
         information = fisher(model, params, state, former, chosen)
         ended = paths.split(params, chosen)[0]
         return params, {**state, "method": add(state["method"], information, ended)}
 
     def loss_fn(model, params, state, batch, rng, step):
-        own = jax.tree.map(lambda leaf: leaf[:, :-1], batch)
-        output, state = apply_flat(model, params, state, own.inputs, rng=rng, train=True)
-        loss, metrics = supervised(model.heads, output["logits"], own)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        loss, metrics = supervised(model.heads, output["logits"], batch)
         value = 0.5 * penalty(state["method"], params)
         return loss + strength * value, (state, {**metrics, "penalty": value})
 
@@ -128,6 +117,7 @@ def _consolidated(
         state=state_fn,
         remembers=True,
         prepare=prepare,
+        reads=("former",),
     )
 
 

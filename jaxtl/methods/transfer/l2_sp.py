@@ -8,7 +8,7 @@ from jaxtl.losses import supervised
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update, trained_paths
 from jaxtl.models import apply_flat
 from jaxtl.paths import flatten, select, split
-from jaxtl.plan import Method, Model, Params, State
+from jaxtl.plan import Method, Model, Params, StageShape, State
 
 
 def l2_sp(
@@ -39,7 +39,9 @@ def l2_sp(
     """
     groups = as_groups(tx)
 
-    def starting_point(model: Model, params: Params, statistics: State) -> Params:
+    def starting_point(
+        model: Model, params: Params, statistics: State, shape: StageShape
+    ) -> Params:
         chosen = select(anchors, flatten(params)) & trained_paths(groups, params)
         return split(params, lambda path: path in chosen)[0]
 

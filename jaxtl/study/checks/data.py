@@ -153,7 +153,9 @@ def _readings(
     """(what a stage's model reads, in stages before and in evaluations too; if it is published)."""
     setup, parent = setups[name]
     heads = setup.model.heads
-    readings = [Reading(f"stage {name!r}: ", domain.dataset) for domain in setup.stage.domains]
+    stage = setup.stage
+    read = [*stage.domains, *stage.data.values()]
+    readings = [Reading(f"stage {name!r}: ", domain.dataset) for domain in read]
     for evaluation_name, evaluation in experiment.evals.items():
         if evaluation.head in heads:
             readings.append(Reading(f"evaluation {evaluation_name!r}: ", evaluation.dataset))
@@ -161,7 +163,7 @@ def _readings(
         for domain in criterion.domains:
             if heads.keys() >= domain.heads.keys():
                 readings.append(Reading(f"criterion {criterion_name!r}: ", domain.dataset))
-    published = setup.stage.weights is not None
+    published = stage.weights is not None
     while parent is not None:
         above, grandparent = setups[parent]
         readings += [

@@ -136,7 +136,15 @@ def _stage_problems(stage: Stage, seeds: tuple[int, ...]) -> Iterable[str]:
         yield f"{name}: num_steps must not be negative, got {stage.num_steps}"
     if stage.num_steps and not stage.method.updates:
         yield f"{name}: {stage.num_steps} steps, but its method has no updates; set num_steps=0"
-    for domain in stage.domains:
+    reads, given = set(stage.method.reads), stage.data.keys()
+    for read in sorted(reads - given):
+        yield (
+            f"{name}: its method reads data called {read!r}, which is no domain of weight 0: give "
+            f"the stage data={{{read!r}: labelled(dataset, head)}}"
+        )
+    for extra in sorted(given - reads):
+        yield f"{name}: its method does not read data called {extra!r}; it reads {sorted(reads)}"
+    for domain in (*stage.domains, *stage.data.values()):
         try:
             _check_domain(domain, stage.model.heads, seeds)
         except ValueError as error:

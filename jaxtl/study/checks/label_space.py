@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from jaxtl.data import Dataset
 from jaxtl.data.columns import Numbered
 from jaxtl.paths import closest, matches
-from jaxtl.plan import Domain, Evaluation, Experiment, Head, Stage
+from jaxtl.plan import Criterion, Domain, Evaluation, Experiment, Head, Stage
 
 SHOWN = 5
 
@@ -103,7 +103,7 @@ def _uses(experiment: Experiment) -> Iterator[Use]:
 
     for chain in experiment.arms.values():
         for stage in chain:
-            for domain in stage.domains:
+            for domain in (*stage.domains, *stage.data.values()):
                 yield from of_domain(f"stage {stage.name!r}", domain, stage.name)
     for name, evaluation in experiment.evals.items():
         columns = {evaluation.head: evaluation.column}
@@ -189,18 +189,24 @@ def _replaced(
                 dataset = dataset.match_classes(column, names, columns[head])
         return dataset, columns
 
-    def with_domains(place: str, holder: Any) -> Any:
-        """A stage or a criterion; itself if nothing changes."""
-        domains = []
-        for domain in holder.domains:
-            dataset, columns = renumber(place, domain, domain.heads)
-            same = dataset is domain.dataset
-            domains.append(
-                domain if same else dataclasses.replace(domain, dataset=dataset, heads=columns)
-            )
-        if all(new is old for new, old in zip(domains, holder.domains, strict=True)):
-            return holder
-        return dataclasses.replace(holder, domains=domains)
+    def of_domain(place: str, domain: Domain) -> Domain:
+        dataset, columns = renumber(place, domain, domain.heads)
+        same = dataset is domain.dataset
+        return domain if same else dataclasses.replace(domain, dataset=dataset, heads=columns)
+
+    def of_stage(stage: Stage) -> Stage:
+        """The stage itself if nothing changes: arms share it."""
+        place = f"stage {stage.name!r}"
+        domains = [of_domain(place, domain) for domain in stage.domains]
+        named = {name: of_domain(place, domain) for name, domain in stage.data.items()}
+        before = (*stage.domains, *stage.data.values())
+        if all(a is b for a, b in zip((*domains, *named.values()), before, strict=True)):
+            return stage
+        return dataclasses.replace(stage, domains=domains, data=named)
+
+    def of_criterion(name: str, criterion: Criterion) -> Criterion:
+        domains = [of_domain(f"criterion {name!r}", domain) for domain in criterion.domains]
+        return dataclasses.replace(criterion, domains=domains)
 
     def of_evaluation(name: str, evaluation: Evaluation) -> Evaluation:
         columns = {evaluation.head: evaluation.column}
@@ -212,12 +218,10 @@ def _replaced(
     for chain in experiment.arms.values():
         for stage in chain:
             if id(stage) not in stages:
-                stages[id(stage)] = with_domains(f"stage {stage.name!r}", stage)
+                stages[id(stage)] = of_stage(stage)
     return dataclasses.replace(
         experiment,
         arms={arm: [stages[id(stage)] for stage in c] for arm, c in experiment.arms.items()},
         evals={name: of_evaluation(name, e) for name, e in experiment.evals.items()},
-        criteria={
-            name: with_domains(f"criterion {name!r}", c) for name, c in experiment.criteria.items()
-        },
+        criteria={name: of_criterion(name, c) for name, c in experiment.criteria.items()},
     )

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.batch import Batch, Role
+from jaxtl.batch import Batch
 from jaxtl.data import Table, to_float
 from jaxtl.data.streamed import is_streamed, select
 from jaxtl.plan import Columns, Domain, Head, PyTree, Stage
@@ -24,6 +24,7 @@ from jaxtl.train.feed.order import Stream, index_block
 from jaxtl.train.mesh import replicate
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.stage import roles_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +82,6 @@ def _weights(
     known = _labels(domain, head, table, name)[1][rows]
     present = present.reshape(-1, *(1,) * (known.ndim - 1))
     return (known * np.float32(domain.weight) * present).astype(np.float32)
-
-
-def roles_of(stage: Stage) -> tuple[Role, ...]:
-    """What each domain of a stage is: as it says, else a source if it is labelled."""
-    return tuple(
-        domain.role or ("source" if domain.labelled else "target") for domain in stage.domains
-    )
 
 
 def active_heads(stage: Stage) -> tuple[str, ...]:

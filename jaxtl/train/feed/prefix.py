@@ -18,8 +18,8 @@ from jax.interpreters import partial_eval
 from jaxtl.batch import Batch
 from jaxtl.paths import flatten, matches
 from jaxtl.plan import Model, Params, State
-from jaxtl.train.feed.examples import active_heads, roles_of
-from jaxtl.train.resolve.stage import Setup
+from jaxtl.train.feed.examples import active_heads
+from jaxtl.train.resolve.stage import Setup, roles_of
 
 
 class Prefix(NamedTuple):

@@ -1,7 +1,6 @@
 """A stage checked and resolved: what trains, what is frozen, what is fresh, what is loaded."""
 
 import dataclasses
-import functools
 import re
 import zlib
 from collections.abc import Mapping
@@ -11,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.batch import Role
 from jaxtl.blame import place_of, told
 from jaxtl.data import to_float
 from jaxtl.models import with_live
 from jaxtl.paths import FROZEN, closest, flatten, label, matches, select
-from jaxtl.plan import Domain, Model, Params, PyTree, Stage, State
+from jaxtl.plan import Domain, Model, Params, PyTree, Stage, StageShape, State
 from jaxtl.reading import Wanted
 from jaxtl.train.optimizers import check_optimizers
 from jaxtl.train.resolve.convolutions import Convolutions
@@ -35,6 +35,7 @@ class Setup:
         solved: paths of the parameters that the method computes in closed form.
         fresh: paths of parameters and batch statistics that are initialised, not loaded.
         params, state: abstract values of one seed.
+        shape: what the method's networks and state are made for.
         published: {path: array} of the leaves that come from the stage's `weights`.
         weights_report: what was done to get them.
         convolutions: those of its training step, once that is traced.
@@ -48,6 +49,7 @@ class Setup:
     fresh: frozenset[str]
     params: Params
     state: State
+    shape: StageShape
     published: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
     weights_report: str = ""
     convolutions: Convolutions | None = None
@@ -77,7 +79,24 @@ def named_key(seed: jax.Array | int, name: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
-def initialise(stage: Stage, inputs: PyTree, seed: jax.Array | int) -> tuple[Params, State]:
+def roles_of(stage: Stage) -> tuple[Role, ...]:
+    """What each domain of a stage is: as it says, else a source if it is labelled."""
+    return tuple(
+        domain.role or ("source" if domain.labelled else "target") for domain in stage.domains
+    )
+
+
+def shape_of(stage: Stage) -> StageShape:
+    """What a stage's method gets to know of it; the tables are loaded."""
+    rows = tuple(len(domain.dataset.table()) for domain in stage.domains)
+    named = {head for domain in stage.domains for head in domain.heads}
+    classes = {name: head.size for name, head in stage.model.heads.items() if name in named}
+    return StageShape(roles_of(stage), rows, classes, stage.batch_size)
+
+
+def initialise(
+    stage: Stage, inputs: PyTree, shape: StageShape, seed: jax.Array | int
+) -> tuple[Params, State]:
     """Fresh parameters and state of one seed; each depends on the seed and its own path only."""
     inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), inputs)
     params, state = stage.model.init(named_key(seed, "init"), inputs)
@@ -87,7 +106,7 @@ def initialise(stage: Stage, inputs: PyTree, seed: jax.Array | int) -> tuple[Par
         )
         output = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
         modules = {
-            name: module.init(named_key(seed, name), output)
+            name: module.init(named_key(seed, name), output, shape)
             for name, module in stage.method.modules.items()
         }
         params = {**params, **modules}
@@ -101,7 +120,8 @@ def example_inputs(stage: Stage) -> PyTree:
         ValueError: the domains' examples differ in shape or type, or are texts.
     """
     shapes = []
-    for domain in stage.domains:
+    read = [*stage.domains, *stage.data.values()]
+    for domain in read:
         inputs = jax.tree.map(lambda leaf: leaf[:1], domain.dataset.table().inputs)
         if any(leaf.dtype.kind in "OUS" for leaf in jax.tree.leaves(inputs)):
             raise ValueError(
@@ -110,7 +130,7 @@ def example_inputs(stage: Stage) -> PyTree:
             )
         inputs = jax.eval_shape(to_float, inputs)
         shapes.append(inputs if domain.augment is None else _augmented(domain, inputs))
-    for domain, shape in zip(stage.domains, shapes, strict=True):
+    for domain, shape in zip(read, shapes, strict=True):
         if shape != shapes[0]:
             first = stage.domains[0].dataset.name
             raise ValueError(
@@ -173,7 +193,8 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     method = stage.method
     if taken := sorted({"backbone", "heads"} & method.modules.keys()):
         raise ValueError(f"a module of the method cannot be called {taken[0]!r}; a model has those")
-    params, state = jax.eval_shape(lambda: initialise(stage, inputs, 0))
+    shape = shape_of(stage)
+    params, state = jax.eval_shape(lambda: initialise(stage, inputs, shape, 0))
     paths = list(flatten(params))
     for i, update in enumerate(method.updates):
         if missing := [name for name in update.optimizers if name not in method.optimizers]:
@@ -232,10 +253,12 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     live = tuple(re.escape(path) for path in statistics if _follows(path, paths, moving))
     model = with_live(stage.model, live)
     if method.state is not None:
-        kept = jax.eval_shape(functools.partial(method.state, model), params, state)
+        kept = jax.eval_shape(lambda *here: method.state(model, *here, shape), params, state)
         state = {**state, METHOD_STATE: kept}
     solved, fresh = frozenset(solved), frozenset(fresh)
-    return Setup(stage, model, inputs, labels, solved, fresh, params, state, published, report)
+    return Setup(
+        stage, model, inputs, labels, solved, fresh, params, state, shape, published, report
+    )
 
 
 def _follows(statistic: str, paths: list[str], moving: set[str]) -> bool:

@@ -18,7 +18,8 @@ def interface(setup: Setup) -> dict[str, Any]:
 
     Returns:
         {"inputs": pytree of {"shape": of one example, "dtype": uint8 where the data are},
-        "classes": {head: names}}, for the stage's first domain, its augmentation done.
+        "classes": {head: names}, "shape": of the stage}, for its first domain, its augmentation
+        done.
     """
     classes = {}
     for domain in setup.stage.domains:
@@ -26,7 +27,8 @@ def interface(setup: Setup) -> dict[str, Any]:
             names = domain.dataset.class_names(column)
             if setup.model.heads[head].integer and len(names) > len(classes.get(head, ())):
                 classes[head] = list(names)
-    return {"inputs": describe(_held(setup)), "classes": classes}
+    shape = setup.shape._asdict()
+    return {"inputs": describe(_held(setup)), "classes": classes, "shape": shape}
 
 
 def _held(setup: Setup) -> PyTree:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shapes import SHAPE
 
 from jaxtl.batch import make_batch
 from jaxtl.losses import reversal_schedule
@@ -58,7 +59,7 @@ def accuracy(name, problem, shift, steps, hidden):
         params, _ = model.init(jax.random.key(seed), x[:1])
         output = {"features": jnp.zeros((1, (x.shape[1], *hidden)[-1]))}
         for module, network in method.modules.items():
-            params[module] = network.init(jax.random.key(seed + 9), output)
+            params[module] = network.init(jax.random.key(seed + 9), output, SHAPE)
 
         def step(carry, i):
             params, opt_state = carry

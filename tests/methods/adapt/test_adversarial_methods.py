@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shapes import SHAPE
 from two_domains import (
     CLASSES,
     KEY,
@@ -259,7 +260,7 @@ def test_mcd_has_three_steps(step):
 def test_adda_discriminates_a_kept_encoder_from_the_one_that_trains():
     method = adapt.adda(SGD, discriminator=mlp_head((7,), 2))
     batch, before = draw(), initial(method)
-    state = {"method": method.state(MODEL, before, {})}
+    state = {"method": method.state(MODEL, before, {}, SHAPE)}
     assert set(flatten(state["method"]["encoder"])) == {
         f"backbone/{block}/{leaf}" for block in ("first", "second") for leaf in ("bias", "kernel")
     }
@@ -288,7 +289,7 @@ def test_adda_weighs_both_sides_alike():
     """With two sources and one target the loss is still the mean of the two sides' means."""
     method = adapt.adda(SGD, discriminator=mlp_head((7,), 2), sources=2)
     batch, params = draw(domains=3, labelled=(0, 1)), initial(method)
-    state = {"method": method.state(MODEL, params, {})}
+    state = {"method": method.state(MODEL, params, {}, SHAPE)}
     f = computed(params, batch, sources=2)
     log_p = [jax.nn.log_softmax(dense(params["discriminator"], x, SMALL)) for x in (f.fs, f.ft)]
     expected = -(jnp.mean(log_p[0][:, 0]) + jnp.mean(log_p[1][:, 1])) / 2
@@ -309,6 +310,6 @@ def test_groups_need_an_optimizer_for_the_opponent():
 def test_adda_needs_a_target():
     method = adapt.adda(SGD, sources=2)
     params = initial(method)
-    state = {"method": method.state(MODEL, params, {})}
+    state = {"method": method.state(MODEL, params, {}, SHAPE)}
     with pytest.raises(ValueError, match="at least one source and one target"):
         method.updates[0].loss(MODEL, params, state, draw(), KEY, 0)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shapes import SHAPE
 from sklearn.cluster import KMeans
 from two_domains import (
     CLASSES,
@@ -111,7 +112,7 @@ def test_prepare_clusters_the_features_of_all_targets():
     counts = [np.sum(near & (assigned == c)) for c in range(CLASSES)]
     np.testing.assert_array_equal(kept["known"], np.array(counts) >= 4)
     assert method.prepare_every == 10
-    shapes = jax.tree.map(np.shape, method.state(MODEL, params, {}))
+    shapes = jax.tree.map(np.shape, method.state(MODEL, params, {}, SHAPE))
     assert shapes == jax.tree.map(np.shape, kept)
 
 

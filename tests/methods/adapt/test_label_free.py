@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from shapes import SHAPE
 from unlabelled_streams import (
     KEY,
     MODEL,
@@ -112,8 +113,8 @@ def test_a_few_labels_of_the_target_train_too(name):
     method = adapt.vada(ADAM, domains=3) if name == "vada" else method
     params, _ = start()
     output, _ = MODEL.apply(params, {}, batch.inputs[:, 0])
-    params |= {key: module.init(KEY, output) for key, module in method.modules.items()}
-    state = {} if method.state is None else {"method": method.state(MODEL, params, {})}
+    params |= {key: module.init(KEY, output, SHAPE) for key, module in method.modules.items()}
+    state = {} if method.state is None else {"method": method.state(MODEL, params, {}, SHAPE)}
     other = batch.replace(labels={"c": batch.labels["c"].copy()})
     other.labels["c"][:, 1] = (other.labels["c"][:, 1] + 1) % 3
     before, after = (value(method, params, state, each) for each in (batch, other))

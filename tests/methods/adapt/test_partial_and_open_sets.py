@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shapes import SHAPE
 from unlabelled_streams import (
     KEY,
     MODEL,
@@ -32,7 +33,7 @@ TRUTH = np.repeat([0, 1], B)
 
 def with_modules(method, params):
     output, _ = MODEL.apply(params, {}, jnp.zeros((1, 4)))
-    new = {name: host(module.init(KEY, output)) for name, module in method.modules.items()}
+    new = {name: host(module.init(KEY, output, SHAPE)) for name, module in method.modules.items()}
     return {**params, **new}
 
 
@@ -77,7 +78,7 @@ def test_pada_weighs_classes_by_what_the_target_seems_to_have():
         )
         for d in range(2)
     ]
-    state = {"method": method.state(MODEL, params, {})}
+    state = {"method": method.state(MODEL, params, {}, SHAPE)}
     assert np.all(state["method"]["c"] == 1)
     _, state = method.prepare(MODEL, host(params), state, columns)
     mean = softmax(forward(params, batch.inputs[:, 1])[1] / 0.5).mean(0)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shapes import SHAPE
 from unlabelled_streams import (
     KEY,
     MODEL,
@@ -43,7 +44,7 @@ def test_confident_cross_entropy_of_a_hand_made_case():
 def test_self_training_learns_the_labels_of_its_copy_and_renews_it():
     (params, _), (old, _), batch = start(), start(seed=5), draw()
     method = adapt.self_training(SGD, threshold=0.5, weight=0.7, every=3)
-    kept = {"method": method.state(MODEL, old, {})}
+    kept = {"method": method.state(MODEL, old, {}, SHAPE)}
 
     def expected(now, copy):
         target = (forward(p, batch.inputs)[1][:, 1] for p in (now, copy))
@@ -68,7 +69,7 @@ def test_self_training_copies_batch_statistics_too():
     model, batch = normed(), draw()
     params, state = start(model)
     method = adapt.self_training(SGD, every=2)
-    kept = {**state, "method": method.state(model, params, state)}
+    kept = {**state, "method": method.state(model, params, state, SHAPE)}
     moved = jax.tree.map(lambda x: x + 1.0, state)
     _, new, _, _ = value_and_gradient(method, params, moved | {"method": kept["method"]}, batch, 1,
                                       model)  # fmt: skip
@@ -141,7 +142,7 @@ def test_mean_teacher_agrees_with_the_average_on_other_views():
         gap, balance, share = agreement(student, teacher, 0.45)
         return task(now, batch) + 2.0 * gap + 0.3 * balance, share
 
-    state = {"method": method.state(MODEL, old, {})}
+    state = {"method": method.state(MODEL, old, {}, SHAPE)}
     value, new, metrics, gradient = value_and_gradient(method, params, state, batch)
     np.testing.assert_allclose(value, expected(params)[0], rtol=1e-5)
     np.testing.assert_allclose(metrics["confident_share"], expected(params)[1], rtol=1e-6)
@@ -157,7 +158,7 @@ def test_the_teacher_after_three_steps():
     """old d^3 + (1 - d) (d^2 one + d two + three)."""
     method, batch = adapt.mean_teacher(SGD, decay=0.9), draw()
     students = [start(seed=seed)[0] for seed in range(4)]
-    state = {"method": method.state(MODEL, students[0], {})}
+    state = {"method": method.state(MODEL, students[0], {}, SHAPE)}
     loss = jax.jit(functools.partial(method.updates[0].loss, MODEL))
     for step, params in enumerate(students[1:]):
         state = loss(params, state, batch, KEY, step)[1][0]
@@ -171,7 +172,7 @@ def test_domains_are_normalised_apart_and_the_teacher_sees_targets_only():
     model, batch = normed(), draw()
     params, state = start(model)
     method = adapt.mean_teacher(SGD)
-    state = {**state, "method": method.state(model, params, state)}
+    state = {**state, "method": method.state(model, params, state, SHAPE)}
     new = value_and_gradient(method, params, state, batch, model=model)[1]
     dense = params["backbone"]["body"]["dense"]
     source, target = ((batch.inputs[:, d] @ dense["kernel"] + dense["bias"]).mean(0)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from shapes import SHAPE
 from unlabelled_streams import (
     MODEL,
     SGD,
@@ -71,7 +72,7 @@ def kept_after_prepare(method, params, batch):
         )
         for d in range(batch.inputs.shape[1])
     ]
-    state = {"method": method.state(MODEL, params, {})}
+    state = {"method": method.state(MODEL, params, {}, SHAPE)}
     after, state = method.prepare(MODEL, host(params), host(state), columns)
     assert jax.tree.all(jax.tree.map(np.array_equal, after, host(params)))
     return state

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from shapes import SHAPE
 from unlabelled_streams import (
     KEY,
     MODEL,
@@ -98,7 +99,7 @@ def test_t3a_needs_something_to_keep():
 def test_dirt_t_stays_near_its_teacher():
     (params, _), (old, _), batch = start(), start(seed=5), draw(domains=1)
     method = adapt.dirt_t(SGD, target_weight=0.3, teacher_weight=2.0, radius=0.7, every=5)
-    state, flat = {"method": method.state(MODEL, old, {})}, batch.inputs[:, 0]
+    state, flat = {"method": method.state(MODEL, old, {}, SHAPE)}, batch.inputs[:, 0]
     teacher = forward(old, flat)[1]
 
     def smoothness(params):

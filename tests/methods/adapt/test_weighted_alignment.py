@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shapes import SHAPE
 from two_domains import CLASSES, KEY, MODEL, WIDTH, draw, initial
 
 from jaxtl.losses import virtual_adversarial
@@ -89,7 +90,7 @@ def value_of(name):
     """batch -> the loss, or for AFN, whose value is constant, a component of its gradient."""
     method, update = AFTER[name]
     params = initial(method)
-    state = {"method": moved(method.state(MODEL, params, {}))} if method.state else {}
+    state = {"method": moved(method.state(MODEL, params, {}, SHAPE))} if method.state else {}
 
     def loss(params, batch):
         return method.updates[update].loss(MODEL, params, state, batch, KEY, 7)[0]

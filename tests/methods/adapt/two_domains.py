@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from shapes import SHAPE
 
 from jaxtl.batch import Batch, make_batch
 from jaxtl.models import Block, classes, from_blocks
@@ -41,7 +42,9 @@ def start():
 def initial(method):
     """Parameters, those of the method's modules among them, all off zero."""
     output = {"features": jnp.zeros((1, WIDTH)), "logits": {"task": jnp.zeros((1, CLASSES))}}
-    params = start() | {name: module.init(KEY, output) for name, module in method.modules.items()}
+    params = start() | {
+        name: module.init(KEY, output, SHAPE) for name, module in method.modules.items()
+    }
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: x + 0.3 * rng.normal(size=x.shape).astype("f"), params)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shapes import SHAPE
 from two_layers import (
     MODEL,
     SGD,
@@ -28,7 +29,7 @@ def test_bi_tuning_is_three_losses_and_fills_its_queues():
         SGD, head="target", weight=0.5, projection=2, queue=3, momentum=0.9, temperature=0.5
     )
     params = initial(modules=method.modules)
-    state = {"method": method.state(MODEL, params, {})}
+    state = {"method": method.state(MODEL, params, {}, SHAPE)}
     batch = draw()
     _, state, metrics, _ = value_and_gradient(method, params, state, batch)
     labels = batch.labels["target"].reshape(-1)

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from scipy.special import log_softmax, rel_entr, softmax
+from shapes import SHAPE
 
 from jaxtl import models
 from jaxtl.batch import make_batch
@@ -88,7 +89,7 @@ def loss_of(method, params, state, model=MODEL):
 def test_lwf_is_the_new_loss_and_the_old_answers_of_the_start():
     method = transfer.lwf(SGD, heads=["old"], strength=1.5, temperature=2.0)
     begun, _ = start(MODEL)
-    state = {"method": method.state(MODEL, begun, {})}
+    state = {"method": method.state(MODEL, begun, {}, SHAPE)}
     now = moved(begun)
     loss, (_, metrics) = loss_of(method, now, state)
     _, student = outputs(now, batch().inputs, HEADS)
@@ -109,7 +110,7 @@ def test_lwf_at_the_start_has_the_gradient_of_the_new_task_alone():
     def loss(params, kept, method):
         return loss_of(method, params, {"method": kept})[0]
 
-    grads, taught = jax.grad(loss, (0, 1))(begun, method.state(MODEL, begun, {}), method)
+    grads, taught = jax.grad(loss, (0, 1))(begun, method.state(MODEL, begun, {}, SHAPE), method)
     expected = jax.grad(loss)(begun, {}, plain)
     for path, leaf in flatten(grads).items():
         np.testing.assert_allclose(leaf, flatten(expected)[path], atol=1e-6, err_msg=path)
@@ -119,18 +120,18 @@ def test_lwf_at_the_start_has_the_gradient_of_the_new_task_alone():
 def test_what_does_not_train_is_not_copied():
     method = transfer.lwf(SGD, heads=["old"], trainable=("heads/.*",))
     begun, _ = start(MODEL)
-    assert set(flatten(method.state(MODEL, begun, {}))) == {
+    assert set(flatten(method.state(MODEL, begun, {}, SHAPE))) == {
         f"heads/{head}/{leaf}" for head in HEADS for leaf in ("kernel", "bias")
     }
     now = {**begun, "heads": moved(begun)["heads"]}
-    _, (_, metrics) = loss_of(method, now, {"method": method.state(MODEL, begun, {})})
+    _, (_, metrics) = loss_of(method, now, {"method": method.state(MODEL, begun, {}, SHAPE)})
     teacher, student = (outputs(p, batch().inputs, ["old"])[1]["old"] for p in (begun, now))
     np.testing.assert_allclose(metrics["distillation_loss"], kl(teacher, student, 3.0), rtol=1e-4)
 
 
 def taught_by_weights(method, published, reads=1):
     begun, _ = start(MODEL)
-    kept = method.state(MODEL, begun, {})
+    kept = method.state(MODEL, begun, {}, SHAPE)
     assert not any(leaf.any() for leaf in jax.tree.leaves(kept))
     states = [
         method.prepare(MODEL, begun, {"method": kept}, [Columns(None, {}, {}, None)])[1]
@@ -170,7 +171,7 @@ def test_features_of_published_weights_teach_through_a_projection_that_trains():
     assert method.optimizers["all"][0] == ("backbone/.*", "projection/.*")
     state, now = taught_by_weights(method, published), moved(start(MODEL)[0])
     output, _ = MODEL.apply(now, {}, jnp.zeros((1, 5)))
-    projection = method.modules["projection"].init(jax.random.key(5), output)
+    projection = method.modules["projection"].init(jax.random.key(5), output, SHAPE)
     projection = jax.tree.map(np.asarray, projection)
     loss, _ = loss_of(method, {**now, "projection": projection}, state)
     features, logits = outputs(now, batch().inputs, HEADS)
@@ -186,7 +187,7 @@ def test_all_wrong_heads_are_told_at_once():
     wrong = {"odl": "taught", "old": "taugth", "new": "taught", "size": "taught"}
     method = transfer.distill(SGD, heads=wrong, teacher=teacher)
     with pytest.raises(ValueError) as error:
-        method.state(model, *start(model))
+        method.state(model, *start(model), SHAPE)
     for part in ("'odl'. Did you mean 'old'", "'taugth'. Did you mean 'taught'",
                  "'new' and 'taught' must be", "'size' and 'taught' must be"):  # fmt: skip
         assert part in str(error.value)
@@ -202,7 +203,7 @@ def test_live_statistics_cannot_be_those_of_the_start():
     live = models.from_linen(Normed(), HEADS)
     params, state = start(live)
     method = transfer.lwf(SGD, heads=["old"])
-    state = {**state, "method": method.state(live, params, {})}
+    state = {**state, "method": method.state(live, params, {}, SHAPE)}
     with pytest.raises(ValueError, match=r"backbone/body/norm/mean.*Leave the scale and bias"):
         loss_of(method, params, state, live)
     assert np.isfinite(loss_of(method, params, state, models.with_live(live, ()))[0])

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shapes import SHAPE
 from two_layers import (
     KEY,
     MODEL,
@@ -34,7 +35,7 @@ def test_l2_sp_is_the_distance_from_the_start_and_the_size_of_the_rest():
     method = transfer.l2_sp(SGD, anchor_penalty=0.7, head_penalty=0.3)
     start, batch = initial(), draw()
     params = moved(start)
-    state = {"method": method.state(MODEL, start, {})}
+    state = {"method": method.state(MODEL, start, {}, SHAPE)}
     value, new, metrics, gradient = value_and_gradient(method, params, state, batch)
     now, then = numbers(params), numbers(start)
     backbone = sum(np.sum((now[p] - then[p]) ** 2) for p in now if p.startswith("backbone/"))
@@ -55,12 +56,12 @@ def test_l2_sp_is_the_distance_from_the_start_and_the_size_of_the_rest():
 
 def test_anchors_are_what_trains_and_is_named():
     groups = {"frozen": (("backbone/first/.*",), SGD), "all": ((".*",), SGD)}
-    kept = transfer.l2_sp(groups, anchors=(".*/kernel",)).state(MODEL, initial(), {})
+    kept = transfer.l2_sp(groups, anchors=(".*/kernel",)).state(MODEL, initial(), {}, SHAPE)
     assert set(flatten(kept)) == {
         f"{place}/kernel" for place in ("backbone/second", "heads/source", "heads/target")
     }
     with pytest.raises(ValueError, match="matched no parameter"):
-        transfer.l2_sp(SGD, anchors=("bakbone/.*",)).state(MODEL, initial(), {})
+        transfer.l2_sp(SGD, anchors=("bakbone/.*",)).state(MODEL, initial(), {}, SHAPE)
 
 
 def test_bss_adds_the_smallest_squared_singular_values():
@@ -80,7 +81,7 @@ def test_bss_adds_the_smallest_squared_singular_values():
 def test_co_tuning_relates_classes_and_adds_their_cross_entropy():
     method = transfer.co_tuning(SGD, source="source", target="target", temperature=2.0)
     params, batch, domains = initial(), draw(), [columns(), columns(1, 7)]
-    state = {"method": host(method.state(MODEL, params, {}))}
+    state = {"method": host(method.state(MODEL, params, {}, SHAPE))}
     kept, state = method.prepare(MODEL, host(params), state, domains)
     jax.tree.map(np.testing.assert_array_equal, kept, params)
     relation = np.zeros((3, 4))
@@ -112,7 +113,7 @@ def test_co_tuning_relates_classes_and_adds_their_cross_entropy():
 def test_co_tuning_says_what_is_missing():
     state = transfer.co_tuning(SGD, source="sourc", target="target").state
     with pytest.raises(ValueError, match=r"unknown head 'sourc'. Did you mean 'source'\?"):
-        state(MODEL, initial(), {})
+        state(MODEL, initial(), {}, SHAPE)
     method = transfer.co_tuning(SGD, source="source", target="target")
     hidden = columns()._replace(weights={"target": np.zeros(20)})
     with pytest.raises(ValueError, match="no domain of the stage has labels of head 'target'"):
@@ -148,7 +149,7 @@ def test_attention_is_the_softmax_of_the_rise_of_the_loss_without_a_channel():
 def test_delta_is_the_attended_distance_from_the_features_of_the_start():
     method = transfer.delta(SGD, blocks={"first": 5, "second": 5}, feature_penalty=3.0)
     start, batch = initial(), draw()
-    state = {"method": host(method.state(MODEL, start, {}))}
+    state = {"method": host(method.state(MODEL, start, {}, SHAPE))}
     _, state = method.prepare(MODEL, host(start), state, [columns()])
     attention = state["method"]["attention"]
     params = moved(start)
@@ -172,9 +173,9 @@ def test_delta_is_the_attended_distance_from_the_features_of_the_start():
 
 def test_delta_says_which_blocks_and_channels_there_are():
     with pytest.raises(ValueError, match=r"unknown block 'secnd'. Did you mean 'second'\?"):
-        transfer.delta(SGD, blocks={"secnd": 5}).state(MODEL, initial(), {})
+        transfer.delta(SGD, blocks={"secnd": 5}).state(MODEL, initial(), {}, SHAPE)
     method = transfer.delta(SGD, blocks={"second": 4}, examples=3)
-    state = {"method": host(method.state(MODEL, initial(), {}))}
+    state = {"method": host(method.state(MODEL, initial(), {}, SHAPE))}
     with pytest.raises(ValueError, match=r"have \{'second': 5\} channels, not \{'second': 4\}"):
         method.prepare(MODEL, host(initial()), state, [columns()])
     hidden = columns()._replace(weights={"target": np.zeros(20)})
@@ -249,7 +250,7 @@ def test_hidden_labels_never_reach_a_loss(method):
     labels = np.where(batch.weights["target"] > 0, batch.labels["target"], 2)
     assert (labels != batch.labels["target"]).any()
     params = initial(modules=method.modules)
-    state = {"method": method.state(MODEL, params, {})} if method.state else {}
+    state = {"method": method.state(MODEL, params, {}, SHAPE)} if method.state else {}
     state = jax.tree.map(lambda leaf: leaf + jnp.asarray(1, leaf.dtype), state)
 
     one = value_and_gradient(method, params, state, batch)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shapes import SHAPE
 
 from jaxtl import models
 from jaxtl.methods import transfer
@@ -65,10 +66,12 @@ def test_wise_ft_lies_between_the_ends_of_the_stage_before():
     fine, wise = transfer.anchored(transfer.full(SGD)), transfer.wise_ft(0.25)
     assert fine.remembers and wise.remembers
     begin, end = tree(1, 2, 3), tree(5, 2, 11)
-    stale = {"method": fine.state(None, tree(7, 7, 7), {})}  # handed on by an earlier stage
+    stale = {"method": fine.state(None, tree(7, 7, 7), {}, SHAPE)}  # handed on by an earlier stage
     params, state = fine.prepare(None, begin, stale, [])
     assert params is begin
-    assert jax.tree.structure(state["method"]) == jax.tree.structure(wise.state(None, end, {}))
+    assert jax.tree.structure(state["method"]) == jax.tree.structure(
+        wise.state(None, end, {}, SHAPE)
+    )
     found, _ = wise.prepare(None, end, state, [])
     assert found["a"]["x"] == 2
     np.testing.assert_array_equal(found["b"], [2, 5])
@@ -77,13 +80,13 @@ def test_wise_ft_lies_between_the_ends_of_the_stage_before():
 def test_wise_ft_without_an_anchor_is_refused():
     wise, params = transfer.wise_ft(), tree(1, 2, 3)
     with pytest.raises(ValueError, match=r"transfer\.anchored"):
-        wise.prepare(None, params, {"method": wise.state(None, params, {})}, [])
+        wise.prepare(None, params, {"method": wise.state(None, params, {}, SHAPE)}, [])
 
 
 def test_modules_are_no_part_of_the_anchor():
-    module = Module(lambda rng, output: {}, lambda params, x: x)
+    module = Module(lambda rng, output, shape: {}, lambda params, x: x)
     method = transfer.anchored(Method(modules={"projection": module}))
-    kept = method.state(None, {**tree(1, 2, 3), "projection": {"kernel": np.ones(2)}}, {})
+    kept = method.state(None, {**tree(1, 2, 3), "projection": {"kernel": np.ones(2)}}, {}, SHAPE)
     assert set(flatten(kept)) == {"start/a/x", "start/b"}
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from shapes import SHAPE
 
 from jaxtl.batch import make_batch
 from jaxtl.models import Block, classes, from_blocks
@@ -39,7 +40,9 @@ def start():
 def initial(modules=()):
     """Parameters, those of a method's modules among them."""
     output = {"features": jnp.zeros((1, 5))}
-    return start() | {name: module.init(KEY, output) for name, module in dict(modules).items()}
+    return start() | {
+        name: module.init(KEY, output, SHAPE) for name, module in dict(modules).items()
+    }
 
 
 def moved(params, seed=1):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier
 from jaxtl.methods.transfer.closed_form import PENALTIES
 from jaxtl.methods.transfer.linear_fit import Fit, logistic_fit, ridge_fit, stratified_folds
-from jaxtl.plan import Model, Params, PyTree, State
+from jaxtl.plan import Model, Params, PyTree, StageShape, State
 
 
 def nearest_neighbour(*, cosine: bool = False, capacity: int = 4096) -> Classifier:
@@ -48,7 +48,7 @@ def nearest_neighbour(*, cosine: bool = False, capacity: int = 4096) -> Classifi
         return params, {**state, "method": kept}
 
     def attributes(width: int | None) -> dict:
-        def initial(model: Model, params: Params, statistics: State) -> PyTree:
+        def initial(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
             del statistics
             features = _features(model, params)
             size = features if width is None else width

@@ -9,7 +9,7 @@ from jaxtl.methods.adapt.shallow.classifiers import padded
 from jaxtl.methods.adapt.shallow.gfk import align_on_geodesic
 from jaxtl.methods.adapt.shallow.jda import mean_gaps
 from jaxtl.methods.transfer.linear_fit import ridge_fit
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
 
 
 def meda(
@@ -73,7 +73,7 @@ def meda(
         }
         return params, {**state, "method": kept}
 
-    def initial(model: Model, params: Params, statistics: State) -> PyTree:
+    def initial(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         del statistics
         ((name, head),) = model.heads.items()
         return {

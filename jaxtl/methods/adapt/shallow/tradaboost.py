@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxtl.methods.adapt.shallow.aligned import read_sample
 from jaxtl.methods.transfer.linear_fit import logistic_fit
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
 
 
 def tradaboost(*, rounds: int = 10, penalty: float = 1.0, sources: int = 1) -> Method:
@@ -51,7 +51,7 @@ def tradaboost(*, rounds: int = 10, penalty: float = 1.0, sources: int = 1) -> M
         kept["votes"][: rounds // 2] = 0
         return params, {**state, "method": kept}
 
-    def initial(model: Model, params: Params, statistics: State) -> PyTree:
+    def initial(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         del statistics
         ((name, head),) = model.heads.items()
         shape = (rounds, params["heads"][name]["kernel"].shape[0], head.size)

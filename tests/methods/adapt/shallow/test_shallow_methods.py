@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shapes import SHAPE
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
@@ -57,7 +58,7 @@ def domains_of(source, labels, target, hidden=-1):
 def solved(method, domains, model=MODEL):
     params, state = jax.device_get(model.init(jax.random.key(0), domains[0].inputs[:1]))
     if method.state is not None:
-        state = {**state, "method": jax.device_get(method.state(model, params, state))}
+        state = {**state, "method": jax.device_get(method.state(model, params, state, SHAPE))}
     return method.prepare(model, params, state, domains), (params, state)
 
 

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from shapes import SHAPE
 
 from jaxtl import models
 from jaxtl.methods.adapt import tradaboost
@@ -24,7 +25,7 @@ def columns(x, labels, weight):
 
 def begin(method, x):
     params, state = jax.device_get(MODEL.init(jax.random.key(0), np.float32(x[:1])))
-    return params, {**state, "method": jax.device_get(method.state(MODEL, params, state))}
+    return params, {**state, "method": jax.device_get(method.state(MODEL, params, state, SHAPE))}
 
 
 def test_two_rounds_of_weights_by_hand():
