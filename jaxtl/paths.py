@@ -8,8 +8,12 @@ import difflib
 import heapq
 import itertools
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jax
 
 Tree = Mapping[str, Any]
 FROZEN = "frozen"
@@ -33,6 +37,13 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     from flax import traverse_util
 
     return traverse_util.unflatten_dict(dict(flat), sep="/")
+
+
+def key(rng: "jax.Array", path: str) -> "jax.Array":
+    """A PRNG key that depends on the rng and on a path, or a name, only."""
+    import jax
+
+    return jax.random.fold_in(rng, zlib.crc32(path.encode()))
 
 
 def matches(patterns: Iterable[str], path: str) -> bool:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import inspect
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -240,7 +239,7 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
         params, statistics = {"backbone": {}, "heads": {}}, {}
         x = before(inputs)
         for block in blocks:
-            key = _fold(rng, f"backbone/{block.name}")
+            key = paths.key(rng, f"backbone/{block.name}")
             call = functools.partial(_call, block, train=False)
             with nn.intercept_methods(sound):
                 x, variables = nn.init_with_output(call, block.layer)(key, x)
@@ -255,7 +254,7 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
         if finish is flatten:
             check_features([block.name for block in blocks], inputs, x)
         for name, head in heads.items():
-            key = _fold(rng, f"heads/{name}")
+            key = paths.key(rng, f"heads/{name}")
             params["heads"][name] = nn.Dense(head.size).init(key, flatten(x))["params"]
         return _without_empty(params), _without_empty({"backbone": statistics})
 
@@ -278,7 +277,7 @@ def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable)
                 "batch_stats": statistics.get(block.name, {}),
             }
             # Linen draws a stream that it is not given, such as "dropout", from "params".
-            rngs = {} if rng is None else {"params": _fold(rng, block.name)}
+            rngs = {} if rng is None else {"params": paths.key(rng, block.name)}
             mutable = ["batch_stats"] if train and block.name in statistics else []
             call = nn.apply(functools.partial(_call, block, train=train), block.layer, mutable)
             # Inside `apply`, because a compiled function ignores an interceptor around its call.
@@ -367,10 +366,6 @@ def _wrap(block: str, around: Sequence[Around]) -> Callable:
             inside.remove(place)
 
     return intercept
-
-
-def _fold(rng: jax.Array, path: str) -> jax.Array:
-    return jax.random.fold_in(rng, zlib.crc32(path.encode()))
 
 
 def _without_empty(tree: PyTree) -> dict[str, Any]:

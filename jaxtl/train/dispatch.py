@@ -15,13 +15,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from jaxtl.paths import key
 from jaxtl.plan import PyTree
 from jaxtl.train.feed.examples import Feed, gather
 from jaxtl.train.mesh import current_mesh, replicated, shard_batch
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.convolutions import convolutions
 from jaxtl.train.resolve.lanes import Lanes
-from jaxtl.train.resolve.stage import Setup, named_key
+from jaxtl.train.resolve.stage import Setup
 from jaxtl.train.step import make_step
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def make_dispatch(lanes: Lanes, schedule: Schedule, carried: PyTree) -> Callable
         step_fn = make_step(setup, schedule.micro_batches)
 
         def one_step(carry, index, step):
-            rng = jax.random.fold_in(named_key(seed, "train"), step)
+            rng = jax.random.fold_in(key(jax.random.key(seed), "train"), step)
             data_rng, rng = jax.random.split(rng)
             batch = shard_batch(mesh, gather(setup.stage, shared, own, index, data_rng))
             return step_fn(carry, frozen, batch, rng, step)

@@ -1,7 +1,6 @@
 """What all adapters share: parameters of their own, beside a model's, under the adapter's name."""
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -51,7 +50,7 @@ def attach(
                 f"such as name={name + '_2'!r}."
             )
 
-        own = start(params, state, inputs, lambda path: key_of(rng, f"{name}/{path}"))
+        own = start(params, state, inputs, lambda path: paths.key(rng, f"{name}/{path}"))
         own = paths.nest(own)
         return ({**params, name: own} if own else params), state
 
@@ -60,11 +59,6 @@ def attach(
         return part(first), part(rest)
 
     return dataclasses.replace(model, init=init, apply=apply, cut=cut, merge=None)
-
-
-def key_of(rng: jax.Array, path: str) -> jax.Array:
-    """A key that depends on the rng and on a path only."""
-    return jax.random.fold_in(rng, zlib.crc32(path.encode()))
 
 
 def leaves_of(model: Model, params: Params, name: str) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 
 from jaxtl import paths
-from jaxtl.models.adapters.attach import attach, key_of, leaves_of, trace_layers
+from jaxtl.models.adapters.attach import attach, leaves_of, trace_layers
 from jaxtl.models.model import ChangedMerge
 from jaxtl.plan import Model, Params, PyTree, State
 
@@ -176,7 +176,7 @@ def on_kernels(
                 return outputs
             x = given[0].astype(outputs.dtype)
             if dropout:
-                rngs = {} if rng is None else {"dropout": key_of(rng, f"{name}/{path}")}
+                rngs = {} if rng is None else {"dropout": paths.key(rng, f"{name}/{path}")}
                 drop = nn.Dropout(dropout, deterministic=not train, parent=None)
                 x = drop.apply({}, x, rngs=rngs)
             own = {leaf: value.astype(outputs.dtype) for leaf, value in leaves[path].items()}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from jaxtl.batch import Role
 from jaxtl.blame import place_of, told
 from jaxtl.data import to_float
 from jaxtl.models import with_live
-from jaxtl.paths import FROZEN, closest, flatten, label, matches, select
+from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
 from jaxtl.plan import Domain, Model, Params, PyTree, Stage, StageShape, State
 from jaxtl.reading import Wanted
 from jaxtl.train.optimizers import check_optimizers
@@ -74,11 +73,6 @@ class Setup:
         )
 
 
-def named_key(seed: jax.Array | int, name: str) -> jax.Array:
-    """A PRNG key that depends on the seed and on a name only."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-
-
 def roles_of(stage: Stage) -> tuple[Role, ...]:
     """What each domain of a stage is: as it says, else a source if it is labelled."""
     return tuple(
@@ -99,14 +93,15 @@ def initialise(
 ) -> tuple[Params, State]:
     """Fresh parameters and state of one seed; each depends on the seed and its own path only."""
     inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), inputs)
-    params, state = stage.model.init(named_key(seed, "init"), inputs)
+    rng = jax.random.key(seed)
+    params, state = stage.model.init(key(rng, "init"), inputs)
     if stage.method.modules:
         output = jax.eval_shape(
             lambda: stage.model.apply(params, state, inputs, rng=jax.random.key(0))[0]
         )
         output = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
         modules = {
-            name: module.init(named_key(seed, name), output, shape)
+            name: module.init(key(rng, name), output, shape)
             for name, module in stage.method.modules.items()
         }
         params = {**params, **modules}
