@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class NotWritten(OSError):
 
 
 @contextlib.contextmanager
-def writing(path: Path):
+def writing(path: Path) -> Iterator[None]:
     """Errors of the operating system inside become `NotWritten`, others pass."""
     try:
         yield
@@ -54,7 +55,7 @@ def _os_error(error: BaseException | None) -> int | None:
 
 
 @contextlib.contextmanager
-def lock(directory: Path):
+def lock(directory: Path) -> Iterator[None]:
     """Only one process is at work in a directory; a file system without locks lets all.
 
     Raises:
@@ -90,17 +91,40 @@ def why_unwritable(directory: Path) -> str | None:
     return None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file, and its folder, so that a reader finds the old content or the new.
+@contextlib.contextmanager
+def atomically(path: Path) -> Iterator[Path]:
+    """A path to write to, renamed to `path` at the end: a reader finds the old content or the new.
+
+    The folder is made. What is raised inside leaves the old content, and nothing else.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """As `atomically`.
 
     Raises:
         NotWritten: the old content stays.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+    with writing(path), atomically(path) as partial:
+        yield partial
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as `replacing` does.
+
+    Raises:
+        NotWritten: the old content stays.
+    """
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

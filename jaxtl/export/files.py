@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from jaxtl.export.rebuild import Left, choose, read_run
 from jaxtl.export.recipe import Action, any_number
 from jaxtl.export.request import check_request
 from jaxtl.export.rows import shown
-from jaxtl.files import write_text, writing
+from jaxtl.files import replacing, write_text
 from jaxtl.paths import flatten
 from jaxtl.plan import PyTree
 from jaxtl.train.store.interface import describe
@@ -55,15 +54,12 @@ def export_run(
     left = read_run(directory)
     predictor = restored(left, choose(left, arm, stage, seed))
     path = directory / "export" / f"{predictor.arm}.{form}"
-    temporary = path.with_name(f".{path.name}.tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         if form == "safetensors":
-            notes = write_weights(predictor, temporary)
+            notes = write_weights(predictor, partial)
         else:
-            notes = write_program(predictor, temporary)
-        os.replace(temporary, path)
-        notes["preprocessing"] = write_preparations(predictor, form, path)
+            notes = write_program(predictor, partial)
+    notes["preprocessing"] = write_preparations(predictor, form, path)
     about = {"format": form, **description(left, predictor, form), **notes}
     write_text(path.with_name(f"{path.name}.json"), json.dumps(about, indent=1) + "\n")
     size = f"{path.stat().st_size / 2**20:.2f} MB"
@@ -110,7 +106,8 @@ def write_preparations(predictor: Predictor, form: str, path: Path) -> dict[str,
             about = {key: value for key, value in action.about.items() if key != "position"}
             if action.file is not None:
                 about["file"] = f"{path.name}.{action.file.name}"
-                shutil.copyfile(action.file, path.with_name(about["file"]))
+                with replacing(path.with_name(about["file"])) as partial:
+                    shutil.copyfile(action.file, partial)
             before.append(about)
         leaves = jax.tree.leaves(predictor.inputs)
         if form == "safetensors" and any(leaf.dtype == np.uint8 for leaf in leaves):

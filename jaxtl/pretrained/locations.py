@@ -9,6 +9,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from jaxtl.files import atomically
 from jaxtl.paths import closest
 from jaxtl.pretrained.archives import shortened
 
@@ -119,13 +120,8 @@ def _from_bucket(location: str, rest: str) -> Path:
         folder = cache / "jaxtl" / "weights" / hashlib.sha256(location.encode()).hexdigest()[:16]
         path = folder / file.rpartition("/")[2]
         if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f"{path.name}.{os.getpid()}"
-            try:
+            with atomically(path) as partial:
                 epath.Path(location).copy(partial)
-                partial.replace(path)  # whole or not there
-            finally:
-                partial.unlink(missing_ok=True)
     except ImportError as error:
         package = _BUCKETS[location.partition("://")[0]]
         reason = f"{shortened(error)}; pip install {package}"

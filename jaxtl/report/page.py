@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from jaxtl.files import replacing
 from jaxtl.report import wording
 from jaxtl.report.figures import heatmaps
 
@@ -62,10 +63,9 @@ def write_report(
         headline: what the experiment asks, first line of its docstring.
         failures: {picture: why it could not be drawn}.
     """
-    partial = Path(f"{os.fspath(path)}.tmp")
     text = page(summary, figures, environment, headline, failures)
-    partial.write_text(text, encoding="utf-8", errors="replace")  # names may be no text
-    os.replace(partial, path)
+    with replacing(Path(path)) as partial:
+        partial.write_text(text, encoding="utf-8", errors="replace")  # names may be no text
 
 
 def page(

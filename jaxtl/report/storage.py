@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from jaxtl.files import replacing
 from jaxtl.measure.results import ArmResult
 
 LONGEST = 150  # characters; file systems take 255 with what stands around them
@@ -43,21 +44,18 @@ def path_of(folder: str | os.PathLike, arm: str) -> Path:
 def save(folder: str | os.PathLike, arm: ArmResult) -> None:
     """Writes the arm in one step, without pickles."""
     path = path_of(folder, arm.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     leaves = list(_leaves({name: getattr(arm, name) for name in _ARRAYS}))
     header = {
         "keys": [keys for keys, _ in leaves],
         "values": {name: getattr(arm, name) for name in _VALUES},
     }
-    partial = path.with_name(path.name + ".tmp")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(
             file,
             allow_pickle=False,
             header=json.dumps(header),
             **{str(index): leaf for index, (_, leaf) in enumerate(leaves)},
         )
-    os.replace(partial, path)
 
 
 def load(folder: str | os.PathLike, arm: str) -> ArmResult:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxtl.files import write_text
 from jaxtl.measure.results import ArmResult, ExperimentResult
 from jaxtl.measure.tasks import backward_transfer
 from jaxtl.measure.verdict import estimate, gains, verdict
@@ -73,10 +74,7 @@ def merge(old: Summary, new: Summary) -> Summary:
 
 def write_summary(path: str | os.PathLike, summary: Summary) -> None:
     """Writes JSON in one step: a reader sees the old file or the new one, never half of one."""
-    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    partial = Path(f"{os.fspath(path)}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(Path(path), json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
 def load_summary(path: str | os.PathLike) -> Summary:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxtl.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -62,7 +64,9 @@ def saved(draw: Callable[..., Figure]) -> Callable[..., Path]:
         with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
             # Characters that the font lacks are drawn as boxes; the page has them all.
             warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from font")
-            draw(*args).savefig(path, metadata={"Software": None})
+            figure = draw(*args)
+            with replacing(Path(path)) as partial:
+                figure.savefig(partial, format="png", metadata={"Software": None})
         return Path(path)
 
     return save

@@ -47,12 +47,10 @@ def draw(
         function: Callable[..., Path],
         *args: Any,
     ) -> None:
-        path = folder / f"{name}.png"
         try:
             if wanted():
-                drawn.setdefault(section, []).append(function(path, *args))
+                drawn.setdefault(section, []).append(function(folder / f"{name}.png", *args))
         except Exception as error:
-            path.unlink(missing_ok=True)
             failures[name] = reason(error)
             logger.info("%s", name, exc_info=error)
 

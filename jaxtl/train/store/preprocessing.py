@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 import io
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from jaxtl.data.dataset import Step
 from jaxtl.data.steps import text, traceable, transforms
 from jaxtl.data.steps.transforms import name_of
 from jaxtl.data.table import loaded
-from jaxtl.files import read_json, write_json, writing
+from jaxtl.files import read_json, replacing, write_json
 from jaxtl.plan import Experiment, PyTree, Stage
 from jaxtl.train.store.interface import describe
 
@@ -222,9 +221,6 @@ def read_statistics(path: Path) -> dict[int, transforms.Moments]:
 def _write(folder: Path, name: str, suffix: str, content: bytes) -> str:
     """Write a file that is called after its content; returns its name."""
     path = folder / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
     return path.name
