@@ -1,128 +1,121 @@
-"""The flags of the command line, read strictly: each once, hints where a name is not known."""
+"""The command line as one frozen dataclass; every flag and field is read by its type."""
 
+import contextlib
+import dataclasses
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from absl import flags
-
 from jaxtl.experiment_file import config_fields, find
-from jaxtl.fields import field_names, parse
+from jaxtl.fields import parse
 from jaxtl.files import user_path
 from jaxtl.paths import unknown
 from jaxtl.train.options import RunOptions
 
 MOST_SEEDS = 10_000
-EXPORT_FLAGS = ("format", "arm", "stage", "seed")
-GROUPS = ("--config.", "--run.")
+OF_EXPORT = ("--format", "--arm", "--stage", "--seed")
+OF_EXPERIMENT = ("--config.", "--sweep=")
+NEVER_EMPTY = ("--experiment", "--prepare", "--export", "--arm", "--stage", "--workdir")
 
 
-class TrueOrFalse(flags.BooleanParser):
-    """A flag that is on or off."""
-
-    def parse(self, argument: Any) -> bool:
-        try:
-            return super().parse(argument)
-        except (TypeError, ValueError):
-            raise ValueError("expected true or false") from None
+@dataclasses.dataclass(frozen=True)
+class NoConfig:
+    """As long as no experiment is imported."""
 
 
-class WholeNumber(flags.ArgumentParser):
-    """A flag that is an integer."""
-
-    def parse(self, argument: Any) -> int:
-        try:
-            return int(argument)
-        except ValueError:
-            raise ValueError("expected a whole number") from None
+def flag(default: Any, meaning: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": meaning})
 
 
-def define_flags() -> flags.FlagValues:
-    """The flags besides --config.* and --run.*; nothing global is touched."""
-    values = flags.FlagValues()
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """What a command line asks for: `--<field>=<value>`, with dots for `config` and `run`."""
 
-    def define(definition, name: str, default: Any, text: str) -> None:
-        definition(name, default, text, flag_values=values)
+    experiment: str = flag("", "a file of experiments/, without .py; or a path")
+    list: bool = flag(False, "show every experiment with its measured result")
+    prepare: str = flag("", "prepare a TFDS dataset, then stop")
+    export: str = flag("", "write a model of this run to RUN_DIR/export, stop")
+    format: str = flag("safetensors", "of --export: safetensors, or stablehlo")
+    arm: str = flag("", "of --export: an arm; by default the best one")
+    stage: str = flag("", "of --export: a stage; by default the arm's last")
+    seed: int | None = flag(None, "of --export: a seed; by default the run's first")
+    seeds: str = flag("5", "number of seeds, or a list such as 0,3,7")
+    arms: str = flag("all", "names of arms, separated by commas")
+    workdir: str = flag("runs", "the run goes to WORKDIR/EXPERIMENT")
+    resume: bool = flag(True, "go on with what the directory holds")
+    sweep: tuple[str, ...] = flag((), "FIELD=V1,V2,...: run with each value; may be repeated")
+    distributed: str = flag("off", "off, auto (a pod), or ADDRESS:PORT,COUNT,INDEX")
+    oracle: bool = flag(False, "also show the best step by test labels; never used")
+    verbose: bool = flag(False, "log what is decided on the way")
+    help: bool = flag(False, "this text; with --experiment its fields")
+    config: Any = NoConfig()
+    run: RunOptions = dataclasses.field(default_factory=RunOptions)
 
-    define(
-        flags.DEFINE_string, "experiment", None, "a file of experiments/, without .py; or a path"
-    )
-    define(flags.DEFINE_bool, "list", False, "show every experiment with its measured result")
-    define(flags.DEFINE_string, "prepare", None, "prepare a TFDS dataset, then stop")
-    define(flags.DEFINE_string, "export", None, "write a model of this run to RUN_DIR/export, stop")
-    define(flags.DEFINE_string, "format", "safetensors", "of --export: safetensors, or stablehlo")
-    define(flags.DEFINE_string, "arm", None, "of --export: an arm; by default the best one")
-    define(flags.DEFINE_string, "stage", None, "of --export: a stage; by default the arm's last")
-    text = "of --export: a seed; by default the run's first"
-    flags.DEFINE(WholeNumber(), "seed", None, text, flag_values=values)
-    define(flags.DEFINE_string, "seeds", "5", "number of seeds, or a list such as 0,3,7")
-    define(flags.DEFINE_string, "arms", "all", "names of arms, separated by commas")
-    define(flags.DEFINE_string, "workdir", "runs", "the run goes to WORKDIR/EXPERIMENT")
-    define(flags.DEFINE_bool, "resume", True, "go on with what the directory holds")
-    define(flags.DEFINE_multi_string, "sweep", [], "FIELD=V1,V2,...: run with each value")
-    define(
-        flags.DEFINE_string, "distributed", "off", "off, auto (a pod), or ADDRESS:PORT,COUNT,INDEX"
-    )
-    define(flags.DEFINE_bool, "oracle", False, "also show the best step by test labels; never used")
-    define(flags.DEFINE_bool, "verbose", False, "log what is decided on the way")
-    define(flags.DEFINE_bool, "help", False, "this text; with --experiment its fields")
-    for name in values:
-        if values[name].boolean:
-            values[name].parser = TrueOrFalse()
-    return values
+    def __post_init__(self):
+        for field in ("workdir", "export"):
+            object.__setattr__(self, field, user_path(getattr(self, field)))
 
 
-def read(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
-    """(the flags, the arguments --config.* and --run.*).
+SWITCHES = {f"--{field.name}" for field in dataclasses.fields(Launch) if field.type is bool}
+TAKES_VALUE = {f"--{field.name}" for field in dataclasses.fields(Launch)} - SWITCHES
+
+
+def read(argv: Sequence[str]) -> tuple[Launch, list[str]]:
+    """(what is asked for, the arguments --config.*, which only the experiment can read).
 
     Raises:
-        ValueError: what is no flag, has no value or stands twice; all of it.
+        ValueError: what is no flag, has no value or a wrong one, stands twice, or goes with others.
     """
-    values, problems = define_flags(), []
-    fields = [arg for arg in argv[1:] if arg.startswith(GROUPS)]
-    try:
-        rest = values([arg for arg in argv if not arg.startswith(GROUPS)], known_only=True)[1:]
-    except flags.IllegalFlagValueError as error:
-        raise ValueError(str(error).removeprefix("flag ")) from None
-    except flags.Error as error:
-        raise ValueError(str(error)) from None
-    for arg in rest:
-        if arg.startswith("-") and arg.strip("-"):
-            name = f"--{arg.lstrip('-').partition('=')[0]}"
-            listed = [f"--{flag}" for flag in values]
-            problems.append(unknown("flag", name, listed, elsewhere(values)))
-    if not problems and rest:
-        problems.append(f"unexpected argument {rest[0]!r}; flags are written --name=value")
-    problems += [f"{arg}: write {arg}=VALUE" for arg in fields if "=" not in arg]
-    counts = Counter(arg.partition("=")[0] for arg in fields)
-    counts |= {f"--{name}": values[name].present for name in values if name != "sweep"}
-    problems += [f"{name} stands {n} times; give it once" for name, n in counts.items() if n > 1]
-    for name in ("experiment", "prepare", "export", "workdir"):
-        if values[name].value == "":
-            problems.append(f"--{name}= names nothing; write --{name}=VALUE")
-    if problems:
-        raise ValueError("\n".join(problems))
-    values.workdir = user_path(values.workdir)
-    values.export = values.export and user_path(values.export)
-    return values, fields
+    args = spelled_out(argv[1:])
+    config_args = [arg for arg in args if arg.startswith("--config.")]
+    sweep = tuple(arg.removeprefix("--sweep=") for arg in args if arg.startswith("--sweep="))
+    flags = [arg for arg in args if arg.startswith("-") and not arg.startswith(OF_EXPERIMENT)]
+    launch = parse(Launch(sweep=sweep), "", flags, written_fields(args))
+    for arg in args:
+        name = arg.partition("=")[0]
+        if not arg.startswith("-"):
+            raise ValueError(f"unexpected argument {arg!r}; flags are written --name=value")
+        if launch.export and name.startswith(("--config.", "--run.")):
+            raise ValueError(f"{arg}: an export is of what the run was, without such flags")
+        if not launch.experiment and name.startswith("--config."):
+            raise ValueError(f"{arg} goes with --experiment=NAME")
+        if not launch.export and name in OF_EXPORT:
+            hint = "; did you mean --seeds?" if name == "--seed" else ""
+            raise ValueError(f"{name} goes with --export=RUN_DIR{hint}")
+    return launch, config_args
 
 
-def elsewhere(values: flags.FlagValues) -> list[str]:
-    """--run.* and --config.* of the experiment that is meant, as far as its file tells them."""
-    names = list(field_names(RunOptions(), "--run."))
-    try:
-        written = config_fields(find(values.experiment or ""))
-    except ValueError:
-        written = []
-    return [*names, *(f"--config.{name}" for name in written)]
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """`--name=value` in place of `--name value`, and of `--name` and `--noname` of a switch.
+
+    Raises:
+        ValueError: a switch that is neither true nor false, or a flag that needs a name has none.
+    """
+    args: list[str] = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if args and args[-1] in TAKES_VALUE:
+            args[-1] += f"={word}"
+        elif word in SWITCHES:
+            args.append(f"{word}=true")
+        elif word.replace("--no", "--", 1) in SWITCHES:
+            args.append(f"{word.replace('--no', '--', 1)}=false")
+        elif name in SWITCHES and text.lower() not in ("true", "false"):
+            raise ValueError(f"{word}: expected true or false")
+        elif name in NEVER_EMPTY and equals and not text:
+            raise ValueError(f"{name}= names nothing; write {name}=VALUE")
+        else:
+            args.append(word)
+    return args
 
 
-def check_companions(values: flags.FlagValues) -> None:
-    """Raises ValueError for a flag of --export without it."""
-    for name in EXPORT_FLAGS:
-        if values[name].present:
-            hint = f"; did you mean --{name}s?" if f"{name}s" in values else ""
-            raise ValueError(f"--{name} goes with --export=RUN_DIR{hint}")
+def written_fields(args: Sequence[str]) -> list[str]:
+    """The flags --config.* of the experiment, as far as its file tells them without being run."""
+    for arg in args:
+        if arg.startswith("--experiment="):
+            with contextlib.suppress(ValueError):
+                return [f"--config.{name}" for name in config_fields(find(arg.partition("=")[2]))]
+    return []
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -169,13 +162,3 @@ def chosen_arms(text: str, known: Collection[str]) -> tuple[str, ...]:
     if problems:
         raise ValueError("\n".join(problems))
     return tuple(arms)
-
-
-def run_options(fields: Iterable[str], values: flags.FlagValues) -> RunOptions:
-    """The options of --run.*.
-
-    Raises:
-        ValueError: unknown ones (with the closest flag) and values that they do not take.
-    """
-    others = [f"--{name}" for name in values] + elsewhere(values)
-    return parse(RunOptions(), "run", [f for f in fields if f.startswith("--run.")], others)

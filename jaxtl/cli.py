@@ -1,5 +1,6 @@
 """The command line. Knows every experiment without importing it, and JAX only when work starts."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -7,19 +8,9 @@ import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from absl import flags
-
-from jaxtl.arguments import (
-    EXPORT_FLAGS,
-    check_companions,
-    chosen_arms,
-    elsewhere,
-    parse_seeds,
-    read,
-    run_options,
-)
+from jaxtl.arguments import Launch, chosen_arms, parse_seeds, read
 from jaxtl.blame import account
 from jaxtl.experiment_file import (
     FOLDER,
@@ -46,7 +37,6 @@ from jaxtl.surroundings import (
     lost_output,
     without_echoes,
 )
-from jaxtl.train.options import RunOptions
 
 USAGE = """\
 python launch.py --list
@@ -95,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
         return 130
     except (Exception, SystemExit) as error:
         message = explanation(error) or account(error)
-        if message is None and not isinstance(error, ValueError | flags.Error):
+        if message is None and not isinstance(error, ValueError):
             raise  # a bug of ours
         if "--verbose" in argv:
             traceback.print_exception(error)
@@ -108,24 +98,19 @@ def _main(argv: list[str]) -> int:
         os.getcwd()
     except OSError as error:
         raise ValueError("the current directory is gone; change to one that exists") from error
-    values, fields = read(argv)
-    if values.list:
+    launch, config_args = read(argv)
+    if launch.list:
         return show_list()
-    if values.prepare:
-        return prepare(values.prepare, fields)
-    if values.export is not None:
-        return export(values, fields)
-    check_companions(values)
-    if values.experiment is None:
-        print(USAGE + values.get_help(include_special_flags=False) if values.help else USAGE)
-        if not values.help:
-            raise ValueError("--experiment=NAME is missing; --list shows the names")
-        return 0
-    path = find(values.experiment)
-    options = run_options(fields, values)
-    if options.data_dir:
-        os.environ["TFDS_DATA_DIR"] = options.data_dir
-    return launch(path, parse_seeds(values.seeds), options, fields, values)
+    if launch.prepare:
+        return prepare(launch)
+    if launch.export:
+        return export(launch)
+    if launch.experiment:
+        return conduct(launch, config_args)
+    print(USAGE)
+    if not launch.help:
+        raise ValueError("--experiment=NAME is missing; --list shows the names")
+    return show_flags()
 
 
 def show_list() -> int:
@@ -148,57 +133,62 @@ def show_list() -> int:
     return 0
 
 
-def prepare(name: str, fields: Sequence[str]) -> int:
-    """Prepare a TFDS dataset in the data directory."""
-    options = parse(RunOptions(), "run", fields)
-    from jaxtl import data
-
-    data.prepare(name, options.data_dir or None)
-    print(f"{name} is prepared")
+def show_flags() -> int:
+    """Print every flag, what it means and its default."""
+    for field in dataclasses.fields(Launch):
+        if field.metadata:
+            name, default = f"{'[no]' * (field.type is bool)}{field.name}", field.default
+            shown = f" (default: {str(default).lower()})" if default not in ("", None, ()) else ""
+            print(f"  --{name}: {field.metadata['help']}{shown}")
     return 0
 
 
-def export(values: flags.FlagValues, fields: Sequence[str]) -> int:
+def show_fields(launch: Launch) -> int:
+    """Print the fields of an experiment's Config and the run options."""
+    for name in field_names(launch, ""):
+        if "." in name:
+            print(f"  --{name}={get_field(launch, name)!r}")
+    return 0
+
+
+def prepare(launch: Launch) -> int:
+    """Prepare a TFDS dataset in the data directory."""
+    from jaxtl import data
+
+    data.prepare(launch.prepare, launch.run.data_dir or None)
+    print(f"{launch.prepare} is prepared")
+    return 0
+
+
+def export(launch: Launch) -> int:
     """Write a model of a run to a file."""
-    if fields:
-        raise ValueError(f"{fields[0]}: an export is of what the run was, without such flags")
-    check_request(Path(values.export), values.format)
+    directory = Path(launch.export)
+    check_request(directory, launch.format)
     check_devices()
     check_precision()
     from jaxtl.export.files import export_run
 
-    print(export_run(Path(values.export), *(values[name].value for name in EXPORT_FLAGS)))
+    arm, stage = launch.arm or None, launch.stage or None
+    print(export_run(directory, launch.format, arm, stage, launch.seed))
     return 0
 
 
-def show_help(module: Any) -> None:
-    """Print an experiment's docstring, the fields of its Config and the run options."""
-    print(module.__doc__ or "")
-    for group, config in (("config", module.Config()), ("run", RunOptions())):
-        for name in field_names(config, ""):
-            print(f"  --{group}.{name}={get_field(config, name)!r}")
-
-
-def launch(
-    path: Path,
-    seeds: tuple[int, ...],
-    options: RunOptions,
-    fields: Sequence[str],
-    values: flags.FlagValues,
-) -> int:
+def conduct(launch: Launch, config_args: Sequence[str]) -> int:
     """Import the experiment and run it."""
+    path = find(launch.experiment)
+    seeds = parse_seeds(launch.seeds)
+    if launch.run.data_dir:
+        os.environ["TFDS_DATA_DIR"] = launch.run.data_dir
     sys.path[:0] = dict.fromkeys([str(Path.cwd()), str(root_of(path))])
     module = module_of(path)
-    default = read_config(module)
-    if values.help:
-        show_help(module)
-        return 0
-    config_args = [arg for arg in fields if arg.startswith("--config.")]
-    others = [f"--{name}" for name in values] + elsewhere(values)
-    config = parse(default, "config", config_args, others)
-    points = sweep_points(config, values.sweep, read_sweep(module))
-    configure(options, values.verbose)
-    connect(values.distributed)
+    launch = dataclasses.replace(launch, config=read_config(module))
+    if launch.help:
+        print(module.__doc__ or "")
+        return show_fields(launch)
+    launch = parse(launch, "", config_args)
+    points = sweep_points(launch.config, launch.sweep, read_sweep(module))
+    configure(launch.run, launch.verbose)
+    connect(launch.distributed)
     check_devices()
 
     from rich.console import Console
@@ -212,35 +202,34 @@ def launch(
     from jaxtl.train.signals import Interrupted
     from jaxtl.train.store.identity import file_digest
 
-    experiment = built(module, config)
+    experiment = built(module, launch.config)
     check_precision()
     run = Run(
         name=path.stem,
-        config=json_values(config),
+        config=json_values(launch.config),
         experiment_digest=file_digest(path),
         seeds=seeds,
-        arms=chosen_arms(values.arms, experiment.arms),
-        directory=Path(values.workdir) / path.stem,
-        options=options,
-        resume=values.resume,
+        arms=chosen_arms(launch.arms, experiment.arms),
+        directory=Path(launch.workdir) / path.stem,
+        options=launch.run,
+        resume=launch.resume,
         headline=docstring(path).split("\n")[0],
-        oracle=values.oracle,
+        oracle=launch.oracle,
         file=path,
     )
     sweep = Sweep(
-        [fields_ for fields_, _ in points],
-        [json_values(swept) for _, swept in points],
-        lambda fields_: built(module, replace_fields(config, fields_)),
+        [values for values, _ in points],
+        [json_values(config) for _, config in points],
+        lambda values: built(module, replace_fields(launch.config, values)),
     )
     reporter = Reporter(Console(quiet=not is_primary()))
     try:
-        with without_echoes(values.verbose):
+        with without_echoes(launch.verbose):
             summary = run_experiment(experiment, run, reporter, sweep if points else None)
     except Interrupted as stopped:
         print(f"{stopped}: saved; the same command goes on from here", file=sys.stderr)
         return 130 if stopped.signal == signal.SIGINT else 0
-    if not is_primary():
-        return 0
-    print_table(summary)
-    print(f"\nreport: {run.directory / 'report.html'}")
+    if is_primary():
+        print_table(summary)
+        print(f"\nreport: {run.directory / 'report.html'}")
     return 0

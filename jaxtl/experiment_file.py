@@ -126,12 +126,9 @@ def read_config(module: ModuleType) -> Any:
     """The default config of an experiment file.
 
     Raises:
-        ValueError: the file lacks `Config` or `build`, or its `Config` is no dataclass whose fields
-            all have defaults.
+        ValueError: its `Config` is no dataclass whose fields all have defaults.
     """
     file = place_of(module)
-    if missing := [name for name in ("Config", "build") if not hasattr(module, name)]:
-        raise ValueError(f"{file} has no {' and no '.join(missing)}; copy one of the others")
     config = module.Config
     if not isinstance(config, type) or not dataclasses.is_dataclass(config):
         given = "an instance" if dataclasses.is_dataclass(config) else "none"

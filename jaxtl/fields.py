@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,32 +15,41 @@ from jaxtl.paths import unknown
 
 
 def parse(default: Any, group: str, args: Sequence[str], others: Sequence[str] = ()) -> Any:
-    """A frozen dataclass with fields set by `--<group>.<field>=<value>`.
+    """A frozen dataclass with fields set by `--<group>.<field>=<value>`, each once.
 
     Args:
         default: instance with the defaults; nested dataclasses are addressed by dots.
+        group: empty for flags, `--<field>=<value>`.
         others: flags that are no fields, but may have been meant.
 
     Raises:
         ValueError: unknown fields (with the closest), values of the wrong type, or values that the
             dataclass refuses; all of them.
     """
-    prefix = f"--{group}."
+    prefix = f"--{group}." if group else "--"
     known = list(field_names(default, prefix))
+    counts = Counter(arg.partition("=")[0] for arg in args)
     values, problems = {}, []
     for arg in args:
-        name, _, text = arg.partition("=")
-        if name not in known:
-            problems.append(unknown("field", name, known, others))
-            continue
-        try:
-            values[name.removeprefix(prefix)] = parse_value(
-                default, name.removeprefix(prefix), text
-            )
-        except ValueError as error:
-            problems.append(f"{arg}: {error}")
+        flag, equals, text = arg.partition("=")
+        name = flag.removeprefix(prefix)
+        if flag not in known:
+            group, dot, _ = flag.partition(".")
+            alike = [name for name in known if name.partition(".")[:2] == (group, dot)]
+            listed = alike if dot else [name for name in known if "." not in name]
+            kind = "field" if dot else "flag"
+            problems.append(unknown(kind, flag, listed or known, [*known, *others]))
+        elif not equals:
+            problems.append(f"{arg}: write {arg}=VALUE")
+        elif counts[flag] > 1:
+            problems.append(f"{flag} stands {counts[flag]} times; give it once")
+        else:
+            try:
+                values[name] = parse_value(default, name, text)
+            except ValueError as error:
+                problems.append(f"{arg}: {error}")
     if problems:
-        raise ValueError("\n".join(problems))
+        raise ValueError("\n".join(dict.fromkeys(problems)))
     return replace_fields(default, values)
 
 
@@ -78,17 +88,9 @@ def parse_value(config: Any, name: str, text: str) -> Any:
     except SystemExit:
         expected = kind.__name__ if isinstance(kind, type) else kind
         raise ValueError(f"expected {expected}, as in {get_field(config, name)!r}") from None
-    if any(value != value for value in _leaves(parsed.value)):
+    if parsed.value != parsed.value:
         raise ValueError("nan is no value")
     return parsed.value
-
-
-def _leaves(value: Any) -> Any:
-    """What nested collections hold in the end."""
-    if isinstance(value, list | tuple | set | frozenset | dict):
-        values = value.values() if isinstance(value, dict) else value
-        return [leaf for inner in values for leaf in _leaves(inner)]
-    return [value]
 
 
 def replace_fields(config: Any, values: Mapping[str, Any]) -> Any:
@@ -123,7 +125,7 @@ def sweep_points(
         ValueError: an unknown field, a value of the wrong type, one that is no finite number, or a
             field or a value that stands twice.
     """
-    if given == [""]:
+    if list(given) == [""]:
         return []
     axes = [[(name, str(value)) for value in values] for name, values in default.items()]
     if given:
