@@ -12,6 +12,7 @@ from jaxtl.files import user_path
 from jaxtl.paths import unknown
 from jaxtl.train.options import RunOptions
 
+TRUE, FALSE = ("true", "t", "1"), ("false", "f", "0")
 MOST_SEEDS = 10_000
 OF_EXPORT = ("--format", "--arm", "--stage", "--seed")
 OF_EXPERIMENT = ("--config.", "--sweep=")
@@ -94,14 +95,15 @@ def spelled_out(words: Sequence[str]) -> list[str]:
     args: list[str] = []
     for word in words:
         name, equals, text = word.partition("=")
+        off = name.replace("--no", "--", 1)
         if args and args[-1] in TAKES_VALUE:
             args[-1] += f"={word}"
-        elif word in SWITCHES:
-            args.append(f"{word}=true")
-        elif word.replace("--no", "--", 1) in SWITCHES:
-            args.append(f"{word.replace('--no', '--', 1)}=false")
-        elif name in SWITCHES and text.lower() not in ("true", "false"):
-            raise ValueError(f"{word}: expected true or false")
+        elif off in SWITCHES and off != name and not equals:
+            args.append(f"{off}=false")
+        elif name in SWITCHES:
+            if equals and text.lower() not in TRUE + FALSE:
+                raise ValueError(f"{word}: expected true or false")
+            args.append(f"{name}={text.lower() not in FALSE}")
         elif name in NEVER_EMPTY and equals and not text:
             raise ValueError(f"{name}= names nothing; write {name}=VALUE")
         else:
