@@ -138,9 +138,7 @@ def sweep_points(
             axes.append([(name, value) for value in split_values(values)])
     points: list[tuple[dict[str, Any], Any]] = []
     for point in itertools.product(*axes) if axes else ():
-        swept = config
-        for name, value in point:
-            swept = parse(swept, "config", [f"--config.{name}={value}"])
+        swept = parse(config, "config", [f"--config.{name}={value}" for name, value in point])
         values = {name: get_field(swept, name) for name, _ in point}
         if endless := [name for name, value in values.items() if value in (math.inf, -math.inf)]:
             raise ValueError(f"--sweep={endless[0]}: {values[endless[0]]} is no point of a sweep")
