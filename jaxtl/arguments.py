@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -56,6 +57,11 @@ class Launch:
         for field in ("workdir", "export"):
             object.__setattr__(self, field, user_path(getattr(self, field)))
 
+    @property
+    def runs(self) -> bool:
+        """Whether it asks for a run of an experiment, and nothing else."""
+        return bool(self.experiment) and not (self.list or self.prepare or self.export)
+
 
 SWITCHES = {f"--{field.name}" for field in dataclasses.fields(Launch) if field.type is bool}
 TAKES_VALUE = {f"--{field.name}" for field in dataclasses.fields(Launch)} - SWITCHES
@@ -67,6 +73,10 @@ def read(argv: Sequence[str]) -> tuple[Launch, list[str]]:
     Raises:
         ValueError: what is no flag, has no value or a wrong one, stands twice, or goes with others.
     """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ValueError("the current directory is gone; change to one that exists") from error
     args = spelled_out(argv[1:])
     config_args = [arg for arg in args if arg.startswith("--config.")]
     sweep = tuple(arg.removeprefix("--sweep=") for arg in args if arg.startswith("--sweep="))

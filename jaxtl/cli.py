@@ -72,7 +72,8 @@ def main(argv: Sequence[str]) -> int:
     the user's raises is told with its place there; with --verbose after the whole traceback.
     """
     try:
-        return _main(list(argv))
+        launch, config_args = read(list(argv))
+        return conduct(launch, config_args) if launch.runs else answer(launch)
     except NotWritten as error:
         print(
             f"error: cannot write {error.filename}: {error.strerror}; once that is mended, the "
@@ -93,20 +94,14 @@ def main(argv: Sequence[str]) -> int:
         return 1
 
 
-def _main(argv: list[str]) -> int:
-    try:
-        os.getcwd()
-    except OSError as error:
-        raise ValueError("the current directory is gone; change to one that exists") from error
-    launch, config_args = read(argv)
+def answer(launch: Launch) -> int:
+    """Do what a command line asks for that trains nothing."""
     if launch.list:
         return show_list()
     if launch.prepare:
         return prepare(launch)
     if launch.export:
         return export(launch)
-    if launch.experiment:
-        return conduct(launch, config_args)
     print(USAGE)
     if not launch.help:
         raise ValueError("--experiment=NAME is missing; --list shows the names")

@@ -26,12 +26,12 @@ from jaxtl.plan import Experiment, Primary
 from jaxtl.study.checks.experiments import Node, check_arms, check_selection, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.look import make_evaluator, make_look, named_heads
-from jaxtl.study.progress import Reporter, train_shown
+from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Checked, Done, Run, numeric_settings, run_record
 from jaxtl.study.source_run import SourceRun
 from jaxtl.study.sweep import plan_sweep, train_sweep
 from jaxtl.study.traced import Sweep
-from jaxtl.train.loop import Trained, check_directory
+from jaxtl.train.loop import Trained, check_directory, train_stage
 from jaxtl.train.mesh import check_batch, is_primary, make_mesh
 from jaxtl.train.resolve.lanes import over_seeds
 from jaxtl.train.resolve.stage import leftovers
@@ -250,9 +250,12 @@ def train_node(checked: Checked, name: str, done: Done, reporter: Reporter) -> T
     directory = run.directory / "stages" / name
     look = make_look(checked.experiment, checked.nodes, name, [done.evaluator])
     lanes = over_seeds(node.setup, run.seeds)
-    return train_shown(
-        lanes, source, directory, checked.identities[name], run.options, look, reporter
-    )
+    with reporter.training(lanes) as (show, notes):
+        trained = train_stage(
+            lanes, source, directory, checked.identities[name], run.options, show, look
+        )
+        notes.append(trained.note)
+    return trained
 
 
 def environment() -> dict[str, Any]:

@@ -3,19 +3,13 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from jaxtl.plan import Params, State
-from jaxtl.train.loop import Trained, train_stage
-from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import Lanes
-from jaxtl.train.state import Look
-from jaxtl.train.store.identity import Identity
 
 
 class Reporter:
@@ -61,6 +55,16 @@ class Reporter:
         )
         self.say("stage ", (name, "bold"), f": {details} ({seconds:.1f} s)")
 
+    @contextlib.contextmanager
+    def training(self, lanes: Lanes, title: str = "") -> Iterator[tuple[Callable, list[str]]]:
+        """Yields the callback of a stage that trains, under its name or a title, and its notes."""
+        stage, (count, total) = lanes.setup.stage, lanes.setup.sizes
+        notes = [f"{count:,} of {total:,} trained"]
+        if stage.weights is not None:
+            notes.append(f"from {stage.weights.name}")
+        with self.stage(title or stage.name, stage.num_steps, notes) as show:
+            yield show, notes
+
     def say(self, *parts: str | tuple[str, str]) -> None:
         """Print one line of texts, taken as they are, or (text, style)."""
         self.console.print(Text.assemble(*parts), highlight=False)
@@ -70,24 +74,3 @@ def _losses(metrics: dict[str, np.ndarray]) -> str:
     return ", ".join(
         f"{name} {np.mean(values):.4g}" for name, values in metrics.items() if name == "loss"
     )
-
-
-def train_shown(
-    lanes: Lanes,
-    source: tuple[Params, State] | None,
-    directory: Path,
-    identity: Identity,
-    options: RunOptions,
-    look: Look | None,
-    reporter: Reporter,
-    title: str = "",
-) -> Trained:
-    """`train_stage` with its progress on the console, under its name or a title."""
-    stage, (count, total) = lanes.setup.stage, lanes.setup.sizes
-    notes = [f"{count:,} of {total:,} trained"]
-    if stage.weights is not None:
-        notes.append(f"from {stage.weights.name}")
-    with reporter.stage(title or stage.name, stage.num_steps, notes) as show:
-        result = train_stage(lanes, source, directory, identity, options, show, look)
-        notes.append(result.note)
-    return result

@@ -21,7 +21,7 @@ from jaxtl.models import computing_in
 from jaxtl.study.checks.experiments import check_arms, check_selection, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.look import make_evaluator, make_look, named_heads
-from jaxtl.study.progress import Reporter, train_shown
+from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Checked, Done, run_record
 from jaxtl.study.traced import (
     Point,
@@ -32,7 +32,7 @@ from jaxtl.study.traced import (
     same_evaluations,
     same_training,
 )
-from jaxtl.train.loop import Trained, check_directory
+from jaxtl.train.loop import Trained, check_directory, train_stage
 from jaxtl.train.mesh import check_batch, current_mesh
 from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.resolve.lanes import Lanes
@@ -233,15 +233,12 @@ def _train(
     look = make_look(
         points[0].experiment, points[0].nodes, name, [evaluators[i] for i in program.points]
     )
-    whole = train_shown(
-        program.lanes,
-        source,
-        program.directory,
-        program.identity,
-        main.run.options,
-        look,
-        reporter,
-        f"{name} at {label([point.values for point in points])}",
-    )
+    title = f"{name} at {label([point.values for point in points])}"
+    directory, identity = program.directory, program.identity
+    with reporter.training(program.lanes, title) as (show, notes):
+        whole = train_stage(
+            program.lanes, source, directory, identity, main.run.options, show, look
+        )
+        notes.append(whole.note)
     size = len(main.run.seeds)
     return [whole.part(k * size, (k + 1) * size) for k in range(len(points))]

@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 from safetensors.numpy import save_file
-from test_source import SourceRun
 from tiny import OPTIONS, assert_same, body, compiled_once, experiment, run_tiny, stages, train  # noqa: F401
 
 from jaxtl import pretrained
@@ -16,6 +15,7 @@ from jaxtl.methods import transfer
 from jaxtl.paths import flatten
 from jaxtl.pretrained import Entry, Scheme
 from jaxtl.study.checks.experiments import plan_stages
+from jaxtl.study.source_run import SourceRun
 from jaxtl.train.resolve.lanes import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import start
