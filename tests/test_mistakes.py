@@ -248,7 +248,7 @@ MISTAKES = {
     },
     "a state that raises": (
         "inside",
-        "method = mine(supervised_loss, state=lambda m, p, s: 1 / 0)",
+        "method = mine(supervised_loss, state=lambda m, p, s, shape: 1 / 0)",
         "stage 'pre': experiments/mine.py, line 63, in <lambda>: ZeroDivisionError",
     ),
     # Evaluations and what decides.

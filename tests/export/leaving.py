@@ -81,7 +81,7 @@ def find_centres(model, params, state, domains):
     return params, {**state, "method": Centres(np.float32(2), centre)}
 
 
-def no_centres(model, params, statistics):
+def no_centres(model, params, statistics, shape):
     size = params["heads"]["animal"]["kernel"].shape[0]
     return Centres(jnp.zeros(()), jnp.zeros((3, size)))
 

@@ -290,6 +290,12 @@ def test_what_a_stage_says_of_its_inputs():
     assert described == {
         "inputs": {"shape": [6, 5, 1], "dtype": "uint8"},
         "classes": {"y": ["no", "yes"]},
+        "shape": {
+            "roles": ["target", "source"],
+            "rows": [6, 6],
+            "classes": {"y": 2},
+            "batch_size": 2,
+        },
     }
     several = {"pair": (images, np.zeros((6, 3))), "ids": np.zeros((6, 7), np.int64)}
     model = models.from_blocks([], heads, before=lambda x: x["pair"][1])

@@ -116,7 +116,7 @@ def counting_stage(steps=12):
     method = Method(
         {"all": ((".*",), optax.sgd(1e-2))},
         (Update(loss),),
-        state=lambda model, params, statistics: {"rounds": jnp.zeros(())},
+        state=lambda model, params, statistics, shape: {"rounds": jnp.zeros(())},
         prepare=prepare,
         prepare_every=4,
     )

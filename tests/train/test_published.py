@@ -182,7 +182,7 @@ def counting(remembers, size=2):
 
     return replace(
         transfer.full(optax.sgd(0.1)),
-        state=lambda model, params, statistics: {"stages": jnp.zeros(size, jnp.int32)},
+        state=lambda model, params, statistics, shape: {"stages": jnp.zeros(size, jnp.int32)},
         remembers=remembers,
         prepare=prepare,
     )

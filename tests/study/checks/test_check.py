@@ -16,6 +16,7 @@ from jaxtl.metrics import Derived, classification, regression
 from jaxtl.models import classes
 from jaxtl.plan import (
     Evaluation,
+    Experiment,
     Method,
     Stage,
     Update,
@@ -448,3 +449,27 @@ def test_unlabelled_test_examples_are_not_called_a_leak():
     scratch = replace(tiny.arms["scratch"][0], domains=domains)
     tiny = replace(tiny, arms={**tiny.arms, "scratch": [scratch]})
     assert leaks(tiny, plan(tiny)) == []
+
+
+def test_data_that_a_method_reads_have_its_names():
+    model = models.mlp({"source": classes(3)}, hidden=(4,))
+    ewc, plain = transfer.ewc(optax.sgd(0.1), strength=1.0), transfer.full(optax.sgd(0.1))
+    domains = [labelled(blobs("new"), "source")]
+    former = {"former": labelled(blobs("old", seed=1), "source")}
+
+    def problem(method, **read):
+        stage = Stage("one", model, method, domains, 8, 2, **read)
+        tests = {"test": classification(blobs("test"), "source")}
+        plan = Experiment({"one": [stage]}, "one", tests, maximize("test/accuracy"))
+        try:
+            plan_stages(plan, ["one"], (0,), rehearsed=False)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    assert problem(ewc, data=former) == problem(plain) == ""
+    assert "reads data called 'former', which is no domain of weight 0" in problem(ewc)
+    assert "does not read data called 'former'" in problem(plain, data=former)
+    assert "unknown head 'heaad'" in problem(ewc, data={"former": labelled(blobs("old"), "heaad")})
+    wide = data.arrays(np.zeros((9, 6), np.float32), np.arange(9) % 3, name="wide")
+    assert "inputs differ" in problem(ewc, data={"former": labelled(wide, "source")})
