@@ -57,4 +57,4 @@ def build(config: Config) -> Experiment:
         **{other.__name__: adapt(other.__name__, other(model)) for other in others},
     }
     evals = {"kitchen": classification(test, "sentiment")}
-    return Experiment(arms, "probe", evals, maximize("kitchen/accuracy"))
+    return Experiment(arms, "probe", evals, maximize("kitchen", "accuracy"))

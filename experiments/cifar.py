@@ -54,4 +54,4 @@ def build(config: Config) -> Experiment:
     }
     tests = {"target": target.test, "source": source.center_crop(size).test}
     evals = {name: classification(dataset, name) for name, dataset in tests.items()}
-    return Experiment(arms, "scratch", evals, maximize("target/accuracy"))
+    return Experiment(arms, "scratch", evals, maximize("target", "accuracy"))

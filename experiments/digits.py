@@ -54,5 +54,5 @@ def build(config: Config) -> Experiment:
             "target": classification(target.test, "target"),
             "source": classification(source.test, "source"),
         },
-        primary=maximize("target/accuracy"),
+        primary=maximize("target", "accuracy"),
     )

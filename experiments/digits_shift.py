@@ -56,4 +56,4 @@ def build(config: Config) -> Experiment:
     arms["target_only"] = [stage("target_only", transfer.full(tx), labelled(shifted.train, "d"))]
     tests = {"target": shifted.test, "source": digits.test}
     evals = {name: classification(test, "d") for name, test in tests.items()}
-    return Experiment(arms, "source_only", evals, maximize("target/accuracy"))
+    return Experiment(arms, "source_only", evals, maximize("target", "accuracy"))

@@ -52,4 +52,4 @@ def build(config: Config) -> Experiment:
         "bi_tuning": tune("bi_tuning", transfer.bi_tuning(adam, head="target")),
     }
     evals = {"target": classification(flowers.test, "target")}
-    return Experiment(arms, "full", evals, maximize("target/accuracy"))
+    return Experiment(arms, "full", evals, maximize("target", "accuracy"))

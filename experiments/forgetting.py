@@ -58,4 +58,4 @@ def build(config: Config) -> Experiment:
     arms = chains | {"joint": [stage("joint", names, full, *every)]}
     evals = {name: classification(task.test, "digit") for name, task in tasks.items()}
     mean = {"mean/accuracy": lambda m: sum(m[f"{name}/accuracy"] for name in names) / len(names)}
-    return Experiment(arms, "fine_tuning", evals, maximize("mean/accuracy"), mean)
+    return Experiment(arms, "fine_tuning", evals, maximize("mean", "accuracy"), mean)

@@ -55,4 +55,4 @@ def build(config: Config) -> Experiment:
     }
     tests = {"target": target.test, "source": source.test}
     evals = {name: classification(dataset, name) for name, dataset in tests.items()}
-    return Experiment(arms, "full", evals, maximize("target/accuracy"))
+    return Experiment(arms, "full", evals, maximize("target", "accuracy"))

@@ -63,5 +63,5 @@ def build(config: Config) -> Experiment:
         },
         baseline="scratch",
         evals={"target": classification(which_is_larger(target.test), "species", column="size")},
-        primary=maximize("target/accuracy"),
+        primary=maximize("target", "accuracy"),
     )

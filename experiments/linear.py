@@ -57,4 +57,4 @@ def build(config: Config) -> Experiment:
         "feature": [network, stage("feature", deep, ridge, few)],
         "deep": [network, stage("deep", deep, adam, few, config.steps // 5)],
     }
-    return Experiment(arms, "scratch", {"target": regression(test, "y")}, minimize("target/mse"))
+    return Experiment(arms, "scratch", {"target": regression(test, "y")}, minimize("target", "mse"))

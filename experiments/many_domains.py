@@ -57,4 +57,4 @@ def build(config: Config) -> Experiment:
         "worst/accuracy": lambda metrics: min(metrics[name] for name in scores),
         "mean/accuracy": Derived(lambda m: sum(m[name] for name in scores) / len(scores), "max"),
     }
-    return Experiment(arms, "uniform", evals, maximize("worst/accuracy"), derived)
+    return Experiment(arms, "uniform", evals, maximize("worst", "accuracy"), derived)

@@ -56,4 +56,4 @@ def build(config: Config) -> Experiment:
         "letters": classification(target_test, "letter"),
         "digits": classification(source.test, "digit"),
     }
-    return Experiment(arms, "scratch", evals, maximize("letters/accuracy"))
+    return Experiment(arms, "scratch", evals, maximize("letters", "accuracy"))

@@ -56,5 +56,5 @@ def build(config: Config) -> Experiment:
     arms["target_only"] = [stage("target_only", transfer.full(tx), known)]
     evals = {"target": classification(target.test, "d"), "source": classification(source.test, "d")}
     judges = criteria(held_out, target.train.take(1000), "d")
-    primary = maximize("target/accuracy")
+    primary = maximize("target", "accuracy")
     return Experiment(arms, "source_only", evals, primary, select_every=200, criteria=judges)

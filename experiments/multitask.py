@@ -55,5 +55,5 @@ def build(config: Config) -> Experiment:
         evals={
             head: classification(digits.test, head, column=column) for head, column in tasks.items()
         },
-        primary=maximize("digit/accuracy"),
+        primary=maximize("digit", "accuracy"),
     )

@@ -57,4 +57,4 @@ def build(config: Config) -> Experiment:
         "bss": tune("bss", transfer.bss(groups)),
     }
     tests = {"target": classification(test, "target")}
-    return Experiment(arms, "scratch", tests, maximize("target/accuracy"))
+    return Experiment(arms, "scratch", tests, maximize("target", "accuracy"))

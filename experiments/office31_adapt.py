@@ -53,4 +53,4 @@ def build(config: Config) -> Experiment:
     slow = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper
     arms["shot"] = [*start, stage("shot", adapt.shot(slow), new)]
     evals = {"target": classification(target, "object")}
-    return Experiment(arms, "source_only", evals, maximize("target/accuracy"))
+    return Experiment(arms, "source_only", evals, maximize("target", "accuracy"))

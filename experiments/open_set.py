@@ -56,5 +56,5 @@ def build(config: Config) -> Experiment:
             "target": open_set(shifted.test, "digit"),
             "source": classification(digits.test.only(range(6)), "digit"),
         },
-        primary=maximize("target/hos"),
+        primary=maximize("target", "hos"),
     )

@@ -57,4 +57,4 @@ def build(config: Config) -> Experiment:
     }
     tests = {"kitchen": kitchen_test, "books": books_test}
     evals = {name: classification(dataset, "sentiment") for name, dataset in tests.items()}
-    return Experiment(arms, "no_source", evals, maximize("kitchen/accuracy"))
+    return Experiment(arms, "no_source", evals, maximize("kitchen", "accuracy"))

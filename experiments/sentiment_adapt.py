@@ -52,4 +52,4 @@ def build(config: Config) -> Experiment:
     }
     arms = {name: [Stage(name, model, m, domains, 64, 0)] for name, m in methods.items()}
     evals = {"target": classification(target, "sentiment")}
-    return Experiment(arms, "source", evals, maximize("target/accuracy"))
+    return Experiment(arms, "source", evals, maximize("target", "accuracy"))

@@ -57,4 +57,4 @@ def build(config: Config) -> Experiment:
     }
     tests = {"target": usps.test, "source": mnist.test}
     evals = {name: classification(dataset, name) for name, dataset in tests.items()}
-    return Experiment(arms, "scratch", evals, maximize("target/accuracy"))
+    return Experiment(arms, "scratch", evals, maximize("target", "accuracy"))

@@ -54,5 +54,5 @@ def build(config: Config) -> Experiment:
             "target": classification(shifted.test, "digit"),
             "source": classification(digits.test, "digit"),
         },
-        primary=maximize("target/accuracy"),
+        primary=maximize("target", "accuracy"),
     )

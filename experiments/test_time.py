@@ -56,5 +56,5 @@ def build(config: Config) -> Experiment:
             "target": classification(noisy.test, "digit"),
             "source": classification(digits.test, "digit"),
         },
-        primary=maximize("target/accuracy"),
+        primary=maximize("target", "accuracy"),
     )

@@ -54,7 +54,7 @@ def build(config: Config) -> Experiment:
             "target": classification(target.test, "target"),
             "validation": classification(validation, "target"),
         },
-        primary=maximize("target/accuracy"),
-        select=maximize("validation/accuracy"),
+        primary=maximize("target", "accuracy"),
+        select=maximize("validation", "accuracy"),
         select_every=25,
     )

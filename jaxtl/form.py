@@ -73,9 +73,9 @@ EXAMPLES = {  # how the values are written that a class alone does not tell
     "GradientTransformation": "an Optax transformation such as optax.adam(1e-3)",
     "Head": "a head such as classes(5)",
     "Method": "a method such as transfer.full(optax.adam(1e-3))",
+    "Metric": "maximize('evaluation', 'metric') or minimize(...)",
     "Model": "a model such as models.mlp(heads)",
     "Module": "a module such as models.mlp_head((64,), 2)",
-    "Primary": "maximize('evaluation/metric') or minimize(...)",
     "Weights": "published weights such as pretrained.resnet(file)",
 }
 SIMPLE = {

@@ -6,7 +6,7 @@ one model with one method on some domains. Nothing here computes anything.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,12 +25,12 @@ from jaxtl.form import (
     Patterns,
     checked,
 )
+from jaxtl.metric import CRITERIA, Direction, Metric, key_parts, maximize, minimize  # noqa: F401
 from jaxtl.reading import Data, Weights
 
 PyTree = Any
 Params = dict[str, Any]
 State = dict[str, Any]
-Direction = Literal["max", "min"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,36 +342,20 @@ class Criterion:
 
 @dataclasses.dataclass(frozen=True)
 @checked
-class Primary:
-    """The metric that decides, as `<evaluation>/<metric>`, and which way is better."""
-
-    metric: str
-    direction: Direction
-
-
-def maximize(metric: str) -> Primary:
-    return Primary(metric, "max")
-
-
-def minimize(metric: str) -> Primary:
-    return Primary(metric, "min")
-
-
-@dataclasses.dataclass(frozen=True)
-@checked
 class Experiment:
     """Ways to reach a target task, compared.
 
     Attributes:
         arms: {name: stages in order}.
         baseline: the arm that gains are measured against.
-        evals: {name: Evaluation}; metrics are called `<evaluation>/<metric>`.
-        primary: the metric of the verdict.
-        derived: {metric name: {metric: value} of one seed -> value}, such as a worst case over
+        evals: {name: Evaluation}; the key of a metric is `<evaluation>/<metric>`.
+        primary: the metric of the verdict, such as `maximize("target", "accuracy")`.
+        derived: {key: {key of a metric: value} of one seed -> value}, such as a worst case over
             several evaluations; a `metrics.Derived`, or a plain function for the primary metric.
-        select: a metric of an evaluation on validation data, or the name of a criterion. The last
-            stage of an arm then ends with the parameters, per seed, that were best by it, and a
-            sweep picks its point by it; None for the parameters of the last step.
+        select: a metric of an evaluation on validation data, or a criterion as in
+            `maximize("snd")`. The last stage of an arm then ends with the parameters, per seed,
+            that were best by it, and a sweep picks its point by it; None for those of the last
+            step.
         select_every: steps between looks at `select` and `criteria`.
         criteria: {name: Criterion}, measured while the last stage of an arm trains. The report says
             what the primary metric would be at the step that each of them picks.
@@ -380,10 +364,10 @@ class Experiment:
     arms: Mapping[Annotated[str, PRINTABLE], Sequence[Stage]]
     baseline: str
     evals: Mapping[Name, Evaluation]
-    primary: Primary
+    primary: Metric
     derived: Mapping[Annotated[str, PRINTABLE], Callable[[Mapping[str, float]], float]] = (
         dataclasses.field(default_factory=dict)
     )
-    select: Primary | None = None
+    select: Metric | None = None
     select_every: int = 100
     criteria: Mapping[Name, Criterion] = dataclasses.field(default_factory=dict)

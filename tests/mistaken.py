@@ -24,7 +24,7 @@ from jaxtl.methods import adapt, transfer
 from jaxtl.metrics import classification
 from jaxtl.models import classes
 from jaxtl.plan import Criterion, Domain, Evaluation, Experiment, Head, Method, Model, Module
-from jaxtl.plan import Primary, Stage, Update, labelled, maximize, unlabelled
+from jaxtl.plan import Metric, Stage, Update, labelled, maximize, unlabelled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def build(config):
     heads, hidden = {{"y": classes(3)}}, (4,)
     method, domains, name = transfer.full(tx), [labelled(blobs(0), "y")], "pre"
     batch_size, num_steps, fresh = 8, 3, ()
-    evals, primary = {{"test": classification(blobs(1), "y")}}, maximize("test/accuracy")
+    evals, primary = {{"test": classification(blobs(1), "y")}}, maximize("test", "accuracy")
     more = {{}}
 {inside}
     model = models.mlp(heads, hidden)

@@ -76,7 +76,7 @@ def build(config):
         "full": [pretrain, stage("full", config.shift, full)],
     }
     test = classification(blobs(config.shift, 1), "y")
-    return Experiment(arms, "scratch", {"test": test}, maximize("test/accuracy"))
+    return Experiment(arms, "scratch", {"test": test}, maximize("test", "accuracy"))
 '''
 
 

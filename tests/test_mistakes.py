@@ -295,8 +295,23 @@ MISTAKES = {
     ),
     "another direction": (
         "inside",
-        "Primary('a/b', 'up')",
-        "direction must be 'max' or 'min', got",
+        "Metric('a', 'b', 'up')",
+        "better must be 'max' or 'min', got",
+    ),
+    "evaluation and metric in one": (
+        "inside",
+        "primary = maximize('test/accuracy')",
+        "mine.py, line 63, in build: write maximize('test', 'accuracy'), two names, not maximize(",
+    ),
+    "three names of a metric": (
+        "inside",
+        "primary = maximize('test', 'loss', 'mean')",
+        "one name or two, as in maximize('evaluation', 'metric'), not 3",
+    ),
+    "a slash in the evaluation": (
+        "inside",
+        "primary = maximize('test/a', 'b')",
+        "metric 'b': evaluation must be text without a slash, got 'test/a'",
     ),
     "text to select by": (
         "inside",

@@ -14,7 +14,7 @@ from jaxtl.files import read_json
 from jaxtl.models import computing_in
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment, Stage
-from jaxtl.report.summary import load_summary
+from jaxtl.report.summary import load_summary, primary_metric
 
 logger = logging.getLogger(__name__)
 
@@ -141,13 +141,12 @@ def _best(left: Left, arms: Iterable[str]) -> str:
         raise ValueError(
             f"{left.directory} has no summary.json, as its run has not ended: name an arm"
         )
-    metric, direction = left.summary["primary"]["metric"], left.summary["primary"]["direction"]
-    sign, means = (1 if direction == "max" else -1), {}
+    metric, means = primary_metric(left.summary), {}
     for arm in left.summary["arms"].keys() & set(arms):
-        mean = left.summary["arms"][arm]["metrics"].get(metric, {"mean": None})["mean"]
-        means[arm] = -math.inf if mean is None else sign * mean
+        mean = left.summary["arms"][arm]["metrics"].get(metric.key, {"mean": None})["mean"]
+        means[arm] = -math.inf if mean is None else metric.sign * mean
     if not means or max(means.values()) == -math.inf:
-        raise ValueError(f"no arm of {left.directory} has a mean {metric}: name an arm")
+        raise ValueError(f"no arm of {left.directory} has a mean {metric.key}: name an arm")
     return max(sorted(means), key=means.__getitem__)
 
 

@@ -136,7 +136,7 @@ def preparations(left: Left, choice: Choice) -> tuple[dict[str, Recipe], str | N
         for name, evaluation in evals.items()
         if evaluation.head in heads & stage.model.heads.keys() and name in record["evaluations"]
     }
-    main = left.experiment.primary.metric.partition("/")[0]
+    main = left.experiment.primary.evaluation
     sources |= {
         f"domain {i}": (prepared, domain.dataset)
         for i, (prepared, domain) in enumerate(

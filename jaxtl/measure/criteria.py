@@ -8,9 +8,12 @@ import numpy as np
 
 from jaxtl.data import to_float
 from jaxtl.data.streamed import select
-from jaxtl.plan import Criterion, Domain, Method, Model, Params, PyTree, State
+from jaxtl.plan import CRITERIA, Criterion, Domain, Method, Metric, Model, Params, PyTree, State
 
-PREFIX = "criteria/"
+
+def criterion_metric(name: str) -> Metric:
+    """The metric that the scores of a criterion are; better when larger."""
+    return Metric(CRITERIA, name, "max")
 
 
 class Judge:
@@ -64,7 +67,10 @@ class Judge:
             score = jax.jit(self._program(model, method.predict), out_shardings=self._place)
             self._compiled[key] = (score, model, method)
         found = self._compiled[key][0](params, state, self._examples)
-        return {f"{PREFIX}{name}": np.asarray(found[name], np.float64) for name in self._criteria}
+        return {
+            criterion_metric(name).key: np.asarray(found[name], np.float64)
+            for name in self._criteria
+        }
 
     def _program(self, model: Model, predict: Callable | None) -> Callable:
         def one_seed(params: Params, state: State, examples: list[PyTree]):

@@ -1,17 +1,27 @@
 """What an experiment declares: which way a metric is better, which stage teaches which task."""
 
-from collections.abc import Collection, Iterator
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from typing import get_args
 
-from jaxtl.measure.criteria import PREFIX
+from jaxtl.measure.criteria import criterion_metric
 from jaxtl.metrics import Derived
 from jaxtl.paths import unknown
-from jaxtl.plan import Direction, Experiment
+from jaxtl.plan import CRITERIA, Direction, Experiment, Metric, key_parts
 
 
-def directions(experiment: Experiment) -> dict[str, Direction]:
-    """{metric: which way is better}, of those that say so and of the primary one."""
-    primary = experiment.primary
-    return _declared(experiment) | {primary.metric: primary.direction}
+def declared_metrics(experiment: Experiment) -> dict[str, Metric]:
+    """{key: metric} of those that say which way they are better, and of the primary one."""
+    metrics = [Metric(*names, better) for _, names, better in _declarations(experiment)]
+    return {metric.key: metric for metric in (*metrics, experiment.primary)}
+
+
+def selecting_metric(experiment: Experiment) -> Metric | None:
+    """What an experiment selects by, a criterion by the key under which it is logged."""
+    select = experiment.select
+    if select is not None and select.key in experiment.criteria:
+        return dataclasses.replace(select, evaluation=CRITERIA)
+    return select
 
 
 def undeclared(experiment: Experiment) -> list[str]:
@@ -23,55 +33,56 @@ def undeclared(experiment: Experiment) -> list[str]:
         if not evaluation.directions
     ]
     for name, derive in experiment.derived.items():
-        if not isinstance(derive, Derived) and name != experiment.primary.metric:
+        if not isinstance(derive, Derived) and name != experiment.primary.key:
             line = f"derived metric {name!r} is no Derived(function, direction): "
             lines.append(line + consequence.format("it"))
     return lines
 
 
-def _declared(experiment: Experiment) -> dict[str, Direction]:
-    """The directions that those who make the metrics declare; criteria are better when larger."""
-    declared = {
-        f"{name}/{metric}": direction
-        for name, evaluation in experiment.evals.items()
-        for metric, direction in evaluation.directions.items()
-    }
-    derived = experiment.derived.items()
-    declared |= {name: value.direction for name, value in derived if isinstance(value, Derived)}
-    return declared | {f"{PREFIX}{name}": "max" for name in experiment.criteria}
+def _declarations(
+    experiment: Experiment,
+) -> Iterator[tuple[str, tuple[str | None, str], Direction]]:
+    """(what it is, (evaluation, name), which way it is better) as those say who make a metric."""
+    for name, evaluation in experiment.evals.items():
+        for metric, better in evaluation.directions.items():
+            yield f"evaluation {name!r}: metric {metric!r}", (name, metric), better
+    for name, derive in experiment.derived.items():
+        if isinstance(derive, Derived):
+            yield f"derived metric {name!r}", key_parts(name), derive.direction
+    for name in experiment.criteria:
+        metric = criterion_metric(name)
+        yield f"criterion {name!r}", (metric.evaluation, metric.name), metric.better
 
 
-def declaration_problems(experiment: Experiment, metrics: Collection[str]) -> Iterator[str]:
+def declaration_problems(
+    experiment: Experiment, measured: Mapping[str, Collection[str]]
+) -> Iterator[str]:
     """What is wrong with the declared directions and tasks, a line each.
 
     Args:
         experiment: any.
-        metrics: all that its evaluations measure, "<evaluation>/<metric>".
+        measured: {evaluation: names of its metrics}.
     """
-    ways = []
     for name, evaluation in experiment.evals.items():
-        measured = [m.removeprefix(f"{name}/") for m in metrics if m.startswith(f"{name}/")]
-        for metric, direction in evaluation.directions.items():
-            ways.append((f"evaluation {name!r}: metric {metric!r}", direction))
-            if metric not in measured:
-                yield f"evaluation {name!r}: directions: {unknown('metric', metric, measured)}"
-    for name, derive in experiment.derived.items():
-        if isinstance(derive, Derived):
-            ways.append((f"derived metric {name!r}", derive.direction))
-    for what, direction in ways:
-        if direction not in ("max", "min"):
-            yield f"{what} is better at 'max' or 'min', not {direction!r}"
-    known = _declared(experiment)
-    for role in ("primary", "select"):
-        chosen = getattr(experiment, role)
-        declared = known.get(chosen.metric) if chosen else None
-        if declared in ("max", "min") and declared != chosen.direction:
-            right = {"max": "maximize", "min": "minimize"}[declared]
-            better = {"max": "larger", "min": "smaller"}[declared]
-            yield (
-                f"{role} metric {chosen.metric!r} is better when {better}: {role}="
-                f"{right}({chosen.metric!r})"
-            )
+        for metric in evaluation.directions:
+            if metric not in (names := measured[name]):
+                yield f"evaluation {name!r}: directions: {unknown('metric', metric, names)}"
+    declared = {}
+    for what, names, better in _declarations(experiment):
+        if better in get_args(Direction):
+            declared[names] = better
+        else:
+            yield f"{what} is better at 'max' or 'min', not {better!r}"
+    primary, select = experiment.primary, experiment.select
+    for role, written, logged in (
+        ("primary", primary, primary),
+        ("select", select, selecting_metric(experiment)),
+    ):
+        better = logged and declared.get((logged.evaluation, logged.name))
+        if better and better != logged.better:
+            size = {"max": "larger", "min": "smaller"}[better]
+            right = dataclasses.replace(written, better=better)
+            yield f"{role} metric {written.key!r} is better when {size}: {role}={right!r}"
     stages = {stage.name: stage for chain in experiment.arms.values() for stage in chain}
     for name, stage in stages.items():
         weighted = [d.dataset.name for d in stage.domains if d.example_weights is not None]

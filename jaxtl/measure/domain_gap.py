@@ -23,7 +23,7 @@ def others(experiment: Experiment) -> dict[str, Evaluation]:
 
     Empty unless a stage of the experiment has domains without labels.
     """
-    primary = experiment.primary.metric.partition("/")[0]
+    primary = experiment.primary.evaluation
     stages = [stage for stages in experiment.arms.values() for stage in stages]
     if primary not in experiment.evals or all(d.labelled for s in stages for d in s.domains):
         return {}
@@ -46,7 +46,7 @@ def domain_gap(
     """
     found = {}
     for name, evaluation in others(experiment).items():
-        target = experiment.evals[experiment.primary.metric.partition("/")[0]]
+        target = experiment.evals[experiment.primary.evaluation]
         if evaluation.head not in stage.model.heads:
             continue
         pairs = [_inputs(one, seeds) for one in (evaluation, target)]

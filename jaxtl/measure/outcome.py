@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from jaxtl.measure.criteria import PREFIX
+from jaxtl.measure.declarations import selecting_metric
 from jaxtl.measure.domain_gap import domain_gap
 from jaxtl.measure.evaluate import Measured, features
 from jaxtl.measure.picks import looks, oracle, picks
@@ -46,7 +46,7 @@ def arm_result(
     failed = [seed in failures for seed in seeds]
     metrics |= criteria_of(last, experiment)
     primary = experiment.primary
-    best = oracle(last.curves, primary.metric, primary.direction)
+    best = oracle(last.curves, primary)
     lost = forgetting(stages, experiment, measured)
     history = by_stage(stages, experiment, measured)
     metrics, lost, *rows = (
@@ -65,7 +65,7 @@ def arm_result(
         own_stages=own_stages(stages, experiment) if history else {},
         picks={
             rule: np.where(failed, np.nan, values)
-            for rule, values in picks(last.curves, primary.metric).items()
+            for rule, values in picks(last.curves, primary.key).items()
         },
         oracle=best if best is None else np.where(failed, np.nan, best),
         trainable_parameters=count,
@@ -89,15 +89,15 @@ def arm_result(
 
 def criteria_of(last: Trained, experiment: Experiment) -> dict[str, np.ndarray]:
     """{"criteria/<name>": [seeds]} of the parameters that a stage ended with."""
-    seen = looks(last.curves, experiment.primary.metric)
-    by = PREFIX + experiment.select.metric if experiment.select else None
-    scores = {name: values for name, values in seen.items() if name.startswith(PREFIX)}
-    if by in scores:
-        known = np.where(np.isnan(scores[by]), -np.inf, scores[by]).argmax(0)
-        return {k: np.take_along_axis(v, known[None], 0)[0] for k, v in scores.items()}
-    if experiment.select:  # at the step of another metric, which was not kept for them
+    primary, select = experiment.primary.key, selecting_metric(experiment)
+    scores = {key: v for key, v in looks(last.curves, primary).items() if key != primary}
+    if select is None:
+        return {key: values[-1] for key, values in scores.items()}
+    if select.key not in scores:  # the step of another metric, which was not kept for them
         return {}
-    return {name: values[-1] for name, values in scores.items()}
+    known = select.sign * scores[select.key]
+    known = np.where(np.isnan(known), -np.inf, known).argmax(0)
+    return {k: np.take_along_axis(v, known[None], 0)[0] for k, v in scores.items()}
 
 
 def derived_metrics(

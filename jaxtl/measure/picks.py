@@ -1,24 +1,21 @@
 """What an arm would have measured at the step that each label-free criterion picks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxtl.measure.criteria import PREFIX
-
-if TYPE_CHECKING:
-    from jaxtl.plan import Direction
+from jaxtl.plan import CRITERIA, Metric, key_parts
 
 LAST, RANKS = "last step", "rank average"
 
 
 def looks(curves: Mapping[str, np.ndarray], metric: str) -> dict[str, np.ndarray]:
-    """{criterion or metric: [looks, seeds]} of a stage's logged steps; empty if it has no looks."""
-    criteria = [name for name in curves if name.startswith(PREFIX)]
+    """{key: [looks, seeds]} of the criteria and of the metric with this key, of a stage's steps.
+
+    Empty if it has no looks.
+    """
+    criteria = [key for key in curves if key_parts(key)[0] == CRITERIA]
     if not criteria or metric not in curves:
         return {}
     seen = np.isfinite(np.stack([curves[name] for name in (*criteria, metric)])).any(axis=(0, 2))
@@ -30,7 +27,7 @@ def picks(curves: Mapping[str, np.ndarray], metric: str) -> dict[str, np.ndarray
 
     Args:
         curves: {"criteria/<name>" or metric: [steps, seeds]}, NaN where nothing was logged.
-        metric: what is reported; it picks nothing.
+        metric: the key of what is reported; it picks nothing.
 
     Returns:
         {rule: [seeds]}: the last step, each criterion by its name (the earliest of equal looks) and
@@ -41,7 +38,7 @@ def picks(curves: Mapping[str, np.ndarray], metric: str) -> dict[str, np.ndarray
     if not seen:
         return {}
     values = seen.pop(metric)
-    scores = {name.removeprefix(PREFIX): score for name, score in seen.items()}
+    scores = {key_parts(key)[1]: score for key, score in seen.items()}
     found = {LAST: values[-1]} | {name: _best(score, values) for name, score in scores.items()}
     if len(scores) > 1:
         ranks = [_ranks(np.where(np.isnan(s), -np.inf, s)) for s in scores.values()]
@@ -49,13 +46,12 @@ def picks(curves: Mapping[str, np.ndarray], metric: str) -> dict[str, np.ndarray
     return found
 
 
-def oracle(curves: Mapping[str, np.ndarray], metric: str, better: Direction) -> np.ndarray | None:
+def oracle(curves: Mapping[str, np.ndarray], metric: Metric) -> np.ndarray | None:
     """[seeds], the metric at its own best look: no honest number. None if there are no looks."""
-    seen = looks(curves, metric)
+    seen = looks(curves, metric.key)
     if not seen:
         return None
-    sign = 1 if better == "max" else -1
-    return _best(sign * seen[metric], seen[metric])
+    return _best(metric.sign * seen[metric.key], seen[metric.key])
 
 
 def _best(scores: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:  # plan imports JAX, which a report does not need
-    from jaxtl.plan import Direction, Primary
+    from jaxtl.plan import Metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +77,15 @@ class ExperimentResult:
         seeds: the order of every [seeds] axis.
         baseline: the arm that gains are measured against; it may come from an earlier run.
         selection: which parameters were evaluated, in words.
-        primary: the metric that decides, and its direction.
+        primary: the metric that decides.
         arms: {name: ArmResult}.
         environment: versions, devices, git commit, command: what the report prints.
         headline: first line of the experiment's docstring.
         sweep: ({field: value}, {arm: ArmResult}) of each point of a sweep.
         select: the metric on validation data, or criterion, that picks among these points.
         oracle: whether to show what the best step by the test data would have given.
-        directions: {metric: "max" or "min"}, which way it is better; of a metric that is neither
-            here nor the primary one, no gain is said.
+        declared: the metrics of which somebody says which way they are better; of one that is
+            neither here nor the primary one, no gain is said.
     """
 
     experiment: str
@@ -93,14 +93,14 @@ class ExperimentResult:
     seeds: Sequence[int]
     baseline: str
     selection: str
-    primary: Primary
+    primary: Metric
     arms: Mapping[str, ArmResult]
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     headline: str = ""
     sweep: Sequence[tuple[Mapping[str, Any], Mapping[str, ArmResult]]] = ()
-    select: Primary | None = None
+    select: Metric | None = None
     oracle: bool = False
-    directions: Mapping[str, Direction] = dataclasses.field(default_factory=dict)
+    declared: Sequence[Metric] = ()
 
 
 def reason(error: Exception) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxtl.measure.declarations import directions
+from jaxtl.measure.declarations import declared_metrics
 from jaxtl.measure.evaluate import Measured
-from jaxtl.plan import Direction, Experiment, Stage
+from jaxtl.plan import Experiment, Metric, Stage
 
 
 def own_stages(stages: Sequence[Stage], experiment: Experiment) -> dict[str, str]:
@@ -45,22 +45,24 @@ def forgetting(
     """
     if len(stages) < 2:
         return {}
-    heads, better = labelled_heads(stages[0]), directions(experiment)
+    heads = labelled_heads(stages[0])
     taught_in = {name: stage.name for stage in stages for name in stage.trains}
-    primary = experiment.primary.metric.split("/")[0]
     before, after = measured[stages[0].name], measured[stages[-1].name]
-    lost = {}
-    for name in before.keys() & after.keys() - {primary}:
-        trained = (
+    trained = {
+        name
+        for name in before.keys() & after.keys() - {experiment.primary.evaluation}
+        if (
             taught_in[name] == stages[0].name
             if name in taught_in
             else experiment.evals[name].head in heads
         )
-        for metric, value in before[name].metrics.items() if trained else ():
-            if (direction := better.get(f"{name}/{metric}")) is not None:
-                change = value - after[name].metrics[metric]
-                lost[f"{name}/{metric}"] = change if direction == "max" else -change
-    return dict(sorted(lost.items()))
+    }
+    lost = {}
+    for key, metric in sorted(declared_metrics(experiment).items()):
+        if metric.evaluation in trained and metric.name in before[metric.evaluation].metrics:
+            first, last = (m[metric.evaluation].metrics[metric.name] for m in (before, after))
+            lost[key] = metric.sign * (first - last)
+    return lost
 
 
 def by_stage(
@@ -72,7 +74,7 @@ def by_stage(
 
     Of arms with three or more stages, and of those two of whose stages say what they train.
     """
-    kind, names = experiment.primary.metric.rpartition("/")[2], [stage.name for stage in stages]
+    kind, names = experiment.primary.name, [stage.name for stage in stages]
     if len(stages) < 3 and sum(bool(stage.trains) for stage in stages) < 2:
         return {}
     history = {
@@ -89,14 +91,14 @@ def by_stage(
 def backward_transfer(
     by_stage: Mapping[str, Mapping[str, np.ndarray]],
     own_stages: Mapping[str, str],
-    directions: Mapping[str, Direction],
+    declared: Mapping[str, Metric],
 ) -> np.ndarray | None:
     """How much better former tasks are at the end than when they had just been trained.
 
     Args:
         by_stage: {stage: {"<evaluation>/<metric>": [seeds]}}, of one metric.
         own_stages: {evaluation: the stage that teaches its task}, where that is known.
-        directions: {metric: which way is better}; one that is not there does not count.
+        declared: {key: metric}; one that is not there does not count.
 
     Returns:
         [seeds], the mean over the evaluations whose own stage is not the last; negative is
@@ -106,9 +108,11 @@ def backward_transfer(
     """
     *_, last = by_stage
     changes = []
-    for metric, at_end in by_stage[last].items():
-        own = own_stages.get(metric.partition("/")[0], last)
-        if own != last and metric in by_stage[own] and metric in directions:
-            change = np.asarray(at_end) - np.asarray(by_stage[own][metric])
-            changes.append(change if directions[metric] == "max" else -change)
+    for key, at_end in by_stage[last].items():
+        if key not in declared:
+            continue
+        metric = declared[key]
+        own = own_stages.get(metric.evaluation, last)
+        if own != last and key in by_stage[own]:
+            changes.append(metric.sign * (np.asarray(at_end) - np.asarray(by_stage[own][key])))
     return np.mean(changes, axis=0) if changes else None

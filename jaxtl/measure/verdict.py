@@ -1,15 +1,10 @@
 """Did it help, by how much, and are we sure: Student-t intervals over seeds, paired by seed."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit  # scipy.stats takes half a second to import
-
-if TYPE_CHECKING:  # plan imports JAX, which a report does not need
-    from jaxtl.plan import Direction
 
 Verdict = Literal["positive", "negative", "undecided"]
 
@@ -46,21 +41,20 @@ def estimate(values: ArrayLike) -> Estimate:
     return Estimate(float(mean), float(std), float(mean - half), float(mean + half))
 
 
-def gains(values: ArrayLike, baseline: ArrayLike, better: Direction) -> np.ndarray:
-    """Gain of each seed over the same seed of the baseline, positive when better.
+def differences(values: ArrayLike, baseline: ArrayLike) -> np.ndarray:
+    """Difference of each seed from the same seed of the baseline: times a metric's sign, its gain.
 
     Args:
         values, baseline: [seeds] float, in the same order of seeds.
-        better: direction of the metric.
 
     Returns:
         [seeds] float64, NaN where either is not finite.
     """
     values, baseline = np.asarray(values, np.float64), np.asarray(baseline, np.float64)
     paired = np.isfinite(values) & np.isfinite(baseline)
-    gain = np.full(values.shape, np.nan)
-    gain[paired] = values[paired] - baseline[paired]
-    return gain if better == "max" else -gain
+    difference = np.full(values.shape, np.nan)
+    difference[paired] = values[paired] - baseline[paired]
+    return difference
 
 
 def distinct(gain: ArrayLike, *metrics: ArrayLike) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from jaxtl.files import replacing
 from jaxtl.report import wording
 from jaxtl.report.figures import heatmaps
+from jaxtl.report.summary import primary_metric
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2126; --soft: #5b6570; --line: #dfe3e8; --paper: #fff;
@@ -185,7 +186,7 @@ def _forgetting(summary: Mapping[str, Any]) -> str:
 
 def _stages(summary: Mapping[str, Any]) -> str:
     arms = {name: arm for name, arm in summary["arms"].items() if "by_stage" in arm}
-    kind = escape(summary["primary"]["metric"].rpartition("/")[2])
+    kind = escape(primary_metric(summary).name)
     changed = [
         [f"<b>{escape(name)}</b>", _interval(arm["backward_transfer"], signed=True)]
         for name, arm in arms.items()
@@ -258,7 +259,7 @@ def _domains(summary: Mapping[str, Any]) -> str:
     ]
     note = (
         f"Distances in the features at the end of each arm between that evaluation's examples and "
-        f"those of {summary['primary']['metric'].partition('/')[0]}: the proxy A-distance of a "
+        f"those of {primary_metric(summary).evaluation}: the proxy A-distance of a "
         f"linear domain classifier (0: cannot tell, 2: always can) and the squared MMD. Before "
         f"adaptation: {summary['baseline']}."
     )

@@ -1,23 +1,19 @@
 """summary.json: the numbers of a run under fixed keys, for other programs."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jaxtl.files import write_text
 from jaxtl.measure.results import ArmResult, ExperimentResult
 from jaxtl.measure.tasks import backward_transfer
-from jaxtl.measure.verdict import estimate, gains, verdict
-
-if TYPE_CHECKING:
-    from jaxtl.plan import Direction
+from jaxtl.measure.verdict import differences, estimate, verdict
+from jaxtl.plan import Metric
 
 Summary = dict[str, Any]
 KEYS = ("experiment", "config", "seeds", "baseline", "selection", "primary", "arms")
@@ -31,9 +27,9 @@ def summarize(result: ExperimentResult) -> Summary:
         "seeds": _plain(result.seeds),
         "baseline": result.baseline,
         "selection": result.selection,
-        "primary": {"metric": result.primary.metric, "direction": result.primary.direction},
+        "primary": _written(result.primary),
         "arms": _arms(result.arms, result),
-        "directions": _directions(result),
+        "directions": {key: metric.better for key, metric in _declared(result).items()},
     }
     if result.oracle:
         summary["oracle"] = {
@@ -46,8 +42,7 @@ def summarize(result: ExperimentResult) -> Summary:
             {"config": _plain(fields), "arms": _arms(arms, result)} for fields, arms in result.sweep
         ]
         if result.select:
-            how = {"metric": result.select.metric, "direction": result.select.direction}
-            summary["select"] = how
+            summary["select"] = _written(result.select)
     return _compared(summary)
 
 
@@ -99,12 +94,24 @@ def load_summary(path: str | os.PathLike) -> Summary:
     return summary
 
 
-def _directions(result: ExperimentResult) -> dict[str, Direction]:
-    """{metric: which way is better}, of those of the arms' metrics for which that is declared."""
-    metrics = {metric for arm in result.arms.values() for metric in arm.metrics}
-    primary = result.primary
-    declared = {name: way for name, way in result.directions.items() if name in metrics}
-    return declared | {primary.metric: primary.direction}
+def primary_metric(summary: Mapping[str, Any]) -> Metric:
+    """The metric that decides."""
+    return _read(summary["primary"])
+
+
+def _read(written: Mapping[str, Any]) -> Metric:
+    return Metric.read(written["metric"], written["direction"])
+
+
+def _written(metric: Metric) -> dict[str, str]:
+    return {"metric": metric.key, "direction": metric.better}
+
+
+def _declared(result: ExperimentResult) -> dict[str, Metric]:
+    """{key: metric} of those of the arms' metrics that say which way they are better."""
+    measured = {key for arm in result.arms.values() for key in arm.metrics}
+    declared = {metric.key: metric for metric in result.declared if metric.key in measured}
+    return declared | {result.primary.key: result.primary}
 
 
 def _arms(arms: Mapping[str, ArmResult], result: ExperimentResult) -> dict[str, Any]:
@@ -139,10 +146,10 @@ def _arm(arm: ArmResult, result: ExperimentResult) -> dict[str, Any]:
             for stage, row in arm.by_stage.items()
         }
         entry["own_stages"] = dict(arm.own_stages)
-        change = backward_transfer(arm.by_stage, arm.own_stages, _directions(result))
+        change = backward_transfer(arm.by_stage, arm.own_stages, _declared(result))
         if change is not None:
             entry["backward_transfer"] = _statistics(change, std=False)
-    values = arm.metrics.get(result.primary.metric, np.zeros(len(result.seeds)))
+    values = arm.metrics.get(result.primary.key, np.zeros(len(result.seeds)))
     failed = []
     for seed, value in zip(result.seeds, values, strict=True):
         if not np.isfinite(value):
@@ -180,13 +187,13 @@ def _tuned(summary: Summary) -> dict[str, Any]:
     """
     if "select" not in summary:
         return {}
-    metric, sign = summary["select"]["metric"], 1 if summary["select"]["direction"] == "max" else -1
+    select = _read(summary["select"])
     best: dict[str, tuple[float, dict[str, Any]]] = {}
     for point in summary["sweep"]:
         for name, arm in point["arms"].items():
-            mean = arm["metrics"].get(metric, {"mean": None})["mean"]
-            if mean is not None and (name not in best or sign * mean > best[name][0]):
-                best[name] = sign * mean, {**arm, "config": point["config"]}
+            mean = arm["metrics"].get(select.key, {"mean": None})["mean"]
+            if mean is not None and (name not in best or select.sign * mean > best[name][0]):
+                best[name] = select.sign * mean, {**arm, "config": point["config"]}
     return {name: entry for name, (_, entry) in best.items()}
 
 
@@ -227,7 +234,8 @@ def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:
     A metric of which nobody says which way is better has no gain but a `difference`, the arm's
     value less the baseline's.
     """
-    primary, directions = summary["primary"]["metric"], summary["directions"]
+    primary = primary_metric(summary).key
+    declared = {key: Metric.read(key, way) for key, way in summary["directions"].items()}
     baseline = arms.get(summary["baseline"], {"metrics": {}})["metrics"]
     compared = {}
     for name, arm in arms.items():
@@ -236,23 +244,23 @@ def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:
         head = {"metrics": arm["metrics"], "verdict": None}
         if name != summary["baseline"]:
             pairs = {
-                metric: gains(
-                    _floats(arm["metrics"][metric]),
-                    _floats(baseline[metric]),
-                    directions.get(metric, "max"),
-                )
-                for metric in arm["metrics"]
-                if metric in baseline
+                key: differences(_floats(arm["metrics"][key]), _floats(baseline[key]))
+                for key in arm["metrics"]
+                if key in baseline
             }
-            statistics = {metric: _statistics(pair, std=False) for metric, pair in pairs.items()}
-            gain = {metric: statistics[metric] for metric in pairs if metric in directions}
-            other = {metric: statistics[metric] for metric in pairs if metric not in directions}
+            gains = {key: declared[key].sign * pairs[key] for key in pairs if key in declared}
+            gain = {key: _statistics(values, std=False) for key, values in gains.items()}
+            other = {
+                key: _statistics(values, std=False)
+                for key, values in pairs.items()
+                if key not in declared
+            }
             head = {"metrics": arm["metrics"], "gain": gain}
             head |= {"difference": other} if other else {}
             metrics = [
                 _floats(side[primary]) for side in (arm["metrics"], baseline) if primary in side
             ]
-            head["verdict"] = verdict(pairs.get(primary, ()), *metrics)
+            head["verdict"] = verdict(gains.get(primary, ()), *metrics)
         compared[name] = head | rest
     return compared
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxtl.measure.verdict import FEWEST_VALUES, distinct, estimate
+from jaxtl.plan import key_parts
+from jaxtl.report.summary import primary_metric
 
 NOTHING = "–"
 ORACLE = "oracle (test labels)"
@@ -91,16 +93,15 @@ def secondary(summary: Mapping[str, Any], limit: int) -> list[str]:
     First what else is measured on the primary evaluation (what is better when smaller last), then
     the primary metric on other evaluations, then anything.
     """
-    primary, directions = summary["primary"]["metric"], summary["directions"]
-    evaluation, _, kind = primary.rpartition("/")
+    primary, directions = primary_metric(summary), summary["directions"]
     known = dict.fromkeys(m for arm in summary["arms"].values() for m in arm["metrics"])
-    known.pop(primary, None)
+    known.pop(primary.key, None)
 
-    def rank(metric: str) -> int:
-        at, _, name = metric.rpartition("/")
-        if at == evaluation:
-            return 2 if directions.get(metric) == "min" else 0
-        return 1 if name == kind else 3
+    def rank(key: str) -> int:
+        evaluation, name = key_parts(key)
+        if evaluation == primary.evaluation:
+            return 2 if directions.get(key) == "min" else 0
+        return 1 if name == primary.name else 3
 
     return sorted(known, key=rank)[:limit]
 
@@ -165,8 +166,9 @@ def _doubt(gain: Sequence[float | None], *metrics: Sequence[float | None]) -> st
 
 
 def _change(gain: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    metric, baseline = summary["primary"]["metric"], summary["baseline"]
-    if summary["primary"]["direction"] == "max":
+    primary, baseline = primary_metric(summary), summary["baseline"]
+    metric = primary.key
+    if primary.better == "max":
         return f"{interval(gain, signed=True)} {metric} over {baseline}"
     if gain["mean"] >= 0:
         return f"{metric} lower by {interval(gain)} than {baseline}"

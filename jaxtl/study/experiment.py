@@ -16,13 +16,12 @@ import numpy as np
 import jaxtl
 from jaxtl import report
 from jaxtl.files import lock, read_json, why_unwritable, write_json, writing
-from jaxtl.measure.criteria import PREFIX
-from jaxtl.measure.declarations import directions
+from jaxtl.measure.declarations import declared_metrics, selecting_metric
 from jaxtl.measure.evaluate import not_finite_lines
 from jaxtl.measure.outcome import arm_result, with_views
 from jaxtl.measure.results import ExperimentResult
 from jaxtl.models import computing_in
-from jaxtl.plan import Experiment, Primary
+from jaxtl.plan import Experiment
 from jaxtl.study.checks.experiments import Node, check_arms, check_selection, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.look import make_evaluator, make_look, named_heads
@@ -83,13 +82,13 @@ def write_results(checked: Checked, done: Done, points: Sequence[Any]) -> dict[s
         baseline=experiment.baseline,
         selection=selection(experiment),
         primary=experiment.primary,
-        select=chosen_metric(experiment),
+        select=selecting_metric(experiment),
         arms=done.results,
         environment=environment(),
         headline=run.headline,
         sweep=points,
         oracle=run.oracle,
-        directions=directions(experiment),
+        declared=tuple(declared_metrics(experiment).values()),
     )
     if not is_primary():
         return report.summarize(result)
@@ -99,18 +98,10 @@ def write_results(checked: Checked, done: Done, points: Sequence[Any]) -> dict[s
 
 def selection(experiment: Experiment) -> str:
     """Which parameters are evaluated, in words."""
-    if experiment.select is None:
+    select = selecting_metric(experiment)
+    if select is None:
         return "last step"
-    metric, every = chosen_metric(experiment).metric, experiment.select_every
-    return f"best {metric} of every {every} steps, each seed"
-
-
-def chosen_metric(experiment: Experiment) -> Primary | None:
-    """What selects, by the name under which it is logged."""
-    select = experiment.select
-    if select is None or select.metric not in experiment.criteria:
-        return select
-    return Primary(PREFIX + select.metric, select.direction)
+    return f"best {select.key} of every {experiment.select_every} steps, each seed"
 
 
 def check(experiment: Experiment, run: Run) -> Checked:

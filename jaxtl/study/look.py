@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from jaxtl.measure.criteria import PREFIX
+from jaxtl.measure.declarations import selecting_metric
 from jaxtl.measure.evaluate import Evaluator
 from jaxtl.measure.outcome import derived_metrics, flat_metrics
-from jaxtl.plan import Evaluation, Experiment, Params, Primary, PyTree, State
+from jaxtl.plan import Experiment, Params, PyTree, State
 from jaxtl.study.checks.experiments import Node, criteria_heads
 from jaxtl.train.feed.examples import device_limit
 from jaxtl.train.mesh import replicated
@@ -40,29 +40,30 @@ def make_look(
     Args:
         evaluators: one for each point of a sweep whose lanes train together.
     """
-    select, ends = experiment.select, {stages[-1].name for stages in experiment.arms.values()}
+    select = selecting_metric(experiment)
+    ends = {stages[-1].name for stages in experiment.arms.values()}
     if not (select or experiment.criteria) or name not in ends:
         return None
     stage, heads = nodes[name].setup.stage, named_heads(nodes, name)
     scored = bool(experiment.criteria) and criteria_heads(experiment) <= stage.model.heads.keys()
-    wanted = [experiment.primary.metric] if scored else []
+    wanted = [experiment.primary] if scored else []
     chosen = None
-    if select is not None and select.metric in experiment.criteria:
-        chosen = PREFIX + select.metric if scored else None
-    elif select is not None and evaluation_of(select, experiment).head in heads:
-        chosen = select.metric
+    if select is not None and select.evaluation not in experiment.evals:  # a criterion
+        chosen = select if scored else None
+    elif select is not None and experiment.evals[select.evaluation].head in heads:
+        chosen = select
         wanted.append(chosen)
     if not wanted and chosen is None:
         return None
-    read = {metric.partition("/")[0] for metric in wanted} & experiment.evals.keys()
-    if any(metric in experiment.derived for metric in wanted):
+    read = {metric.evaluation for metric in wanted} & experiment.evals.keys()
+    if any(metric.key in experiment.derived for metric in wanted):
         read = set(experiment.evals)
     read = {evaluation for evaluation in read if experiment.evals[evaluation].head in heads}
 
     def measure_point(evaluator: Evaluator, *own: PyTree) -> dict[str, np.ndarray]:
         found = {e: evaluator.measure_one(e, stage.model, stage.method, *own) for e in read}
         metrics = flat_metrics(found) | derived_metrics(experiment, flat_metrics(found))
-        found = {metric: metrics[metric] for metric in wanted if metric in metrics}
+        found = {metric.key: metrics[metric.key] for metric in wanted if metric.key in metrics}
         if scored:
             found |= evaluator.judge.scores(stage.model, stage.method, *own)
         return found
@@ -76,13 +77,7 @@ def make_look(
             parts.append(measure_point(evaluator, *own))
         return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
 
-    sign = -1 if select is not None and select.direction == "min" else 1
-    return Look(chosen, sign, experiment.select_every, measure)
-
-
-def evaluation_of(primary: Primary, experiment: Experiment) -> Evaluation:
-    """The evaluation that a metric belongs to."""
-    return experiment.evals[primary.metric.partition("/")[0]]
+    return Look(chosen, experiment.select_every, measure)
 
 
 def named_heads(nodes: Mapping[str, Node], stage: str | None) -> set[str]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.paths import flatten, join, nest, split
-from jaxtl.plan import Method, Params, PyTree, State
+from jaxtl.plan import Method, Metric, Params, PyTree, State
 from jaxtl.train.feed.examples import columns
 from jaxtl.train.mesh import shard_state, to_host
 from jaxtl.train.resolve.lanes import Lanes
@@ -27,13 +27,11 @@ class Look(NamedTuple):
 
     Attributes:
         metric: which of what is measured decides; None keeps the last parameters.
-        sign: of an improvement, 1 or -1.
         every: steps between looks; the last step is always looked at.
-        measure: (params, state) -> {metric: [lanes]}, leaves lead with the axis of lanes.
+        measure: (params, state) -> {key of a metric: [lanes]}, leaves lead with the axis of lanes.
     """
 
-    metric: str | None
-    sign: int
+    metric: Metric | None
     every: int
     measure: Callable[[Params, State], Mapping[str, np.ndarray]]
 
@@ -166,7 +164,7 @@ def with_best(full: PyTree, look: Look | None) -> PyTree:
     if look is None or look.metric is None:
         return full
     params = jax.tree.map(jnp.copy, full["average"] or full["trainable"])
-    value = jnp.full(full["failed"].shape, -look.sign * jnp.inf)
+    value = jnp.full(full["failed"].shape, -look.metric.sign * jnp.inf)
     state = jax.tree.map(jnp.copy, full["state"])
     return {**full, "best": {"value": value, "params": params, "state": state}}
 
@@ -178,8 +176,8 @@ def looked(full: PyTree, look: Look) -> tuple[PyTree, Mapping[str, np.ndarray]]:
     if look.metric is None:
         return full["best"], values
     moved = full["average"] or full["trainable"]
-    new = {"value": values[look.metric], "params": moved, "state": state}
-    return _better(full["best"], new, look.sign), values
+    new = {"value": values[look.metric.key], "params": moved, "state": state}
+    return _better(full["best"], new, look.metric.sign), values
 
 
 @jax.jit

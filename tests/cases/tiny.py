@@ -99,7 +99,7 @@ def experiment(adapt_method=None, steps=6) -> Experiment:
             "target": classification(blobs("target_test", 30, 1.0, seed=2), "target"),
             "source": classification(blobs("source_test", 30, seed=3), "source"),
         },
-        primary=maximize("target/accuracy"),
+        primary=maximize("target", "accuracy"),
     )
 
 

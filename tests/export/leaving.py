@@ -134,7 +134,7 @@ def build(config):
         ],
     }
     evals = {"animal": classification(dataset("test"), "animal")}
-    return Experiment(arms, "two", evals, maximize("animal/accuracy"))
+    return Experiment(arms, "two", evals, maximize("animal", "accuracy"))
 '''
 
 

@@ -54,7 +54,7 @@ def build(config):
             "near": classification(near_test, "ill"),
             "far": classification(target, "ill"),
         },
-        primary=maximize("far/accuracy"),
+        primary=maximize("far", "accuracy"),
     )
 '''
 

@@ -47,7 +47,7 @@ def adapting(garbage=False, **fields) -> Experiment:
         },
         baseline="source_only",
         evals={"target": classification(TEST, "source")},
-        primary=maximize("target/accuracy"),
+        primary=maximize("target", "accuracy"),
         **fields,
     )
 

@@ -53,5 +53,5 @@ def test_there_is_none_without_adaptation_or_another_domain():
     assert others(labelled_only) == {}
     assert others(adapting()) == {}
     derived = {"worst/accuracy": lambda metrics: min(metrics.values())}
-    worst = dataclasses.replace(plan, derived=derived, primary=maximize("worst/accuracy"))
+    worst = dataclasses.replace(plan, derived=derived, primary=maximize("worst", "accuracy"))
     assert others(worst) == {} == domain_gap(plan.arms["dann"][-1], None, worst, (0,))

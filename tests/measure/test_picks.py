@@ -1,6 +1,7 @@
 import numpy as np
 
 from jaxtl.measure.picks import LAST, RANKS, oracle, picks
+from jaxtl.plan import maximize, minimize
 
 NAN = np.nan
 
@@ -33,14 +34,14 @@ def test_each_rule_picks_its_own_look():
 
 
 def test_the_oracle_picks_by_what_it_reports():
-    np.testing.assert_array_equal(oracle(curves(), "target/accuracy", "max"), [0.7, 0.9])
-    np.testing.assert_array_equal(oracle(curves(), "target/accuracy", "min"), [0.4, 0.2])
+    np.testing.assert_array_equal(oracle(curves(), maximize("target", "accuracy")), [0.7, 0.9])
+    np.testing.assert_array_equal(oracle(curves(), minimize("target", "accuracy")), [0.4, 0.2])
 
 
 def test_nothing_to_pick_from():
     plain = {"step": np.arange(3), "loss": np.ones((3, 2))}
     assert picks(plain, "target/accuracy") == {}
-    assert oracle(plain, "target/accuracy", "max") is None
+    assert oracle(plain, maximize("target", "accuracy")) is None
     assert picks({"step": np.zeros(0)}, "target/accuracy") == {}
 
 

@@ -90,7 +90,7 @@ def test_wise_ft_goes_back_to_the_start_of_the_stage_before():
 
 def experiment(**arms):
     evals = {f"task_{i + 1}": classification(task, "blob") for i, task in enumerate(TASKS)}
-    primary = maximize("mean/accuracy")
+    primary = maximize("mean", "accuracy")
     return Experiment(arms, "ewc", evals, primary, {"mean/accuracy": lambda metrics: 0.0})
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxtl.measure.verdict import distinct, estimate, gains, verdict
+from jaxtl.measure.verdict import differences, distinct, estimate, verdict
+from jaxtl.plan import maximize, minimize
 
 SCRATCH = [0.80, 0.82, 0.79, 0.85, 0.81]
 
@@ -17,11 +18,11 @@ def test_estimate_is_the_interval_of_a_t_test():
     np.testing.assert_allclose([mean, std], [values.mean(), values.std(ddof=1)], rtol=1e-12)
 
 
-@pytest.mark.parametrize("better, sign", [("max", 1), ("min", -1)])
-def test_gain_is_the_paired_t_test(better, sign):
+@pytest.mark.parametrize("metric, sign", [(maximize("t", "a"), 1), (minimize("t", "a"), -1)])
+def test_gain_is_the_paired_t_test(metric, sign):
     rng = np.random.default_rng(1)
     arm, baseline = rng.normal(0.9, 0.02, 5), rng.normal(0.8, 0.02, 5)
-    gain = estimate(gains(arm, baseline, better))
+    gain = estimate(metric.sign * differences(arm, baseline))
     expected = stats.ttest_rel(sign * arm, sign * baseline).confidence_interval(0.95)
     np.testing.assert_allclose([gain.low, gain.high], expected, rtol=1e-12)
     assert np.sign(gain.mean) == sign
@@ -41,7 +42,7 @@ def test_gain_is_the_paired_t_test(better, sign):
 )
 def test_verdict(difference, expected):
     arm = np.add(SCRATCH, difference)
-    assert verdict(gains(arm, SCRATCH, "max"), arm, SCRATCH) == expected
+    assert verdict(differences(arm, SCRATCH), arm, SCRATCH) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_verdict(difference, expected):
     ],
 )
 def test_gains_that_are_equal_up_to_rounding_are_one(arm, baseline, different):
-    gain = gains(arm, baseline, "max")
+    gain = differences(arm, baseline)
     assert distinct(gain, arm, baseline) == different
     assert (verdict(gain, arm, baseline) == "positive") == (different == 3)
 
@@ -67,7 +68,7 @@ def test_pairing_decides_what_unpaired_seeds_cannot():
     arm = baseline + np.array([0.01, 0.012, 0.009, 0.011, 0.01])
     apart, together = estimate(arm), estimate(baseline)
     assert apart.low < together.high
-    assert verdict(gains(arm, baseline, "max"), arm, baseline) == "positive"
+    assert verdict(differences(arm, baseline), arm, baseline) == "positive"
 
 
 def test_equal_values_have_an_interval_of_width_zero():
@@ -86,5 +87,5 @@ def test_no_finite_seed_is_undefined():
 
 
 def test_only_pairs_with_both_finite_count():
-    gain = gains([0.9, np.nan, 0.8, np.inf], [0.8, 0.7, np.nan, 0.1], "max")
+    gain = differences([0.9, np.nan, 0.8, np.inf], [0.8, 0.7, np.nan, 0.1])
     np.testing.assert_allclose(gain, [0.1, np.nan, np.nan, np.nan])

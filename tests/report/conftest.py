@@ -1,11 +1,10 @@
 """A finished run with known numbers: four arms on a target that transfer helps, hurts or leaves."""
 
-import types
-
 import numpy as np
 import pytest
 
 from jaxtl.measure.results import ArmResult, ExperimentResult
+from jaxtl.plan import maximize, minimize
 
 DIGITS = tuple("56789")
 
@@ -67,14 +66,14 @@ def make_result(seeds=(0, 1, 2, 3, 4), **changes):
         "seeds": seeds,
         "baseline": "scratch",
         "selection": "last step",
-        "primary": types.SimpleNamespace(metric="target/accuracy", direction="max"),
+        "primary": maximize("target", "accuracy"),
         "arms": {arm.name: arm for arm in arms},
-        "directions": {
-            "target/accuracy": "max",
-            "target/f1_macro": "max",
-            "target/loss": "min",
-            "source/accuracy": "max",
-        },
+        "declared": (
+            maximize("target", "accuracy"),
+            maximize("target", "f1_macro"),
+            minimize("target", "loss"),
+            maximize("source", "accuracy"),
+        ),
         "environment": {"versions": {"jax": "0.10.2"}, "devices": ["cpu:0"], "git_commit": "abc"},
         "headline": "Digits 0-4 to 5-9 with ten labels a class: which way of transferring helps?",
     }

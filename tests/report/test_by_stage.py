@@ -1,13 +1,12 @@
 """The matrix of evaluations after each stage, of a result with known numbers."""
 
-import types
-
 import numpy as np
 import pytest
 
 from jaxtl import report
 from jaxtl.measure.results import ArmResult
 from jaxtl.measure.tasks import backward_transfer
+from jaxtl.plan import Metric, maximize
 from jaxtl.report.figures.heatmaps import matrices, table
 from jaxtl.report.summary import summarize
 
@@ -16,7 +15,7 @@ STAGES = ("task_1", "ewc_task_2", "ewc_task_3")
 MATRIX = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.3], [0.6, 0.75, 0.5]])
 OWN = {f"task_{i + 1}": stage for i, stage in enumerate(STAGES)}
 NOISE = np.array([-0.01, 0.03])
-PRIMARY = types.SimpleNamespace(metric="mean/accuracy", direction="max")
+PRIMARY = maximize("mean", "accuracy")
 
 
 def rows(matrix=MATRIX, stages=STAGES):
@@ -26,18 +25,22 @@ def rows(matrix=MATRIX, stages=STAGES):
     }
 
 
+def declared(keys, better="max"):
+    return {key: Metric.read(key, better) for key in keys}
+
+
 @pytest.fixture
 def continual(make):
     final = {"mean/accuracy": np.array([0.6, 0.65]), **rows()["ewc_task_3"]}
     joint = ArmResult("joint", ("joint",), {"mean/accuracy": np.array([0.8, 0.9])})
     arms = {"joint": joint, "ewc": ArmResult("ewc", STAGES, final, by_stage=rows(), own_stages=OWN)}
-    ways = dict.fromkeys(rows()["task_1"], "max")
-    return make(SEEDS, arms=arms, baseline="joint", primary=PRIMARY, directions=ways)
+    ways = tuple(declared(rows()["task_1"]).values())
+    return make(SEEDS, arms=arms, baseline="joint", primary=PRIMARY, declared=ways)
 
 
 def test_backward_transfer_by_hand():
     """(0.6 - 0.9 + 0.75 - 0.7) / 2 for each seed: what varies with the seed cancels."""
-    better, worse = (dict.fromkeys(rows()["task_1"], way) for way in ("max", "min"))
+    better, worse = (declared(rows()["task_1"], way) for way in ("max", "min"))
     np.testing.assert_allclose(backward_transfer(rows(), OWN, better), [-0.125, -0.125])
     np.testing.assert_allclose(backward_transfer(rows(), OWN, worse), [0.125, 0.125])
     assert backward_transfer(rows(), {}, better) is None
@@ -49,7 +52,7 @@ def test_what_stages_are_called_does_not_matter():
     """2 and task_12 are no task of task_2, whatever their ends; what is declared is."""
     stages = ("pretrain_task_3", "task_12", "2")
     own = {f"task_{i + 1}": stage for i, stage in enumerate(stages)}
-    better = dict.fromkeys(rows()["task_1"], "max")
+    better = declared(rows()["task_1"])
     found = backward_transfer(rows(stages=stages), own, better)
     np.testing.assert_allclose(found, [-0.125, -0.125])
 
@@ -57,7 +60,7 @@ def test_what_stages_are_called_does_not_matter():
 def test_an_evaluation_that_its_stage_did_not_measure_does_not_count():
     found = rows()
     del found["ewc_task_2"]["task_2/accuracy"]
-    better = dict.fromkeys(found["task_1"], "max")
+    better = declared(found["task_1"])
     np.testing.assert_allclose(backward_transfer(found, OWN, better), [-0.3, -0.3])
 
 

@@ -1,7 +1,6 @@
 """Figures hold what they should; what is computed for them is checked by number."""
 
 import dataclasses
-import types
 
 import matplotlib
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.image import imread
 from sklearn.decomposition import PCA
 from sklearn.metrics import f1_score
 
+from jaxtl.plan import maximize
 from jaxtl.report import storage
 from jaxtl.report.figures import canvas, draw, features, gains
 from jaxtl.report.figures.canvas import styles
@@ -127,7 +127,7 @@ def strange(make):
         )
         for i, name in enumerate(["$x$", "_under", "日" * 100, "\udcff"])
     }
-    primary = types.SimpleNamespace(metric="$m$/a/_b", direction="max")
+    primary = maximize("$m$", "a/_b")
     sweep = [({"_rate": value}, strange) for value in ("$1$", "_2")]
     return make((0, 1), arms=strange, baseline=NAMES[0], primary=primary, sweep=sweep)
 

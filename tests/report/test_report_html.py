@@ -2,11 +2,11 @@
 
 import dataclasses
 import html.parser
-import types
 
 import pytest
 
 from jaxtl import report
+from jaxtl.plan import maximize
 from jaxtl.report.page import page, write_report
 
 
@@ -80,7 +80,7 @@ def test_a_name_changes_no_tag(make, result, name):
             experiment=word,
             selection=word,
             config={word: [word]},
-            primary=types.SimpleNamespace(metric=f"target/{word}", direction="max"),
+            primary=maximize("target", word),
             sweep=[({word: word}, {"scratch": arm, word: arm})],
         )
         summary = report.summarize(run)

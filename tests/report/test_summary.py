@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import types
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from jaxtl.measure.results import ArmResult
+from jaxtl.plan import maximize, minimize
 from jaxtl.report.summary import load_summary, merge, summarize, write_summary
 
 SEEDS = (0, 1, 2)
@@ -24,13 +24,13 @@ def two_arms(**arm):
     }
 
 
-PRIMARY = types.SimpleNamespace(metric="t/accuracy", direction="max")
+PRIMARY = maximize("t", "accuracy")
 
 
 @pytest.fixture
 def small(make):
-    ways = {"t/accuracy": "max", "t/loss": "min"}
-    return make(SEEDS, arms=two_arms(), primary=PRIMARY, directions=ways)
+    declared = (PRIMARY, minimize("t", "loss"))
+    return make(SEEDS, arms=two_arms(), primary=PRIMARY, declared=declared)
 
 
 def test_keys_are_those_other_programs_read(result):
@@ -72,7 +72,7 @@ def test_values_by_hand(small):
 
 
 def test_the_primary_direction_is_that_of_the_experiment(make):
-    primary = types.SimpleNamespace(metric="t/accuracy", direction="min")
+    primary = minimize("t", "accuracy")
     gain = summarize(make(SEEDS, arms=two_arms(), primary=primary))["arms"]["full"]["gain"]
     np.testing.assert_allclose(gain["t/accuracy"]["per_seed"], [-0.1, 0.0, -0.1], atol=1e-12)
 
@@ -82,7 +82,7 @@ def test_no_gain_is_said_of_a_metric_whose_direction_nobody_declares(make):
     for arm, values in zip(arms.values(), ([0.5, 0.5, 0.5], [0.1, 0.2, 0.3]), strict=True):
         arm.metrics["worst/error_rate"] = np.array(values)
         arm.metrics["t/badness"] = np.array(values)
-    run = make(SEEDS, arms=arms, primary=PRIMARY, directions={"t/badness": "min"})
+    run = make(SEEDS, arms=arms, primary=PRIMARY, declared=[minimize("t", "badness")])
     summary = summarize(run)
     assert summary["directions"] == {"t/accuracy": "max", "t/badness": "min"}
     full = summary["arms"]["full"]

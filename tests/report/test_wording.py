@@ -1,22 +1,21 @@
 """Sentences say what the numbers allow, and no more."""
 
-import types
-
 import numpy as np
 import pytest
 
 from jaxtl.measure.results import ArmResult
+from jaxtl.plan import maximize, minimize
 from jaxtl.report import wording
 from jaxtl.report.summary import summarize
 
-MAX = types.SimpleNamespace(metric="t/accuracy", direction="max")
-MIN = types.SimpleNamespace(metric="t/mse", direction="min")
+MAX = maximize("t", "accuracy")
+MIN = minimize("t", "mse")
 
 
 def summary_of(make, primary, **arms):
     """Per-seed values of the primary metric, by arm."""
     results = {
-        name: ArmResult(name, (name,), {primary.metric: np.array(values, np.float64)})
+        name: ArmResult(name, (name,), {primary.key: np.array(values, np.float64)})
         for name, values in arms.items()
     }
     seeds = tuple(range(len(next(iter(arms.values())))))

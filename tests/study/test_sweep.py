@@ -82,7 +82,7 @@ def build(values, select=None):
             "target": classification(TEST, "target"),
             "validation": classification(VALIDATION, "target"),
         },
-        primary=maximize("target/accuracy"),
+        primary=maximize("target", "accuracy"),
         select=select,
         select_every=3,
     )
@@ -259,7 +259,7 @@ def test_a_stopped_sweep_ends_with_the_same_bits(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_point_is_picked_by_validation_and_not_by_the_test(tmp_path):
     def build_selecting(values):
-        return build(values, maximize("validation/accuracy"))
+        return build(values, maximize("validation", "accuracy"))
 
     points = [{"rate": 1e-5}, {"rate": 0.05}, {"rate": 0.3}]
     summary, _ = run(tmp_path, points, build=build_selecting)

@@ -42,7 +42,8 @@ class Looking:
 
     def __init__(self, sign=1):
         self.seen = []
-        self.look = Look("validation/size", sign, 5, self.measure)
+        metric = (maximize if sign == 1 else minimize)("validation", "size")
+        self.look = Look(metric, 5, self.measure)
 
     def measure(self, params, state):
         kernel = np.asarray(flatten(params)[KERNEL], np.float64)
@@ -102,18 +103,19 @@ def test_a_value_that_is_not_finite_is_never_the_best(tmp_path):
         seen.append(np.asarray(flatten(params)[KERNEL]))
         return {"v": np.array(next(values))}
 
-    run = train(wandering(), tmp_path, look=Look("v", 1, 5, measure))
+    run = train(wandering(), tmp_path, look=Look(maximize("v"), 5, measure))
     np.testing.assert_array_equal(flatten(run.params)[KERNEL][0], seen[1][0])
     np.testing.assert_array_equal(flatten(run.params)[KERNEL][1], seen[0][1])
 
 
 VALIDATION = blobs("validation", 30, 1.0, seed=5)
+LOSS = minimize("validation", "loss")
 
 
-def selecting(metric="validation/loss", validation=VALIDATION, every=2) -> Experiment:
+def selecting(metric=LOSS, validation=VALIDATION, every=2) -> Experiment:
     plan = experiment(steps=9)
     evals = {**plan.evals, "validation": classification(validation, "target")}
-    return dataclasses.replace(plan, evals=evals, select=minimize(metric), select_every=every)
+    return dataclasses.replace(plan, evals=evals, select=metric, select_every=every)
 
 
 @pytest.mark.slow
@@ -133,21 +135,21 @@ def test_an_experiment_evaluates_the_selected_parameters_of_the_stages_that_end_
     ("plan", "message"),
     [
         (
-            selecting("target/accuracy"),
+            selecting(minimize("target", "accuracy")),
             "select 'target/accuracy' reads 30 examples of evaluation 'validation'",
         ),
         (
             selecting(validation=blobs("same as test", 30, 1.0, seed=2)),
             "reads 30 examples of evaluation 'target' .* select by validation data",
         ),
-        (selecting("validation/los"), "unknown metric to select by 'validation/los'"),
+        (selecting(minimize("validation", "los")), "unknown metric to select by 'validation/los'"),
         (selecting(every=0), "select_every must be at least 1, got 0"),
     ],
 )
 def test_selection_by_test_data_or_by_nothing_is_refused(tmp_path, plan, message):
     if "target/accuracy" in message:  # the test set itself, under another name
         twin = {**plan.evals, "validation": plan.evals["target"]}
-        plan = dataclasses.replace(plan, evals=twin, select=maximize("target/accuracy"))
+        plan = dataclasses.replace(plan, evals=twin, select=maximize("target", "accuracy"))
     with pytest.raises(ValueError, match=message):
         run_tiny(tmp_path, plan=plan)
     assert not (tmp_path / "stages").exists()

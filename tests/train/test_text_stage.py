@@ -54,7 +54,7 @@ def test_a_tiny_bert_trains_from_cached_embeddings_as_without_them(texts, tmp_pa
         {"partial": [plan]},
         "partial",
         {"films": classification(texts, "label")},
-        maximize("films/accuracy"),
+        maximize("films", "accuracy"),
     )
     summary, _ = run_tiny(tmp_path / "cached", seeds=(0,), plan=experiment)
     (record,) = (tmp_path / "cached").rglob("stage.json")

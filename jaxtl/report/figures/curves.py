@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxtl.measure.criteria import PREFIX
 from jaxtl.measure.results import ArmResult
+from jaxtl.plan import CRITERIA, key_parts
 from jaxtl.report.figures.canvas import (
     CLASSES,
     canvas,
@@ -113,7 +113,7 @@ def curve_metrics(arms: Mapping[str, ArmResult], limit: int = 3) -> list[str]:
     """The metrics that most stages logged, the loss first."""
     count: dict[str, int] = {}
     for curves in {stage: c for arm in arms.values() for stage, c in arm.curves.items()}.values():
-        shown = {m for m in curves if not m.startswith(PREFIX) and m not in ADVERSARIAL}
+        shown = {m for m in curves if key_parts(m)[0] != CRITERIA and m not in ADVERSARIAL}
         for metric in shown - {"step"}:
             count[metric] = count.get(metric, 0) + 1
     return sorted(count, key=lambda metric: (metric != "loss", -count[metric], metric))[:limit]

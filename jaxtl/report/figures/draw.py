@@ -10,6 +10,7 @@ from jaxtl.measure.results import ArmResult, reason
 from jaxtl.report import wording
 from jaxtl.report.figures import curves, features, gains, heatmaps
 from jaxtl.report.storage import file_stem
+from jaxtl.report.summary import primary_metric
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def draw(
     add("gains", "gains", compared, gains.gains, summary)
     add("curves", "curves", logged, curves.learning_curves, arms, baseline)
     add("adversaries", "adversaries", adversarial, curves.adversaries, arms, baseline)
-    first = summary["primary"]["metric"].partition("/")[0]
+    first = primary_metric(summary).evaluation
     evaluations = dict.fromkeys(name for arm in arms.values() for name in arm.confusion)
     for evaluation in sorted(evaluations, key=lambda name: name != first):
         stem, both = file_stem(evaluation), (evaluation, arms)

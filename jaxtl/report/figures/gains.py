@@ -24,6 +24,7 @@ from jaxtl.report.figures.canvas import (
     shortened,
     styles,
 )
+from jaxtl.report.summary import primary_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,8 +64,9 @@ def gains(summary: Mapping[str, Any]) -> Figure:
     ax.grid(axis="y", visible=False)
     ax.set_xlim(*_limits([arm["gain"].get(metric) for arm in arms.values()]))
     (metric,), (baseline,) = shortened([metric], METRIC), shortened([baseline], ARM)
-    sign = "" if summary["primary"]["direction"] == "max" else f" (a lower {metric} is a gain)"
-    ax.set_xlabel(f"worse  ←   gain in {metric} over {baseline}{sign}   →  better")
+    lower = primary_metric(summary).better == "min"
+    note = f" (a lower {metric} is a gain)" if lower else ""
+    ax.set_xlabel(f"worse  ←   gain in {metric} over {baseline}{note}   →  better")
     return figure
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxtl.plan import key_parts
 from jaxtl.report.figures.canvas import ARMS, INK, canvas, saved, shortened
+from jaxtl.report.summary import primary_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +22,7 @@ def matrices(summary: Mapping[str, Any]) -> Figure:
     """A panel an arm: each evaluation (column) after each stage (row), means over seeds."""
     arms = {name: arm for name, arm in summary["arms"].items() if "by_stage" in arm}
     tables = {name: table(arm) for name, arm in arms.items()}
-    kind = summary["primary"]["metric"].rpartition("/")[2]
+    kind = primary_metric(summary).name
     numbers = np.concatenate([values.ravel() for _, _, values in tables.values()])
     finite = numbers[np.isfinite(numbers)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
@@ -59,7 +61,7 @@ def table(arm: Mapping[str, Any]) -> tuple[list[str], list[str], np.ndarray]:
     metrics = list(dict.fromkeys(metric for row in found.values() for metric in row))
     nothing = {"mean": None}
     means = [[row.get(metric, nothing)["mean"] for metric in metrics] for row in found.values()]
-    evaluations = [metric.partition("/")[0] for metric in metrics]
+    evaluations = [key_parts(metric)[0] for metric in metrics]
     return list(found), evaluations, np.array(means, np.float64)  # None becomes NaN
 
 

@@ -203,7 +203,7 @@ def _evaluation_problems(
 ) -> Iterable[str]:
     models = [stages[-1].model for stages in experiment.arms.values() if stages]
     heads = {name: head for model in models for name, head in model.heads.items()}
-    metrics: set[str] = set()
+    measured: dict[str, list[str]] = {}
     complete = True
     for name, evaluation in experiment.evals.items():
         if evaluation.head not in heads:
@@ -212,7 +212,7 @@ def _evaluation_problems(
             continue
         dataset, head = evaluation.dataset, heads[evaluation.head]
         try:
-            metrics |= {f"{name}/{metric}" for metric in metric_names(evaluation, head)}
+            measured[name] = metric_names(evaluation, head)
         except ValueError as error:
             yield f"evaluation {name!r}: its metrics do not fit head {evaluation.head!r}: {error}"
             complete = False
@@ -229,7 +229,8 @@ def _evaluation_problems(
             yield f"evaluation {name!r}: {error}"
     if not complete:  # what a metric is called is not known
         return
-    measured = frozenset(metrics)
+    metrics = {f"{name}/{metric}" for name, names in measured.items() for metric in names}
+    selectable = {*metrics, *experiment.criteria}
     for name, derive in experiment.derived.items():
         try:
             for metric in sorted(derived_reads(name, derive, metrics) - metrics):
@@ -238,13 +239,10 @@ def _evaluation_problems(
             yield str(error)
         metrics.add(name)
     yield from declaration_problems(experiment, measured)
-    select, criteria = experiment.select, experiment.criteria
-    if select is not None and select.metric not in measured | criteria.keys():
-        yield unknown("metric to select by", select.metric, [*measured, *criteria])
-    if select is not None and select.metric in criteria and select.direction == "min":
-        yield f"criteria are better when larger: select=maximize({select.metric!r})"
-    if experiment.primary.metric not in metrics:
-        yield unknown("primary metric", experiment.primary.metric, metrics)
+    if experiment.select is not None and experiment.select.key not in selectable:
+        yield unknown("metric to select by", experiment.select.key, selectable)
+    if experiment.primary.key not in metrics:
+        yield unknown("primary metric", experiment.primary.key, metrics)
 
 
 def _criterion_problems(
@@ -252,7 +250,7 @@ def _criterion_problems(
 ) -> Iterable[str]:
     models = [stages[-1].model for stages in experiment.arms.values() if stages]
     heads = {name: head for model in models for name, head in model.heads.items()}
-    primary = experiment.evals.get(experiment.primary.metric.partition("/")[0])
+    primary = experiment.evals.get(experiment.primary.evaluation)
     for name, criterion in experiment.criteria.items():
         try:
             for domain in criterion.domains:
@@ -262,7 +260,7 @@ def _criterion_problems(
                 if shared := len(overlap(domain.dataset, primary.dataset)):
                     raise ValueError(
                         f"it reads the labels of {shared} examples of {primary.dataset.name}, by "
-                        f"which {experiment.primary.metric!r} decides"
+                        f"which {experiment.primary.key!r} decides"
                     )
             for node in nodes.values():
                 if {h for d in criterion.domains for h in d.heads} <= node.setup.model.heads.keys():
@@ -272,11 +270,11 @@ def _criterion_problems(
             yield f"criterion {name!r}: {error}"
     select, read = experiment.select, criteria_heads(experiment)
     for arm, stages in experiment.arms.items():
-        if select is None or select.metric not in experiment.criteria or not stages:
+        if select is None or select.key not in experiment.criteria or not stages:
             continue
         if missing := sorted(read & heads.keys() - stages[-1].model.heads.keys()):
             yield (
-                f"select {select.metric!r}: the model that ends arm {arm!r} has no head "
+                f"select {select.key!r}: the model that ends arm {arm!r} has no head "
                 f"{missing[0]!r}, which the criteria read"
             )
 
@@ -320,15 +318,15 @@ def check_selection(experiment: Experiment) -> None:
         return
     if experiment.select_every < 1:
         raise ValueError(f"select_every must be at least 1, got {experiment.select_every}")
-    if select is None or select.metric in experiment.criteria:
+    if select is None or select.key in experiment.criteria:
         return
-    name = select.metric.split("/")[0]
+    validation = experiment.evals[select.evaluation]
     for other, evaluation in experiment.evals.items():
-        if other == name:
+        if other == select.evaluation:
             continue
-        if shared := len(overlap(experiment.evals[name].dataset, evaluation.dataset)):
+        if shared := len(overlap(validation.dataset, evaluation.dataset)):
             raise ValueError(
-                f"select {select.metric!r} reads {shared} examples of evaluation "
+                f"select {select.key!r} reads {shared} examples of evaluation "
                 f"{other!r} ({evaluation.dataset.name}); select by validation data, such as one "
                 "part of target.train.split(0.8)"
             )

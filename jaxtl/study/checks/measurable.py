@@ -13,7 +13,7 @@ import numpy as np
 from jaxtl.blame import account, place_of, told
 from jaxtl.data import to_float
 from jaxtl.form import PRINTABLE, describe, is_array, wrong
-from jaxtl.plan import Criterion, Evaluation, Head, PyTree
+from jaxtl.plan import CRITERIA, Criterion, Evaluation, Head, PyTree, key_parts
 from jaxtl.train.resolve.stage import Setup
 from jaxtl.train.step import differing
 
@@ -57,7 +57,7 @@ def derived_reads(name: str, derive: Callable, metrics: set[str]) -> set[str]:
     Raises:
         ValueError: it raises (but for what is undefined), returns no number, or its name is taken.
     """
-    if name in TAKEN or name in metrics or name.startswith("criteria/"):
+    if name in TAKEN or name in metrics or key_parts(name)[0] == CRITERIA:
         raise ValueError(f"derived metric {name!r}: another number has that name")
     read = defaultdict(lambda: 1.0, dict.fromkeys(metrics, 1.0))
     with _told(derive, f"derived metric {name!r}"):

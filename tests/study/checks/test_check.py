@@ -291,7 +291,7 @@ def test_an_arm_alone_is_planned_although_it_lacks_a_head_of_the_others():
 
 
 def test_an_unknown_primary_metric_names_the_closest():
-    tiny = replace(experiment(), primary=maximize("target/acuracy"))
+    tiny = replace(experiment(), primary=maximize("target", "acuracy"))
     message = refused(tiny, "unknown primary metric 'target/acuracy'", "'target/accuracy'?")
     assert "source/f1_macro" in message
 
@@ -312,7 +312,7 @@ def test_metrics_of_one_s_own():
         blobs("t"), "target", "label", lambda o, y, w: jnp.sum(w), lambda total: {"count": 1.0}
     )
     tiny = experiment()
-    tiny = replace(tiny, evals={**tiny.evals, "own": own}, primary=maximize("own/count"))
+    tiny = replace(tiny, evals={**tiny.evals, "own": own}, primary=maximize("own", "count"))
     plan(tiny)
 
 
@@ -323,10 +323,10 @@ def test_what_is_declared_of_metrics_must_be_true():
         with_eval(directions={"acuracy": "max"}), derived=worst, primary=maximize("worst")
     )
     refused(
-        replace(tiny, select=maximize("source/loss")),
+        replace(tiny, select=maximize("source", "loss")),
         "evaluation 'target': directions: unknown metric 'acuracy'. Did you mean 'accuracy'?",
         "primary metric 'worst' is better when smaller: primary=minimize('worst')",
-        "select metric 'source/loss' is better when smaller: select=minimize('source/loss')",
+        "select metric 'source/loss' is better when smaller: select=minimize('source', 'loss')",
     )
     wrong = {"worst": Derived(lambda metrics: 0.0, "lower")}
     refused(
@@ -343,7 +343,8 @@ def test_example_weights_are_refused_where_a_method_counts_all_alike():
     near, ridge = adapt.unaligned(), adapt.unaligned(classifier=adapt.linear_ridge())
 
     def problems(method, *domains):
-        lines = declaration_problems(with_adapt(method=method, domains=domains), [])
+        tiny = with_adapt(method=method, domains=domains)
+        lines = declaration_problems(tiny, dict.fromkeys(tiny.evals, ()))
         return [line for line in lines if "alike" in line]
 
     (message,) = problems(near, weighted, plain[1])
@@ -378,7 +379,7 @@ def test_several_problems_are_reported_at_once_and_each_once():
     tiny = with_adapt(
         batch_size=0, num_steps=-2, domains=[labelled(blobs("t"), "targt", weight=-1)]
     )
-    tiny = replace(tiny, primary=maximize("targt/accuracy"))
+    tiny = replace(tiny, primary=maximize("targt", "accuracy"))
     bad_eval = replace(tiny.evals["source"], column="nope")
     tiny = replace(tiny, evals={**tiny.evals, "source": bad_eval})
     message = refused(

@@ -26,7 +26,7 @@ def plan(train, test, head, metric=classification, model=None, steps=40, **more)
     model = model or models.linear({"y": head})
     stage = Stage("fit", model, transfer.full(ADAM), [labelled(train, "y")], 8, steps, **more)
     evals = {"test": metric(test, "y")}
-    return Experiment({"fit": [stage]}, "fit", evals, maximize("test/accuracy"))
+    return Experiment({"fit": [stage]}, "fit", evals, maximize("test", "accuracy"))
 
 
 def problems(experiment, seeds=(0, 1)):

@@ -41,7 +41,7 @@ def arms(*trainings, size=4, fresh=(), target="animal"):
 
 def plan(test, *trainings, **more):
     evals = {"test": classification(test, "animal")}
-    return Experiment(arms(*trainings, **more), "only", evals, maximize("test/accuracy"))
+    return Experiment(arms(*trainings, **more), "only", evals, maximize("test", "accuracy"))
 
 
 def space_of(matched, name="test"):
