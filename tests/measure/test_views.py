@@ -54,7 +54,7 @@ def test_arms_that_share_a_model_share_the_programs_that_look_at_it():
         features = plotted_features(stage, at_end, plan)
         gaps = domain_gap(stage, at_end, plan, (0, 1))
         counts.append(len(traces))
-        seed = jax.tree.map(lambda leaf: leaf[0], at_end.params)
+        seed = jax.tree.map(lambda leaf: np.asarray(leaf[0]), at_end.params)
         dense = seed["backbone"]["body"]["dense"]
         for name, data in {"source": source, "target": target}.items():
             expected = data.table().inputs @ dense["kernel"] + dense["bias"]

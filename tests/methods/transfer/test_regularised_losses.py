@@ -1,5 +1,6 @@
 """Penalties and mixed inputs against NumPy, on a network of two dense layers."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
