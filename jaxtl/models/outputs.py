@@ -54,7 +54,7 @@ def outputs(
         inputs: leaves [n, ...] in memory or streamed, as a table stores them.
         part: the other one is then not computed; None for both.
         predict: instead of `model.apply`.
-        batch_size: rows in one call. The last batch repeats its last row; n rows at most are one.
+        batch_size: rows in one call, all n if there are fewer; the last call repeats its last row.
 
     Returns:
         Features [n, ...] or logits {head: [n, size]}, or {"features", "logits"} of both.
