@@ -55,13 +55,14 @@ class Head:
     bounds: tuple[float, float] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 @checked
 class Model:
     """A backbone of named blocks with heads on its last features, as pure functions.
 
     Parameters live under `backbone/<block>/...` and `heads/<head>/{kernel,bias}`, batch statistics
-    under the same paths in the state. Entries under other paths are left alone.
+    under the same paths in the state. Entries under other paths are left alone. A model equals
+    itself alone, so that compiled programs are kept by model.
 
     Attributes:
         blocks: names of the backbone's blocks, in order.

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "methods": "batch data losses models paths plan",
     "pretrained": "data files models paths plan",
     "train": "batch blame data files form models paths plan reading",
-    "measure": "data losses metrics paths plan train transferability",
+    "measure": "data losses metrics models paths plan train transferability",
     "report": "files measure metrics plan",
     "export": "data experiment_file fields files models paths plan report train",
     "study": "blame data files form measure models paths plan report train",

@@ -18,7 +18,7 @@ from jaxtl.data.steps.augmentation import (
     random_intensity,
 )
 from jaxtl.data.steps.shifts import inverted, noisy, permuted, rotated, thickened
-from jaxtl.data.table import Table, to_float
+from jaxtl.data.table import Table
 from jaxtl.data.weights import balanced, effective_number
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "rotated",
     "tfds",
     "thickened",
-    "to_float",
     "validate",
     "wine",
 ]

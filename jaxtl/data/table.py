@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.data.columns import as_column, names_of
@@ -111,13 +110,6 @@ class Table:
 
 def _leaves(tree: PyTree) -> list[tuple[Any, np.ndarray]]:
     return jax.tree_util.tree_flatten_with_path(tree)[0]
-
-
-def to_float(inputs: PyTree) -> PyTree:
-    """uint8 leaves -> float32 in [0, 1]; other leaves unchanged. May be jitted."""
-    return jax.tree.map(
-        lambda x: x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x, inputs
-    )
 
 
 class Call(NamedTuple):

@@ -12,13 +12,13 @@ import numpy as np
 from jax import export
 
 import jaxtl
-from jaxtl.data import to_float
 from jaxtl.export.predictor import Predictor, restored
 from jaxtl.export.rebuild import Left, choose, read_run
 from jaxtl.export.recipe import Action, any_number
 from jaxtl.export.request import check_request
 from jaxtl.export.rows import shown
 from jaxtl.files import replacing, write_text
+from jaxtl.models import to_float
 from jaxtl.paths import flatten
 from jaxtl.plan import PyTree
 from jaxtl.train.store.interface import describe

@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data import to_float
 from jaxtl.export.rebuild import Choice, Left, choose, read_run
 from jaxtl.export.recipe import Recipe, preparations
 from jaxtl.export.rows import check_finite, check_indices, read_rows, shown
 from jaxtl.files import user_path
-from jaxtl.models import index_bounds
+from jaxtl.models import forward, index_bounds, outputs, to_float
 from jaxtl.paths import flatten, nest, unknown
 from jaxtl.plan import Head, Model, Params, PyTree, Stage, StageShape, State
 from jaxtl.train.resolve.stage import METHOD_STATE, initialise, load_problems
@@ -86,7 +85,7 @@ class Predictor:
             raw: False for rows that are prepared already, as the model reads them.
 
         Returns:
-            {"features": [n, features], "logits": {head: [n, size]}}, float32.
+            {"features": [n, features], "logits": {head: [n, size]}}, float32 NumPy arrays.
 
         Raises:
             ValueError: the model does not read such rows, values are not finite or out of range
@@ -105,7 +104,7 @@ class Predictor:
         try:
             rows = read_rows(inputs, recipe.raw, recipe.ranges, exact=bool(recipe.actions))
             if not len(jax.tree.leaves(rows)[0]):
-                return self._no_answers
+                return self._outputs(self._no_rows)
             if not any(action.about["kind"] == "function" for action in recipe.actions):
                 check_finite(rows)  # a function of one's own may fill in what is missing
             rows = recipe.prepare(rows)
@@ -116,8 +115,10 @@ class Predictor:
                 f"the model of stage {self._stage.name!r} does not read these rows: {error}; it "
                 f"was trained on {shown(recipe.raw, 'n')}{hint}"
             ) from error
-        output, finite = self._compiled(self.params, self.state, rows)
-        if not (finite := np.asarray(finite)).all():
+        output = self._outputs(rows)
+        logits = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(output["logits"])]
+        finite = np.isfinite(np.concatenate(logits, axis=1)).all(1)
+        if not finite.all():
             raise ValueError(
                 f"the outputs of stage {self._stage.name!r}, seed {self.seed}, are not finite for "
                 f"{np.sum(~finite)} of {len(finite)} rows"
@@ -146,28 +147,17 @@ class Predictor:
     @property
     def forward(self) -> Callable[[Params, State, PyTree], dict[str, Any]]:
         """The pure function (params, state, prepared inputs) -> outputs that `predict` compiles."""
-        predict = self._stage.method.predict
-
-        def forward(params: Params, state: State, inputs: PyTree) -> dict[str, Any]:
-            if predict is not None:
-                return predict(self.model, params, state, to_float(inputs))
-            return self.model.apply(params, state, to_float(inputs))[0]
-
-        return forward
-
-    @functools.cached_property
-    def _compiled(self) -> Callable:
-        def checked(params: Params, state: State, inputs: PyTree) -> tuple[dict, jax.Array]:
-            output = self.forward(params, state, inputs)
-            rows = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(output["logits"])]
-            return output, jnp.isfinite(jnp.concatenate(rows, axis=1)).all(1)
-
-        return jax.jit(checked)
+        return forward(self.model, self._stage.method.predict)
 
     @property
-    def _no_answers(self) -> dict[str, Any]:
-        shapes = jax.eval_shape(self.forward, self.params, self.state, self.inputs)
-        return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), shapes)
+    def _no_rows(self) -> PyTree:
+        return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), self.inputs)
+
+    def _outputs(self, rows: PyTree) -> dict[str, Any]:
+        """The model's outputs for prepared rows [n, ...], in one call."""
+        size = max(1, len(jax.tree.leaves(rows)[0]))
+        predict = self._stage.method.predict
+        return outputs(self.model, self.params, self.state, rows, predict=predict, batch_size=size)
 
     @functools.cached_property
     def _bounds(self) -> dict[str, int]:

@@ -1,13 +1,13 @@
 """Scores of models by criteria that need no labels of the target."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data import to_float
 from jaxtl.data.streamed import select
+from jaxtl.models import forward, in_batches, to_float
 from jaxtl.plan import CRITERIA, Criterion, Domain, Method, Metric, Model, Params, PyTree, State
 
 
@@ -74,14 +74,8 @@ class Judge:
 
     def _program(self, model: Model, predict: Callable | None) -> Callable:
         def one_seed(params: Params, state: State, examples: list[PyTree]):
-            def outputs(inputs: PyTree) -> dict:
-                if predict is not None:
-                    return predict(model, params, state, inputs)
-                return model.apply(params, state, inputs)[0]
-
-            def batched(inputs: PyTree) -> dict:
-                return in_batches(outputs, inputs, self._batch_size)
-
+            outputs = functools.partial(forward(model, predict), params, state)
+            batched = functools.partial(in_batches, outputs, size=self._batch_size)
             seen = []
             for one in examples:
                 inputs = to_float(one["inputs"])
@@ -92,20 +86,6 @@ class Judge:
             }
 
         return lambda *trees: jax.lax.map(lambda args: one_seed(*args), trees)
-
-
-def in_batches(function: Callable[[PyTree], PyTree], inputs: PyTree, size: int) -> PyTree:
-    """A function of [n, ...] leaves, computed in batches of at most `size`, one after another."""
-    n = len(jax.tree.leaves(inputs)[0])
-    count = -(-n // size)
-    size = -(-n // count)
-
-    def cut(leaf: jax.Array) -> jax.Array:
-        whole = jnp.pad(leaf, [(0, count * size - n), *[(0, 0)] * (leaf.ndim - 1)], "edge")
-        return whole.reshape(count, size, *leaf.shape[1:])
-
-    parts = jax.lax.map(function, jax.tree.map(cut, inputs))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], parts)
 
 
 def _examples(domain: Domain, model: Model, seeds: tuple[int, ...]) -> PyTree:

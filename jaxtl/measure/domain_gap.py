@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data import to_float
 from jaxtl.data.streamed import select
 from jaxtl.losses import mmd
-from jaxtl.measure.criteria import in_batches
+from jaxtl.models import forward, in_batches
 from jaxtl.plan import Evaluation, Experiment, Model, Params, PyTree, Stage, State
 from jaxtl.train.loop import Trained
 from jaxtl.transferability import proxy_a_distance
@@ -52,8 +51,7 @@ def domain_gap(
         pairs = [_inputs(one, seeds) for one in (evaluation, target)]
         if min(jax.tree.leaves(inputs)[0].shape[1] for inputs in pairs) < 2:
             continue
-        measure = jax.jit(functools.partial(_distances, stage.model))
-        distances = measure(trained.params, trained.state, pairs)
+        distances = _distances(stage.model, trained.params, trained.state, pairs)
         found |= {f"{name}/{k}": np.asarray(v, np.float64) for k, v in distances.items()}
     return found
 
@@ -67,14 +65,15 @@ def _inputs(evaluation: Evaluation, seeds: tuple[int, ...]) -> PyTree:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _distances(model: Model, params: Params, state: State, pairs: list[PyTree]) -> PyTree:
     def one_seed(args):
         params, state, pairs = args
 
         def features(inputs: PyTree) -> jax.Array:
             def batch(part: PyTree) -> jax.Array:
-                found = model.apply(params, state, to_float(part))[0]["features"]
-                return found.reshape(len(found), -1).astype(jnp.float32)
+                output = forward(model)(params, state, part)["features"]
+                return output.reshape(len(output), -1).astype(jnp.float32)
 
             return in_batches(batch, inputs, BATCH)
 

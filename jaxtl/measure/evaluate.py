@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data import to_float
 from jaxtl.data.streamed import is_streamed
 from jaxtl.measure.criteria import Judge
+from jaxtl.models import forward
 from jaxtl.plan import Criterion, Evaluation, Method, Model, Params, PyTree, State
 
 
@@ -160,15 +160,11 @@ def _batches(
 
 def _sums(model: Model, predict: Callable | None, evaluation: Evaluation) -> Callable:
     """(params, state, inputs, labels, known, rows, counts) -> sums with the axis of seeds."""
-
-    def outputs(params, state, inputs):
-        if predict is not None:
-            return predict(model, params, state, inputs)
-        return model.apply(params, state, inputs)[0]
+    outputs = forward(model, predict)
 
     def all_seeds(params, state, inputs, labels, known, rows, counts):
         def batch_sums(params, state, rows, counts):
-            batch = to_float(jax.tree.map(lambda x: x[rows], inputs))
+            batch = jax.tree.map(lambda x: x[rows], inputs)
             logits = outputs(params, state, batch)["logits"][evaluation.head]
             counted = counts.reshape(-1, *(1,) * (known.ndim - 1))
             sums = evaluation.sums(logits, labels[rows], counted * known[rows])
@@ -188,16 +184,3 @@ def _sums(model: Model, predict: Callable | None, evaluation: Evaluation) -> Cal
         return jax.lax.map(one_seed, (params, state, rows, counts))
 
     return all_seeds
-
-
-def features(
-    model: Model, params: Params, state: State, inputs: PyTree, batch_size: int
-) -> np.ndarray:
-    """[n, features] of one seed's model, computed in batches."""
-    apply = jax.jit(lambda p, s, x: model.apply(p, s, to_float(x))[0]["features"])
-    n = len(jax.tree.leaves(inputs)[0])
-    parts = [
-        apply(params, state, jax.tree.map(lambda x, i=i: x[i : i + batch_size], inputs))
-        for i in range(0, n, batch_size)
-    ]
-    return np.concatenate(parts)

@@ -11,10 +11,11 @@ import numpy as np
 
 from jaxtl.measure.declarations import selecting_metric
 from jaxtl.measure.domain_gap import domain_gap
-from jaxtl.measure.evaluate import Measured, features
+from jaxtl.measure.evaluate import Measured
 from jaxtl.measure.picks import looks, oracle, picks
 from jaxtl.measure.results import ArmResult, reason
 from jaxtl.measure.tasks import by_stage, forgetting, own_stages
+from jaxtl.models import outputs
 from jaxtl.plan import Experiment, Stage
 from jaxtl.train.loop import Trained
 from jaxtl.train.mesh import to_host
@@ -164,8 +165,8 @@ def plotted_features(stage: Stage, trained: Trained, experiment: Experiment) -> 
         table = evaluation.dataset.table()
         rows = evaluation.dataset.rows(0)[:PLOTTED_EXAMPLES]
         inputs = jax.tree.map(lambda x, rows=rows: x[rows], table.inputs)
-        views[name] = (
-            features(stage.model, params, state, inputs, PLOTTED_EXAMPLES),
-            table.labels[evaluation.column][rows],
+        features = outputs(
+            stage.model, params, state, inputs, "features", batch_size=PLOTTED_EXAMPLES
         )
+        views[name] = (features, table.labels[evaluation.column][rows])
     return views

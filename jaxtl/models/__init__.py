@@ -20,6 +20,7 @@ from jaxtl.models.model import (
     with_heads,
     with_live,
 )
+from jaxtl.models.outputs import forward, in_batches, outputs, to_float
 from jaxtl.models.precision import computing_in, with_compute_dtype
 from jaxtl.models.resnet import resnet
 from jaxtl.models.stoch_norm import stoch_norm
@@ -38,8 +39,10 @@ __all__ = [
     "conv_net",
     "convolve",
     "efficientnet_lite",
+    "forward",
     "from_blocks",
     "from_linen",
+    "in_batches",
     "index_bounds",
     "is_random",
     "lenet",
@@ -47,11 +50,13 @@ __all__ = [
     "max_pool",
     "mlp",
     "mlp_head",
+    "outputs",
     "parameter_count",
     "regression",
     "resnet",
     "standardize",
     "stoch_norm",
+    "to_float",
     "vit",
     "with_around",
     "with_compute_dtype",

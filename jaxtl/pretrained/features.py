@@ -1,18 +1,19 @@
 """Datasets whose inputs are the features of a published model, computed once."""
 
 import dataclasses
+import functools
 import logging
 import math
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data import Dataset, Splits, Table, to_float
-from jaxtl.models import with_heads
+from jaxtl.data import Dataset, Splits, Table
+from jaxtl.data.streamed import select
+from jaxtl.models import outputs, to_float, with_heads
 from jaxtl.paths import flatten, nest
-from jaxtl.plan import Model, Params, PyTree, State, Weights
+from jaxtl.plan import Model, Weights
 
 logger = logging.getLogger(__name__)
 
@@ -70,26 +71,24 @@ class _Extractor:
     def __name__(self) -> str:
         return f"features of {self.weights.name}"
 
-    def __call__(self, table: Table) -> Table:
-        def batch(start: int) -> PyTree:
-            part = slice(start, start + self.batch_size)
-            return jax.tree.map(lambda leaf: leaf[part], table.inputs)
+    @functools.cached_property
+    def _backbone(self) -> Model:
+        return with_heads(self.model, {})
 
-        backbone = with_heads(self.model, {})
-        first = jax.eval_shape(to_float, batch(0))
-        shapes = jax.eval_shape(backbone.init, jax.random.key(0), first)
+    def __call__(self, table: Table) -> Table:
+        first = jax.eval_shape(to_float, jax.tree.map(lambda leaf: leaf[:1], table.inputs))
+        shapes = jax.eval_shape(self._backbone.init, jax.random.key(0), first)
         wanted = [flatten(tree) for tree in shapes]
         leaves, report = self.weights.read(wanted[0] | wanted[1])
         logger.info("features of %d examples, %s", len(table), report)
         trees = [nest({path: leaves[path] for path in tree}) for tree in wanted]
-
-        @jax.jit
-        def apply(params: Params, state: State, inputs: PyTree) -> jax.Array:
-            output = backbone.apply(params, state, to_float(inputs))[0]["features"]
-            return output.reshape(len(output), math.prod(output.shape[1:])).astype(jnp.float32)
-
-        starts = range(0, max(len(table), 1), self.batch_size)
-        inputs = np.concatenate([np.asarray(apply(*trees, batch(start))) for start in starts])
+        # What is left over is a batch of its own size: filled up, its last bits would be others.
+        size, whole = self.batch_size, len(table) // self.batch_size * self.batch_size
+        parts = [select(table.inputs, part) for part in (slice(whole), slice(whole, None))]
+        inputs = np.concatenate(
+            [outputs(self._backbone, *trees, part, "features", batch_size=size) for part in parts]
+        )
+        inputs = inputs.reshape(len(inputs), math.prod(inputs.shape[1:])).astype(np.float32)
         if bad := np.flatnonzero(~np.isfinite(inputs).all(1)).tolist():
             raise ValueError(
                 f"features by {self.weights.name} are not finite for {len(bad)} of {len(inputs)} "

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxtl import data
+from jaxtl import data, models
 
 
 def inputs_of(inputs, n=2):
@@ -16,7 +16,7 @@ def inputs_of(inputs, n=2):
 
 def seen(inputs):
     """What a model gets."""
-    return np.asarray(data.to_float(inputs))
+    return np.asarray(models.to_float(inputs))
 
 
 def images(values, dtype):

@@ -169,13 +169,6 @@ def test_a_table_has_one_number_of_rows():
         data.arrays(np.zeros((3, 1)), np.zeros(2, int))
 
 
-def test_to_float_scales_bytes_only():
-    inputs = {"image": np.array([[0, 51, 255]], np.uint8), "mask": np.array([3], np.int32)}
-    floats = jax.jit(data.to_float)(inputs)
-    np.testing.assert_allclose(floats["image"], [[0, 0.2, 1]], rtol=1e-6)
-    assert floats["image"].dtype == np.float32 and floats["mask"].dtype == np.int32
-
-
 def test_a_list_of_rows_is_an_array():
     table = data.arrays([[1.0], [2.0]], np.zeros(2, int)).table()
     np.testing.assert_array_equal(table.inputs, np.float32([[1], [2]]))

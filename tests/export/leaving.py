@@ -75,7 +75,7 @@ def nearest(model, params, state, inputs):
 
 def find_centres(model, params, state, domains):
     (columns,) = domains
-    output = model.apply(params, state, data.to_float(columns.inputs))[0]
+    output = model.apply(params, state, models.to_float(columns.inputs))[0]
     features, labels = np.asarray(output["features"]), columns.labels["animal"]
     centre = np.stack([features[labels == c].mean(0) for c in range(3)])
     return params, {**state, "method": Centres(np.float32(2), centre)}

@@ -32,7 +32,7 @@ def recorded(tmp_path, dataset, again=None):
 def predictor_of(recipe, dataset, model):
     """Of a model as it is initialised."""
     rows = jax.tree.map(lambda x: x[:1], dataset.table().inputs)
-    params, state = model.init(jax.random.key(1), data.to_float(rows))
+    params, state = model.init(jax.random.key(1), models.to_float(rows))
     inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), rows)
     stage = Stage("made", model, Method(), [], 1, 0)
     return Predictor(model, params, state, {}, inputs, "a", (stage,), 0, {"test": recipe}, "test")

@@ -11,7 +11,7 @@ import pytest
 from tiny import blobs, body, compiled_once, mlp_stage, run_tiny  # noqa: F401
 
 from jaxtl.losses import reversal_schedule
-from jaxtl.measure.criteria import Judge, in_batches
+from jaxtl.measure.criteria import Judge
 from jaxtl.methods import adapt, transfer
 from jaxtl.metrics import classification
 from jaxtl.plan import Criterion, Experiment, Stage, labelled, maximize, minimize, unlabelled
@@ -160,13 +160,6 @@ def test_a_judge_hides_labels_and_shares_what_criteria_look_at():
         model, method, *jax.tree.map(lambda leaf: leaf[:1], (params, state))
     )
     np.testing.assert_array_equal(found["criteria/o"], [-1])
-
-
-@pytest.mark.parametrize("size", [1, 3, 7, 10])
-def test_in_batches(size):
-    rows = jnp.arange(7.0)
-    found = in_batches(lambda x: {"twice": 2 * x["a"]}, {"a": rows}, size)
-    np.testing.assert_array_equal(found["twice"], 2 * rows)
 
 
 def test_no_labels_of_the_target_no_criteria_no_looks(tmp_path):

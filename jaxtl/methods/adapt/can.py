@@ -12,8 +12,7 @@ from jaxtl.losses.kernels import MEAN_BANDWIDTHS, Bandwidths
 from jaxtl.methods.adapt.adversary import check_classes
 from jaxtl.methods.adapt.sides import Weight, at_step, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
-from jaxtl.methods.transfer.outputs import outputs
-from jaxtl.models import apply_flat
+from jaxtl.models import apply_flat, outputs
 from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
 
 

@@ -10,8 +10,7 @@ from jaxtl.methods.adapt.adversary import both, reversed_domain_loss
 from jaxtl.methods.adapt.dann import DISCRIMINATOR
 from jaxtl.methods.adapt.sides import Weight, at_step, head_of, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
-from jaxtl.methods.transfer.outputs import outputs
-from jaxtl.models import apply_flat, mlp_head
+from jaxtl.models import apply_flat, mlp_head, outputs
 from jaxtl.plan import Batch, Columns, Method, Model, Module, Params, PyTree, StageShape, State
 
 

@@ -13,8 +13,7 @@ from jaxtl.methods.adapt.pseudo_labels import pooled, targets_of
 from jaxtl.methods.adapt.sides import head_of
 from jaxtl.methods.adapt.teacher import copy_of, statistics_of, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
-from jaxtl.methods.transfer.outputs import outputs
-from jaxtl.models import apply_flat
+from jaxtl.models import apply_flat, outputs
 from jaxtl.plan import Batch, Columns, Method, Model, Params, PyTree, StageShape, State
 
 
@@ -52,7 +51,7 @@ def shot(
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         kept = dict(state["method"]["centroids"])
-        seen = [outputs(model, params, state, one.inputs, None) for one in domains]
+        seen = [outputs(model, params, state, one.inputs) for one in domains]
         features = np.concatenate([part["features"] for part in seen])
         features = features.reshape(len(features), -1)
         for head in domains[0].labels:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxtl.methods.transfer.outputs import outputs
+from jaxtl.models import outputs
 from jaxtl.plan import Columns, Method, Model, Params, State
 
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.batch import make_batch
-from jaxtl.data import to_float
 from jaxtl.losses import supervised
 from jaxtl.methods.transfer.closed_form import logistic, ridge
+from jaxtl.models import to_float
 from jaxtl.plan import Batch, Columns, Model, Params, State
 
 CHUNK = 32
@@ -53,8 +53,7 @@ def channel_attention(
     chosen = _chosen(domains, examples)
     found = {}
     for block in blocks:
-        first, rest = model.cut(block)
-        run, rises, count = jax.jit(partial(_rises, block, first, rest)), 0.0, 0
+        rises, count = 0.0, 0
         for domain, rows in zip(domains, chosen, strict=True):
             for i in range(0, len(rows), CHUNK):
                 part = rows[i : i + CHUNK]
@@ -69,22 +68,17 @@ def channel_attention(
                     for h, v in domain.weights.items()
                 }
                 batch = make_batch(inputs, labels, weights)
-                rises += CHUNK * np.asarray(run(params, state, batch), np.float64)
+                rises += CHUNK * np.asarray(_rises(block, model, params, state, batch), np.float64)
                 count += len(part)
         logits = rises / count / temperature
         found[block] = np.exp(logits - np.logaddexp.reduce(logits)).astype(np.float32)
     return found
 
 
-def _rises(
-    block: str,
-    first: Model,
-    rest: Model,
-    params: Params,
-    state: State,
-    batch: Batch,
-) -> jax.Array:
+@partial(jax.jit, static_argnums=(0, 1))
+def _rises(block: str, model: Model, params: Params, state: State, batch: Batch) -> jax.Array:
     """[channels], how much the mean loss is higher without each of them."""
+    first, rest = model.cut(block)
     inputs = jax.tree.map(lambda leaf: leaf[:, 0], batch.inputs)
     hidden = first.apply(params, state, to_float(inputs))[0]["features"]
     if not isinstance(hidden, jax.Array):

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxtl import paths
 from jaxtl.methods.transfer.linear_fit import Fit, logistic_fit, ridge_fit, stratified_folds
-from jaxtl.methods.transfer.outputs import outputs
+from jaxtl.models import outputs
 from jaxtl.plan import Columns, Method, Model, Params, State
 
 logger = logging.getLogger(__name__)

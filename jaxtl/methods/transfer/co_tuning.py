@@ -7,8 +7,7 @@ import optax
 
 from jaxtl.losses import supervised
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
-from jaxtl.methods.transfer.outputs import outputs
-from jaxtl.models import apply_flat
+from jaxtl.models import apply_flat, outputs
 from jaxtl.paths import unknown
 from jaxtl.plan import Columns, Method, Model, Params, StageShape, State
 

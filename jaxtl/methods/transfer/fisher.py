@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl import paths
-from jaxtl.data import to_float
 from jaxtl.losses import weighted_losses
+from jaxtl.models import to_float
 from jaxtl.plan import Columns, Head, Model, Params, PyTree, State
 
 Scores = Callable[[Head, jax.Array, jax.Array, jax.Array], jax.Array]

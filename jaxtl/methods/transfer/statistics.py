@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data import to_float
-from jaxtl.models import with_live
+from jaxtl.models import to_float, with_live
 from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
 
 

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from jaxtl.blame import told
-from jaxtl.data import Dataset, overlap, to_float, validate
+from jaxtl.data import Dataset, overlap, validate
 from jaxtl.data.streamed import is_streamed
 from jaxtl.form import describe
 from jaxtl.measure.declarations import declaration_problems, undeclared
+from jaxtl.models import to_float
 from jaxtl.paths import unknown
 from jaxtl.plan import Domain, Evaluation, Experiment, Head, PyTree, Stage
 from jaxtl.study.checks.data import check_labels, check_readings, no_labels

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.blame import account, place_of, told
-from jaxtl.data import to_float
 from jaxtl.form import PRINTABLE, describe, is_array, wrong
+from jaxtl.models import to_float
 from jaxtl.plan import CRITERIA, Criterion, Evaluation, Head, PyTree, key_parts
 from jaxtl.train.resolve.stage import Setup
 from jaxtl.train.step import differing

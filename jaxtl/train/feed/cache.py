@@ -17,8 +17,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxtl.data import to_float
 from jaxtl.data.streamed import is_streamed
+from jaxtl.models import to_float
 from jaxtl.paths import flatten, join
 from jaxtl.plan import Model, PyTree, Stage
 from jaxtl.train.feed.examples import Feed, host_feed, read_ahead

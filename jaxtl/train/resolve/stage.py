@@ -11,8 +11,7 @@ import numpy as np
 
 from jaxtl.batch import Role
 from jaxtl.blame import place_of, told
-from jaxtl.data import to_float
-from jaxtl.models import with_live
+from jaxtl.models import to_float, with_live
 from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
 from jaxtl.plan import Domain, Model, Params, PyTree, Stage, StageShape, State
 from jaxtl.reading import Wanted

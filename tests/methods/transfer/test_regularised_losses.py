@@ -1,5 +1,6 @@
 """Penalties and mixed inputs against NumPy, on a network of two dense layers."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +29,7 @@ from two_layers import (
 from jaxtl.methods import transfer
 from jaxtl.methods.transfer.channel_attention import channel_attention
 from jaxtl.methods.transfer.mixup import mixed
+from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten
 
 
@@ -144,6 +146,24 @@ def test_attention_is_the_softmax_of_the_rise_of_the_loss_without_a_channel():
         assert np.ptp(found[block]) > 0.05
     few = channel_attention(MODEL, params, {}, domains, {"first": 5}, 5, 0.1)
     assert not np.allclose(few["first"], found["first"], rtol=1e-2)
+
+
+def test_attention_is_compiled_once_for_all_seeds():
+    traces = []
+
+    class Traced(nn.Dense):
+        def __call__(self, inputs):
+            traces.append(inputs.shape)
+            return super().__call__(inputs)
+
+    model = from_blocks([Block("first", Traced(5))], {"target": classes(3)})
+    counts = []
+    for seed in range(2):
+        params, _ = model.init(jax.random.key(seed), columns().inputs)
+        traces.clear()
+        channel_attention(model, host(params), {}, [columns()], {"first": 5}, 99, 0.1)
+        counts.append(len(traces))
+    assert counts[0] > 0 == counts[1]
 
 
 def test_delta_is_the_attended_distance_from_the_features_of_the_start():

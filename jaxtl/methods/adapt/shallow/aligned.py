@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import eigh, solve_triangular
 from scipy.sparse.linalg import eigsh
 
-from jaxtl.methods.transfer.outputs import outputs
+from jaxtl.models import outputs
 from jaxtl.plan import Columns, Method, Model, Params, State
 
 
