@@ -59,6 +59,12 @@ def both(source: Side, target: Side, name: str) -> jax.Array:
     return jnp.concatenate([getattr(source, name), getattr(target, name)])
 
 
+def is_target(source: Side, target: Side) -> jax.Array:
+    """[n] int32, 0 for the examples of sources, then 1 for those of targets."""
+    sides = [jnp.zeros(len(source.features), jnp.int32), jnp.ones(len(target.features), jnp.int32)]
+    return jnp.concatenate(sides)
+
+
 def check_classes(logits: jax.Array, classes: int) -> None:
     """Raises ValueError if outputs [..., classes] are not of the head that a method was told of."""
     if logits.shape[-1] != classes:

@@ -18,14 +18,13 @@ def bsp(
     weight: Weight = 2e-4,
     count: int = 1,
     domains: int = 2,
-    sources: int = 1,
     domain_weight: Weight = 1.0,
     discriminator: Module | None = None,
 ) -> Method:
     """`dann` + weight * the largest squared singular values of the features of each side.
 
     Args:
-        tx, reversal, domains, sources, discriminator: as in `dann`.
+        tx, reversal, domains, discriminator: as in `dann`.
         weight: factor of the penalty, the paper's beta, or step -> factor.
         count: how many singular values of the source's and of the target's features, the paper's
             k = 1.
@@ -45,4 +44,4 @@ def bsp(
         )
         return value + at_step(weight, step) * spectral, {**metrics, "spectral_loss": spectral}
 
-    return adapted(tx, term, sources=sources, modules={DISCRIMINATOR: network})
+    return adapted(tx, term, modules={DISCRIMINATOR: network})

@@ -21,7 +21,6 @@ def cdan(
     classes: int,
     reversal: Weight,
     domains: int = 2,
-    sources: int = 1,
     weight: Weight = 1.0,
     random_features: int | None = None,
     discriminator: Module | None = None,
@@ -36,7 +35,6 @@ def cdan(
         reversal: step -> coefficient of the reversal >= 0, such as `losses.reversal_schedule`, or
             a constant.
         domains: of the stage; each is a class of the domain classifier.
-        sources: how many of them, the first, are sources.
         weight: factor of the domain classifier's loss, or step -> factor.
         random_features: width d of random projections whose product, / sqrt(d), stands in for the
             outer product (in the paper where features * classes > 4096); their normal matrices
@@ -51,7 +49,7 @@ def cdan(
     """
     network = _on_products(discriminator, classes, domains, random_features)
     term = _term(network, classes, reversal, weight, random_features, lambda side: side.present)
-    return adapted(tx, term, sources=sources, modules={DISCRIMINATOR: network}, per_example=True)
+    return adapted(tx, term, modules={DISCRIMINATOR: network}, per_example=True)
 
 
 def cdan_e(
@@ -60,7 +58,6 @@ def cdan_e(
     classes: int,
     reversal: Weight,
     domains: int = 2,
-    sources: int = 1,
     weight: Weight = 1.0,
     random_features: int | None = None,
     discriminator: Module | None = None,
@@ -71,12 +68,12 @@ def cdan_e(
     an example's own weight comes on top. They are constants of the gradient.
 
     Args:
-        tx, classes, reversal, domains, sources, weight, random_features, discriminator: as in
+        tx, classes, reversal, domains, weight, random_features, discriminator: as in
             `cdan`.
     """
     network = _on_products(discriminator, classes, domains, random_features)
     term = _term(network, classes, reversal, weight, random_features, certain)
-    return adapted(tx, term, sources=sources, modules={DISCRIMINATOR: network})
+    return adapted(tx, term, modules={DISCRIMINATOR: network})
 
 
 def certainty(logits: jax.Array, present: jax.Array | None = None) -> jax.Array:

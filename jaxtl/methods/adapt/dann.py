@@ -17,7 +17,6 @@ def dann(
     *,
     reversal: Weight,
     domains: int = 2,
-    sources: int = 1,
     weight: Weight = 1.0,
     discriminator: Module | None = None,
 ) -> Method:
@@ -32,7 +31,6 @@ def dann(
         reversal: step -> the paper's lambda_p >= 0, such as `losses.reversal_schedule`, or a
             constant.
         domains: of the stage; each is a class of its own.
-        sources: how many of them, the first, are sources.
         weight: factor of the classifier's loss, or step -> factor.
         discriminator: features [..., features] -> [..., domains]; by default one hidden layer of
             100, the paper's for small images.
@@ -42,7 +40,7 @@ def dann(
     """
     network = discriminator or mlp_head((100,), domains)
     term = domain_term(network, reversal, weight)
-    return adapted(tx, term, sources=sources, modules={DISCRIMINATOR: network}, per_example=True)
+    return adapted(tx, term, modules={DISCRIMINATOR: network}, per_example=True)
 
 
 def domain_term(discriminator: Module, reversal: Weight, weight: Weight) -> Term:

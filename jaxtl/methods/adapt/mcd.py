@@ -23,7 +23,6 @@ def mcd(
     classifier: Module | None = None,
     encoder_steps: int = 4,
     balance: float = 0.01,
-    sources: int = 1,
 ) -> Method:
     """Two classifiers disagree on the target as much as the source allows, the features prevent it.
 
@@ -42,7 +41,6 @@ def mcd(
         encoder_steps: the paper's n = 4.
         balance: factor, in A and B, of -mean over classes of log(mean target probability + 1e-6)
             of both classifiers. It keeps classes from vanishing; 0.01 in public code.
-        sources: how many of the stage's domains, the first, are sources.
 
     Raises:
         ValueError: `tx` is groups and there is no `classifier_tx`; when it runs, the head has
@@ -63,7 +61,7 @@ def mcd(
         check_classes(output["logits"][head], classes)
         for logits in (output["logits"][head], network.apply(params[SECOND], flat)):
             task += supervised(model.heads, {head: logits}, batch)[0]
-            target = split_sides({**output, "logits": {head: logits}}, batch, sources)[1]
+            target = split_sides({**output, "logits": {head: logits}}, batch)[1]
             found.append(target.logits)
         return task, (*found, target.present), state
 

@@ -22,7 +22,6 @@ def mdd(
     weight: Weight = 1.0,
     margin: float = 4.0,
     adversary: Module | None = None,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * the loss of an adversarial classifier behind a reversal.
 
@@ -38,7 +37,6 @@ def mdd(
         margin: factor of the loss on the source, the paper's gamma = exp(margin).
         adversary: features [..., features] -> [..., classes]; by default linear, of the kind of
             the model's head. The paper has a hidden layer of 1024 in both.
-        sources: how many of the stage's domains, the first, are sources.
 
     Raises:
         ValueError: when it runs, the head has another number of classes.
@@ -69,4 +67,4 @@ def mdd(
         metrics = {"disparity_loss": loss, "reversal": coefficient}
         return at_step(weight, step) * loss, metrics
 
-    return adapted(tx, term, sources=sources, modules={ADVERSARY: network}, per_example=True)
+    return adapted(tx, term, modules={ADVERSARY: network}, per_example=True)

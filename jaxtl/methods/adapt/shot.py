@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from jaxtl.losses import information_maximization
-from jaxtl.methods.adapt.pseudo_labels import pooled, targets_of
-from jaxtl.methods.adapt.sides import head_of
+from jaxtl.methods.adapt.pseudo_labels import pooled
+from jaxtl.methods.adapt.sides import as_rows, head_of
 from jaxtl.methods.adapt.teacher import copy_of, statistics_of, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.methods.transfer.outputs import outputs
@@ -65,7 +65,7 @@ def shot(
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         features, logits = pooled(output, batch)
         kept = state["method"]
-        then, _ = taught(model, params, kept, targets_of(batch.inputs, 0))
+        then, _ = taught(model, params, kept, as_rows(batch.inputs))
         labels = nearest(
             then["features"].reshape(features.shape), kept["centroids"][head_of(batch)]
         )

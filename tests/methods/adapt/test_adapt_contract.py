@@ -77,10 +77,11 @@ def blobs(name, n, shift=0.0, seed=0, garbage=False):
 
 def domains(garbage=False, second_source=False):
     """A source, a few labelled targets (or another source), many unlabelled targets."""
-    few = blobs("source_2", 20, 0.5, 4) if second_source else blobs("few", 8, 1.0, 1)
+    second = labelled(blobs("source_2", 20, 0.5, 4), "task")
+    few = labelled(blobs("few", 8, 1.0, 1), "task", role="target")
     return [
         labelled(blobs("source", 24), "task"),
-        labelled(few, "task"),
+        second if second_source else few,
         unlabelled(blobs("target", 20, 1.0, 2, garbage), "task"),
     ]
 
@@ -146,7 +147,7 @@ def test_it_trains_and_hidden_labels_change_no_bit(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_several_sources(name):
     """Traced, not compiled: every shape fits, and what the step returns is what it takes."""
-    method = METHODS[name](sources=2)
+    method = METHODS[name]()
     setup, full, batches = begun(method, domains(second_source=True))
     carry, metrics = jax.eval_shape(
         make_step(setup), full, full["frozen"], batches[0], jax.random.key(0), jnp.int32(0)

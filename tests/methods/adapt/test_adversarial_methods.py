@@ -135,9 +135,9 @@ def test_the_features_learn_against_what_the_opponent_minimises(name):
 
 def test_accuracy_of_the_domain_classifier_and_its_classes():
     """With three domains each is a class of its own, whichever side it is on."""
-    method = adapt.dann(SGD, reversal=0.5, domains=3, sources=2, discriminator=mlp_head((7,), 3))
+    method = adapt.dann(SGD, reversal=0.5, domains=3, discriminator=mlp_head((7,), 3))
     batch, params = draw(domains=3, labelled=(0, 1)), initial(method)
-    f = computed(params, batch, sources=2)
+    f = computed(params, batch)
     flat = f.all_features.reshape(-1, WIDTH)
     logits = np.asarray(
         jax.jit(dense, static_argnums=2)(params["discriminator"], flat, SMALL)
@@ -287,10 +287,10 @@ def test_adda_discriminates_a_kept_encoder_from_the_one_that_trains():
 
 def test_adda_weighs_both_sides_alike():
     """With two sources and one target the loss is still the mean of the two sides' means."""
-    method = adapt.adda(SGD, discriminator=mlp_head((7,), 2), sources=2)
+    method = adapt.adda(SGD, discriminator=mlp_head((7,), 2))
     batch, params = draw(domains=3, labelled=(0, 1)), initial(method)
     state = {"method": method.state(MODEL, params, {}, SHAPE)}
-    f = computed(params, batch, sources=2)
+    f = computed(params, batch)
     log_p = [jax.nn.log_softmax(dense(params["discriminator"], x, SMALL)) for x in (f.fs, f.ft)]
     expected = -(jnp.mean(log_p[0][:, 0]) + jnp.mean(log_p[1][:, 1])) / 2
     np.testing.assert_allclose(evaluated(method, params, batch, 0, state)[0], expected, rtol=1e-5)
@@ -308,8 +308,8 @@ def test_groups_need_an_optimizer_for_the_opponent():
 
 
 def test_adda_needs_a_target():
-    method = adapt.adda(SGD, sources=2)
+    method = adapt.adda(SGD)
     params = initial(method)
     state = {"method": method.state(MODEL, params, {}, SHAPE)}
     with pytest.raises(ValueError, match="at least one source and one target"):
-        method.updates[0].loss(MODEL, params, state, draw(), KEY, 0)
+        method.updates[0].loss(MODEL, params, state, draw(labelled=(0, 1)), KEY, 0)

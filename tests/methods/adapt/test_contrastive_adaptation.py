@@ -91,7 +91,7 @@ def prepared(method, params):
     hidden = np.full(30, -1), np.zeros(30, np.float32)
     domains = [
         Columns(inputs[0], {"task": labels}, {"task": weights}, np.ones(len(labels))),
-        Columns(inputs[1], {"task": hidden[0]}, {"task": hidden[1]}, np.ones(len(hidden[1]))),
+        Columns(inputs[1], {"task": hidden[0]}, {"task": hidden[1]}, np.ones(30), "target"),
     ]
     params = jax.device_get(params)
     after, state = method.prepare(MODEL, params, {}, domains)

@@ -106,10 +106,13 @@ def value(method, params, state, batch):
     return method.updates[0].loss(MODEL, params, state, batch, KEY, 1)[0]
 
 
+ROLES = ("source", "target", "target")
+
+
 @pytest.mark.parametrize("name", [name for name, (_, source) in METHODS.items() if source])
 def test_a_few_labels_of_the_target_train_too(name):
     """Three streams: the source, a labelled part of the target, and an unlabelled one."""
-    method, batch = METHODS[name][0], draw(domains=3, unknown=1)
+    method, batch = METHODS[name][0], draw(domains=3, roles=ROLES)
     method = adapt.vada(ADAM, domains=3) if name == "vada" else method
     params, _ = start()
     output, _ = MODEL.apply(params, {}, batch.inputs[:, 0])

@@ -129,6 +129,20 @@ def test_an_example_of_weight_two_is_there_twice(name):
     assert abs(once - alike) > 1e-4 * abs(alike)
 
 
+SIDES = ("adda", "can", "dan", "fix_match", "iwan", "mean_teacher", "osbp", "pada", "self_training")
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_domains_of_one_role_need_not_be_neighbours(name):
+    value, batch = value_of(name), draw(3, (0, 2))
+    assert batch.roles == ("source", "target", "source")
+    neighbours = jax.tree.map(lambda leaf: leaf[:, [0, 2, 1]], batch)
+    expected = value(neighbours.replace(roles=("source", "source", "target")))
+    np.testing.assert_allclose(value(batch), expected, rtol=1e-5)
+    others = value(batch.replace(roles=("source", "target", "target")))
+    assert abs(others - expected) > 1e-4 * abs(expected)
+
+
 def test_smoothness_weighs_examples():
     """That of VADA and DIRT-T, by itself since its random directions differ by row."""
     rng = np.random.default_rng(0)
