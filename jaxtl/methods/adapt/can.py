@@ -10,8 +10,7 @@ import optax
 from jaxtl.batch import sides_of
 from jaxtl.losses import contrastive_domain_discrepancy, supervised
 from jaxtl.losses.kernels import MEAN_BANDWIDTHS, Bandwidths
-from jaxtl.methods.adapt.adversary import check_classes
-from jaxtl.methods.adapt.sides import Weight, at_step, split_sides
+from jaxtl.methods.adapt.sides import Weight, at_step, classes_of, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.methods.transfer.outputs import outputs
 from jaxtl.models import apply_flat
@@ -21,7 +20,6 @@ from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
 def can(
     tx: optax.GradientTransformation | Groups,
     *,
-    classes: int,
     every: int,
     weight: Weight = 0.3,
     bandwidths: Bandwidths = MEAN_BANDWIDTHS,
@@ -39,21 +37,18 @@ def can(
 
     Args:
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        classes: of the head that the domains name.
         every: steps between clusterings.
         weight: factor of the discrepancy, the paper's beta, or step -> factor.
         bandwidths: of the Gaussian kernels, as in `losses.mmd`.
         largest_distance: to a centre, (1 - cosine) / 2; the paper's D_0 on Office-31.
         smallest_class: near targets that a class needs, the paper's N_0.
 
-    Raises:
-        ValueError: when it runs, the head has another number of classes.
-
     Kang et al., "Contrastive Adaptation Network for Unsupervised Domain Adaptation", CVPR 2019.
     arXiv:1901.00976.
     """
 
     def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+        classes = classes_of(shape)
         width = next(iter(params["heads"].values()))["kernel"].shape[0]
         return {"centres": jnp.zeros((classes, width)), "known": jnp.zeros(classes, bool)}
 
@@ -68,6 +63,7 @@ def can(
         def pooled(parts: list[np.ndarray], chosen: Sequence[int]) -> np.ndarray:
             return np.concatenate([parts[d] for d in chosen])
 
+        classes = model.heads[head].size
         source, truth, own = (pooled(parts, sources) for parts in (found, labels, shares))
         centres = class_centres(source, truth, classes, own)
         target, counts = (pooled(parts, targets) for parts in (found, shares))
@@ -81,7 +77,6 @@ def can(
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
         source, target = split_sides(output, batch)
-        check_classes(target.logits, classes)
         labels, weights = guesses(target.features, state["method"], largest_distance)
         value = contrastive_domain_discrepancy(
             source.features,
@@ -90,7 +85,7 @@ def can(
             labels,
             jnp.where(source.weights > 0, source.present, 0),
             weights * target.present,
-            num_classes=classes,
+            num_classes=target.logits.shape[-1],
             bandwidths=bandwidths,
         )
         metrics = {"task_loss": task, "contrastive_discrepancy": value, "used": weights.mean()}

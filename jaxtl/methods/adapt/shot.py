@@ -11,7 +11,7 @@ import optax
 from jaxtl.losses import information_maximization
 from jaxtl.methods.adapt.pseudo_labels import pooled
 from jaxtl.methods.adapt.sides import as_rows, head_of
-from jaxtl.methods.adapt.teacher import copy_of, statistics_of, taught
+from jaxtl.methods.adapt.teacher import copied, statistics_of, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.methods.transfer.outputs import outputs
 from jaxtl.models import apply_flat
@@ -43,12 +43,11 @@ def shot(
     """
 
     groups = _all_but_heads(tx)
-    encoder = copy_of(groups)
 
     def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
         shapes = {name: params["heads"][name]["kernel"].shape for name in model.heads}
         centroids = {name: jnp.zeros((size, n + 1)) for name, (n, size) in shapes.items()}
-        return {**encoder(model, params, statistics), "centroids": centroids}
+        return {**copied(groups, params, statistics), "centroids": centroids}
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         kept = dict(state["method"]["centroids"])
@@ -58,7 +57,7 @@ def shot(
         for head in domains[0].labels:
             logits = np.concatenate([part["logits"][head] for part in seen])
             kept[head] = class_centroids(features, logits).astype(np.float32)
-        now = encoder(model, params, statistics_of(state))
+        now = copied(groups, params, statistics_of(state))
         return params, {**state, "method": {**now, "centroids": kept}}
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):

@@ -22,7 +22,7 @@ from jaxtl.batch import sides_of
 from jaxtl.losses import supervised
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
-from jaxtl.plan import Batch, LossFn, Method, Model, Module, Params, PyTree, State
+from jaxtl.plan import Batch, LossFn, Method, Model, Module, Params, PyTree, StageShape, State
 
 
 class Side(NamedTuple):
@@ -60,12 +60,25 @@ def head_of(batch: Batch) -> str:
     Raises:
         ValueError: there are several.
     """
-    if len(batch.labels) > 1:
+    return _only(batch.labels)
+
+
+def classes_of(shape: StageShape) -> int:
+    """Number of classes of the one head that all domains of a stage name.
+
+    Raises:
+        ValueError: there are several heads.
+    """
+    return shape.classes[_only(shape.classes)]
+
+
+def _only(heads: Mapping[str, object]) -> str:
+    if len(heads) > 1:
         raise ValueError(
             f"domain adaptation reads one head that all domains name; these name "
-            f"{', '.join(sorted(batch.labels))}"
+            f"{', '.join(sorted(heads))}"
         )
-    return next(iter(batch.labels))
+    return next(iter(heads))
 
 
 def at_domains(tree: PyTree, positions: Sequence[int]) -> PyTree:

@@ -7,10 +7,11 @@ import optax
 
 from jaxtl.batch import sides_of
 from jaxtl.losses import entropy, supervised, virtual_adversarial
+from jaxtl.methods.adapt.adversary import for_domains
 from jaxtl.methods.adapt.dann import DISCRIMINATOR, domain_term
 from jaxtl.methods.adapt.sides import Weight, as_rows, at_domains, head_of, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
-from jaxtl.models import apply_flat, mlp_head
+from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Module, Params, State
 
 
@@ -22,7 +23,6 @@ def vada(
     source_weight: float = 1.0,
     target_weight: float = 0.01,
     radius: float = 3.5,
-    domains: int = 2,
     discriminator: Module | None = None,
 ) -> Method:
     """The supervised objective + an adversary + conditional entropy + smoothness.
@@ -40,22 +40,16 @@ def vada(
         source_weight: its lambda_s, 0 or 1 there.
         target_weight: its lambda_t.
         radius: of the perturbations, in the units of the inputs.
-        domains: of the stage; each is a class of the discriminator.
         discriminator: as in `dann`.
-
-    Raises:
-        ValueError: when it runs, the stage has another number of domains.
 
     Shu et al., "A DIRT-T Approach to Unsupervised Domain Adaptation", ICLR 2018. arXiv:1802.08735,
     Eq. 8.
     """
-    network = discriminator or mlp_head((100,), domains)
+    network = for_domains(discriminator, (100,))
     adversary = domain_term(network, reversal, domain_weight)
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         head, inputs, before = head_of(batch), batch.inputs, state
-        if inputs.shape[1] != domains:
-            raise ValueError(f"vada has domains={domains}, its stage has {inputs.shape[1]}.")
         output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
         source, target = split_sides(output, batch)

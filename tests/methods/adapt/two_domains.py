@@ -40,11 +40,11 @@ def start():
     return jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 4)))[0]
 
 
-def initial(method):
+def initial(method, shape=SHAPE):
     """Parameters, those of the method's modules among them, all off zero."""
     output = {"features": jnp.zeros((1, WIDTH)), "logits": {"task": jnp.zeros((1, CLASSES))}}
     params = start() | {
-        name: module.init(KEY, output, SHAPE) for name, module in method.modules.items()
+        name: module.init(KEY, output, shape) for name, module in method.modules.items()
     }
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: x + 0.3 * rng.normal(size=x.shape).astype("f"), params)
