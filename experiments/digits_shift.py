@@ -46,7 +46,7 @@ def build(config: Config) -> Experiment:
 
     start = [stage("source", transfer.full(tx), old)]
     slow = adapt.slow_optimizers(steps)
-    methods = adapt.catalogue(tx, classes=10, num_steps=steps, tx_by_method=slow)
+    methods = adapt.catalogue(tx, num_steps=steps, tx_by_method=slow)
     chosen = ("dan", "deep_coral", "dann", "cdan_e", "mcc", "self_training")
     arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
     arms |= {name: [*start, stage(name, methods[name], old, new)] for name in chosen}

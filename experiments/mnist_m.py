@@ -45,7 +45,7 @@ def build(config: Config) -> Experiment:
     arms = {"plain": [stage("plain", transfer.full(tx), labelled(train, "d"))]}
     arms["source_only"] = [*start, stage("source_only", transfer.full(tx), old)]
     own = adapt.slow_optimizers(steps)
-    methods = adapt.catalogue(tx, classes=10, num_steps=steps, tx_by_method=own, strong=varied)
+    methods = adapt.catalogue(tx, num_steps=steps, tx_by_method=own, strong=varied)
     for name in ("dan", "dann", "cdan_e", "mcc", "self_training", "fix_match"):
         arms[name] = [*start, stage(name, methods[name], old, new)]
     slow = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper

@@ -42,7 +42,7 @@ def build(config: Config) -> Experiment:
     rates = [optax.cosine_decay_schedule(p, config.steps) if config.decay else p for p in peaks]
     tx, shot_tx = optax.adam(rates[0]), optax.sgd(rates[1], momentum=0.9, nesterov=True)
     own = {"tx_by_method": adapt.slow_optimizers(config.steps), "strong": affine, "radius": 0.5}
-    methods = adapt.catalogue(tx, classes=10, num_steps=config.steps, **own)
+    methods = adapt.catalogue(tx, num_steps=config.steps, **own)
     methods["adda"] = adapt.adda(optax.adam(1e-4))
     shot = adapt.shot(shot_tx, weight=0.1)  # the paper's weight for digits
     alone = {"shot_im": adapt.shot_im(shot_tx), "shot": shot, "tent": adapt.tent(tx)}

@@ -46,7 +46,7 @@ def build(config: Config) -> Experiment:
 
     start = [stage("source", transfer.full(tx), old)]
     own = {"tx_by_method": adapt.slow_optimizers(steps), "random_features": 1024}
-    methods = adapt.catalogue(tx, classes=31, num_steps=steps, **own)
+    methods = adapt.catalogue(tx, num_steps=steps, **own)
     chosen = ("dan", "jan", "deep_coral", "dann", "cdan_e", "mdd", "mcc", "bnm")
     arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
     arms |= {name: [*start, stage(name, methods[name], old, new)] for name in chosen}

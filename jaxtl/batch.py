@@ -37,12 +37,26 @@ class Batch:
         """The same batch with other values of some attributes."""
         return dataclasses.replace(self, **changes)
 
-    def of_role(self, role: Role) -> tuple[int, ...]:
-        """Positions of the domains that play a role."""
-        return tuple(d for d, own in enumerate(self.roles) if own == role)
-
     def __getitem__(self, name: str) -> Any:
         raise TypeError(f"a batch has attributes: write batch.{name} in place of batch[{name!r}]")
+
+
+def sides_of(roles: Sequence[Role]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(positions of the sources, positions of the targets) among the domains of a stage.
+
+    Raises:
+        ValueError: there is none of either.
+    """
+    source, target = (
+        tuple(d for d, role in enumerate(roles) if role == side) for side in ("source", "target")
+    )
+    if not (source and target):
+        raise ValueError(
+            f"{len(source)} of {len(roles)} domains are sources ({', '.join(roles)}); at least one "
+            "source and one target needed: labelled(data, head) is a source, unlabelled(data, "
+            'head) a target, and so is labelled(data, head, role="target")'
+        )
+    return source, target
 
 
 def make_batch(

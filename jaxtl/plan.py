@@ -170,6 +170,7 @@ class Method:
         prepare_every: call `prepare` again every so many steps; 0 for never.
         predict: (model, params, state, inputs) -> output, where prediction is not `model.apply`.
         unweighted: all examples count alike, so that domains with `example_weights` are refused.
+        aligns: `prepare` compares sources with targets; a stage that lacks either is refused.
         fresh_frozen: parameters may be both fresh and frozen (random features, on purpose).
         clip_norm: largest global norm of an update's gradient over all that trains, whichever
             optimizer steps it (Pascanu et al., 2013, arXiv:1211.5063); None for no clipping.
@@ -194,6 +195,7 @@ class Method:
     prepare_every: Annotated[int, AT_LEAST_0] = 0
     predict: Callable[[Model, Params, State, PyTree], dict[str, Any]] | None = None
     unweighted: bool = False
+    aligns: bool = False
     fresh_frozen: bool = False
     clip_norm: Annotated[float, POSITIVE] | None = None
     ema: Annotated[float, BELOW_1] | None = None
@@ -209,12 +211,14 @@ class Columns(NamedTuple):
         labels: {head: [n, ...]}; -1 or NaN where missing or hidden.
         weights: {head: [n, ...] float32}, label by label; 0 where it must not be used.
         present: [n] float32, the weights of the examples themselves, labels apart.
+        role: of the domain in its stage.
     """
 
     inputs: PyTree
     labels: Mapping[str, np.ndarray]
     weights: Mapping[str, np.ndarray]
     present: np.ndarray
+    role: Role = "source"
 
 
 @dataclasses.dataclass(frozen=True)

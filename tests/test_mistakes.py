@@ -449,7 +449,7 @@ def test_methods_that_do_not_fit_name_arm_and_stage_before_the_first_one_trains(
     methods = {
         "dann": "adapt.dann(tx, reversal=1.0)",
         "coral": "adapt.deep_coral(tx, weight=1.0)",
-        "mcd": "adapt.mcd(tx, classes=5)",
+        "mcd": "adapt.mcd(tx)",
         "raises": "mine(lambda m, p, s, b, r, t: b['inputs']['x'])",
     }
     later = "".join(

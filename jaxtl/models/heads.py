@@ -5,7 +5,7 @@ its loss out of the sum, but a NaN label would still make the gradient NaN (0 * 
 a loss of float labels also puts zeros, `where(weight > 0, labels, 0)`, in the labels' place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.form import Size, checked
-from jaxtl.plan import Head, Module
+from jaxtl.plan import Head, Module, Params, StageShape
 
 
 def classes(size: int, label_smoothing: float = 0.0) -> Head:
@@ -63,21 +63,27 @@ def regression(size: int = 1) -> Head:
 
 
 @checked
-def mlp_head(hidden: Sequence[Size], size: Size) -> Module:
+def mlp_head(hidden: Sequence[Size], size: Size | Callable[[StageShape], int]) -> Module:
     """A network on a model's features, such as a domain discriminator.
 
     Args:
         hidden: widths of the hidden layers `dense_0`, `dense_1`, ..., each followed by a ReLU.
-        size: number of outputs, of the layer `output`.
+        size: number of outputs, of the layer `output`; a function of the stage's shape for one that
+            the stage decides, such as `lambda shape: len(shape.roles)`.
 
     Returns:
         Module with apply: (params, [..., features]) -> [..., size].
     """
-    network = _Network((*hidden, size))
-    return Module(
-        lambda rng, output, shape: network.init(rng, output["features"])["params"],
-        lambda params, inputs: network.apply({"params": params}, inputs),
-    )
+
+    def init(rng: jax.Array, output: dict, shape: StageShape) -> Params:
+        network = _Network((*hidden, size(shape) if callable(size) else size))
+        return network.init(rng, output["features"])["params"]
+
+    def apply(params: Params, inputs: jax.Array) -> jax.Array:
+        network = _Network((*hidden, params["output"]["bias"].shape[-1]))
+        return network.apply({"params": params}, inputs)
+
+    return Module(init, apply)
 
 
 class _Network(nn.Module):

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxtl.batch import sides_of
 from jaxtl.blame import place_of, told
 from jaxtl.form import describe
 from jaxtl.paths import flatten, split
@@ -19,7 +20,7 @@ from jaxtl.plan import PyTree
 from jaxtl.train.feed.examples import abstract_page, active_heads, gather, host_feed
 from jaxtl.train.resolve.convolutions import convolutions
 from jaxtl.train.resolve.lanes import Lanes, over_seeds
-from jaxtl.train.resolve.stage import METHOD_STATE, Setup
+from jaxtl.train.resolve.stage import METHOD_STATE, Setup, roles_of
 from jaxtl.train.step import begin, differing, make_step
 
 
@@ -32,6 +33,8 @@ def rehearse(setup: Setup, arm: str, seeds: tuple[int, ...]) -> Setup:
     """
     try:
         _check_size(setup, len(seeds))
+        if setup.stage.method.aligns:
+            sides_of(roles_of(setup.stage))
         _check_heads(setup)
         step, args = first_step(over_seeds(setup, seeds[:1]))
         program, (_, carries) = jax.make_jaxpr(step, return_shape=True)(*args)

@@ -118,7 +118,7 @@ def jaxtl(method: str):
     if method == "dann":
         adapted = adapt.dann(tx, **adversary)
     elif method == "cdan":
-        adapted = adapt.cdan(tx, classes=10, **adversary)
+        adapted = adapt.cdan(tx, **adversary)
     else:
         rule = losses.mean_bandwidths(KERNELS)
         adapted = adapt.dan(tx, weight=float(len(KERNELS)), bandwidths=rule)

@@ -1,5 +1,7 @@
 """Alignments as stages of the engine: without steps, deployed, and the same when loaded."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from tiny import assert_same, blobs, train
 from jaxtl import models
 from jaxtl.methods import adapt
 from jaxtl.plan import Stage, labelled, unlabelled
+from jaxtl.train.rehearsal import rehearse
+from jaxtl.train.resolve.stage import resolve
 
 METHODS = {
     "nearest": adapt.unaligned(),
@@ -21,7 +25,7 @@ TARGET = blobs("target", 45, 6.0, seed=2)
 def stage_of(name: str, method=None) -> Stage:
     domains = [labelled(blobs("source", 60), "class"), unlabelled(TARGET, "class")]
     if name == "tradaboost":
-        domains.insert(1, labelled(blobs("few", 12, 6.0, seed=1), "class"))
+        domains.insert(1, labelled(blobs("few", 12, 6.0, seed=1), "class", role="target"))
     model = models.linear({"class": models.classes(3)})
     return Stage(name, model, method or METHODS[name], domains, 8, 0)
 
@@ -47,6 +51,16 @@ def test_alignments_are_deployed_and_loaded(tmp_path):
         assert found[name][0] == found[name][1]  # nothing is drawn
     for name in METHODS.keys() - {"nearest"}:
         assert found[name][0] > found["nearest"][0] + 0.1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_stage_without_targets_is_refused_before_any_trains(name):
+    stage = stage_of(name)
+    domains = [dataclasses.replace(domain, role="source") for domain in stage.domains]
+    setup = resolve(dataclasses.replace(stage, domains=domains), None)
+    message = rf"{len(domains)} of {len(domains)} domains are sources \(source, .*role=\"target\""
+    with pytest.raises(ValueError, match=message):
+        rehearse(setup, "arm", (0,))
 
 
 def test_a_capacity_that_is_too_small_names_itself(tmp_path):

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.batch import sides_of
 from jaxtl.methods.adapt.adversary import domain_loss, with_opponent
 from jaxtl.methods.adapt.dann import DISCRIMINATOR
-from jaxtl.methods.adapt.sides import present_of
+from jaxtl.methods.adapt.sides import as_rows, at_domains, targets_of
 from jaxtl.methods.transfer.fine_tuning import Groups, trained_paths
 from jaxtl.models import apply_flat, mlp_head
 from jaxtl.paths import flatten, join, split
@@ -18,7 +19,6 @@ def adda(
     *,
     discriminator_tx: optax.GradientTransformation | None = None,
     discriminator: Module | None = None,
-    sources: int = 1,
 ) -> Method:
     """Only the encoder trains, so that a discriminator takes target features for source features.
 
@@ -33,11 +33,10 @@ def adda(
         discriminator_tx: of the discriminator; `tx` if None.
         discriminator: features [..., features] -> [..., 2]; by default two hidden layers of 500,
             the paper's for digits.
-        sources: how many of the stage's domains, the first, are sources.
 
     Raises:
-        ValueError: `tx` is groups and there is no `discriminator_tx`; when it runs, no target is
-            left.
+        ValueError: `tx` is groups and there is no `discriminator_tx`; when it runs, there is no
+            source or no target.
 
     Tzeng et al., "Adversarial Discriminative Domain Adaptation", CVPR 2017. arXiv:1702.05464,
     Eq. 9.
@@ -52,26 +51,21 @@ def adda(
         return {"encoder": split(params, moving.__contains__)[0], "statistics": statistics}
 
     def target_features(model, params, state, batch, rng):
-        inputs = jax.tree.map(lambda leaf: leaf[:, sources:], batch.inputs)
+        inputs = at_domains(batch.inputs, sides_of(batch.roles)[1])
         output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
         return _rows(output["features"]), state
 
     def discriminator_loss(model, params, state, batch, rng, step):
-        domains = jax.tree.leaves(batch.inputs)[0].shape[1]
-        if not 0 < sources < domains:
-            raise ValueError(
-                f"{sources} of {domains} domains are sources; ADDA needs at least one source and "
-                "one target"
-            )
+        sides = sides_of(batch.roles)
         moved, _ = target_features(model, params, state, batch, rng)
         kept = state["method"]
         rest = split(params, flatten(kept["encoder"]).__contains__)[1]
-        inputs = jax.tree.map(lambda leaf: leaf[:, :sources], batch.inputs)
+        inputs = at_domains(batch.inputs, sides[0])
         output, _ = apply_flat(model, join(kept["encoder"], rest), kept["statistics"], inputs)
         fixed = _rows(output["features"])
         truth = jnp.concatenate([jnp.zeros(len(fixed), int), jnp.ones(len(moved), int)])
         balance = len(truth) / (2 * jnp.where(truth == 0, len(fixed), len(moved)))
-        present = [present_of(batch, slice(None, sources)), present_of(batch, slice(sources, None))]
+        present = [as_rows(at_domains(batch.present, side)) for side in sides]
         loss, metrics = domain_loss(
             network,
             params[DISCRIMINATOR],
@@ -84,7 +78,7 @@ def adda(
     def encoder_loss(model, params, state, batch, rng, step):
         moved, state = target_features(model, params, state, batch, rng)
         inverted = jnp.zeros(len(moved), int)
-        present = present_of(batch, slice(sources, None))
+        present = targets_of(batch.present, batch)
         loss, _ = domain_loss(network, params[DISCRIMINATOR], moved, inverted, present)
         return loss, (state, {"encoder_loss": loss})
 

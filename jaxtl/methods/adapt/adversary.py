@@ -1,16 +1,17 @@
 """What adversarial methods share: a domain classifier's loss, opponents that train apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import reverse_gradient
-from jaxtl.methods.adapt.sides import Side
+from jaxtl.methods.adapt.sides import Side, classes_of
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups
+from jaxtl.models import mlp_head
 from jaxtl.paths import FROZEN
-from jaxtl.plan import Module, Params
+from jaxtl.plan import Module, Params, StageShape
 
 
 def domain_loss(
@@ -59,10 +60,40 @@ def both(source: Side, target: Side, name: str) -> jax.Array:
     return jnp.concatenate([getattr(source, name), getattr(target, name)])
 
 
-def check_classes(logits: jax.Array, classes: int) -> None:
-    """Raises ValueError if outputs [..., classes] are not of the head that a method was told of."""
-    if logits.shape[-1] != classes:
-        raise ValueError(f"the method has classes={classes}, its head has {logits.shape[-1]}")
+def is_target(source: Side, target: Side) -> jax.Array:
+    """[n] int32, 0 for the examples of sources, then 1 for those of targets."""
+    sides = [jnp.zeros(len(source.features), jnp.int32), jnp.ones(len(target.features), jnp.int32)]
+    return jnp.concatenate(sides)
+
+
+def for_domains(network: Module | None, hidden: Sequence[int]) -> Module:
+    """A network, or by default that of `mlp_head`, with an output for each domain of the stage.
+
+    Its `init` raises ValueError if it has another number of outputs.
+    """
+
+    def domains(shape: StageShape) -> int:
+        return len(shape.roles)
+
+    return _checked(network or mlp_head(hidden, domains), domains, "domains")
+
+
+def for_classes(network: Module | None) -> Module:
+    """The same with an output for each class of the one head that all domains name; linear."""
+    return _checked(network or mlp_head((), classes_of), classes_of, "classes")
+
+
+def _checked(network: Module, size: Callable[[StageShape], int], what: str) -> Module:
+    def init(rng: jax.Array, output: dict, shape: StageShape) -> Params:
+        params, expected = network.init(rng, output, shape), size(shape)
+        outputs = jax.eval_shape(network.apply, params, output["features"]).shape[-1]
+        if outputs != expected:
+            raise ValueError(
+                f"a network of the method has {outputs} outputs, its stage has {expected} {what}"
+            )
+        return params
+
+    return Module(init, network.apply)
 
 
 def with_opponent(

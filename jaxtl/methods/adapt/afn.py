@@ -15,7 +15,6 @@ def afn(
     *,
     weight: Weight = 0.05,
     increment: float = 1.0,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * the stepwise norm losses of source and target.
 
@@ -27,7 +26,6 @@ def afn(
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         weight: factor of the two losses, or step -> factor; 0.05 in the paper.
         increment: the paper's step size, Delta r.
-        sources: how many of the stage's domains, the first, are sources.
 
     Xu et al., "Larger Norm More Transferable: An Adaptive Feature Norm Approach for Unsupervised
     Domain Adaptation", ICCV 2019. arXiv:1811.07456.
@@ -42,4 +40,4 @@ def afn(
             metrics[name] = jnp.linalg.norm(side.features, axis=-1).mean()
         return at_step(weight, step) * value, metrics
 
-    return adapted(tx, term, sources=sources, per_example=True)
+    return adapted(tx, term, per_example=True)

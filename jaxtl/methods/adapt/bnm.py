@@ -8,9 +8,7 @@ from jaxtl.methods.transfer.fine_tuning import Groups
 from jaxtl.plan import Method
 
 
-def bnm(
-    tx: optax.GradientTransformation | Groups, *, weight: Weight = 1.0, sources: int = 1
-) -> Method:
+def bnm(tx: optax.GradientTransformation | Groups, *, weight: Weight = 1.0) -> Method:
     """The supervised objective - weight * the nuclear norm of the target's predictions.
 
     The norm of the matrix [n, classes] of probabilities is divided by n; the metric
@@ -19,7 +17,6 @@ def bnm(
     Args:
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         weight: factor of the norm, or step -> factor.
-        sources: how many of the stage's domains, the first, are sources.
 
     Cui et al., "Towards Discriminability and Diversity: Batch Nuclear-norm Maximization under
     Label Insufficient Situations", CVPR 2020. arXiv:2003.12237.
@@ -29,4 +26,4 @@ def bnm(
         del source
         return batch_nuclear_norm(target.logits, target.present)
 
-    return regularised(tx, "nuclear_norm_loss", penalty, weight=weight, sources=sources)
+    return regularised(tx, "nuclear_norm_loss", penalty, weight=weight)

@@ -4,10 +4,10 @@ import jax
 import optax
 
 from jaxtl.losses import largest_singular_values
+from jaxtl.methods.adapt.adversary import for_domains
 from jaxtl.methods.adapt.dann import DISCRIMINATOR, domain_term
 from jaxtl.methods.adapt.sides import Side, Weight, adapted, at_step
 from jaxtl.methods.transfer.fine_tuning import Groups
-from jaxtl.models import mlp_head
 from jaxtl.plan import Method, Module, Params
 
 
@@ -17,15 +17,13 @@ def bsp(
     reversal: Weight,
     weight: Weight = 2e-4,
     count: int = 1,
-    domains: int = 2,
-    sources: int = 1,
     domain_weight: Weight = 1.0,
     discriminator: Module | None = None,
 ) -> Method:
     """`dann` + weight * the largest squared singular values of the features of each side.
 
     Args:
-        tx, reversal, domains, sources, discriminator: as in `dann`.
+        tx, reversal, discriminator: as in `dann`.
         weight: factor of the penalty, the paper's beta, or step -> factor.
         count: how many singular values of the source's and of the target's features, the paper's
             k = 1.
@@ -34,7 +32,7 @@ def bsp(
     Chen et al., "Transferability vs. Discriminability: Batch Spectral Penalization for Adversarial
     Domain Adaptation", ICML 2019.
     """
-    network = discriminator or mlp_head((100,), domains)
+    network = for_domains(discriminator, (100,))
     adversarial = domain_term(network, reversal, domain_weight)
 
     def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
@@ -45,4 +43,4 @@ def bsp(
         )
         return value + at_step(weight, step) * spectral, {**metrics, "spectral_loss": spectral}
 
-    return adapted(tx, term, sources=sources, modules={DISCRIMINATOR: network})
+    return adapted(tx, term, modules={DISCRIMINATOR: network})

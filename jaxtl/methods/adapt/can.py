@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxtl.batch import sides_of
 from jaxtl.losses import contrastive_domain_discrepancy, supervised
 from jaxtl.losses.kernels import MEAN_BANDWIDTHS, Bandwidths
-from jaxtl.methods.adapt.adversary import check_classes
-from jaxtl.methods.adapt.sides import Weight, at_step, split_sides
+from jaxtl.methods.adapt.sides import Weight, at_step, classes_of, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat, outputs
 from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
@@ -19,13 +19,11 @@ from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
 def can(
     tx: optax.GradientTransformation | Groups,
     *,
-    classes: int,
     every: int,
     weight: Weight = 0.3,
     bandwidths: Bandwidths = MEAN_BANDWIDTHS,
     largest_distance: float = 0.05,
     smallest_class: int = 3,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * the contrastive domain discrepancy of the features.
 
@@ -38,22 +36,18 @@ def can(
 
     Args:
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        classes: of the head that the domains name.
         every: steps between clusterings.
         weight: factor of the discrepancy, the paper's beta, or step -> factor.
         bandwidths: of the Gaussian kernels, as in `losses.mmd`.
         largest_distance: to a centre, (1 - cosine) / 2; the paper's D_0 on Office-31.
         smallest_class: near targets that a class needs, the paper's N_0.
-        sources: how many of the stage's domains, the first, are sources.
-
-    Raises:
-        ValueError: when it runs, the head has another number of classes.
 
     Kang et al., "Contrastive Adaptation Network for Unsupervised Domain Adaptation", CVPR 2019.
     arXiv:1901.00976.
     """
 
     def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+        classes = classes_of(shape)
         width = next(iter(params["heads"].values()))["kernel"].shape[0]
         return {"centres": jnp.zeros((classes, width)), "known": jnp.zeros(classes, bool)}
 
@@ -62,12 +56,16 @@ def can(
         found = [_unit(features.reshape(len(features), -1)) for features in found]
         shares = [one.present.astype(np.float64) for one in domains]
         head = next(iter(domains[0].labels))
-        labels = np.concatenate([
-            np.where(one.weights[head] > 0, one.labels[head], -1) for one in domains[:sources]
-        ])  # fmt: skip
-        own = np.concatenate(shares[:sources])
-        centres = class_centres(np.concatenate(found[:sources]), labels, classes, own)
-        target, counts = np.concatenate(found[sources:]), np.concatenate(shares[sources:])
+        labels = [np.where(one.weights[head] > 0, one.labels[head], -1) for one in domains]
+        sources, targets = sides_of([one.role for one in domains])
+
+        def pooled(parts: list[np.ndarray], chosen: Sequence[int]) -> np.ndarray:
+            return np.concatenate([parts[d] for d in chosen])
+
+        classes = model.heads[head].size
+        source, truth, own = (pooled(parts, sources) for parts in (found, labels, shares))
+        centres = class_centres(source, truth, classes, own)
+        target, counts = (pooled(parts, targets) for parts in (found, shares))
         centres, assigned = spherical_k_means(target, centres, counts)
         near = (1 - np.sum(target * centres[assigned], 1)) / 2 < largest_distance
         found = np.bincount(assigned[near], counts[near], minlength=classes)
@@ -77,8 +75,7 @@ def can(
     def loss_fn(model: Model, params: Params, state: State, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
-        source, target = split_sides(output, batch, sources)
-        check_classes(target.logits, classes)
+        source, target = split_sides(output, batch)
         labels, weights = guesses(target.features, state["method"], largest_distance)
         value = contrastive_domain_discrepancy(
             source.features,
@@ -87,7 +84,7 @@ def can(
             labels,
             jnp.where(source.weights > 0, source.present, 0),
             weights * target.present,
-            num_classes=classes,
+            num_classes=target.logits.shape[-1],
             bandwidths=bandwidths,
         )
         metrics = {"task_loss": task, "contrastive_discrepancy": value, "used": weights.mean()}

@@ -35,7 +35,6 @@ from jaxtl.plan import Method, PyTree
 def catalogue(
     tx: optax.GradientTransformation,
     *,
-    classes: int,
     num_steps: int,
     tx_by_method: Mapping[str, optax.GradientTransformation] = MappingProxyType({}),
     strong: Callable[[jax.Array, PyTree], PyTree] | None = None,
@@ -51,7 +50,6 @@ def catalogue(
     Args:
         tx: optax transformation of all parameters, of every method that `tx_by_method` does not
             name.
-        classes: of the head that the domains name.
         num_steps: of the stage.
         tx_by_method: {name: optax transformation} of methods that train otherwise, such as
             `slow_optimizers(num_steps)`.
@@ -64,7 +62,7 @@ def catalogue(
         ValueError: `tx_by_method` names a method that is not in the table.
     """
     ramp = reversal_schedule(num_steps)
-    product = {"classes": classes, "reversal": ramp, "random_features": random_features}
+    product = {"reversal": ramp, "random_features": random_features}
     builders: dict[str, Callable[[optax.GradientTransformation], Method]] = {
         make.__name__: make for make in (dan, jan, deep_coral, cmd, wdgrl, mcc, bnm, self_training)
     }
@@ -76,9 +74,9 @@ def catalogue(
         "bsp": partial(bsp, reversal=ramp),
         "cdan": partial(cdan, **product),
         "cdan_e": partial(cdan_e, **product),
-        "mdd": partial(mdd, classes=classes, reversal=reversal_schedule(num_steps, high=0.1)),
-        "mcd": partial(mcd, classes=classes),
-        "can": partial(can, classes=classes, every=max(1, num_steps // 5)),
+        "mdd": partial(mdd, reversal=reversal_schedule(num_steps, high=0.1)),
+        "mcd": mcd,
+        "can": partial(can, every=max(1, num_steps // 5)),
         "afn": afn,
     }
     if strong is not None:

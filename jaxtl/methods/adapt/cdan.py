@@ -7,21 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtl.methods.adapt.adversary import both, check_classes, reversed_domain_loss
+from jaxtl.methods.adapt.adversary import both, for_domains, reversed_domain_loss
 from jaxtl.methods.adapt.dann import DISCRIMINATOR
-from jaxtl.methods.adapt.sides import Side, Term, Weight, adapted, at_step
+from jaxtl.methods.adapt.sides import Side, Term, Weight, adapted, at_step, classes_of
 from jaxtl.methods.transfer.fine_tuning import Groups
-from jaxtl.models import mlp_head
 from jaxtl.plan import Method, Module, Params, StageShape
 
 
 def cdan(
     tx: optax.GradientTransformation | Groups,
     *,
-    classes: int,
     reversal: Weight,
-    domains: int = 2,
-    sources: int = 1,
     weight: Weight = 1.0,
     random_features: int | None = None,
     discriminator: Module | None = None,
@@ -32,11 +28,8 @@ def cdan(
 
     Args:
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        classes: of the head that the domains name.
         reversal: step -> coefficient of the reversal >= 0, such as `losses.reversal_schedule`, or
             a constant.
-        domains: of the stage; each is a class of the domain classifier.
-        sources: how many of them, the first, are sources.
         weight: factor of the domain classifier's loss, or step -> factor.
         random_features: width d of random projections whose product, / sqrt(d), stands in for the
             outer product (in the paper where features * classes > 4096); their normal matrices
@@ -44,23 +37,17 @@ def cdan(
         discriminator: [..., features * classes, or random_features] -> [..., domains]; by default
             two hidden layers of 1024, without the dropout of the authors' code.
 
-    Raises:
-        ValueError: when it runs, the head has another number of classes.
-
     Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018. arXiv:1705.10667.
     """
-    network = _on_products(discriminator, classes, domains, random_features)
-    term = _term(network, classes, reversal, weight, random_features, lambda side: side.present)
-    return adapted(tx, term, sources=sources, modules={DISCRIMINATOR: network}, per_example=True)
+    network = _on_products(discriminator, random_features)
+    term = _term(network, reversal, weight, random_features, lambda side: side.present)
+    return adapted(tx, term, modules={DISCRIMINATOR: network}, per_example=True)
 
 
 def cdan_e(
     tx: optax.GradientTransformation | Groups,
     *,
-    classes: int,
     reversal: Weight,
-    domains: int = 2,
-    sources: int = 1,
     weight: Weight = 1.0,
     random_features: int | None = None,
     discriminator: Module | None = None,
@@ -71,12 +58,11 @@ def cdan_e(
     an example's own weight comes on top. They are constants of the gradient.
 
     Args:
-        tx, classes, reversal, domains, sources, weight, random_features, discriminator: as in
-            `cdan`.
+        tx, reversal, weight, random_features, discriminator: as in `cdan`.
     """
-    network = _on_products(discriminator, classes, domains, random_features)
-    term = _term(network, classes, reversal, weight, random_features, certain)
-    return adapted(tx, term, sources=sources, modules={DISCRIMINATOR: network})
+    network = _on_products(discriminator, random_features)
+    term = _term(network, reversal, weight, random_features, certain)
+    return adapted(tx, term, modules={DISCRIMINATOR: network})
 
 
 def certainty(logits: jax.Array, present: jax.Array | None = None) -> jax.Array:
@@ -116,23 +102,22 @@ def conditioned(
     return projected[0] * projected[1] / np.sqrt(random_features).astype(np.float32)
 
 
-def _on_products(
-    discriminator: Module | None, classes: int, domains: int, random_features: int | None
-) -> Module:
+def _on_products(discriminator: Module | None, random_features: int | None) -> Module:
     """The domain classifier, initialised for what `conditioned` makes of a model's features."""
-    network = discriminator or mlp_head((1024, 1024), domains)
+    network = for_domains(discriminator, (1024, 1024))
 
     def init(rng: jax.Array, output: dict, shape: StageShape) -> Params:
         flat = output["features"].reshape(len(output["features"]), -1)
+        classes = classes_of(shape)
         even = jnp.full((len(flat), classes), 1 / classes)
-        return network.init(rng, {**output, "features": conditioned(flat, even, random_features)})
+        products = conditioned(flat, even, random_features)
+        return network.init(rng, {**output, "features": products}, shape)
 
     return Module(init, network.apply)
 
 
 def _term(
     network: Module,
-    classes: int,
     reversal: Weight,
     weight: Weight,
     random_features: int | None,
@@ -141,7 +126,6 @@ def _term(
     def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
         del rng
         logits = both(source, target, "logits")
-        check_classes(logits, classes)
         probabilities = jax.nn.softmax(jax.lax.stop_gradient(logits))
         inputs = conditioned(both(source, target, "features"), probabilities, random_features)
         loss, metrics = reversed_domain_loss(

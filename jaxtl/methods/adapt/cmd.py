@@ -17,7 +17,6 @@ def cmd(
     weight: Weight = 1.0,
     order: int = 5,
     bounded: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * the central moment discrepancy of the features.
 
@@ -29,7 +28,6 @@ def cmd(
         weight: factor of the discrepancy, the paper's lambda = 1, or step -> factor.
         order: the highest moment, the paper's K = 5.
         bounded: features -> [0, 1]; `lambda x: x` for a backbone that ends with sigmoids.
-        sources: how many of the stage's domains, the first, are sources.
 
     Zellinger et al., "Central Moment Discrepancy (CMD) for Domain-Invariant Representation
     Learning", ICLR 2017. arXiv:1702.08811.
@@ -39,4 +37,4 @@ def cmd(
         here, there = bounded(source.features), bounded(target.features)
         return central_moment_discrepancy(here, there, source.present, target.present, order=order)
 
-    return regularised(tx, "moment_discrepancy", penalty, weight=weight, sources=sources)
+    return regularised(tx, "moment_discrepancy", penalty, weight=weight)

@@ -13,7 +13,6 @@ def dan(
     tx: optax.GradientTransformation | Groups,
     *,
     weight: Weight = 1.0,
-    sources: int = 1,
     bandwidths: Bandwidths = MEAN_BANDWIDTHS,
     unbiased: bool = False,
 ) -> Method:
@@ -25,7 +24,6 @@ def dan(
     Args:
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         weight: factor of the MMD, the paper's lambda, or step -> factor.
-        sources: how many of the stage's domains, the first, are sources.
         bandwidths: [k] of the Gaussian kernels, or a rule, as in `losses.mmd`.
         unbiased: the U-statistic, which can be negative.
 
@@ -43,4 +41,4 @@ def dan(
             unbiased=unbiased,
         )
 
-    return regularised(tx, "mmd", penalty, weight=weight, sources=sources)
+    return regularised(tx, "mmd", penalty, weight=weight)

@@ -18,7 +18,6 @@ def deep_jdot(
     label_weight: float = 1.0,
     regularization: float = 0.05,
     num_steps: int = 100,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * the cost of the best transport of sources to targets.
 
@@ -34,7 +33,6 @@ def deep_jdot(
             1 and 1 are those of SKADA.
         regularization: of the plan's entropy, as a share of the mean cost.
         num_steps: Sinkhorn iterations.
-        sources: how many of the stage's domains, the first, are sources.
 
     Damodaran et al., "DeepJDOT: Deep Joint Distribution Optimal Transport for Unsupervised Domain
     Adaptation", ECCV 2018. arXiv:1803.10081.
@@ -53,7 +51,7 @@ def deep_jdot(
         )
         return jnp.sum(jax.lax.stop_gradient(plan) * cost)
 
-    return regularised(tx, "joint_cost", penalty, weight=weight, sources=sources)
+    return regularised(tx, "joint_cost", penalty, weight=weight)
 
 
 def _shares(weights: jax.Array) -> jax.Array:

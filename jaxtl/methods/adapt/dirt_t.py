@@ -4,8 +4,8 @@ import jax
 import optax
 
 from jaxtl.losses import entropy, softened_divergence, virtual_adversarial
-from jaxtl.methods.adapt.pseudo_labels import pooled, targets_of
-from jaxtl.methods.adapt.sides import example_mean, head_of, present_of
+from jaxtl.methods.adapt.pseudo_labels import pooled
+from jaxtl.methods.adapt.sides import as_rows, example_mean, head_of
 from jaxtl.methods.adapt.teacher import copy_of, renewed, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
@@ -44,7 +44,7 @@ def dirt_t(
     groups = as_groups(tx)
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        head, before, inputs = head_of(batch), state, targets_of(batch.inputs, 0)
+        head, before, inputs = head_of(batch), state, as_rows(batch.inputs)
         kept = renewed(state["method"], params, state, step % every == 0)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         _, logits = pooled(output, batch)
@@ -52,7 +52,7 @@ def dirt_t(
         def predict(inputs: jax.Array) -> jax.Array:
             return model.apply(params, before, inputs, rng=rng, train=True)[0]["logits"][head]
 
-        present = present_of(batch, slice(None))
+        present = as_rows(batch.present)
         key, believed = jax.random.fold_in(rng, 1), taught(model, params, kept, inputs)[0]
         metrics = {
             "entropy": present.mean() * entropy(logits, present),

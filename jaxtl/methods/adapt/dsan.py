@@ -16,7 +16,6 @@ def dsan(
     *,
     weight: Weight,
     bandwidths: Bandwidths = MEAN_BANDWIDTHS,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * the local MMD of the features, class by class.
 
@@ -28,7 +27,6 @@ def dsan(
         weight: factor of the local MMD, or step -> factor: in the paper 0.5 times a rise from 0
             to 1, `losses.reversal_schedule(num_steps, high=0.5)`.
         bandwidths: of the Gaussian kernels, as in `losses.mmd`.
-        sources: how many of the stage's domains, the first, are sources.
 
     Zhu et al., "Deep Subdomain Adaptation Network for Image Classification", TNNLS 2021.
     arXiv:2106.09388.
@@ -48,4 +46,4 @@ def dsan(
             bandwidths=bandwidths,
         )
 
-    return regularised(tx, "local_mmd", penalty, weight=weight, sources=sources)
+    return regularised(tx, "local_mmd", penalty, weight=weight)

@@ -9,14 +9,13 @@ from jaxtl.plan import Method
 
 
 def entropy_minimization(
-    tx: optax.GradientTransformation | Groups, *, weight: Weight = 0.1, sources: int = 1
+    tx: optax.GradientTransformation | Groups, *, weight: Weight = 0.1
 ) -> Method:
     """The supervised objective + weight * the mean entropy of the target's predictions.
 
     Args:
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         weight: factor of the entropy, or step -> factor. The paper searches it per problem.
-        sources: how many of the stage's domains, the first, are sources.
 
     Grandvalet & Bengio, "Semi-supervised Learning by Entropy Minimization", NeurIPS 2004.
     """
@@ -25,4 +24,4 @@ def entropy_minimization(
         del source
         return target.present.mean() * entropy(target.logits, target.present)
 
-    return regularised(tx, "entropy", penalty, weight=weight, sources=sources, per_example=True)
+    return regularised(tx, "entropy", penalty, weight=weight, per_example=True)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import supervised
-from jaxtl.methods.adapt.pseudo_labels import confident_cross_entropy, targets_of
-from jaxtl.methods.adapt.sides import split_sides
+from jaxtl.methods.adapt.pseudo_labels import confident_cross_entropy
+from jaxtl.methods.adapt.sides import split_sides, targets_of
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Params, PyTree, State
@@ -20,7 +20,6 @@ def fix_match(
     strong: Callable[[jax.Array, PyTree], PyTree],
     threshold: float = 0.9,
     weight: float = 1.0,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * cross-entropy of strong views with labels of weak ones.
 
@@ -35,7 +34,6 @@ def fix_match(
         threshold: least probability of a label that is used; the mean is over all examples. 0.95
             in the paper.
         weight: factor of the strong views' loss, the paper's lambda_u.
-        sources: how many of the first domains are sources.
 
     Sohn et al., "FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence",
     NeurIPS 2020. arXiv:2001.07685, Eq. 3 and 4.
@@ -45,7 +43,7 @@ def fix_match(
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         weak = batch.inputs
         size, domains = jax.tree.leaves(weak)[0].shape[:2]
-        views = strong(jax.random.fold_in(rng, 1), targets_of(weak, sources))
+        views = strong(jax.random.fold_in(rng, 1), targets_of(weak, batch))
         both = jax.tree.map(
             lambda one, view: jnp.concatenate([one, view.reshape(size, -1, *one.shape[2:])], 1),
             weak,
@@ -54,7 +52,7 @@ def fix_match(
         output, state = apply_flat(model, params, state, both, rng=rng, train=True)
         first = jax.tree.map(lambda leaf: leaf[:, :domains], output)
         task, _ = supervised(model.heads, first["logits"], batch)
-        _, target = split_sides(first, batch, sources)
+        _, target = split_sides(first, batch)
         (head,) = batch.labels
         logits = output["logits"][head][:, domains:].reshape(target.logits.shape)
         loss, share = confident_cross_entropy(logits, target.logits, threshold, target.present)

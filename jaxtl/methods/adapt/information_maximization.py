@@ -9,7 +9,7 @@ from jaxtl.plan import Method
 
 
 def information_maximization(
-    tx: optax.GradientTransformation | Groups, *, weight: Weight = 0.1, sources: int = 1
+    tx: optax.GradientTransformation | Groups, *, weight: Weight = 0.1
 ) -> Method:
     """The supervised objective - weight * the mutual information of target inputs and predictions.
 
@@ -18,7 +18,6 @@ def information_maximization(
     Args:
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         weight: factor of the information, or step -> factor.
-        sources: how many of the stage's domains, the first, are sources.
 
     Krause et al., "Discriminative Clustering by Regularized Information Maximization", NeurIPS
     2010; on a target domain Shi & Sha, ICML 2012. arXiv:1206.6438.
@@ -28,4 +27,4 @@ def information_maximization(
         del source
         return losses.information_maximization(target.logits, target.present)
 
-    return regularised(tx, "information_loss", penalty, weight=weight, sources=sources)
+    return regularised(tx, "information_loss", penalty, weight=weight)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import entropy
-from jaxtl.methods.adapt.adversary import both, domain_loss, reversed_domain_loss
+from jaxtl.methods.adapt.adversary import both, domain_loss, is_target, reversed_domain_loss
 from jaxtl.methods.adapt.dann import DISCRIMINATOR
 from jaxtl.methods.adapt.sides import Side, Weight, adapted, at_step
 from jaxtl.methods.transfer.fine_tuning import Groups
@@ -21,7 +21,6 @@ def iwan(
     reversal: Weight,
     weight: Weight = 1.0,
     entropy_weight: float = 0.1,
-    sources: int = 1,
     discriminator: Module | None = None,
     estimator: Module | None = None,
 ) -> Method:
@@ -29,7 +28,8 @@ def iwan(
 
     The weight of a source example is the probability of "target" that the estimator, a
     discriminator whose gradient the features do not get, gives it; over the mean of the batch. The
-    adversary discriminates the weighted sources from the targets behind a reversal.
+    adversary discriminates the weighted sources from the targets, all of them one domain, behind a
+    reversal.
 
     The paper has two feature extractors, that of the source frozen; here one serves both, as in
     public code. Its discriminators' losses are sums of both sides, here means, half as large.
@@ -38,7 +38,6 @@ def iwan(
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         reversal, weight: as in `dann`.
         entropy_weight: factor of the targets' mean entropy, the paper's gamma.
-        sources: how many of the first domains are sources; all targets count as one.
         discriminator, estimator: features [..., features] -> [..., 2]; by default one hidden layer
             of 100. Class 1 is the target.
 
@@ -53,7 +52,7 @@ def iwan(
     def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
         del rng
         features = both(source, target, "features")
-        truth = (both(source, target, "domains") >= sources).astype(jnp.int32)
+        truth = is_target(source, target)
         constant, present = jax.lax.stop_gradient(features), both(source, target, "present")
         estimated, _ = domain_loss(modules[ESTIMATOR], params[ESTIMATOR], constant, truth, present)
         logits = modules[ESTIMATOR].apply(params[ESTIMATOR], constant[: len(source.features)])
@@ -73,4 +72,4 @@ def iwan(
         metrics |= {"estimator_loss": estimated, "target_entropy": unsure}
         return estimated + at_step(weight, step) * loss + entropy_weight * unsure, metrics
 
-    return adapted(tx, term, sources=sources, modules=modules)
+    return adapted(tx, term, modules=modules)

@@ -19,7 +19,6 @@ def jan(
     feature_bandwidths: Bandwidths = MEAN_BANDWIDTHS,
     class_bandwidths: Bandwidths = PROBABILITIES,
     unbiased: bool = False,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * the joint MMD of features and probabilities.
 
@@ -33,7 +32,6 @@ def jan(
         class_bandwidths: of those of the probabilities; by default one, exp(-d^2 / (2 0.92^2)), as
             in the authors' code.
         unbiased: the U-statistic, which can be negative.
-        sources: how many of the stage's domains, the first, are sources.
 
     Long et al., "Deep Transfer Learning with Joint Adaptation Networks", ICML 2017.
     arXiv:1605.06636.
@@ -46,4 +44,4 @@ def jan(
             *layers, source.present, target.present, bandwidths=bandwidths, unbiased=unbiased
         )
 
-    return regularised(tx, "joint_mmd", penalty, weight=weight, sources=sources)
+    return regularised(tx, "joint_mmd", penalty, weight=weight)

@@ -13,7 +13,6 @@ def mcc(
     *,
     weight: Weight = 1.0,
     temperature: float = 2.5,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * the class confusion of the target's predictions.
 
@@ -21,7 +20,6 @@ def mcc(
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         weight: factor of the confusion, or step -> factor.
         temperature: divides the logits; 2.5 in the paper's experiments.
-        sources: how many of the stage's domains, the first, are sources.
 
     Jin et al., "Minimum Class Confusion for Versatile Domain Adaptation", ECCV 2020.
     arXiv:1912.03699.
@@ -31,4 +29,4 @@ def mcc(
         del source
         return class_confusion(target.logits, target.present, temperature=temperature)
 
-    return regularised(tx, "class_confusion", penalty, weight=weight, sources=sources)
+    return regularised(tx, "class_confusion", penalty, weight=weight)

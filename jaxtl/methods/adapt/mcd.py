@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import classifier_discrepancy, supervised
-from jaxtl.methods.adapt.adversary import check_classes, with_opponent
+from jaxtl.methods.adapt.adversary import for_classes, with_opponent
 from jaxtl.methods.adapt.sides import head_of, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups
-from jaxtl.models import apply_flat, mlp_head
+from jaxtl.models import apply_flat
 from jaxtl.plan import Method, Module, Update
 
 SECOND = "classifier"
@@ -18,12 +18,10 @@ CLASSIFIERS = "classifiers"
 def mcd(
     tx: optax.GradientTransformation | Groups,
     *,
-    classes: int,
     classifier_tx: optax.GradientTransformation | None = None,
     classifier: Module | None = None,
     encoder_steps: int = 4,
     balance: float = 0.01,
-    sources: int = 1,
 ) -> Method:
     """Two classifiers disagree on the target as much as the source allows, the features prevent it.
 
@@ -35,23 +33,20 @@ def mcd(
 
     Args:
         tx: optax transformation of the backbone, or groups as in `transfer.grouped`.
-        classes: of the head that the domains name.
         classifier_tx: of both classifiers; `tx` if None.
         classifier: the second one, features [..., features] -> [..., classes]; by default linear,
             of the kind of the model's head.
         encoder_steps: the paper's n = 4.
         balance: factor, in A and B, of -mean over classes of log(mean target probability + 1e-6)
             of both classifiers. It keeps classes from vanishing; 0.01 in public code.
-        sources: how many of the stage's domains, the first, are sources.
 
     Raises:
-        ValueError: `tx` is groups and there is no `classifier_tx`; when it runs, the head has
-            another number of classes.
+        ValueError: `tx` is groups and there is no `classifier_tx`.
 
     Saito et al., "Maximum Classifier Discrepancy for Unsupervised Domain Adaptation", CVPR 2018.
     arXiv:1712.02560.
     """
-    network = classifier or mlp_head((), classes)
+    network = for_classes(classifier)
     patterns = ("heads/.*", f"{SECOND}/.*")
     groups, others = with_opponent(tx, CLASSIFIERS, patterns, classifier_tx)
 
@@ -60,10 +55,9 @@ def mcd(
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         flat = output["features"].reshape(*output["features"].shape[:2], -1)
         head, task, found = head_of(batch), jnp.zeros(()), []
-        check_classes(output["logits"][head], classes)
         for logits in (output["logits"][head], network.apply(params[SECOND], flat)):
             task += supervised(model.heads, {head: logits}, batch)[0]
-            target = split_sides({**output, "logits": {head: logits}}, batch, sources)[1]
+            target = split_sides({**output, "logits": {head: logits}}, batch)[1]
             found.append(target.logits)
         return task, (*found, target.present), state
 

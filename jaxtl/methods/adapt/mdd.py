@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import margin_disparity, reverse_gradient
-from jaxtl.methods.adapt.adversary import both, check_classes
+from jaxtl.methods.adapt.adversary import both, for_classes
 from jaxtl.methods.adapt.sides import Side, Weight, adapted, at_step
 from jaxtl.methods.transfer.fine_tuning import Groups
-from jaxtl.models import mlp_head
 from jaxtl.plan import Method, Module, Params
 
 ADVERSARY = "adversary"
@@ -17,12 +16,10 @@ ADVERSARY = "adversary"
 def mdd(
     tx: optax.GradientTransformation | Groups,
     *,
-    classes: int,
     reversal: Weight,
     weight: Weight = 1.0,
     margin: float = 4.0,
     adversary: Module | None = None,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * the loss of an adversarial classifier behind a reversal.
 
@@ -31,26 +28,20 @@ def mdd(
 
     Args:
         tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        classes: of the head that the domains name.
         reversal: step -> coefficient of the reversal >= 0, or a constant; in the authors' code a
             rise to 0.1, `losses.reversal_schedule(num_steps, high=0.1)`.
         weight: factor of the adversary's loss, the paper's eta, or step -> factor.
         margin: factor of the loss on the source, the paper's gamma = exp(margin).
         adversary: features [..., features] -> [..., classes]; by default linear, of the kind of
             the model's head. The paper has a hidden layer of 1024 in both.
-        sources: how many of the stage's domains, the first, are sources.
-
-    Raises:
-        ValueError: when it runs, the head has another number of classes.
 
     Zhang et al., "Bridging Theory and Algorithm for Domain Adaptation", ICML 2019.
     arXiv:1904.05801, Section 5.
     """
-    network = adversary or mlp_head((), classes)
+    network = for_classes(adversary)
 
     def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
         del rng
-        check_classes(target.logits, classes)
         coefficient = at_step(reversal, step)
         features = reverse_gradient(both(source, target, "features"), coefficient)
         found = network.apply(params[ADVERSARY], features)
@@ -69,4 +60,4 @@ def mdd(
         metrics = {"disparity_loss": loss, "reversal": coefficient}
         return at_step(weight, step) * loss, metrics
 
-    return adapted(tx, term, sources=sources, modules={ADVERSARY: network}, per_example=True)
+    return adapted(tx, term, modules={ADVERSARY: network}, per_example=True)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.batch import sides_of
 from jaxtl.losses import supervised
-from jaxtl.methods.adapt.pseudo_labels import targets_of
-from jaxtl.methods.adapt.sides import head_of, present_of
+from jaxtl.methods.adapt.sides import at_domains, head_of, targets_of
 from jaxtl.methods.adapt.teacher import averaged, copy_of, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
@@ -23,7 +23,6 @@ def mean_teacher(
     confidence: float = 0.8,
     weight: float = 3.0,
     class_balance: float = 0.01,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + agreement with a teacher, the average of the student.
 
@@ -45,7 +44,6 @@ def mean_teacher(
         confidence: least probability of the teacher's likeliest class; 0.968 in the paper.
         weight: factor of the agreement.
         class_balance: factor of the balance, 0.015 in the paper's code.
-        sources: how many of the first domains are sources.
 
     French, Mackiewicz & Fisher, "Self-ensembling for visual domain adaptation", ICLR 2018.
     arXiv:1706.05208, Section 3.
@@ -53,11 +51,12 @@ def mean_teacher(
     groups = as_groups(tx)
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
+        sources, targets = sides_of(batch.roles)
         head, kept = head_of(batch), dict(state["method"])
         kept["params"] = averaged(kept, params, decay)
-        seen, keys = targets_of(batch.inputs, sources), jax.random.split(rng, 5)
+        seen, keys = targets_of(batch.inputs, batch), jax.random.split(rng, 5)
         views = [seen if augment is None else augment(key, seen) for key in keys[:2]]
-        first = jax.tree.map(lambda leaf: leaf[:, :sources], batch.inputs)
+        first = at_domains(batch.inputs, sources)
         output, state = apply_flat(model, params, state, first, rng=keys[2], train=True)
         on_source = output["logits"][head]
         output, state = model.apply(params, state, views[0], rng=keys[3], train=True)
@@ -65,11 +64,13 @@ def mean_teacher(
         student = jax.nn.softmax(on_target)
         on_target = on_target.reshape(len(on_source), -1, on_source.shape[-1])
         logits = jnp.concatenate([on_source, on_target], 1)
-        task, _ = supervised(model.heads, {head: logits}, batch)
+        labels, weights = at_domains((batch.labels, batch.weights), sources + targets)
+        sorted_batch = batch.replace(labels=labels, weights=weights)
+        task, _ = supervised(model.heads, {head: logits}, sorted_batch)
         output, kept["statistics"] = taught(model, params, kept, views[1], rng=keys[4], train=True)
         teacher = jax.nn.softmax(output["logits"][head])
         sure = (teacher.max(-1) > confidence).astype(jnp.float32)
-        present = present_of(batch, slice(sources, None))
+        present = targets_of(batch.present, batch)
         shares = present / jnp.maximum(present.sum(), 1e-12)
         gap = jnp.sum(shares * sure * jnp.mean((student - teacher) ** 2, -1))
         mean = jnp.clip(shares @ student, 1e-6, 1 - 1e-6)

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.batch import sides_of
 from jaxtl.losses import reverse_gradient, supervised
-from jaxtl.methods.adapt.sides import Weight, at_step, example_mean, head_of, present_of
+from jaxtl.methods.adapt.sides import Weight, at_domains, at_step, example_mean, head_of, targets_of
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Params, State
@@ -17,7 +18,6 @@ def osbp(
     reversal: Weight = 1.0,
     weight: Weight = 1.0,
     threshold: float = 0.5,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * -t log p - (1 - t) log(1 - p) on the targets.
 
@@ -29,7 +29,6 @@ def osbp(
         reversal: step -> coefficient of the reversal, or a constant; 1 in the paper.
         weight: factor of the second term, or step -> factor.
         threshold: the paper's t in (0, 1).
-        sources: how many of the first domains are sources.
 
     Raises:
         ValueError: the threshold is outside (0, 1); when it runs, the model has no blocks.
@@ -43,19 +42,20 @@ def osbp(
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         if not model.blocks:
             raise ValueError("osbp reverses the gradient of features; the model has no blocks.")
+        _, targets = sides_of(batch.roles)
         head, (backbone, heads) = head_of(batch), model.cut(model.blocks[-1])
         output, state = apply_flat(backbone, params, state, batch.inputs, rng=rng, train=True)
         features, coefficient = output["features"], at_step(reversal, step)
         logits = apply_flat(heads, params, state, features)[0]["logits"]
         task, _ = supervised(model.heads, logits, batch)
-        opposed = reverse_gradient(features[:, sources:], coefficient)
+        opposed = reverse_gradient(at_domains(features, targets), coefficient)
         logits = apply_flat(heads, params, state, opposed)[0]["logits"][head]
         logits = logits.reshape(-1, logits.shape[-1])
         # log p / (1 - p), so that neither logarithm is of a rounded 0.
         odds = logits[:, -1] - jax.nn.logsumexp(logits[:, :-1], 1)
         targets = jnp.full_like(odds, threshold)
         losses = optax.sigmoid_binary_cross_entropy(odds, targets)
-        loss = example_mean(losses, present_of(batch, slice(sources, None)))
+        loss = example_mean(losses, targets_of(batch.present, batch))
         metrics = {"task_loss": task, "unknown_loss": loss, "reversal": coefficient}
         metrics["unknown_share"] = (logits.argmax(-1) == logits.shape[-1] - 1).mean()
         return task + at_step(weight, step) * loss, (state, metrics)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.methods.adapt.sides import example_mean, head_of
-from jaxtl.plan import Batch, PyTree
+from jaxtl.plan import Batch
 
 
 def confident_cross_entropy(
@@ -43,8 +43,3 @@ def pooled(output: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, jax.Arra
     """
     features, logits = output["features"], output["logits"][head_of(batch)]
     return features.reshape(-1, features[0, 0].size), logits.reshape(-1, logits.shape[-1])
-
-
-def targets_of(inputs: PyTree, sources: int) -> PyTree:
-    """Inputs [batch, domains, ...] of the targets, one after the other: [n, ...]."""
-    return jax.tree.map(lambda x: x[:, sources:].reshape(-1, *x.shape[2:]), inputs)

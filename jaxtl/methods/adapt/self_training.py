@@ -4,8 +4,8 @@ import jax
 import optax
 
 from jaxtl.losses import supervised
-from jaxtl.methods.adapt.pseudo_labels import confident_cross_entropy, targets_of
-from jaxtl.methods.adapt.sides import split_sides
+from jaxtl.methods.adapt.pseudo_labels import confident_cross_entropy
+from jaxtl.methods.adapt.sides import split_sides, targets_of
 from jaxtl.methods.adapt.teacher import copy_of, renewed, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
@@ -18,7 +18,6 @@ def self_training(
     threshold: float = 0.9,
     weight: float = 1.0,
     every: int = 100,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * cross-entropy with pseudo-labels of the target.
 
@@ -33,7 +32,6 @@ def self_training(
         threshold: least probability of a label that is used; the mean is over all examples.
         weight: factor of their loss.
         every: steps between two copies.
-        sources: how many of the first domains are sources.
 
     Raises:
         ValueError: every is not positive.
@@ -49,8 +47,8 @@ def self_training(
         kept = renewed(state["method"], params, state, step % every == 0)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
-        _, target = split_sides(output, batch, sources)
-        believed, _ = taught(model, params, kept, targets_of(batch.inputs, sources))
+        _, target = split_sides(output, batch)
+        believed, _ = taught(model, params, kept, targets_of(batch.inputs, batch))
         (head,) = batch.labels
         loss, share = confident_cross_entropy(
             target.logits, believed["logits"][head], threshold, target.present

@@ -1,8 +1,9 @@
 """Source and target side of a batch, and methods that add a term to the supervised objective.
 
-The first domains of a stage are the sources, the others the targets. Labels train wherever a
-domain is `labelled`: sources, and also a target that has a few labels (three streams: source,
-labelled target, unlabelled target). All domains name one head.
+The roles of a stage's domains say which are sources and which are targets. Labels train wherever a
+domain is `labelled`: sources, and also a target that has a few labels, which says so by its role
+(three streams: `labelled(source, head)`, `labelled(few, head, role="target")`,
+`unlabelled(target, head)`). All domains name one head.
 
 Terms that look at examples without their labels weigh them by `present`, the examples' own weights:
 a weight of 2 is an example that is there twice. Where examples are coupled (kernels, covariances,
@@ -10,21 +11,22 @@ transport, a critic) only the proportions within a side count, or frequencies as
 mean over examples divides by their number, as the supervised objective does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.batch import sides_of
 from jaxtl.losses import supervised
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
-from jaxtl.plan import Batch, LossFn, Method, Model, Module, Params, State
+from jaxtl.plan import Batch, LossFn, Method, Model, Module, Params, PyTree, StageShape, State
 
 
 class Side(NamedTuple):
-    """The examples of the source domains, or of the target domains, one domain after another.
+    """The examples of the source domains, or of the target domains, example by example.
 
     Attributes:
         features: [n, features].
@@ -58,30 +60,72 @@ def head_of(batch: Batch) -> str:
     Raises:
         ValueError: there are several.
     """
-    if len(batch.labels) > 1:
+    return _only(batch.labels)
+
+
+def classes_of(shape: StageShape) -> int:
+    """Number of classes of the one head that all domains of a stage name.
+
+    Raises:
+        ValueError: there are several heads.
+    """
+    return shape.classes[_only(shape.classes)]
+
+
+def _only(heads: Mapping[str, object]) -> str:
+    if len(heads) > 1:
         raise ValueError(
             f"domain adaptation reads one head that all domains name; these name "
-            f"{', '.join(sorted(batch.labels))}"
+            f"{', '.join(sorted(heads))}"
         )
-    return next(iter(batch.labels))
+    return next(iter(heads))
 
 
-def split_sides(output: Mapping, batch: Batch, sources: int = 1) -> tuple[Side, Side]:
+def at_domains(tree: PyTree, positions: Sequence[int]) -> PyTree:
+    """Of leaves [batch, domains, ...] some domains, in this order.
+
+    By static slices, one for each run of neighbours. A loss that regroups inputs so and hands them
+    to the model alone lets the engine start from the features of blocks that are frozen.
+    """
+    runs: list[tuple[int, int]] = []
+    for position in positions:
+        if runs and runs[-1][1] == position:
+            runs[-1] = (runs[-1][0], position + 1)
+        else:
+            runs.append((position, position + 1))
+
+    def part(leaf: jax.Array) -> jax.Array:
+        slices = [leaf[:, start:stop] for start, stop in runs]
+        return slices[0] if len(slices) == 1 else jnp.concatenate(slices, 1)
+
+    return jax.tree.map(part, tree)
+
+
+def as_rows(tree: PyTree) -> PyTree:
+    """Leaves [batch, domains, ...] as [batch * domains, ...], in the order of `Side`.
+
+    Example by example, so that what is sharded along the batch stays where it is.
+    """
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
+
+
+def targets_of(tree: PyTree, batch: Batch) -> PyTree:
+    """Of leaves [batch, domains, ...] the rows [n, ...] of the targets, in the order of `Side`."""
+    return as_rows(at_domains(tree, sides_of(batch.roles)[1]))
+
+
+def split_sides(output: Mapping, batch: Batch) -> tuple[Side, Side]:
     """(source side, target side) of what `apply_flat` returns.
 
     Args:
         output: {"features": [batch, domains, ...], "logits": {head: [batch, domains, classes]}}.
-        batch: with labels, weights and `present`.
-        sources: how many of the first domains are sources.
+        batch: with labels, weights, `present` and roles.
 
     Raises:
-        ValueError: no target is left, or the domains name several heads.
+        ValueError: there is no source or no target, or the domains name several heads.
     """
+    source, target = sides_of(batch.roles)
     head, (size, domains) = head_of(batch), output["features"].shape[:2]
-    if not 0 < sources < domains:
-        raise ValueError(
-            f"{sources} of {domains} domains are sources; at least one source and one target needed"
-        )
     whole = Side(
         output["features"].reshape(size, domains, -1),
         output["logits"][head],
@@ -90,12 +134,7 @@ def split_sides(output: Mapping, batch: Batch, sources: int = 1) -> tuple[Side, 
         jnp.broadcast_to(jnp.arange(domains), (size, domains)),
         jnp.asarray(batch.present),
     )
-
-    def part(chosen: slice) -> Side:
-        # Example by example, so that what is sharded along the batch stays where it is.
-        return Side(*(leaf[:, chosen].reshape(-1, *leaf.shape[2:]) for leaf in whole))
-
-    return part(slice(None, sources)), part(slice(sources, None))
+    return as_rows(at_domains(whole, source)), as_rows(at_domains(whole, target))
 
 
 def example_mean(losses: jax.Array, present: jax.Array) -> jax.Array:
@@ -108,22 +147,17 @@ def example_mean(losses: jax.Array, present: jax.Array) -> jax.Array:
     return jnp.mean(jnp.where(present > 0, present * losses, 0))
 
 
-def present_of(batch: Batch, chosen: slice) -> jax.Array:
-    """The examples' own weights [n] in some of the domains, in the order of `Side`."""
-    return jnp.asarray(batch.present)[:, chosen].reshape(-1)
-
-
-def objective(term: Term, sources: int = 1) -> LossFn:
+def objective(term: Term) -> LossFn:
     """The supervised objective + a term, as the loss of an update.
 
     Args:
-        term, sources: as in `adapted`.
+        term: as in `adapted`.
     """
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
-        source, target = split_sides(output, batch, sources)
+        source, target = split_sides(output, batch)
         value, metrics = term(params, source, target, jax.random.fold_in(rng, 1), step)
         return task + value, (state, {"task_loss": task, **metrics})
 
@@ -134,7 +168,6 @@ def adapted(
     tx: optax.GradientTransformation | Groups,
     term: Term,
     *,
-    sources: int = 1,
     modules: Mapping[str, Module] | None = None,
     per_example: bool = False,
     **attributes,
@@ -145,15 +178,17 @@ def adapted(
         tx: optax transformation of all parameters (of the modules too), or groups as in
             `transfer.grouped`.
         term: (params, source: Side, target: Side, rng, step) -> (value [], {metric: []}).
-        sources: how many of the first domains are sources.
         modules: networks of the method's own, {name: Module}.
         per_example: as in `Update`: the term is a mean over examples of equally many a domain.
         attributes: others of the method.
     """
 
-    loss_fn = objective(term, sources)
     return one_update(
-        as_groups(tx), loss_fn, per_example=per_example, modules=dict(modules or {}), **attributes
+        as_groups(tx),
+        objective(term),
+        per_example=per_example,
+        modules=dict(modules or {}),
+        **attributes,
     )
 
 
@@ -163,13 +198,12 @@ def regularised(
     penalty: Callable[[Side, Side], jax.Array],
     *,
     weight: Weight,
-    sources: int = 1,
     per_example: bool = False,
 ) -> Method:
     """The supervised objective + weight * a penalty on the sides, which is logged by its name.
 
     Args:
-        tx, sources, per_example: as in `adapted`.
+        tx, per_example: as in `adapted`.
         name: of the metric.
         penalty: (source, target) -> [], needs neither parameters nor random numbers.
         weight: factor of the penalty, or step -> factor.
@@ -180,4 +214,4 @@ def regularised(
         value = penalty(source, target)
         return at_step(weight, step) * value, {name: value}
 
-    return adapted(tx, term, sources=sources, per_example=per_example)
+    return adapted(tx, term, per_example=per_example)

@@ -15,10 +15,15 @@ def copy_of(groups: Groups) -> Callable[[Model, Params, State], PyTree]:
     """`Method.state` that holds {"params": what the groups train, "statistics": all}."""
 
     def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
-        moving = trained_paths(groups, params)
-        return {"params": split(params, moving.__contains__)[0], "statistics": statistics}
+        return copied(groups, params, statistics)
 
     return start
+
+
+def copied(groups: Groups, params: Params, statistics: State) -> PyTree:
+    """The copy that `copy_of` begins with."""
+    moving = trained_paths(groups, params)
+    return {"params": split(params, moving.__contains__)[0], "statistics": statistics}
 
 
 def statistics_of(state: State) -> State:

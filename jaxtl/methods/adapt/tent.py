@@ -8,7 +8,7 @@ import optax
 
 from jaxtl.losses import entropy
 from jaxtl.methods.adapt.pseudo_labels import pooled
-from jaxtl.methods.adapt.sides import present_of
+from jaxtl.methods.adapt.sides import as_rows
 from jaxtl.methods.transfer.selective import norm_tuning
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Params, State, Update
@@ -36,7 +36,7 @@ def tent(
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
-        present = present_of(batch, slice(None))
+        present = as_rows(batch.present)
         loss = present.mean() * entropy(pooled(output, batch)[1], present)
         return loss, (state, {"entropy": loss})
 

@@ -1,13 +1,17 @@
 """VADA: an adversary for the domains, and decision boundaries away from the target's examples."""
 
+from collections.abc import Sequence
+
 import jax
 import optax
 
+from jaxtl.batch import sides_of
 from jaxtl.losses import entropy, supervised, virtual_adversarial
+from jaxtl.methods.adapt.adversary import for_domains
 from jaxtl.methods.adapt.dann import DISCRIMINATOR, domain_term
-from jaxtl.methods.adapt.sides import Weight, head_of, present_of, split_sides
+from jaxtl.methods.adapt.sides import Weight, as_rows, at_domains, head_of, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
-from jaxtl.models import apply_flat, mlp_head
+from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Module, Params, State
 
 
@@ -19,8 +23,6 @@ def vada(
     source_weight: float = 1.0,
     target_weight: float = 0.01,
     radius: float = 3.5,
-    domains: int = 2,
-    sources: int = 1,
     discriminator: Module | None = None,
 ) -> Method:
     """The supervised objective + an adversary + conditional entropy + smoothness.
@@ -38,43 +40,37 @@ def vada(
         source_weight: its lambda_s, 0 or 1 there.
         target_weight: its lambda_t.
         radius: of the perturbations, in the units of the inputs.
-        domains: of the stage; each is a class of the discriminator.
-        sources: how many of them, the first, are sources.
         discriminator: as in `dann`.
-
-    Raises:
-        ValueError: when it runs, the stage has another number of domains.
 
     Shu et al., "A DIRT-T Approach to Unsupervised Domain Adaptation", ICLR 2018. arXiv:1802.08735,
     Eq. 8.
     """
-    network = discriminator or mlp_head((100,), domains)
+    network = for_domains(discriminator, (100,))
     adversary = domain_term(network, reversal, domain_weight)
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         head, inputs, before = head_of(batch), batch.inputs, state
-        if inputs.shape[1] != domains:
-            raise ValueError(f"vada has domains={domains}, its stage has {inputs.shape[1]}.")
         output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
-        source, target = split_sides(output, batch, sources)
+        source, target = split_sides(output, batch)
         confusion, metrics = adversary(params, source, target, rng, step)
 
-        def smoothness(chosen: slice, key: jax.Array) -> jax.Array:
+        def smoothness(chosen: Sequence[int], key: jax.Array) -> jax.Array:
             def predict(inputs: jax.Array) -> jax.Array:
                 output, _ = model.apply(params, before, inputs, rng=rng, train=True)
                 return output["logits"][head]
 
-            seen = inputs[:, chosen].reshape(-1, *inputs.shape[2:])
-            logits = output["logits"][head][:, chosen].reshape(len(seen), -1)
-            present = present_of(batch, chosen)
-            return virtual_adversarial(predict, key, seen, logits, present, radius=radius)
+            parts = (inputs, output["logits"][head], batch.present)
+            return virtual_adversarial(
+                predict, key, *as_rows(at_domains(parts, chosen)), radius=radius
+            )
 
+        sources, targets = sides_of(batch.roles)
         keys = jax.random.split(jax.random.fold_in(rng, 1))
         metrics |= {
             "task_loss": task,
-            "source_smoothness": smoothness(slice(None, sources), keys[0]),
-            "target_smoothness": smoothness(slice(sources, None), keys[1]),
+            "source_smoothness": smoothness(sources, keys[0]),
+            "target_smoothness": smoothness(targets, keys[1]),
             "target_entropy": target.present.mean() * entropy(target.logits, target.present),
         }
         on_target = metrics["target_smoothness"] + metrics["target_entropy"]

@@ -22,7 +22,6 @@ def wdgrl(
     weight: Weight = 1.0,
     penalty: float = 10.0,
     critic: Module | None = None,
-    sources: int = 1,
 ) -> Method:
     """The supervised objective + weight * the Wasserstein distance of the features by a critic.
 
@@ -38,7 +37,6 @@ def wdgrl(
         weight: factor of the distance, the paper's lambda, or step -> factor.
         penalty: the paper's gamma = 10.
         critic: features [..., features] -> [..., 1]; by default one hidden layer of 100.
-        sources: how many of the stage's domains, the first, are sources.
 
     Raises:
         ValueError: `tx` is groups and there is no `critic_tx`.
@@ -58,7 +56,7 @@ def wdgrl(
 
     def critic_loss(model, params, state, batch, rng, step):
         output, _ = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
-        source, target = split_sides(output, batch, sources)
+        source, target = split_sides(output, batch)
 
         def score(features: jax.Array) -> jax.Array:
             return network.apply(params[CRITIC], features)[..., 0]
@@ -80,6 +78,6 @@ def wdgrl(
 
     updates = (
         Update(critic_loss, (CRITIC,), repeat=critic_steps),
-        Update(objective(term, sources), others),
+        Update(objective(term), others),
     )
     return Method(groups, updates, modules={CRITIC: network})

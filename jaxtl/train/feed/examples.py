@@ -25,7 +25,7 @@ from jaxtl.train.feed.order import Stream, index_block
 from jaxtl.train.mesh import replicate
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import Lanes
-from jaxtl.train.resolve.stage import roles_of
+from jaxtl.train.resolve.stage import role_of, roles_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def columns(domain: Domain, heads: dict[str, Head], seed: int) -> Columns:
     weights = {
         head: _weights(domain, heads[head], table, rows, head, present) for head in domain.heads
     }
-    return Columns(select(table.inputs, rows), labels, weights, present)
+    return Columns(select(table.inputs, rows), labels, weights, present, role_of(domain))
 
 
 def _labels(domain: Domain, head: Head, table: Table, name: str) -> tuple[np.ndarray, np.ndarray]:

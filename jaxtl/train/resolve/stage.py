@@ -72,11 +72,14 @@ class Setup:
         )
 
 
+def role_of(domain: Domain) -> Role:
+    """What a domain says that it is, else a source if it is labelled."""
+    return domain.role or ("source" if domain.labelled else "target")
+
+
 def roles_of(stage: Stage) -> tuple[Role, ...]:
-    """What each domain of a stage is: as it says, else a source if it is labelled."""
-    return tuple(
-        domain.role or ("source" if domain.labelled else "target") for domain in stage.domains
-    )
+    """Those of its domains."""
+    return tuple(map(role_of, stage.domains))
 
 
 def shape_of(stage: Stage) -> StageShape:

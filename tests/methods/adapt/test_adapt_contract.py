@@ -30,17 +30,15 @@ METHODS = {
     "adda": functools.partial(adapt.adda, TX, discriminator=TWO),
     "afn": functools.partial(adapt.afn, TX),
     "bnm": functools.partial(adapt.bnm, TX),
-    "bsp": functools.partial(adapt.bsp, TX, reversal=RISE, domains=3, discriminator=THREE),
-    "can": functools.partial(adapt.can, TX, classes=CLASSES, every=5, largest_distance=0.4),
-    "cdan": functools.partial(
-        adapt.cdan, TX, classes=CLASSES, reversal=RISE, domains=3, discriminator=THREE
-    ),
+    "bsp": functools.partial(adapt.bsp, TX, reversal=RISE, discriminator=THREE),
+    "can": functools.partial(adapt.can, TX, every=5, largest_distance=0.4),
+    "cdan": functools.partial(adapt.cdan, TX, reversal=RISE, discriminator=THREE),
     "cdan_e": functools.partial(
-        adapt.cdan_e, TX, classes=CLASSES, reversal=RISE, discriminator=THREE, random_features=6
+        adapt.cdan_e, TX, reversal=RISE, discriminator=THREE, random_features=6
     ),
     "cmd": functools.partial(adapt.cmd, TX),
     "dan": functools.partial(adapt.dan, TX),
-    "dann": functools.partial(adapt.dann, TX, reversal=RISE, domains=3, discriminator=THREE),
+    "dann": functools.partial(adapt.dann, TX, reversal=RISE, discriminator=THREE),
     "deep_coral": functools.partial(adapt.deep_coral, TX),
     "deep_coral_features": functools.partial(adapt.deep_coral_features, TX),
     "deep_jdot": functools.partial(adapt.deep_jdot, TX, num_steps=5),
@@ -49,8 +47,8 @@ METHODS = {
     "information_maximization": functools.partial(adapt.information_maximization, TX),
     "jan": functools.partial(adapt.jan, TX),
     "mcc": functools.partial(adapt.mcc, TX),
-    "mcd": functools.partial(adapt.mcd, TX, classes=CLASSES, encoder_steps=2),
-    "mdd": functools.partial(adapt.mdd, TX, classes=CLASSES, reversal=RISE),
+    "mcd": functools.partial(adapt.mcd, TX, encoder_steps=2),
+    "mdd": functools.partial(adapt.mdd, TX, reversal=RISE),
     "wdgrl": functools.partial(adapt.wdgrl, TX, critic=SCORE, critic_steps=2),
 }
 
@@ -77,10 +75,11 @@ def blobs(name, n, shift=0.0, seed=0, garbage=False):
 
 def domains(garbage=False, second_source=False):
     """A source, a few labelled targets (or another source), many unlabelled targets."""
-    few = blobs("source_2", 20, 0.5, 4) if second_source else blobs("few", 8, 1.0, 1)
+    second = labelled(blobs("source_2", 20, 0.5, 4), "task")
+    few = labelled(blobs("few", 8, 1.0, 1), "task", role="target")
     return [
         labelled(blobs("source", 24), "task"),
-        labelled(few, "task"),
+        second if second_source else few,
         unlabelled(blobs("target", 20, 1.0, 2, garbage), "task"),
     ]
 
@@ -146,7 +145,7 @@ def test_it_trains_and_hidden_labels_change_no_bit(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_several_sources(name):
     """Traced, not compiled: every shape fits, and what the step returns is what it takes."""
-    method = METHODS[name](sources=2)
+    method = METHODS[name]()
     setup, full, batches = begun(method, domains(second_source=True))
     carry, metrics = jax.eval_shape(
         make_step(setup), full, full["frozen"], batches[0], jax.random.key(0), jnp.int32(0)
@@ -156,7 +155,7 @@ def test_several_sources(name):
 
 
 def test_the_catalogue_has_each_method_under_its_name():
-    tx, schedule = optax.adam(1e-3), {"classes": 3, "num_steps": 10}
+    tx, schedule = optax.adam(1e-3), {"num_steps": 10}
     found = adapt.catalogue(tx, **schedule, strong=lambda rng, x: x, radius=1.0)
     assert found.keys() - adapt.catalogue(tx, **schedule).keys() == {"fix_match", "vada"}
     assert all(callable(getattr(adapt, name)) for name in found)

@@ -69,6 +69,7 @@ def accuracy(name, problem, shift, steps, hidden):
                 jnp.stack([x[rows[0]], moved[rows[1]]], 1),
                 {"task": jnp.stack([y[rows[0]], jnp.full(BATCH, -1)], 1)},
                 {"task": weights},
+                roles=("source", "target"),
             )
             loss = functools.partial(method.updates[0].loss, model)
             grads, _ = jax.grad(loss, has_aux=True)(params, {}, batch, key, i)

@@ -1,5 +1,7 @@
 """Adversarial methods: what the opponent minimises, the features learn against, times a factor."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,12 +85,12 @@ OPTIONS = {"reversal": rising, "discriminator": MODULE}
 METHODS = {
     "dann": (lambda: adapt.dann(SGD, weight=WEIGHT, **OPTIONS), domain_objective, None),
     "cdan": (
-        lambda: adapt.cdan(SGD, classes=CLASSES, weight=WEIGHT, **OPTIONS),
+        lambda: adapt.cdan(SGD, weight=WEIGHT, **OPTIONS),
         lambda params, f: told_apart(params, products(f)),
         None,
     ),
     "cdan_e": (
-        lambda: adapt.cdan_e(SGD, classes=CLASSES, weight=WEIGHT, **OPTIONS),
+        lambda: adapt.cdan_e(SGD, weight=WEIGHT, **OPTIONS),
         lambda params, f: told_apart(params, products(f), sure(f)),
         None,
     ),
@@ -98,7 +100,7 @@ METHODS = {
         largest,
     ),
     "mdd": (
-        lambda: adapt.mdd(SGD, classes=CLASSES, reversal=rising, weight=WEIGHT, margin=3.0),
+        lambda: adapt.mdd(SGD, reversal=rising, weight=WEIGHT, margin=3.0),
         disparity,
         None,
     ),
@@ -135,9 +137,10 @@ def test_the_features_learn_against_what_the_opponent_minimises(name):
 
 def test_accuracy_of_the_domain_classifier_and_its_classes():
     """With three domains each is a class of its own, whichever side it is on."""
-    method = adapt.dann(SGD, reversal=0.5, domains=3, sources=2, discriminator=mlp_head((7,), 3))
-    batch, params = draw(domains=3, labelled=(0, 1)), initial(method)
-    f = computed(params, batch, sources=2)
+    method = adapt.dann(SGD, reversal=0.5, discriminator=mlp_head((7,), 3))
+    batch = draw(domains=3, labelled=(0, 1))
+    params = initial(method, SHAPE._replace(roles=batch.roles))
+    f = computed(params, batch)
     flat = f.all_features.reshape(-1, WIDTH)
     logits = np.asarray(
         jax.jit(dense, static_argnums=2)(params["discriminator"], flat, SMALL)
@@ -159,9 +162,7 @@ def test_random_features_estimate_the_inner_products_of_outer_products():
     exact, estimate = (conditioned(features, p, width) for width in (None, 4_000))
     np.testing.assert_allclose(exact @ exact.T, (features @ features.T) * (p @ p.T), rtol=1e-5)
     np.testing.assert_allclose(estimate @ estimate.T, exact @ exact.T, atol=0.6)
-    method = adapt.cdan(
-        SGD, classes=CLASSES, reversal=1.0, random_features=11, discriminator=mlp_head((7,), 2)
-    )
+    method = adapt.cdan(SGD, reversal=1.0, random_features=11, discriminator=mlp_head((7,), 2))
     assert initial(method)["discriminator"]["dense_0"]["kernel"].shape == (11, 7)
 
 
@@ -172,12 +173,25 @@ def test_sure_predictions_weigh_up_to_twice_as_much():
     np.testing.assert_allclose(unsure + sure, 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("builder", [adapt.cdan, adapt.cdan_e, adapt.mdd])
-def test_the_number_of_classes_must_fit(builder):
-    right = builder(SGD, classes=CLASSES, reversal=1.0)
-    wrong = builder(SGD, classes=4, reversal=1.0)
-    with pytest.raises(ValueError, match="classes=4, its head has 3"):
-        wrong.updates[0].loss(MODEL, initial(right), {}, draw(), KEY, 0)
+CASES = {
+    "dann": "domains",
+    "bsp": "domains",
+    "cdan": "domains",
+    "cdan_e": "domains",
+    "mdd": "classes",
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_network_has_the_outputs_that_its_stage_needs(name):
+    builder = functools.partial(getattr(adapt, name), SGD, reversal=1.0)
+    shape = SHAPE._replace(roles=("source", "source", "target"), classes={"task": CLASSES})
+    (network,) = builder().modules
+    assert initial(builder(), shape)[network]["output"]["bias"].shape == (3,)
+    argument = "adversary" if name == "mdd" else "discriminator"
+    wrong = builder(**{argument: mlp_head((), 4)})
+    with pytest.raises(ValueError, match=f"has 4 outputs, its stage has 3 {CASES[name]}"):
+        initial(wrong, shape)
 
 
 CRITIC = mlp_head((7,), 1)
@@ -239,7 +253,7 @@ def three_steps(params, batch, balance):
 
 @pytest.mark.parametrize("step", [0, 1, 2])
 def test_mcd_has_three_steps(step):
-    method = adapt.mcd(SGD, classes=CLASSES, balance=0.3, encoder_steps=3)
+    method = adapt.mcd(SGD, balance=0.3, encoder_steps=3)
     batch, params = draw(), initial(method)
     loss, _, gradient = evaluated(method, params, batch, step)
     value, by_hand = gradient_of(lambda params: three_steps(params, batch, 0.3)[step], params)
@@ -287,10 +301,10 @@ def test_adda_discriminates_a_kept_encoder_from_the_one_that_trains():
 
 def test_adda_weighs_both_sides_alike():
     """With two sources and one target the loss is still the mean of the two sides' means."""
-    method = adapt.adda(SGD, discriminator=mlp_head((7,), 2), sources=2)
+    method = adapt.adda(SGD, discriminator=mlp_head((7,), 2))
     batch, params = draw(domains=3, labelled=(0, 1)), initial(method)
     state = {"method": method.state(MODEL, params, {}, SHAPE)}
-    f = computed(params, batch, sources=2)
+    f = computed(params, batch)
     log_p = [jax.nn.log_softmax(dense(params["discriminator"], x, SMALL)) for x in (f.fs, f.ft)]
     expected = -(jnp.mean(log_p[0][:, 0]) + jnp.mean(log_p[1][:, 1])) / 2
     np.testing.assert_allclose(evaluated(method, params, batch, 0, state)[0], expected, rtol=1e-5)
@@ -308,8 +322,8 @@ def test_groups_need_an_optimizer_for_the_opponent():
 
 
 def test_adda_needs_a_target():
-    method = adapt.adda(SGD, sources=2)
+    method = adapt.adda(SGD)
     params = initial(method)
     state = {"method": method.state(MODEL, params, {}, SHAPE)}
     with pytest.raises(ValueError, match="at least one source and one target"):
-        method.updates[0].loss(MODEL, params, state, draw(), KEY, 0)
+        method.updates[0].loss(MODEL, params, state, draw(labelled=(0, 1)), KEY, 0)

@@ -143,10 +143,13 @@ def test_coral_of_the_features():
     np.testing.assert_allclose(loss, forward.task + 2 * metrics["coral"], rtol=1e-5)
 
 
+ROLES = ("source", "source", "target", "target")
+
+
 def test_several_sources_are_pooled_and_so_are_targets():
-    method = adapt.dan(SGD, sources=2, bandwidths=WIDE)
-    batch, params = draw(domains=4, labelled=(0, 1, 2)), initial(method)
-    forward = computed(params, batch, sources=2)
+    method = adapt.dan(SGD, bandwidths=WIDE)
+    batch, params = draw(4, (0, 1, 2), roles=ROLES), initial(method)
+    forward = computed(params, batch)
     assert len(forward.fs) == len(forward.ft) == 2 * B
     loss, metrics, _ = evaluated(method, params, batch)
     expected = losses.mmd(forward.fs, forward.ft, bandwidths=WIDE)
@@ -166,6 +169,6 @@ def test_source_examples_without_a_label_belong_to_no_class(name):
 
 
 def test_a_side_must_be_left():
-    method = adapt.mcc(SGD, sources=2)
+    method = adapt.mcc(SGD)
     with pytest.raises(ValueError, match="2 of 2 domains are sources"):
-        method.updates[0].loss(MODEL, initial(method), {}, draw(), KEY, 0)
+        method.updates[0].loss(MODEL, initial(method), {}, draw(labelled=(0, 1)), KEY, 0)

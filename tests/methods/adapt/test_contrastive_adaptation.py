@@ -91,7 +91,7 @@ def prepared(method, params):
     hidden = np.full(30, -1), np.zeros(30, np.float32)
     domains = [
         Columns(inputs[0], {"task": labels}, {"task": weights}, np.ones(len(labels))),
-        Columns(inputs[1], {"task": hidden[0]}, {"task": hidden[1]}, np.ones(len(hidden[1]))),
+        Columns(inputs[1], {"task": hidden[0]}, {"task": hidden[1]}, np.ones(30), "target"),
     ]
     params = jax.device_get(params)
     after, state = method.prepare(MODEL, params, {}, domains)
@@ -102,7 +102,7 @@ def prepared(method, params):
 
 
 def test_prepare_clusters_the_features_of_all_targets():
-    method = adapt.can(SGD, classes=CLASSES, every=10, largest_distance=0.1, smallest_class=4)
+    method = adapt.can(SGD, every=10, largest_distance=0.1, smallest_class=4)
     params = initial(method)
     kept, (source, target), labels = prepared(method, params)
     start = unit(np.stack([unit(source)[labels == c].sum(0) for c in range(CLASSES)]))
@@ -118,7 +118,7 @@ def test_prepare_clusters_the_features_of_all_targets():
 
 def test_objective_by_hand():
     bandwidths = np.array([0.5, 2.0], np.float32)
-    method = adapt.can(SGD, classes=CLASSES, every=1, weight=0.7, bandwidths=bandwidths)
+    method = adapt.can(SGD, every=1, weight=0.7, bandwidths=bandwidths)
     batch, params = draw(), initial(method)
     fixed = unit(computed(params, batch).ft)
     directions = fixed[:3].astype(np.float32)

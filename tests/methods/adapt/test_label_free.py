@@ -21,6 +21,7 @@ from unlabelled_streams import (
 
 from jaxtl import losses
 from jaxtl.methods import adapt
+from jaxtl.models import mlp_head
 from jaxtl.paths import flatten
 
 ADAM = optax.adam(1e-2)
@@ -106,15 +107,18 @@ def value(method, params, state, batch):
     return method.updates[0].loss(MODEL, params, state, batch, KEY, 1)[0]
 
 
+ROLES = ("source", "target", "target")
+
+
 @pytest.mark.parametrize("name", [name for name, (_, source) in METHODS.items() if source])
 def test_a_few_labels_of_the_target_train_too(name):
     """Three streams: the source, a labelled part of the target, and an unlabelled one."""
-    method, batch = METHODS[name][0], draw(domains=3, unknown=1)
-    method = adapt.vada(ADAM, domains=3) if name == "vada" else method
+    method, batch = METHODS[name][0], draw(domains=3, roles=ROLES)
     params, _ = start()
     output, _ = MODEL.apply(params, {}, batch.inputs[:, 0])
-    params |= {key: module.init(KEY, output, SHAPE) for key, module in method.modules.items()}
-    state = {} if method.state is None else {"method": method.state(MODEL, params, {}, SHAPE)}
+    shape = SHAPE._replace(roles=ROLES)
+    params |= {key: module.init(KEY, output, shape) for key, module in method.modules.items()}
+    state = {} if method.state is None else {"method": method.state(MODEL, params, {}, shape)}
     other = batch.replace(labels={"c": batch.labels["c"].copy()})
     other.labels["c"][:, 1] = (other.labels["c"][:, 1] + 1) % 3
     before, after = (value(method, params, state, each) for each in (batch, other))
@@ -125,7 +129,11 @@ def test_a_few_labels_of_the_target_train_too(name):
         np.testing.assert_allclose(sum(parts) / 2, before, rtol=1e-5)
 
 
-def test_vada_is_told_how_many_domains_there_are():
-    method, (params, _) = adapt.vada(ADAM), start()
-    with pytest.raises(ValueError, match="domains=2, its stage has 3"):
-        value(method, params, {}, draw(domains=3))
+def test_vada_knows_how_many_domains_there_are():
+    shape = SHAPE._replace(roles=ROLES)
+    output, _ = MODEL.apply(start()[0], {}, draw().inputs[:, 0])
+    network = adapt.vada(ADAM).modules["discriminator"]
+    assert network.init(KEY, output, shape)["output"]["bias"].shape == (3,)
+    wrong = adapt.vada(ADAM, discriminator=mlp_head((4,), 2)).modules["discriminator"]
+    with pytest.raises(ValueError, match="has 2 outputs, its stage has 3 domains"):
+        wrong.init(KEY, output, shape)

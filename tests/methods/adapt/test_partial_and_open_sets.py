@@ -75,6 +75,7 @@ def test_pada_weighs_classes_by_what_the_target_seems_to_have():
             {"c": batch.labels["c"][:, d]},
             {"c": np.zeros(B, "f")},
             np.ones(B, "f"),
+            batch.roles[d],
         )
         for d in range(2)
     ]

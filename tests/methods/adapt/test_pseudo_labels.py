@@ -108,7 +108,7 @@ def test_fix_match_labels_strong_views_by_weak_ones():
 def test_fix_match_normalises_all_views_together():
     model, batch = normed(), draw(domains=3, unknown=1)
     params, state = start(model)
-    method = adapt.fix_match(SGD, strong=lambda rng, x: 3 * x, sources=2)
+    method = adapt.fix_match(SGD, strong=lambda rng, x: 3 * x)
     new = value_and_gradient(method, params, state, batch, model=model)[1]
     dense = params["backbone"]["body"]["dense"]
     seen = np.concatenate([batch.inputs.reshape(-1, 4), 3 * batch.inputs[:, 2]])

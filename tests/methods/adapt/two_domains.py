@@ -22,8 +22,8 @@ SGD = optax.sgd(0.1)
 KEY = jax.random.key(3)
 
 
-def draw(domains=2, labelled=(0,), seed=0):
-    """A batch; only the `labelled` domains have labels, of unequal weights."""
+def draw(domains=2, labelled=(0,), seed=0, roles=None):
+    """A batch; only the `labelled` domains have labels, of unequal weights, and are the sources."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, (B, domains))
     weights = rng.uniform(0.5, 2, (B, domains)).astype(np.float32)
@@ -31,7 +31,8 @@ def draw(domains=2, labelled=(0,), seed=0):
     labels[:, hidden], weights[:, hidden] = -1, 0
     inputs = rng.normal(size=(B, domains, 4)) + np.arange(domains)[None, :, None] * 0.7
     inputs = inputs.astype(np.float32)
-    return make_batch(inputs, {"task": labels}, {"task": weights})
+    roles = np.where(hidden, "target", "source").tolist() if roles is None else roles
+    return make_batch(inputs, {"task": labels}, {"task": weights}, roles=roles)
 
 
 @functools.cache
@@ -39,11 +40,11 @@ def start():
     return jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 4)))[0]
 
 
-def initial(method):
+def initial(method, shape=SHAPE):
     """Parameters, those of the method's modules among them, all off zero."""
     output = {"features": jnp.zeros((1, WIDTH)), "logits": {"task": jnp.zeros((1, CLASSES))}}
     params = start() | {
-        name: module.init(KEY, output, SHAPE) for name, module in method.modules.items()
+        name: module.init(KEY, output, shape) for name, module in method.modules.items()
     }
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: x + 0.3 * rng.normal(size=x.shape).astype("f"), params)
@@ -51,18 +52,17 @@ def initial(method):
 
 @dataclasses.dataclass
 class Forward:
-    """What the network makes of a batch whose first `sources` domains are the source."""
+    """What the network makes of a batch whose first domains are the sources."""
 
     params: dict
     batch: Batch
-    sources: int = 1
 
     def __post_init__(self):
         x, p = jnp.asarray(self.batch.inputs), self.params
         for block in ("first", "second"):
             layer = p["backbone"][block]
             x = jnp.tanh(jnp.einsum("bdi,io->bdo", x, layer["kernel"]) + layer["bias"][None, None])
-        head, s = p["heads"]["task"], self.sources
+        head, s = p["heads"]["task"], self.batch.roles.count("source")
         self.all_logits = jnp.einsum("bdi,io->bdo", x, head["kernel"]) + head["bias"][None, None]
         self.all_features = x
         self.fs, self.ft = x[:, :s].reshape(-1, WIDTH), x[:, s:].reshape(-1, WIDTH)
@@ -72,11 +72,11 @@ class Forward:
         self.task = cross_entropy(self.all_logits, self.batch)
 
 
-def computed(params, batch, sources=1):
+def computed(params, batch):
     """The same as numbers, compiled at once."""
 
     def run(params):
-        found = vars(Forward(params, batch, sources))
+        found = vars(Forward(params, batch))
         return {name: found[name] for name in ("all_features", "task", "fs", "ft", "zs", "zt")}
 
     return types.SimpleNamespace(**jax.device_get(jax.jit(run)(params)))

@@ -44,14 +44,15 @@ def start(model=MODEL, seed=0, width=4):
     return jax.tree.map(lambda x: x + 0.4 * rng.normal(size=x.shape).astype("f"), params), state
 
 
-def draw(seed=0, domains=2, unknown=1, size=B):
-    """A batch whose last `unknown` domains are unlabelled."""
+def draw(seed=0, domains=2, unknown=1, size=B, roles=None):
+    """A batch whose last `unknown` domains are unlabelled targets, the others sources."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, C, (size, domains))
     weights = rng.uniform(0.5, 2, (size, domains)).astype(np.float32)
     labels[:, domains - unknown :], weights[:, domains - unknown :] = -1, 0
     inputs = rng.normal(size=(size, domains, 4)).astype(np.float32)
-    return make_batch(inputs, {"c": labels}, {"c": weights})
+    roles = ["source"] * (domains - unknown) + ["target"] * unknown if roles is None else roles
+    return make_batch(inputs, {"c": labels}, {"c": weights}, roles=roles)
 
 
 def forward(params, inputs):
@@ -76,11 +77,11 @@ def cross_entropy(logits, labels):
     return -np.take_along_axis(log_softmax(logits), labels[..., None], -1)[..., 0]
 
 
-def task(params, batch, sources=1):
-    """The supervised objective of the sources."""
-    logits = forward(params, batch.inputs)[1][:, :sources]
-    losses = cross_entropy(logits, batch.labels["c"][:, :sources])
-    return (batch.weights["c"][:, :sources] * losses).sum() / len(logits)
+def task(params, batch):
+    """The supervised objective of the first domain, the source."""
+    logits = forward(params, batch.inputs)[1][:, :1]
+    losses = cross_entropy(logits, batch.labels["c"][:, :1])
+    return (batch.weights["c"][:, :1] * losses).sum() / len(logits)
 
 
 def value_and_gradient(method, params, state, batch, step=0, model=MODEL):

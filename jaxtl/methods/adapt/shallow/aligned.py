@@ -2,18 +2,19 @@
 
 An alignment sees the features of all domains and says where the source examples come to lie, how
 much each counts, and which affine map takes the features of the target there. A classifier fitted
-on the aligned source examples then predicts the target. The first domains of a stage are the
-sources, the others the targets; several sources are one sample, and so are several targets.
+on the aligned source examples then predicts the target. Several sources are one sample, and so are
+several targets.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh, solve_triangular
 from scipy.sparse.linalg import eigsh
 
+from jaxtl.batch import sides_of
 from jaxtl.models import outputs
 from jaxtl.plan import Columns, Method, Model, Params, State
 
@@ -80,9 +81,7 @@ class Classifier(NamedTuple):
     attributes: Callable[[int | None], dict]
 
 
-def alignment(
-    align: Align, classifier: Classifier, *, sources: int = 1, width: int | None = None
-) -> Method:
+def alignment(align: Align, classifier: Classifier, *, width: int | None = None) -> Method:
     """A stage without steps: the domains are aligned, then the classifier is fitted.
 
     The alignment takes all examples alike, weights of theirs count in the classifier; a warning
@@ -93,7 +92,6 @@ def alignment(
             classify) -> Aligned, all float64; classify(aligned) are the target's pseudo-labels
             [n_target].
         classifier: such as `nearest_neighbour()` or `linear_ridge()`.
-        sources: how many of the first domains are sources.
         width: of the space that the domains share; None for that of the features.
 
     Raises:
@@ -101,7 +99,7 @@ def alignment(
     """
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        sample = read_sample(model, params, state, domains, sources)
+        sample = read_sample(model, params, state, domains)
         unlabelled(sample)
         if np.ptp(sample.weights) > 0:
             logger.warning(
@@ -119,27 +117,21 @@ def alignment(
             aligned, sample.labels, weights, sample.classes, sample.head, params, state
         )
 
-    return Method(prepare=prepare, **classifier.attributes(width))
+    return Method(prepare=prepare, aligns=True, **classifier.attributes(width))
 
 
 def _weights(aligned: Aligned, sample: Sample) -> np.ndarray:
     return sample.weights if aligned.weights is None else sample.weights * aligned.weights
 
 
-def read_sample(
-    model: Model, params: Params, state: State, domains: list[Columns], sources: int
-) -> Sample:
+def read_sample(model: Model, params: Params, state: State, domains: list[Columns]) -> Sample:
     """The features and labels of a stage's domains.
 
     Raises:
-        ValueError: there are no targets, several heads or one without classes, no labelled source
-            example, or features that are not finite.
+        ValueError: there are no sources or no targets, several heads or one without classes, no
+            labelled source example, or features that are not finite.
     """
-    if not 0 < sources < len(domains):
-        raise ValueError(
-            f"{sources} of {len(domains)} domains are sources; at least one source and one target "
-            "needed"
-        )
+    sources, targets = sides_of([domain.role for domain in domains])
     names = sorted({name for domain in domains for name in domain.labels})
     if len(names) != 1 or not model.heads[names[0]].integer:
         raise ValueError(
@@ -155,8 +147,11 @@ def read_sample(
         features.append(np.asarray(found, np.float64).reshape(len(found), -1))
     if not all(np.isfinite(part).all() for part in features):
         raise ValueError("the features that are to be aligned are not finite.")
-    source, classes, counts = (np.concatenate(p[:sources]) for p in (features, labels, weights))
-    target, others, seen = (np.concatenate(p[sources:]) for p in (features, labels, weights))
+
+    def pooled(side: Sequence[int]) -> list[np.ndarray]:
+        return [np.concatenate([p[d] for d in side]) for p in (features, labels, weights)]
+
+    (source, classes, counts), (target, others, seen) = pooled(sources), pooled(targets)
     known = counts > 0
     if not known.any():
         raise ValueError(f"no source example has a label for head {head!r}.")
@@ -176,8 +171,8 @@ def unlabelled(sample: Sample) -> None:
     """Raises ValueError if a target has labels."""
     if (sample.target_labels >= 0).any():
         raise ValueError(
-            "a target has labels, which an alignment does not read: make it `unlabelled`, or one "
-            "of the first domains and raise `sources`"
+            "a target has labels, which an alignment does not read: make it `unlabelled`, or a "
+            "source by leaving out its role"
         )
 
 

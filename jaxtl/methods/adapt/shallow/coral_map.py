@@ -7,15 +7,12 @@ from jaxtl.methods.adapt.shallow.classifiers import linear_ridge
 from jaxtl.plan import Method
 
 
-def coral_map(
-    classifier: Classifier | None = None, *, regularization: float = 1.0, sources: int = 1
-) -> Method:
+def coral_map(classifier: Classifier | None = None, *, regularization: float = 1.0) -> Method:
     """Source features whitened, then coloured like the target, on which the classifier is fitted.
 
     Args:
         classifier: by default ridge regression, where the paper has a linear SVM.
         regularization: as in `recolour`; the paper's 1 is meant for features of unit variance.
-        sources: how many of the first domains are sources.
 
     Sun, Feng, Saenko, "Return of Frustratingly Easy Domain Adaptation", AAAI 2016.
     arXiv:1511.05547, Algorithm 1.
@@ -26,7 +23,7 @@ def coral_map(
         width = source.shape[1]
         return Aligned(recolour(source, target, regularization), np.eye(width), np.zeros(width))
 
-    return alignment(align, classifier or linear_ridge(), sources=sources)
+    return alignment(align, classifier or linear_ridge())
 
 
 def recolour(source: np.ndarray, target: np.ndarray, regularization: float = 1.0) -> np.ndarray:

@@ -7,13 +7,12 @@ from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
 from jaxtl.plan import Method
 
 
-def gfk(classifier: Classifier | None = None, *, dim: int = 20, sources: int = 1) -> Method:
+def gfk(classifier: Classifier | None = None, *, dim: int = 20) -> Method:
     """Examples compared by x' G y, the mean over all subspaces on the geodesic.
 
     Args:
         classifier: by default the nearest neighbour in that metric.
         dim: of the subspaces; at most half the number of features.
-        sources: how many of the first domains are sources.
 
     Gong, Shi, Sha, Grauman, "Geodesic Flow Kernel for Unsupervised Domain Adaptation", CVPR 2012.
     """
@@ -22,7 +21,7 @@ def gfk(classifier: Classifier | None = None, *, dim: int = 20, sources: int = 1
         del labels, classify
         return align_on_geodesic(source, target, dim)
 
-    return alignment(align, classifier or nearest_neighbour(), sources=sources, width=2 * dim)
+    return alignment(align, classifier or nearest_neighbour(), width=2 * dim)
 
 
 def align_on_geodesic(source: np.ndarray, target: np.ndarray, dim: int) -> Aligned:

@@ -21,7 +21,6 @@ def tca(
     *,
     dim: int = 30,
     regularization: float = 1.0,
-    sources: int = 1,
 ) -> Method:
     """Components of large variance in which the domains' means agree.
 
@@ -32,11 +31,10 @@ def tca(
         classifier: by default the nearest neighbour by cosine, as is usual on these components.
         dim: number of components.
         regularization: > 0, the paper's mu.
-        sources: how many of the first domains are sources.
 
     Pan, Tsang, Kwok, Yang, "Domain Adaptation via Transfer Component Analysis", IEEE TNN 2011.
     """
-    return jda(classifier, dim=dim, regularization=regularization, rounds=1, sources=sources)
+    return jda(classifier, dim=dim, regularization=regularization, rounds=1)
 
 
 def jda(
@@ -45,7 +43,6 @@ def jda(
     dim: int = 30,
     regularization: float = 1.0,
     rounds: int = 10,
-    sources: int = 1,
 ) -> Method:
     """TCA, repeated with the means of each class too, by pseudo-labels of the target.
 
@@ -55,7 +52,6 @@ def jda(
         dim: number of components.
         regularization: > 0, the paper's lambda; features are scaled as for `tca`.
         rounds: of components and pseudo-labels; the first has no pseudo-labels.
-        sources: how many of the first domains are sources.
 
     Long, Wang, Ding, Sun, Yu, "Transfer Feature Learning with Joint Distribution Adaptation",
     ICCV 2013, Algorithm 1.
@@ -74,7 +70,7 @@ def jda(
         return found
 
     chosen = classifier or nearest_neighbour(cosine=True)
-    return alignment(align, chosen, sources=sources, width=dim)
+    return alignment(align, chosen, width=dim)
 
 
 def mean_gaps(labels: np.ndarray, pseudo: np.ndarray | None, n_target: int) -> np.ndarray:

@@ -24,7 +24,6 @@ def jgsa(
     variance: float = 1.0,
     discrimination: float = 0.1,
     rounds: int = 10,
-    sources: int = 1,
 ) -> Method:
     """A projection for each domain: target variance, source classes apart, and means aligned.
 
@@ -40,7 +39,6 @@ def jgsa(
         variance: the paper's mu, of the target's variance and of the size of its projection.
         discrimination: the paper's beta, of the source's scatter between and within classes.
         rounds: of projections and pseudo-labels; the first has no pseudo-labels.
-        sources: how many of the first domains are sources.
 
     Zhang, Li, Ogunbona, "Joint Geometrical and Statistical Alignment for Visual Domain
     Adaptation", CVPR 2017. arXiv:1705.05498, Eq. 12 and Algorithm 1.
@@ -63,7 +61,7 @@ def jgsa(
         return found
 
     chosen = classifier or nearest_neighbour(cosine=True)
-    return alignment(align, chosen, sources=sources, width=dim)
+    return alignment(align, chosen, width=dim)
 
 
 def coupled_scatters(

@@ -17,7 +17,6 @@ def kliep(
     bandwidths: Sequence[float] = (0.25, 0.5, 1.0, 2.0),
     centres: int = 100,
     folds: int = 5,
-    sources: int = 1,
 ) -> Method:
     """The classifier of the source examples weighted by an estimate of the density ratio.
 
@@ -27,7 +26,6 @@ def kliep(
             the one of largest likelihood on target examples left out is taken.
         centres: target examples at which the Gaussians stand, drawn at random.
         folds: of the cross-validation.
-        sources: how many of the first domains are sources.
 
     Sugiyama, Nakajima, Kashima, von Bünau, Kawanabe, "Direct Importance Estimation with Model
     Selection and Its Application to Covariate Shift Adaptation", NeurIPS 2007.
@@ -39,7 +37,7 @@ def kliep(
         weights = density_ratio(source, target, bandwidths, centres, folds)
         return Aligned(source, np.eye(width), np.zeros(width), weights)
 
-    return alignment(align, classifier or linear_ridge(), sources=sources)
+    return alignment(align, classifier or linear_ridge())
 
 
 def density_ratio(

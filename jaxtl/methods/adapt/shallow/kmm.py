@@ -13,7 +13,6 @@ def kmm(
     *,
     bandwidth: float = 1.0,
     bound: float = 1000.0,
-    sources: int = 1,
 ) -> Method:
     """The classifier of the source examples with the weights of `mean_matching`.
 
@@ -21,7 +20,6 @@ def kmm(
         classifier: one that minds weights; by default ridge regression.
         bandwidth: of a Gaussian kernel, in medians of the distance between examples.
         bound: largest weight, the paper's B.
-        sources: how many of the first domains are sources.
 
     Huang, Smola, Gretton, Borgwardt, Schölkopf, "Correcting Sample Selection Bias by Unlabeled
     Data", NeurIPS 2006.
@@ -34,7 +32,7 @@ def kmm(
         weights = mean_matching(own, across.mean(1), bound)
         return Aligned(source, np.eye(width), np.zeros(width), weights / weights.mean())
 
-    return alignment(align, classifier or linear_ridge(), sources=sources)
+    return alignment(align, classifier or linear_ridge())
 
 
 def median_kernels(

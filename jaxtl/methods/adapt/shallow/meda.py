@@ -21,7 +21,6 @@ def meda(
     neighbours: int = 10,
     rounds: int = 10,
     capacity: int = 4096,
-    sources: int = 1,
 ) -> Method:
     """Structural risk on the geodesic's features, with aligned means and a smooth outcome.
 
@@ -37,7 +36,6 @@ def meda(
         neighbours: of an example in the graph.
         rounds: of coefficients and pseudo-labels.
         capacity: largest number of examples of all domains; the state has this size.
-        sources: how many of the first domains are sources.
 
     Raises:
         ValueError: when it runs, there are more examples, or the domains do not fit.
@@ -49,7 +47,7 @@ def meda(
     at_least_one(rounds)
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        sample = read_sample(model, params, state, domains, sources)
+        sample = read_sample(model, params, state, domains)
         unlabelled(sample)
         found = align_on_geodesic(sample.source, sample.target, dim)
         z = np.concatenate([found.source, sample.target @ found.projection + found.offset])
@@ -93,7 +91,7 @@ def meda(
         values = jnp.exp(z @ kept["examples"].T - squares / 2)
         return {**output, "logits": {name: values @ kept["coefficients"]}}
 
-    attributes = {"fresh_frozen": True, "unweighted": True}
+    attributes = {"fresh_frozen": True, "aligns": True, "unweighted": True}
     return Method(prepare=prepare, state=initial, predict=predict, **attributes)
 
 

@@ -16,7 +16,6 @@ def ot_map(
     regularization: float = 0.02,
     class_weight: float = 0.1,
     rounds: int = 10,
-    sources: int = 1,
 ) -> Method:
     """Source examples at the mean of the target examples that the plan sends them to.
 
@@ -30,7 +29,6 @@ def ot_map(
         class_weight: the paper's eta, of the group term by which a target example receives from
             few classes; 0 leaves it out.
         rounds: of plans for the group term, each with the gradient at the plan before.
-        sources: how many of the first domains are sources.
 
     Courty, Flamary, Tuia, Rakotomamonjy, "Optimal Transport for Domain Adaptation", TPAMI 2017.
     arXiv:1507.00504; the group term with p = 1/2 as in Courty, Flamary, Tuia, ECML 2014.
@@ -49,7 +47,7 @@ def ot_map(
         carried = plan @ target / plan.sum(1, keepdims=True)
         return Aligned(carried, np.eye(source.shape[1]), np.zeros(source.shape[1]))
 
-    return alignment(align, classifier or nearest_neighbour(), sources=sources)
+    return alignment(align, classifier or nearest_neighbour())
 
 
 def sinkhorn_plan(

@@ -7,9 +7,7 @@ from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
 from jaxtl.plan import Method
 
 
-def subspace_alignment(
-    classifier: Classifier | None = None, *, dim: int = 30, sources: int = 1
-) -> Method:
+def subspace_alignment(classifier: Classifier | None = None, *, dim: int = 30) -> Method:
     """Source and target each in their own principal directions, the source's then aligned.
 
     Directions without a counterpart in the target shrink towards 0 in the source only. Distances
@@ -20,7 +18,6 @@ def subspace_alignment(
         classifier: by default the nearest neighbour.
         dim: number of principal directions; the paper derives a bound, the other methods here
             take 20 to 30.
-        sources: how many of the first domains are sources.
 
     Fernando, Habrard, Sebban, Tuytelaars, "Unsupervised Visual Domain Adaptation Using Subspace
     Alignment", ICCV 2013, Algorithm 1.
@@ -30,7 +27,7 @@ def subspace_alignment(
         del labels, classify
         return align_subspaces(source, target, dim)
 
-    return alignment(align, classifier or nearest_neighbour(), sources=sources, width=dim)
+    return alignment(align, classifier or nearest_neighbour(), width=dim)
 
 
 def align_subspaces(source: np.ndarray, target: np.ndarray, dim: int) -> Aligned:

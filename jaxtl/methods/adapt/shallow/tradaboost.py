@@ -9,7 +9,7 @@ from jaxtl.methods.transfer.linear_fit import logistic_fit
 from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
 
 
-def tradaboost(*, rounds: int = 10, penalty: float = 1.0, sources: int = 1) -> Method:
+def tradaboost(*, rounds: int = 10, penalty: float = 1.0) -> Method:
     """Logistic regressions of reweighted source and labelled target examples, which then vote.
 
     The targets must hold some labels: source, labelled target and, if there is one, unlabelled
@@ -19,7 +19,6 @@ def tradaboost(*, rounds: int = 10, penalty: float = 1.0, sources: int = 1) -> M
     Args:
         rounds: number of regressions, at least 2.
         penalty: of `logistic_fit`, with weights of mean 1.
-        sources: how many of the first domains are sources.
 
     Raises:
         ValueError: rounds is less than 2; when it runs, no target example has a label.
@@ -30,7 +29,7 @@ def tradaboost(*, rounds: int = 10, penalty: float = 1.0, sources: int = 1) -> M
         raise ValueError(f"rounds must be at least 2; got {rounds}")
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        sample = read_sample(model, params, state, domains, sources)
+        sample = read_sample(model, params, state, domains)
         seen = sample.target_labels >= 0
         if not seen.any():
             raise ValueError("tradaboost needs a target with some labels")
@@ -69,7 +68,7 @@ def tradaboost(*, rounds: int = 10, penalty: float = 1.0, sources: int = 1) -> M
         chosen = jax.nn.one_hot(scores.argmax(-1), head.size)
         return {**output, "logits": {name: jnp.einsum("r,rnc->nc", kept["votes"], chosen)}}
 
-    return Method(prepare=prepare, state=initial, predict=predict, fresh_frozen=True)
+    return Method(prepare=prepare, state=initial, predict=predict, aligns=True, fresh_frozen=True)
 
 
 def reweighted(

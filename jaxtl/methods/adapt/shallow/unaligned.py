@@ -7,28 +7,26 @@ from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
 from jaxtl.plan import Method
 
 
-def unaligned(classifier: Classifier | None = None, *, sources: int = 1) -> Method:
+def unaligned(classifier: Classifier | None = None) -> Method:
     """The classifier of the sources' features, used on the target as it is.
 
     Args:
         classifier: by default the nearest neighbour.
-        sources: how many of the first domains are sources.
     """
 
     def align(source, labels, target, classify) -> Aligned:
         del labels, target, classify
         return Aligned(source, np.eye(source.shape[1]), np.zeros(source.shape[1]))
 
-    return alignment(align, classifier or nearest_neighbour(), sources=sources)
+    return alignment(align, classifier or nearest_neighbour())
 
 
-def joint_pca(classifier: Classifier | None = None, *, dim: int = 30, sources: int = 1) -> Method:
+def joint_pca(classifier: Classifier | None = None, *, dim: int = 30) -> Method:
     """Principal components of the examples of all domains together.
 
     Args:
         classifier: by default the nearest neighbour.
         dim: number of components.
-        sources: how many of the first domains are sources.
     """
 
     def align(source, labels, target, classify) -> Aligned:
@@ -36,4 +34,4 @@ def joint_pca(classifier: Classifier | None = None, *, dim: int = 30, sources: i
         components = principal(np.concatenate([source, target]), dim)
         return Aligned(source @ components, components, np.zeros(dim))
 
-    return alignment(align, classifier or nearest_neighbour(), sources=sources, width=dim)
+    return alignment(align, classifier or nearest_neighbour(), width=dim)

@@ -42,12 +42,13 @@ def planted(n=90, seed=0):
     return source, labels, target * 1.2 + np.array([6.0, 3, 40, 0, 0, 0])
 
 
-def columns(x, labels, weight):
+def columns(x, labels, weight, role=None):
     return Columns(
         np.float32(x),
         {"class": labels},
         {"class": np.full(len(x), weight, np.float32)},
         np.ones(len(x)),
+        role or ("source" if weight else "target"),
     )
 
 
@@ -194,7 +195,7 @@ def test_several_sources_and_targets_are_one_sample_each():
         columns(target[:20], np.full(20, -1), 0),
         columns(target[20:], np.full(70, -1), 0),
     ]
-    split, _ = solved(adapt.coral_map(sources=2), parts)
+    split, _ = solved(adapt.coral_map(), parts)
     whole, _ = solved(adapt.coral_map(), domains_of(source, labels, target))
     for one, other in zip(*map(jax.tree.leaves, (split, whole)), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -203,11 +204,13 @@ def test_several_sources_and_targets_are_one_sample_each():
 def test_what_does_not_fit_is_an_error():
     source, labels, target = planted()
     domains = domains_of(source, labels, target)
+    few = columns(source, labels, 1, "target")
+    blind = columns(target, 0 * labels - 1, 0, "source")
     cases = [
         (adapt.coral_map(), domains[:1], "1 of 1 domains are sources"),
-        (adapt.coral_map(), domains[::-1], "no source example has a label"),
-        (adapt.coral_map(), [domains[0], domains[0]], "a target has labels"),
-        (adapt.meda(dim=2), [domains[0], domains[0]], "a target has labels"),
+        (adapt.coral_map(), [blind, few], "no source example has a label"),
+        (adapt.coral_map(), [domains[0], few], "a target has labels"),
+        (adapt.meda(dim=2), [domains[0], few], "a target has labels"),
         (adapt.coral_map(), [domains[0], columns(target * np.nan, labels, 0)], "not finite"),
         (adapt.tca(dim=30), domains, "dim must be between 1 and 6; got 30"),
         (adapt.unaligned(adapt.nearest_neighbour(capacity=50)), domains, "90 examples .* is 50"),

@@ -14,12 +14,13 @@ from jaxtl.plan import Columns
 MODEL = models.linear({"class": models.classes(2)})
 
 
-def columns(x, labels, weight):
+def columns(x, labels, weight, role="target"):
     return Columns(
         np.float32(x),
         {"class": labels},
         {"class": np.full(len(x), weight, np.float32)},
         np.ones(len(x)),
+        role,
     )
 
 
@@ -55,7 +56,11 @@ def planted():
 def test_target_examples_win_against_a_source_that_misleads():
     x, labels, few, few_labels, test, truth = planted()
     method = tradaboost(rounds=10)
-    domains = [columns(x, labels, 1), columns(few, few_labels, 1), columns(test, -1 + 0 * truth, 0)]
+    domains = [
+        columns(x, labels, 1, "source"),
+        columns(few, few_labels, 1),
+        columns(test, -1 + 0 * truth, 0),
+    ]
     params, state = method.prepare(MODEL, *begin(method, x), domains)
     logits = method.predict(MODEL, params, state, np.float32(test))["logits"]["class"]
     accuracy = (np.asarray(logits).argmax(1) == truth).mean()
@@ -69,7 +74,7 @@ def test_target_examples_win_against_a_source_that_misleads():
 def test_the_logits_are_votes_of_the_later_rounds():
     x, labels, few, few_labels, test, _ = planted()
     method = tradaboost(rounds=4)
-    domains = [columns(x, labels, 1), columns(few, few_labels, 1)]
+    domains = [columns(x, labels, 1, "source"), columns(few, few_labels, 1)]
     params, state = method.prepare(MODEL, *begin(method, x), domains)
     kept = state["method"]
     np.testing.assert_array_equal(kept["votes"][:2], 0)
@@ -87,7 +92,7 @@ def test_without_labels_of_the_target_or_with_one_round():
     x, labels, _, _, test, truth = planted()
     method = tradaboost()
     with pytest.raises(ValueError, match="needs a target with some labels"):
-        domains = [columns(x, labels, 1), columns(test, -1 + 0 * truth, 0)]
+        domains = [columns(x, labels, 1, "source"), columns(test, -1 + 0 * truth, 0)]
         method.prepare(MODEL, *begin(method, x), domains)
     with pytest.raises(ValueError, match="rounds must be at least 2; got 1"):
         tradaboost(rounds=1)
