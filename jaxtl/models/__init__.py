@@ -1,6 +1,7 @@
 """Models: named blocks and heads around linen modules, as pure functions."""
 
 from jaxtl.models.bert import BertConfig, bert
+from jaxtl.models.blocks import Block, standardize
 from jaxtl.models.conv_net import cifar_conv_net, conv_net
 from jaxtl.models.convolution import convolve, max_pool
 from jaxtl.models.efficientnet_lite import efficientnet_lite
@@ -9,25 +10,27 @@ from jaxtl.models.indices import index_bounds
 from jaxtl.models.lenet import lenet
 from jaxtl.models.mlp import linear, mlp
 from jaxtl.models.model import (
-    Block,
+    Adapter,
+    Call,
+    Network,
     apply_flat,
     from_blocks,
+    from_functions,
     from_linen,
     is_random,
     parameter_count,
-    standardize,
-    with_around,
-    with_heads,
-    with_live,
 )
-from jaxtl.models.precision import computing_in, with_compute_dtype
+from jaxtl.models.precision import computing_in
 from jaxtl.models.resnet import resnet
 from jaxtl.models.stoch_norm import stoch_norm
 from jaxtl.models.vit import ViTConfig, vit
 
 __all__ = [
+    "Adapter",
     "BertConfig",
     "Block",
+    "Call",
+    "Network",
     "ViTConfig",
     "apply_flat",
     "bert",
@@ -39,6 +42,7 @@ __all__ = [
     "convolve",
     "efficientnet_lite",
     "from_blocks",
+    "from_functions",
     "from_linen",
     "index_bounds",
     "is_random",
@@ -53,8 +57,4 @@ __all__ = [
     "standardize",
     "stoch_norm",
     "vit",
-    "with_around",
-    "with_compute_dtype",
-    "with_heads",
-    "with_live",
 ]

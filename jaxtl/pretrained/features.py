@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.data import Dataset, Splits, Table, to_float
-from jaxtl.models import with_heads
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Model, Params, PyTree, State, Weights
 
@@ -75,7 +74,7 @@ class _Extractor:
             part = slice(start, start + self.batch_size)
             return jax.tree.map(lambda leaf: leaf[part], table.inputs)
 
-        backbone = with_heads(self.model, {})
+        backbone = dataclasses.replace(self.model, heads={})
         first = jax.eval_shape(to_float, batch(0))
         shapes = jax.eval_shape(backbone.init, jax.random.key(0), first)
         wanted = [flatten(tree) for tree in shapes]
