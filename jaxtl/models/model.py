@@ -129,15 +129,12 @@ class Network:
                     f"the model has parameters under {name!r} already; give the adapter another "
                     f"name, such as name={name + '_2'!r}."
                 )
+
+            def key(path: str, name: str = name) -> jax.Array:
+                return paths.key(rng, f"{name}/{path}")
+
             model = dataclasses.replace(self, adapters=self.adapters[:i])
-            leaves = adapter.start(
-                model,
-                params,
-                state,
-                inputs,
-                lambda path, name=name: paths.key(rng, f"{name}/{path}"),
-            )
-            if leaves:
+            if leaves := adapter.start(model, params, state, inputs, key):
                 params = {**params, name: paths.nest(leaves)}
         return params, state
 

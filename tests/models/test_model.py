@@ -291,6 +291,41 @@ def test_is_random():
     assert not models.is_random(model.cut("dense_0")[0].cut("dense_0")[1], *abstract, x[:, :4])
 
 
+def test_two_functions_are_a_backbone():
+    def init(rng, x):
+        return {"scale": jax.random.normal(rng, x.shape[-1:]), "inner": {"shift": jnp.ones(())}}
+
+    def apply(params, x, *, rng, train):
+        noise = jax.random.normal(rng, x.shape) if train else 0
+        return x * params["scale"][None] + params["inner"]["shift"] + noise
+
+    model, x = models.from_functions(init, apply, HEADS, name="mine"), X.reshape(6, -1)
+    params, state = jax.jit(model.init)(jax.random.key(0), x)
+    own = params["backbone"]["mine"]
+    assert state == {} and set(paths.flatten(own)) == {"scale", "inner/shift"}
+    output, _ = jax.jit(model.apply)(params, state, x)
+    expected = x * own["scale"][None] + 1
+    np.testing.assert_allclose(output["features"], expected, rtol=1e-6, atol=1e-6)
+    head = params["heads"]["target"]
+    logits = expected @ head["kernel"] + head["bias"][None]
+    np.testing.assert_allclose(output["logits"]["target"], logits, rtol=1e-4, atol=1e-5)
+    noisy, _ = training(model)(params, state, x, rng=jax.random.key(1))
+    assert np.std(noisy["features"] - expected) == pytest.approx(1, abs=0.1)
+
+
+def test_a_model_computes_what_its_fields_say():
+    model = models.mlp({"source": classes(5)}, (4,))
+    x = X.reshape(6, -1)
+    params, state = model.init(jax.random.key(0), x)
+    doubled = dataclasses.replace(model, before=lambda x: 2 * x, finish=lambda x: x - 1)
+    features = doubled.apply(params, state, x)[0]["features"]
+    np.testing.assert_allclose(
+        features, model.apply(params, state, 2 * x)[0]["features"] - 1, rtol=1e-6, atol=1e-6
+    )
+    same, merged = model.merge(params)
+    assert same is model and merged is params
+
+
 def test_errors():
     model = norm_net()
     with pytest.raises(ValueError, match=r"unknown block 'conv_9'\. Did you mean 'conv_"):

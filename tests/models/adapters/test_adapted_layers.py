@@ -165,6 +165,14 @@ def test_errors():
         init(adapters.lora(from_linen(Repeated(), HEADS), ALL, 2))
 
 
+def test_a_part_need_not_have_what_an_adapter_names():
+    first, rest = adapters.lora(chain(), ("backbone/second/kernel",), 2).cut("first")
+    params, _ = jax.eval_shape(first.init, jax.random.key(0), X)
+    assert set(params) == {"backbone"}
+    params, _ = jax.eval_shape(rest.init, jax.random.key(0), np.zeros((1, 7), np.float32))
+    assert set(params["lora"]["backbone"]) == {"second"}
+
+
 def test_queries_and_values_of_a_bert():
     x, model = text(), bert()
     tuned = adapters.lora(model, ("backbone/.*/(query|value)/kernel",), 2)
