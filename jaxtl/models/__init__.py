@@ -11,7 +11,6 @@ from jaxtl.models.lenet import lenet
 from jaxtl.models.mlp import linear, mlp
 from jaxtl.models.model import (
     Adapter,
-    Call,
     Network,
     apply_flat,
     from_blocks,
@@ -29,7 +28,6 @@ __all__ = [
     "Adapter",
     "BertConfig",
     "Block",
-    "Call",
     "Network",
     "ViTConfig",
     "apply_flat",
