@@ -34,10 +34,9 @@ def build(config: Config) -> Experiment:
     def tune(name, method, model=model, fresh=("heads/.*",)):
         return [Stage(name, model, method, few, 16, config.steps, fresh, weights)]
 
-    def adapt(name, model, after=None, trains=".*", tx=adam, wrap=lambda method: method):
+    def adapt(name, model, trains=".*", tx=adam, wrap=lambda method: method):
         method = transfer.grouped({"all": ((f"{name}/{trains}", "heads/.*"), tx)})
-        method = wrap(transfer.prepared(method, after) if after else method)
-        return tune(name, method, model, ("heads/.*", f"{name}/.*"))
+        return tune(name, wrap(method), model, ("heads/.*", f"{name}/.*"))
 
     vera = {"trains": "backbone/.*", "wrap": lambda m: dataclasses.replace(m, fresh_frozen=True)}
     budget = transfer.adalora_budget(adam, config.steps, cool_down=config.steps // 3)
@@ -50,8 +49,8 @@ def build(config: Config) -> Experiment:
         "bitfit": tune("bitfit", transfer.bitfit(adam)),
         "norms": tune("norms", transfer.norm_tuning(adam)),
         "lora": adapt("lora", adapters.lora(model, targets)),
-        "dora": adapt("dora", *adapters.dora(model, targets)),
-        "pissa": adapt("pissa", *adapters.pissa(model, targets), trains=".*/(a|b)"),
+        "dora": adapt("dora", adapters.dora(model, targets)),
+        "pissa": adapt("pissa", adapters.pissa(model, targets), trains=".*/(a|b)"),
         "adalora": adapt("adalora", adapters.adalora(model, targets), **adalora),
         "vera": adapt("vera", adapters.vera(model, targets), **vera),
         **{other.__name__: adapt(other.__name__, other(model)) for other in others},

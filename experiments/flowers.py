@@ -31,7 +31,8 @@ def build(config: Config) -> Experiment:
     model = models.efficientnet_lite("lite0", heads)
     names = pretrained.efficientnet_lite("lite0")
     weights = pretrained.weights(config.weights, names, head="imagenet")
-    smooth = models.with_heads(model, {**heads, "target": models.classes(5, label_smoothing=0.1)})
+    smoothed = models.classes(5, label_smoothing=0.1)
+    smooth = dataclasses.replace(model, heads={**heads, "target": smoothed})
     adam = optax.adam(config.learning_rate)
     full, co_tuning = transfer.full(adam), {"source": "imagenet", "target": "target"}
 

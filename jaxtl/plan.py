@@ -26,7 +26,7 @@ from jaxtl.form import (
     checked,
 )
 from jaxtl.metric import CRITERIA, Direction, Metric, key_parts, maximize, minimize  # noqa: F401
-from jaxtl.reading import Data, Weights
+from jaxtl.reading import Data, Model, Weights
 
 PyTree = Any
 Params = dict[str, Any]
@@ -53,40 +53,6 @@ class Head:
     label_shape: tuple[Annotated[int, SIZE], ...] = ()
     integer: bool = True
     bounds: tuple[float, float] | None = None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-@checked
-class Model:
-    """A backbone of named blocks with heads on its last features, as pure functions.
-
-    Parameters live under `backbone/<block>/...` and `heads/<head>/{kernel,bias}`, batch statistics
-    under the same paths in the state. Entries under other paths are left alone. A model equals
-    itself alone, so that compiled programs are kept by model.
-
-    Attributes:
-        blocks: names of the backbone's blocks, in order.
-        heads: {name: Head}.
-        init: (rng, inputs with leading axis [n]) -> (params, state). The value of a parameter
-            depends on the rng and its own path only, not on which other blocks or heads exist.
-        apply: (params, state, inputs [n, ...], *, rng=None, train=False) -> (output, state) with
-            output = {"features": [n, features], "logits": {head: [n, size]}}.
-        cut: block -> (model up to and including the block, without heads, whose "features" are the
-            block's output; the rest of the model, whose inputs those are). Both use this model's
-            paths and read the same params.
-        live: patterns over the state's paths: the batch statistics that follow the data while
-            `train` is true. The others are constants.
-        merge: params -> (the model without its adapter, params in which the adapter's effect is
-            contained), None for a model without an adapter that can be merged.
-    """
-
-    blocks: tuple[Name, ...]
-    heads: Mapping[Name, Head]
-    init: Callable[..., tuple[Params, State]]
-    apply: Callable[..., tuple[dict[str, Any], State]]
-    cut: Callable[[str], tuple["Model", "Model"]]
-    live: Patterns = (".*",)
-    merge: Callable[[Params], tuple["Model", Params]] | None = None
 
 
 class StageShape(NamedTuple):

@@ -1,7 +1,7 @@
-"""What an experiment reads, as those see it who read: examples with labels, published weights."""
+"""What an experiment is made from, as its users see it: examples, published weights, models."""
 
-from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -68,3 +68,62 @@ class Weights(Protocol):
 
     def digest(self) -> str:
         """Says which weights these are: a hash of the file's content."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A backbone of named blocks with heads on its last features, such as `jaxtl.models` makes.
+
+    A frozen dataclass with the fields `heads`, `live` and `dtype` at least: its functions follow
+    from its fields, so `dataclasses.replace(model, heads=...)` is the same one with other heads.
+
+    Parameters live under `backbone/<block>/...` and `heads/<head>/{kernel,bias}`, batch statistics
+    under the same paths in the state. Entries under other paths are left alone.
+
+    Attributes:
+        blocks: names of the backbone's blocks, in order.
+        heads: {name: `jaxtl.plan.Head`}.
+        live: patterns over the state's paths: the batch statistics that follow the data while
+            `train` is true. The others are constants.
+        adapters: what was put on it, each with parameters under its name.
+        dtype: that it computes in; None for that of its parameters.
+    """
+
+    blocks: tuple[str, ...]
+    heads: Mapping[str, Any]
+    live: Sequence[str]
+    adapters: Sequence[Any]
+    dtype: Any
+
+    def init(self, rng: jax.Array, inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(params, state) for inputs with leading axis [n].
+
+        The value of a parameter depends on the rng and its own path only, not on which other blocks
+        or heads exist.
+        """
+
+    def apply(
+        self,
+        params: dict[str, Any],
+        state: dict[str, Any],
+        inputs: Any,
+        *,
+        rng: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """({"features": [n, ...], "logits": {head: [n, size]}}, state) for inputs [n, ...]."""
+
+    def cut(self, block: str) -> tuple["Model", "Model"]:
+        """(the model up to and including a block, without heads; the rest, on its features).
+
+        Both have this model's paths and read the same params.
+
+        Raises:
+            ValueError: the model has no such block.
+        """
+
+    def merge(self, params: dict[str, Any]) -> tuple["Model", dict[str, Any]]:
+        """(the model without its last adapter, params in which that adapter's effect is contained).
+
+        The same model and params where there is no adapter, or none that can be merged.
+        """

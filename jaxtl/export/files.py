@@ -131,9 +131,7 @@ def write_weights(predictor: Predictor, path: Path) -> dict[str, Any]:
 
 def merged(predictor: Predictor) -> dict[str, np.ndarray]:
     """{path: leaf} of what the model itself reads: no adapter, nothing of the method's."""
-    model, params = predictor.model, predictor.params
-    if model.merge is not None:
-        model, params = model.merge(params)
+    model, params = predictor.model.merge(predictor.params)
     read = jax.eval_shape(to_float, predictor.inputs)
     wanted = jax.eval_shape(model.init, jax.random.key(0), read)
     leaves = flatten(params) | flatten(predictor.state)

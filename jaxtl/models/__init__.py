@@ -1,6 +1,7 @@
 """Models: named blocks and heads around linen modules, as pure functions."""
 
 from jaxtl.models.bert import BertConfig, bert
+from jaxtl.models.blocks import Block, standardize
 from jaxtl.models.conv_net import cifar_conv_net, conv_net
 from jaxtl.models.convolution import convolve, max_pool
 from jaxtl.models.efficientnet_lite import efficientnet_lite
@@ -9,26 +10,26 @@ from jaxtl.models.indices import index_bounds
 from jaxtl.models.lenet import lenet
 from jaxtl.models.mlp import linear, mlp
 from jaxtl.models.model import (
-    Block,
+    Adapter,
+    Network,
     apply_flat,
     from_blocks,
+    from_functions,
     from_linen,
     is_random,
     parameter_count,
-    standardize,
-    with_around,
-    with_heads,
-    with_live,
 )
 from jaxtl.models.outputs import forward, in_batches, outputs, to_float
-from jaxtl.models.precision import computing_in, with_compute_dtype
+from jaxtl.models.precision import computing_in
 from jaxtl.models.resnet import resnet
 from jaxtl.models.stoch_norm import stoch_norm
 from jaxtl.models.vit import ViTConfig, vit
 
 __all__ = [
+    "Adapter",
     "BertConfig",
     "Block",
+    "Network",
     "ViTConfig",
     "apply_flat",
     "bert",
@@ -41,6 +42,7 @@ __all__ = [
     "efficientnet_lite",
     "forward",
     "from_blocks",
+    "from_functions",
     "from_linen",
     "in_batches",
     "index_bounds",
@@ -58,8 +60,4 @@ __all__ = [
     "stoch_norm",
     "to_float",
     "vit",
-    "with_around",
-    "with_compute_dtype",
-    "with_heads",
-    "with_live",
 ]

@@ -8,9 +8,10 @@ import flax.linen as nn
 import jax
 
 from jaxtl.form import Rate, checked
+from jaxtl.models.blocks import Block, identity, standardize
 from jaxtl.models.convolution import max_pool
 from jaxtl.models.layers import Conv, Dense
-from jaxtl.models.model import Block, from_blocks, identity, standardize
+from jaxtl.models.model import from_blocks
 from jaxtl.plan import Head, Model
 
 

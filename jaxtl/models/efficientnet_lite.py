@@ -15,8 +15,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jaxtl.models.blocks import Block, identity, standardize
 from jaxtl.models.layers import Conv
-from jaxtl.models.model import Block, from_blocks, identity, standardize
+from jaxtl.models.model import from_blocks
 from jaxtl.paths import unknown
 from jaxtl.plan import Head, Model
 

@@ -6,8 +6,9 @@ from typing import Any
 import flax.linen as nn
 
 from jaxtl.form import Rate, Size, checked
+from jaxtl.models.blocks import Block, identity, standardize
 from jaxtl.models.layers import Dense
-from jaxtl.models.model import Block, from_blocks, identity, standardize
+from jaxtl.models.model import from_blocks
 from jaxtl.plan import Head, Model
 
 

@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import flax.linen as nn
@@ -12,33 +11,205 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl import paths
-from jaxtl.form import Name, checked
-from jaxtl.models.checks import check_call, check_features, check_layer, sound, with_same_shapes
+from jaxtl.form import Name, Patterns, checked
+from jaxtl.models.blocks import Around, Block, flatten, identity
+from jaxtl.models.checks import check_features, check_layer
 from jaxtl.plan import Head, Model, Params, PyTree, State
 
 
-def identity(inputs: PyTree) -> PyTree:
-    return inputs
-
-
-@dataclasses.dataclass(frozen=True)
-@checked
-class Block:
-    """One named step of a backbone.
+class Call(NamedTuple):
+    """A block about to be called, as an adapter sees and changes it.
 
     Attributes:
-        name: parameters and batch statistics live directly under `backbone/<name>/`.
-        layer: a linen module.
-        then: pure function of the layer's outputs: activation, pooling.
-        call: (layer, inputs, train) -> outputs. By default `layer(inputs)`, told about training by
-            whichever of `train`, `training`, `deterministic` and `use_running_average` its
-            `__call__` takes.
+        block: the block.
+        weights: its own parameters.
+        inputs: what travels into it.
+        around: functions around its layers, the first is the innermost.
+        statistics: its batch statistics, None if it has none.
+        params: all that the model was given, the adapters' among them.
+        rng, train: as the model was called.
     """
 
-    name: Name
-    layer: Any
-    then: Callable[[PyTree], PyTree] = identity
-    call: Callable[[nn.Module, PyTree, bool], PyTree] | None = None
+    block: Block
+    weights: Params
+    inputs: PyTree
+    around: tuple[Around, ...]
+    statistics: State | None
+    params: Params
+    rng: jax.Array | None
+    train: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+@checked
+class Adapter:
+    """Parameters beside a model's, and what they do to it.
+
+    Attributes:
+        name: they live under `<name>/...`.
+        start: (model under the adapter, params, state, inputs, path -> PRNG key) -> {path below the
+            name: initial value}.
+        change: Call of a block -> Call.
+        merge: (model, params) -> params whose kernels contain the adapter's effect; None if it
+            cannot be merged.
+        unmerge: (model, merged params with the adapter's own) -> params; None if it cannot be
+            taken out again.
+        after_loading: params of a seed, NumPy -> params, where initial values come from loaded
+            weights. A stage in which they are fresh computes them before its first step.
+        solves: path patterns of what `after_loading` changes.
+    """
+
+    name: str
+    start: Callable[[Model, Params, State, PyTree, Callable], Mapping[str, jax.Array]]
+    change: Callable[[Call], Call]
+    merge: Callable[[Model, Params], Params] | None = None
+    unmerge: Callable[[Model, Params], Params] | None = None
+    after_loading: Callable[[Params], Params] | None = None
+    solves: Patterns = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+@checked
+class Network:
+    """The `Model` of this room: what it computes is said by its fields and by nothing else.
+
+    So `dataclasses.replace(model, heads=...)` is the same model with other heads.
+
+    Attributes:
+        backbone: its blocks, in order; none for a linear model, whose features are its inputs.
+        heads: {name: Head}, on the flattened features; no logits of others are computed, so no
+            parameters of others are needed.
+        before: pure function of the inputs, such as `standardize(mean, std)`.
+        finish: pure function of the last block's outputs, which makes the features.
+        live: patterns over the state's paths, such as `backbone/conv_0/norm/mean`: the statistics
+            that follow the data while `train` is true. A BatchNorm layer none of whose statistics
+            is matched uses them, unchanged, in training too.
+        around: functions around each call of a linen layer, blocks included; the first is the
+            innermost, and all are outside of the adapters.
+        adapters: in the order in which they were put on.
+        dtype: of the computation, such as "bfloat16"; None for that of the parameters. Parameters
+            stay as they are (float32) and are rounded where they are used, so that small updates
+            add up; batch statistics are neither rounded nor accumulated in it. Features and logits
+            come back as float32.
+        whole: no part that `cut` made, to which what an adapter names may not belong.
+    """
+
+    backbone: tuple[Block, ...]
+    heads: Mapping[Name, Head]
+    before: Callable[[PyTree], PyTree] = identity
+    finish: Callable[[PyTree], PyTree] = flatten
+    live: Patterns = (".*",)
+    around: tuple[Around, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
+    dtype: Any = None
+    whole: bool = True
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks."""
+        return tuple(block.name for block in self.backbone)
+
+    def init(self, rng: jax.Array, inputs: PyTree) -> tuple[Params, State]:
+        params: Params = {"backbone": {}, "heads": {}}
+        statistics: State = {}
+        x = self.before(inputs)
+        for block in self.backbone:
+            key = paths.key(rng, f"backbone/{block.name}")
+            x, params["backbone"][block.name], statistics[block.name] = block.init(key, x)
+        if self.finish is flatten:
+            check_features(self.blocks, inputs, x)
+        for name, head in self.heads.items():
+            key = paths.key(rng, f"heads/{name}")
+            params["heads"][name] = nn.Dense(head.size).init(key, flatten(x))["params"]
+        params, state = _without_empty(params), _without_empty({"backbone": statistics})
+        for i, adapter in enumerate(self.adapters):
+            name = adapter.name
+            if name in params:
+                raise ValueError(
+                    f"the model has parameters under {name!r} already; give the adapter another "
+                    f"name, such as name={name + '_2'!r}."
+                )
+
+            def key(path: str, name: str = name) -> jax.Array:
+                return paths.key(rng, f"{name}/{path}")
+
+            model = dataclasses.replace(self, adapters=self.adapters[:i])
+            if leaves := adapter.start(model, params, state, inputs, key):
+                params = {**params, name: paths.nest(leaves)}
+        return params, state
+
+    def apply(
+        self,
+        params: Params,
+        state: State,
+        inputs: PyTree,
+        *,
+        rng: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], State]:
+        if self.dtype is None:
+            return self._apply(params, state, inputs, rng, train)
+        narrow = functools.partial(_narrow, self.dtype)
+        output, new = self._apply(narrow(params), state, narrow(inputs), rng, train)
+        output = jax.tree.map(lambda x: x.astype(jnp.float32), output)
+        return output, jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
+
+    def _apply(
+        self, params: Params, state: State, inputs: PyTree, rng: jax.Array | None, train: bool
+    ) -> tuple[dict[str, Any], State]:
+        weights, statistics = params.get("backbone", {}), state.get("backbone", {})
+        x = self.before(inputs)
+        for block in self.backbone:
+            name = block.name
+            own, old = weights.get(name, {}), statistics.get(name)
+            call = Call(block, own, x, tuple(self.around), old, params, rng, train)
+            for adapter in reversed(self.adapters):
+                call = adapter.change(call)
+            x, new = block.apply(
+                call.weights,
+                old,
+                call.inputs,
+                rng=None if rng is None else paths.key(rng, name),
+                train=train,
+                live=self.live,
+                around=call.around,
+            )
+            if new is not old:
+                statistics = {**statistics, name: new}
+        features = self.finish(x)
+        logits = {
+            name: nn.Dense(head.size).apply({"params": params["heads"][name]}, flatten(features))
+            for name, head in self.heads.items()
+        }
+        state = {**state, "backbone": statistics} if statistics else state
+        return {"features": features, "logits": logits}, state
+
+    def cut(self, block: str) -> tuple["Network", "Network"]:
+        if block not in self.blocks:
+            raise ValueError(paths.unknown("block", block, self.blocks))
+        end, part = self.blocks.index(block) + 1, dataclasses.replace(self, whole=False)
+        return (
+            dataclasses.replace(part, backbone=self.backbone[:end], heads={}, finish=identity),
+            dataclasses.replace(part, backbone=self.backbone[end:], before=identity),
+        )
+
+    def merge(self, params: Params) -> tuple["Network", Params]:
+        if not self.adapters or self.adapters[-1].merge is None:
+            return self, params
+        *others, last = self.adapters
+        merged = last.merge(self, params)
+        merged = {name: tree for name, tree in merged.items() if name != last.name}
+        return dataclasses.replace(self, adapters=tuple(others)), merged
+
+
+def _narrow(dtype: Any, tree: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def _without_empty(tree: PyTree) -> dict[str, Any]:
+    return paths.nest(paths.flatten(tree))
 
 
 @checked
@@ -49,9 +220,6 @@ def from_blocks(
     before: Callable[[PyTree], PyTree] = identity,
 ) -> Model:
     """The model that applies `before`, the blocks in order, and the heads to the flat features.
-
-    Its `apply` computes the logits of `model.heads` only, so it needs no parameters of others.
-    `with_heads` and `with_live` change the heads and the live statistics.
 
     Args:
         blocks: none for a linear model, whose features are the flattened inputs.
@@ -67,7 +235,7 @@ def from_blocks(
     names = [block.name for block in blocks]
     if len(set(names)) < len(names):
         raise ValueError(f"the blocks of a model need different names, got {', '.join(names)}.")
-    return _chain(tuple(blocks), dict(heads), before, flatten)
+    return Network(tuple(blocks), dict(heads), before)
 
 
 def from_linen(
@@ -91,104 +259,40 @@ def from_linen(
     return from_blocks([Block(name, module, call=call)], heads, before=before)
 
 
-def flatten(inputs: jax.Array) -> jax.Array:
-    """[n, ...] -> [n, features]."""
-    return inputs.reshape(inputs.shape[0], -1)  # `len` is for a known n only
-
-
-def standardize(mean, std) -> Callable[[jax.Array], jax.Array]:
-    """inputs [..., channels] -> (inputs - mean) / std; both are scalars or one number a channel."""
-
-    def apply(inputs: jax.Array) -> jax.Array:
-        shape = (1,) * (inputs.ndim - 1) + (-1,)
-        center, scale = (jnp.float32(value).reshape(shape) for value in (mean, std))
-        return (inputs - center) / scale
-
-    return apply
-
-
-Around = Callable[..., PyTree]
-"""(path, layer, call, *inputs, **options) -> outputs, in place of `call(*inputs, **options)`.
-
-`path` is that of the layer's parameters, such as `backbone/layer_0/attention/query`.
-"""
-
-
-def with_around(model: Model, around: Sequence[Around]) -> Model:
-    """The same model with functions around the call of each of its linen layers, blocks included.
+def from_functions(
+    init: Callable[[jax.Array, PyTree], Params],
+    apply: Callable[..., jax.Array],
+    heads: Mapping[str, Head],
+    *,
+    name: str = "body",
+    before: Callable[[PyTree], PyTree] = identity,
+) -> Model:
+    """Any pair of pure functions, as a backbone of one block without batch statistics.
 
     Args:
-        model: from this module, or an adapter whose `apply` hands keywords on.
-        around: the first is the innermost. A layer whose class calls its parent class's `__call__`
-            meets them once, outside of both.
+        init: (rng, inputs [n, ...]) -> params, a dict, found under `backbone/<name>/`.
+        apply: (params, inputs [n, ...], *, rng, train) -> float array [n, ...]; rng is None where
+            the model is given none, as in evaluation.
+        heads: {name: Head}, on the flattened outputs.
+        name: of the block.
+        before: pure function of the inputs.
     """
-    around = tuple(around)
-
-    def apply(params: Params, state: State, inputs: PyTree, **options) -> tuple[dict, State]:
-        outer = options.pop("around", ())
-        return model.apply(params, state, inputs, around=(*around, *outer), **options)
-
-    def cut(block: str) -> tuple[Model, Model]:
-        first, rest = model.cut(block)
-        return with_around(first, around), with_around(rest, around)
-
-    merge = merged_by(model, lambda base: with_around(base, around))
-    return dataclasses.replace(model, apply=apply, cut=cut, merge=merge)
+    return from_linen(_Functions(init, apply), heads, name=name, before=before)
 
 
-def with_heads(model: Model, heads: Mapping[str, Head]) -> Model:
-    """The same backbone with other heads.
+class _Functions(nn.Module):
+    """A linen module of two functions."""
 
-    Args:
-        model: from this module, or an adapter whose `init` and `apply` hand keywords on.
-        heads: {name: Head}; their parameters live under `heads/<name>/`.
-    """
-    heads = dict(heads)
+    start: Callable[[jax.Array, PyTree], Params]
+    run: Callable[..., jax.Array]
 
-    def cut(block: str) -> tuple[Model, Model]:
-        prefix, rest = model.cut(block)
-        return prefix, with_heads(rest, heads)
-
-    init = functools.partial(model.init, heads=heads)
-    apply = functools.partial(model.apply, heads=heads)
-    merge = merged_by(model, lambda base: with_heads(base, heads))
-    return dataclasses.replace(model, heads=heads, init=init, apply=apply, cut=cut, merge=merge)
-
-
-@dataclasses.dataclass(frozen=True)
-class ChangedMerge:
-    """`Model.merge` of a changed model: the model without its adapter is changed likewise."""
-
-    merge: Callable[[Params], tuple[Model, Params]]
-    change: Callable[[Model], Model]
-
-    def __call__(self, params: Params) -> tuple[Model, Params]:
-        base, params = self.merge(params)
-        return self.change(base), params
-
-
-def merged_by(model: Model, change: Callable[[Model], Model]) -> ChangedMerge | None:
-    """The `merge` of a model that `change` makes from this one."""
-    return None if model.merge is None else ChangedMerge(model.merge, change)
-
-
-def with_live(model: Model, live: Sequence[str]) -> Model:
-    """The same model with other live statistics; replacing the attribute alone has no effect.
-
-    Args:
-        model: from this module, or an adapter whose `apply` hands keywords on.
-        live: patterns over the state's paths, such as `backbone/conv_0/norm/mean`. A BatchNorm
-            layer none of whose statistics is matched uses them, unchanged, in training too.
-    """
-    live = tuple(live)
-
-    def cut(block: str) -> tuple[Model, Model]:
-        prefix, rest = model.cut(block)
-        return with_live(prefix, live), with_live(rest, live)
-
-    apply = functools.partial(model.apply, live=live)
-    merge = merged_by(model, lambda base: with_live(base, live))
-    return dataclasses.replace(model, live=live, apply=apply, cut=cut, merge=merge)
+    @nn.compact
+    def __call__(self, inputs: PyTree, train: bool = False) -> jax.Array:
+        if self.is_initializing():
+            for path, value in self.start(self.make_rng("params"), inputs).items():
+                self.put_variable("params", path, value)
+        rng = self.make_rng("dropout") if self.has_rng("params") else None
+        return self.run(self.variables.get("params", {}), inputs, rng=rng, train=train)
 
 
 def apply_flat(
@@ -230,143 +334,3 @@ def is_random(model: Model, params: Params, state: State, inputs: PyTree) -> boo
 def parameter_count(params: Params) -> int:
     """How many numbers the leaves hold; they may be abstract."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-def _chain(blocks: tuple[Block, ...], heads, before: Callable, finish: Callable) -> Model:
-    everything = (".*",)
-
-    def init(rng: jax.Array, inputs: PyTree, *, heads=heads) -> tuple[Params, State]:
-        params, statistics = {"backbone": {}, "heads": {}}, {}
-        x = before(inputs)
-        for block in blocks:
-            key = paths.key(rng, f"backbone/{block.name}")
-            call = functools.partial(_call, block, train=False)
-            with nn.intercept_methods(sound):
-                x, variables = nn.init_with_output(call, block.layer)(key, x)
-            if strange := variables.keys() - {"params", "batch_stats"}:
-                raise ValueError(
-                    f"block {block.name!r} has variables in {', '.join(sorted(strange))}; a model "
-                    "can hold those in params and batch_stats."
-                )
-            params["backbone"][block.name] = variables.get("params", {})
-            statistics[block.name] = variables.get("batch_stats", {})
-            x = block.then(x)
-        if finish is flatten:
-            check_features([block.name for block in blocks], inputs, x)
-        for name, head in heads.items():
-            key = paths.key(rng, f"heads/{name}")
-            params["heads"][name] = nn.Dense(head.size).init(key, flatten(x))["params"]
-        return _without_empty(params), _without_empty({"backbone": statistics})
-
-    def apply(
-        params: Params,
-        state: State,
-        inputs: PyTree,
-        *,
-        rng: jax.Array | None = None,
-        train: bool = False,
-        heads=heads,
-        live: Sequence[str] = everything,
-        around: Sequence[Around] = (),
-    ) -> tuple[dict[str, Any], State]:
-        statistics = state.get("backbone", {})
-        x = before(inputs)
-        for block in blocks:
-            variables = {
-                "params": params.get("backbone", {}).get(block.name, {}),
-                "batch_stats": statistics.get(block.name, {}),
-            }
-            # Linen draws a stream that it is not given, such as "dropout", from "params".
-            rngs = {} if rng is None else {"params": paths.key(rng, block.name)}
-            mutable = ["batch_stats"] if train and block.name in statistics else []
-            call = nn.apply(functools.partial(_call, block, train=train), block.layer, mutable)
-            # Inside `apply`, because a compiled function ignores an interceptor around its call.
-            constant = _constant_statistics(block.name, live if train else ())
-            wrap = _wrap(block.name, around)
-            with (
-                nn.intercept_methods(sound),
-                nn.intercept_methods(constant),
-                nn.intercept_methods(wrap),
-            ):
-                x, changed = with_same_shapes(block.name, call, variables, x, rngs=rngs)
-            if changed:
-                statistics = {**statistics, block.name: changed["batch_stats"]}
-            x = block.then(x)
-        features = finish(x)
-        logits = {
-            name: nn.Dense(head.size).apply({"params": params["heads"][name]}, flatten(features))
-            for name, head in heads.items()
-        }
-        state = {**state, "backbone": statistics} if statistics else state
-        return {"features": features, "logits": logits}, state
-
-    def cut(name: str) -> tuple[Model, Model]:
-        names = [block.name for block in blocks]
-        if name not in names:
-            raise ValueError(paths.unknown("block", name, names))
-        end = names.index(name) + 1
-        prefix = _chain(blocks[:end], {}, before, identity)
-        return prefix, _chain(blocks[end:], heads, identity, finish)
-
-    names = tuple(block.name for block in blocks)
-    return Model(names, heads, init, apply, cut, everything)
-
-
-def _call(block: Block, layer: nn.Module, inputs: PyTree, *, train: bool) -> PyTree:
-    if block.call is not None:
-        return block.call(layer, inputs, train)
-    known = {"train": train, "training": train}
-    known |= {"deterministic": not train, "use_running_average": not train}
-    taken = inspect.signature(type(layer).__call__).parameters
-    # Linen refuses what is set on the module as well.
-    flags = {k: v for k, v in known.items() if k in taken and getattr(layer, k, None) is None}
-    check_call(block.name, layer, inputs, flags)
-    return layer(inputs, **flags)
-
-
-def _constant_statistics(block: str, live: Sequence[str]) -> Callable:
-    """An interceptor: BatchNorm layers whose statistics no pattern matches use them as they are."""
-
-    def intercept(call, args, kwargs, context):
-        layer = context.module
-        if not isinstance(layer, nn.BatchNorm) or context.method_name != "__call__":
-            return call(*args, **kwargs)
-        path = "/".join(("backbone", block, *layer.path))
-        if layer.use_running_average or any(
-            paths.matches(live, f"{path}/{name}") for name in ("mean", "var")
-        ):
-            return call(*args, **kwargs)
-        # A copy, as `use_running_average` may be set on the layer and then cannot be passed too.
-        constant = layer.clone(parent=None, use_running_average=True)
-
-        def normalize(x, use_running_average=None, *, mask=None):
-            return constant.apply(layer.variables, x, mask=mask)
-
-        return normalize(*args, **kwargs)
-
-    return intercept
-
-
-def _wrap(block: str, around: Sequence[Around]) -> Callable:
-    """An interceptor: functions around every layer of a block."""
-    inside: set[tuple[str, ...]] = set()
-
-    def intercept(call, args, kwargs, context):
-        layer = context.module
-        place = tuple(layer.path)
-        if not around or context.method_name != "__call__" or place in inside:
-            return call(*args, **kwargs)
-        path = "/".join(("backbone", block, *place))
-        for function in around:
-            call = functools.partial(function, path, layer, call)
-        inside.add(place)
-        try:
-            return call(*args, **kwargs)
-        finally:
-            inside.remove(place)
-
-    return intercept
-
-
-def _without_empty(tree: PyTree) -> dict[str, Any]:
-    return paths.nest(paths.flatten(tree))

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
+from jaxtl.models.blocks import Block, identity, standardize
 from jaxtl.models.convolution import max_pool
 from jaxtl.models.layers import Conv
-from jaxtl.models.model import Block, from_blocks, identity, standardize
+from jaxtl.models.model import from_blocks
 from jaxtl.paths import unknown
 from jaxtl.plan import Head, Model
 

@@ -1,12 +1,12 @@
 """Stochastic normalisation: BatchNorm that takes the running statistics for some channels."""
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.model import with_around
 from jaxtl.plan import Model, PyTree
 
 
@@ -46,4 +46,4 @@ def stoch_norm(model: Model, p: float = 0.5) -> Model:
         chosen = jax.random.bernoulli(layer.make_rng("dropout"), p, shape)
         return jnp.where(chosen, by_batch, by_running)
 
-    return with_around(model, [choose])
+    return dataclasses.replace(model, around=(*model.around, choose))

@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.model import Block, from_blocks, identity, standardize
+from jaxtl.models.blocks import Block, identity, standardize
+from jaxtl.models.model import from_blocks
 from jaxtl.models.transformer import TransformerLayer, layer_norm
 from jaxtl.paths import unknown
 from jaxtl.plan import Head, Model

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxtl.data import Dataset, Splits, Table
 from jaxtl.data.streamed import select
-from jaxtl.models import outputs, to_float, with_heads
+from jaxtl.models import outputs, to_float
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Model, Weights
 
@@ -73,7 +73,7 @@ class _Extractor:
 
     @functools.cached_property
     def _backbone(self) -> Model:
-        return with_heads(self.model, {})
+        return dataclasses.replace(self.model, heads={})
 
     def __call__(self, table: Table) -> Table:
         first = jax.eval_shape(to_float, jax.tree.map(lambda leaf: leaf[:1], table.inputs))

@@ -113,7 +113,8 @@ def _untraceable(name: str, field: str, points: Sequence[Point], sweep: Sweep) -
 
 def same_training(setup: Setup, others: Sequence[Setup], seeds: tuple[int, ...]) -> bool:
     """Whether other stages, started from the same weights, run this one's program on its data."""
-    if setup.stage.method.prepare is not None or any(_differs(o, setup, seeds) for o in others):
+    prepares = setup.stage.method.prepare is not None or setup.solvers
+    if prepares or any(_differs(other, setup, seeds) for other in others):
         return False
     lanes = over_seeds(setup, seeds)
     weights, program = host_feed(lanes).own, _traced(*first_step(lanes))

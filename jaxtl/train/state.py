@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.paths import flatten, join, nest, split
+from jaxtl.paths import flatten, join, matches, nest, split
 from jaxtl.plan import Method, Metric, Params, PyTree, State
 from jaxtl.train.feed.examples import columns
 from jaxtl.train.mesh import shard_state, to_host
@@ -50,6 +50,7 @@ def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
         nest({path: jnp.asarray(leaves[path]) for path in flatten(tree) if path in leaves})
         for tree in (setup.params, setup.state)
     )
+    params = after_loading(lanes, params)
     if method.state is not None:
 
         def method_state(params, statistics, values):
@@ -64,6 +65,24 @@ def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
         params, state = prepare(lanes, params, state)
     full = assemble(lanes, params, state)
     return jax.device_put(full, shard_state(full))
+
+
+def after_loading(lanes: Lanes, params: Params) -> Params:
+    """Parameters with those that adapters compute from others, on the host, lane after lane."""
+    shared = lanes.setup
+    if not shared.solvers:
+        return params
+    host, results = to_host(params), []
+    for i, setup in enumerate(lanes.setups):
+        lane = jax.tree.map(lambda leaf, i=i: leaf[i], host)
+        for adapter in setup.solvers:
+            lane = adapter.after_loading(lane)
+        results.append(flatten(lane))
+    flat = flatten(params)
+    for path in shared.fresh.intersection(flat):
+        if any(matches(adapter.solves, path) for adapter in shared.solvers):
+            flat[path] = jnp.stack([leaves[path] for leaves in results]).astype(flat[path].dtype)
+    return nest(flat)
 
 
 def remembered(method: Method, new: PyTree, source: tuple[Params, State] | None) -> PyTree:

@@ -86,32 +86,30 @@ def no_centres(model, params, statistics, shape):
     return Centres(jnp.zeros(()), jnp.zeros((3, size)))
 
 
-def adapted(base):
+class BesideHead(models.Network):
     """A head with a low-rank change beside it, off zero from the beginning."""
 
-    def init(rng, inputs):
-        params, state = base.init(rng, inputs)
+    def init(self, rng, inputs):
+        params, state = super().init(rng, inputs)
         rows, columns = params["heads"]["animal"]["kernel"].shape
         down = jax.random.normal(rng, (rows, 2))
         up = jax.random.normal(rng, (2, columns))
         return {**params, "adapter": {"down": down, "up": up}}, state
 
-    def changed(params):
+    def apply(self, params, state, inputs, **options):
+        return super().apply(self.changed(params), state, inputs, **options)
+
+    def merge(self, params):
+        merged = self.changed(params)
+        head = merged["heads"]["animal"]
+        head["kernel"] = np.asfortranarray(head["kernel"])
+        return models.Network(**vars(self)), merged
+
+    def changed(self, params):
         own, head = params["adapter"], params["heads"]["animal"]
         head = {**head, "kernel": head["kernel"] + own["down"] @ own["up"]}
         heads = {**params["heads"], "animal": head}
         return {"backbone": params["backbone"], "heads": heads}
-
-    def apply(params, state, inputs, **options):
-        return base.apply(changed(params), state, inputs, **options)
-
-    def merge(params):
-        merged = changed(params)
-        head = merged["heads"]["animal"]
-        head["kernel"] = np.asfortranarray(head["kernel"])
-        return base, merged
-
-    return dataclasses.replace(base, init=init, apply=apply, merge=merge)
 
 
 def build(config):
@@ -123,7 +121,7 @@ def build(config):
     model = models.from_blocks([dense, norm], {"animal": classes(3), "other": classes(2)})
     sgd, domains = transfer.full(optax.sgd(0.1)), [labelled(dataset("train"), "animal")]
     prototypes = Method(state=no_centres, prepare=find_centres, predict=nearest)
-    as_it_is, lora = Method(fresh_frozen=True), adapted(model)
+    as_it_is, lora = Method(fresh_frozen=True), BesideHead(**vars(model))
     first = Stage("first", model, sgd, domains, 8, config.steps)
     then = Stage("then", model, sgd, domains, 8, config.steps, fresh=("heads/.*",))
     arms = {

@@ -1,5 +1,6 @@
 """Models of named blocks: paths, rngs, cuts, batch statistics."""
 
+import dataclasses
 import functools
 import zlib
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxtl import models, paths
-from jaxtl.models import Block, classes, from_blocks, from_linen, with_heads, with_live
+from jaxtl.models import Block, classes, from_blocks, from_linen
 from jaxtl.models.layers import Conv
 
 HEADS = {"target": classes(3)}
@@ -141,13 +142,13 @@ def test_statistics_move_where_live_and_only_there():
     means = {p: v for p, v in paths.flatten(state).items() if p.endswith("mean")}
     assert len(means) == 3 and all(np.any(value != 0) for value in means.values())
 
-    constant = with_live(model, ())
+    constant = dataclasses.replace(model, live=())
     output, same = training(constant)(params, state, X)
     equal(same, state)
     expected, _ = jax.jit(model.apply)(params, state, X)
     equal(output, expected)
 
-    partly = with_live(model, ("backbone/conv_1/norm/.*",))
+    partly = dataclasses.replace(model, live=("backbone/conv_1/norm/.*",))
     _, moved = training(partly)(params, state, X)
     old, new = paths.flatten(state), paths.flatten(moved)
     changed = {path for path in old if np.any(old[path] != new[path])}
@@ -178,7 +179,7 @@ def test_constant_statistics_of_a_layer_that_was_told_otherwise():
     np.testing.assert_allclose(
         moved["backbone"]["body"]["norm"]["mean"], 0.01 * x.mean(0), rtol=1e-5
     )
-    frozen = with_live(model, ("backbone/other/.*",))
+    frozen = dataclasses.replace(model, live=("backbone/other/.*",))
     equal(frozen.apply(params, state, x, train=True)[1], state)
 
 
@@ -199,7 +200,7 @@ def test_heads_can_be_swapped_and_need_no_others():
     model = models.mlp({"source": classes(5)}, (4,))
     x = X.reshape(6, -1)
     params, state = model.init(jax.random.key(0), x)
-    other = with_heads(model, HEADS)
+    other = dataclasses.replace(model, heads=HEADS)
     assert other.heads == HEADS and other.blocks == model.blocks
     params_other, _ = other.init(jax.random.key(0), x)
     equal(params_other["backbone"], params["backbone"])
@@ -210,13 +211,14 @@ def test_heads_can_be_swapped_and_need_no_others():
     hidden = prefix.apply(params_other, state, x)[0]
     assert hidden["logits"] == {} and prefix.heads == {} and rest.heads == HEADS
     equal(rest.apply(params_other, state, hidden["features"])[0], output)
-    early = with_heads(norm_net().cut("conv_0")[0], HEADS)  # on a block's image, flattened
+    early = norm_net().cut("conv_0")[0]
+    early = dataclasses.replace(early, heads=HEADS)  # on a block's image, flattened
     assert early.init(jax.random.key(0), X)[0]["heads"]["target"]["kernel"].shape == (4 * 4 * 2, 3)
-    assert with_heads(model, {}).apply(params_other, state, x)[0]["logits"] == {}
+    assert dataclasses.replace(model, heads={}).apply(params_other, state, x)[0]["logits"] == {}
 
 
 def test_parts_keep_their_live_patterns_and_can_be_cut_again():
-    model = with_live(norm_net(), ("backbone/conv_1/.*",))
+    model = dataclasses.replace(norm_net(), live=("backbone/conv_1/.*",))
     params, state = initial()
     first, rest = model.cut("conv_0")
     second, last = rest.cut("conv_1")
@@ -287,6 +289,41 @@ def test_is_random():
         abstract = jax.eval_shape(model.init, jax.random.key(0), x)
         assert models.is_random(model, *abstract, x) == random
     assert not models.is_random(model.cut("dense_0")[0].cut("dense_0")[1], *abstract, x[:, :4])
+
+
+def test_two_functions_are_a_backbone():
+    def init(rng, x):
+        return {"scale": jax.random.normal(rng, x.shape[-1:]), "inner": {"shift": jnp.ones(())}}
+
+    def apply(params, x, *, rng, train):
+        noise = jax.random.normal(rng, x.shape) if train else 0
+        return x * params["scale"][None] + params["inner"]["shift"] + noise
+
+    model, x = models.from_functions(init, apply, HEADS, name="mine"), X.reshape(6, -1)
+    params, state = jax.jit(model.init)(jax.random.key(0), x)
+    own = params["backbone"]["mine"]
+    assert state == {} and set(paths.flatten(own)) == {"scale", "inner/shift"}
+    output, _ = jax.jit(model.apply)(params, state, x)
+    expected = x * own["scale"][None] + 1
+    np.testing.assert_allclose(output["features"], expected, rtol=1e-6, atol=1e-6)
+    head = params["heads"]["target"]
+    logits = expected @ head["kernel"] + head["bias"][None]
+    np.testing.assert_allclose(output["logits"]["target"], logits, rtol=1e-4, atol=1e-5)
+    noisy, _ = training(model)(params, state, x, rng=jax.random.key(1))
+    assert np.std(noisy["features"] - expected) == pytest.approx(1, abs=0.1)
+
+
+def test_a_model_computes_what_its_fields_say():
+    model = models.mlp({"source": classes(5)}, (4,))
+    x = X.reshape(6, -1)
+    params, state = model.init(jax.random.key(0), x)
+    doubled = dataclasses.replace(model, before=lambda x: 2 * x, finish=lambda x: x - 1)
+    features = doubled.apply(params, state, x)[0]["features"]
+    np.testing.assert_allclose(
+        features, model.apply(params, state, 2 * x)[0]["features"] - 1, rtol=1e-6, atol=1e-6
+    )
+    same, merged = model.merge(params)
+    assert same is model and merged is params
 
 
 def test_errors():

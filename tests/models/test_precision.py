@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ def test_blocks_compute_in_bfloat16_and_parameters_stay_float32():
     model = models.conv_net(HEADS, batch_norm=True)
     inputs = jax.random.uniform(jax.random.key(0), (16, 8, 8, 1))
     params, state = model.init(jax.random.key(1), inputs)
-    half = models.with_compute_dtype(model, jnp.bfloat16)
+    half = dataclasses.replace(model, dtype=jnp.bfloat16)
     exact, exact_state = model.apply(params, state, inputs, train=True)
     rough, rough_state = half.apply(params, state, inputs, train=True)
     assert {leaf.dtype for leaf in jax.tree.leaves((rough, rough_state))} == {jnp.dtype("float32")}
@@ -35,14 +37,14 @@ def test_gradients_are_float32_and_close():
         return jnp.mean(model.apply(params, state, inputs)[0]["logits"]["y"] ** 2)
 
     exact = jax.grad(lambda p: loss(model, p))(params)
-    rough = jax.grad(lambda p: loss(models.with_compute_dtype(model, jnp.bfloat16), p))(params)
+    rough = jax.grad(lambda p: loss(dataclasses.replace(model, dtype=jnp.bfloat16), p))(params)
     for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(rough), strict=True):
         assert b.dtype == jnp.float32
         np.testing.assert_allclose(b, a, atol=0.05 * np.abs(a).max())
 
 
 def test_the_rest_after_a_block_computes_in_the_same_type():
-    model = models.with_compute_dtype(models.mlp(HEADS, hidden=(8, 8)), jnp.bfloat16)
+    model = dataclasses.replace(models.mlp(HEADS, hidden=(8, 8)), dtype=jnp.bfloat16)
     inputs = jax.random.normal(jax.random.key(0), (4, 5))
     params, state = model.init(jax.random.key(1), inputs)
     first, rest = model.cut("dense_0")

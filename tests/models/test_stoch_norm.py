@@ -1,9 +1,11 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
-from jaxtl.models import Block, classes, from_blocks, is_random, stoch_norm, with_live
+from jaxtl.models import Block, classes, from_blocks, is_random, stoch_norm
 from jaxtl.models.layers import Conv
 
 X = np.random.default_rng(0).normal(1.0, 2.0, (16, 6, 6, 2)).astype(np.float32)
@@ -79,7 +81,7 @@ def test_running_statistics_follow_the_batch_as_ever():
 def test_evaluation_and_constant_statistics_are_untouched_and_draw_nothing():
     model = stoch_norm(MODEL)
     np.testing.assert_array_equal(outputs(model, train=False)[0], outputs(MODEL, train=False)[0])
-    constant = with_live(model, ())
+    constant = dataclasses.replace(model, live=())
     np.testing.assert_array_equal(outputs(constant)[0], outputs(MODEL, train=False)[0])
     params, state = initial()
     assert is_random(model, params, state, X) and not is_random(constant, params, state, X)

@@ -1,5 +1,7 @@
 """The encoder layer, and what a BERT and a ViT do with it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from scipy.special import softmax
 
 from jaxtl import models
-from jaxtl.models import BertConfig, ViTConfig, with_around, with_compute_dtype
+from jaxtl.models import BertConfig, ViTConfig
 from jaxtl.models.transformer import AttentionCore
 from jaxtl.models.vit import PatchEmbedding
 from jaxtl.paths import flatten
@@ -118,7 +120,7 @@ def test_functions_around_the_layers_see_their_paths(make, remat):
 
     model, inputs = make(remat=remat)
     params = random(model, inputs)
-    jax.eval_shape(with_around(model, [around]).apply, params, {}, inputs)
+    jax.eval_shape(dataclasses.replace(model, around=(around,)).apply, params, {}, inputs)
     layer = "backbone/layer_0"
     for name in ("query", "key", "value", "out"):
         assert (f"{layer}/attention/{name}", "Dense") in seen
@@ -150,9 +152,9 @@ def test_the_core_takes_more_keys_than_queries(make):
     model, inputs = make()
     params = random(model, inputs)
     plain = features(model, params, inputs)
-    hidden = features(with_around(model, [prepended(2, False)]), params, inputs)
+    hidden = features(dataclasses.replace(model, around=(prepended(2, False),)), params, inputs)
     np.testing.assert_allclose(hidden, plain, rtol=1e-5, atol=1e-6)
-    seen = features(with_around(model, [prepended(2, True)]), params, inputs)
+    seen = features(dataclasses.replace(model, around=(prepended(2, True),)), params, inputs)
     assert np.abs(seen - plain).max() > 0.01
 
 
@@ -194,7 +196,7 @@ def test_training_drops_out_and_evaluation_does_not(make):
 def test_bfloat16(make):
     model, inputs = make()
     params = random(model, inputs)
-    narrow = with_compute_dtype(model, jnp.bfloat16)
+    narrow = dataclasses.replace(model, dtype=jnp.bfloat16)
     expected, got = features(model, params, inputs), features(narrow, params, inputs)
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, expected, atol=0.1 * np.abs(expected).max())

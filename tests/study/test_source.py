@@ -141,7 +141,7 @@ def test_another_architecture_is_listed_leaf_by_leaf(source):
 
 def test_a_source_with_another_number_of_classes(source):
     heads = {"source": classes(4), "target": classes(3)}
-    model = models.with_heads(body(), heads)
+    model = dataclasses.replace(body(), heads=heads)
     domains = [labelled(blobs("four", ways=4), "source")]
     tiny = with_pretrain(model=model, domains=domains)
     adapt = replace(tiny.arms["full"][1], model=model)

@@ -42,10 +42,7 @@ VALIDATION, TEST = blobs("validation", 30, 1.0, seed=3), blobs("test", 30, 1.0, 
 
 
 def scaled(model, slope):
-    def apply(params, state, inputs, **options):
-        return model.apply(params, state, inputs * slope, **options)
-
-    return dataclasses.replace(model, apply=apply)
+    return dataclasses.replace(model, before=lambda inputs: model.before(inputs * slope))
 
 
 def build(values, select=None):

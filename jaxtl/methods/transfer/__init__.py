@@ -1,7 +1,6 @@
 """Fine-tuning and its kin: what is loaded from the source, and what of it trains."""
 
 from jaxtl.methods.transfer.adalora import adalora_budget, with_orthogonality
-from jaxtl.methods.transfer.adapted import lora_plus, prepared
 from jaxtl.methods.transfer.bi_tuning import bi_tuning
 from jaxtl.methods.transfer.bss import bss
 from jaxtl.methods.transfer.chains import gradual_unfreezing, linear_probe_then_fine_tune
@@ -14,6 +13,7 @@ from jaxtl.methods.transfer.fine_tuning import full, grouped, partial, probe, su
 from jaxtl.methods.transfer.fisher import empirical_fisher, exact_fisher
 from jaxtl.methods.transfer.l2_sp import l2_sp
 from jaxtl.methods.transfer.layerwise import layerwise
+from jaxtl.methods.transfer.lora_plus import lora_plus
 from jaxtl.methods.transfer.lwf import lwf
 from jaxtl.methods.transfer.mixup import mixup
 from jaxtl.methods.transfer.sam import asam, sam
@@ -52,7 +52,6 @@ __all__ = [
     "norm_tuning",
     "online_ewc",
     "partial",
-    "prepared",
     "probe",
     "refresh_statistics",
     "ridge",

@@ -1,5 +1,6 @@
 """Batch statistics made anew, for parameters that are averages and never met the data."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.models import to_float, with_live
+from jaxtl.models import to_float
 from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
 
 
@@ -32,7 +33,7 @@ def refresh_statistics(batch_size: int = 256) -> Method:
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         if not state:
             raise ValueError("refresh_statistics: the model has no batch statistics")
-        apply = with_live(model, (".*",)).apply
+        apply = dataclasses.replace(model, live=(".*",)).apply
         sizes = [len(jax.tree.leaves(domain.inputs)[0]) for domain in domains]
         taken = min([batch_size, *sizes])
         count = math.ceil(max(sizes) / taken)

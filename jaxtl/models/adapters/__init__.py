@@ -1,7 +1,6 @@
 """Parameter-efficient adapters: functions from a model to a model with few more parameters."""
 
 from jaxtl.models.adapters.adalora import adalora, orthogonality
-from jaxtl.models.adapters.attach import AfterLoading
 from jaxtl.models.adapters.bottleneck import houlsby, parallel
 from jaxtl.models.adapters.dora import dora
 from jaxtl.models.adapters.ia3 import ia3
@@ -14,7 +13,6 @@ from jaxtl.models.adapters.stacked import apply_stacked
 from jaxtl.models.adapters.vera import vera
 
 __all__ = [
-    "AfterLoading",
     "adalora",
     "apply_stacked",
     "deep_visual_prompt",

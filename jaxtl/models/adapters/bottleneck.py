@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxtl import paths
-from jaxtl.models.adapters.attach import attach, trace_layers
+from jaxtl.models.adapters.attach import attach
+from jaxtl.models.adapters.layers import trace_layers
+from jaxtl.models.model import Adapter, Call
 from jaxtl.plan import Model, Params, PyTree, State
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -31,7 +32,7 @@ def houlsby(
     The paper trains the layer norms too: name them in the method's patterns.
 
     Args:
-        model: any whose `apply` takes `around`.
+        model: any of `jaxtl.models`.
         targets: path patterns of layers, without a parameter's name.
         size: of the bottleneck.
         activation: between its two layers.
@@ -85,14 +86,12 @@ def _bottleneck(
     name: str,
     combine: Callable,
     beside: bool,
-    whole: bool = True,
 ) -> Model:
     """A network around layers.
 
     Args:
         combine: (first input of the layer, its outputs, network) -> outputs.
         beside: the network reads the layer's inputs, otherwise its outputs.
-        whole: every target must match; a part of a model may have none.
     """
     targets = tuple(targets)
 
@@ -102,10 +101,12 @@ def _bottleneck(
             return None
         return read.shape[-1], outputs.shape[-1]
 
-    def start(params: Params, state: State, inputs: PyTree, key: Callable) -> dict[str, jax.Array]:
-        found = trace_layers(model, params, state, inputs, widths)
-        layers = {path: sides for path, sides in found.items() if sides is not None}
-        if whole:
+    def start(
+        model: Model, params: Params, state: State, inputs: PyTree, key: Callable
+    ) -> dict[str, jax.Array]:
+        traced = trace_layers(model, params, state, inputs, widths)
+        layers = {path: sides for path, sides in traced.items() if sides is not None}
+        if model.whole:
             paths.select(targets, layers, "layer with an array as its output")
         leaves = {}
         for path, (wide_in, wide_out) in layers.items():
@@ -121,18 +122,11 @@ def _bottleneck(
                 }
         return leaves
 
-    def apply(
-        params: Params,
-        state: State,
-        inputs: PyTree,
-        *,
-        around: Sequence[Callable] = (),
-        **options,
-    ) -> tuple[dict[str, Any], State]:
-        flat = paths.flatten(params.get(name, {}))
+    def change(call: Call) -> Call:
+        flat = paths.flatten(call.params.get(name, {}))
 
-        def insert(path: str, layer: nn.Module, call: Callable, *given, **flags) -> PyTree:
-            outputs = call(*given, **flags)
+        def insert(path: str, layer: nn.Module, inner: Callable, *given, **flags) -> PyTree:
+            outputs = inner(*given, **flags)
             if f"{path}/down/kernel" not in flat:
                 return outputs
 
@@ -141,12 +135,9 @@ def _bottleneck(
 
             return combine(given[0], outputs, network)
 
-        return model.apply(params, state, inputs, around=(insert, *around), **options)
+        return call._replace(around=(insert, *call.around))
 
-    def part(model: Model) -> Model:
-        return _bottleneck(model, targets, size, activation, name, combine, beside, whole=False)
-
-    return attach(model, name, start, apply, part)
+    return attach(model, Adapter(name, start, change))
 
 
 def _dense(flat: Mapping[str, jax.Array], path: str, x: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl import paths
-from jaxtl.models.adapters.attach import AfterLoading, leaves_of
+from jaxtl.models.adapters.attach import leaves_of
 from jaxtl.models.adapters.kernels import (
     Family,
     Kernel,
@@ -26,21 +26,17 @@ from jaxtl.plan import Model, Params
 
 def dora(
     model: Model, targets: Sequence[str], rank: int = 8, alpha: float = 8.0, name: str = "dora"
-) -> tuple[Model, AfterLoading]:
+) -> Model:
     """m V / |V| with V = W + (alpha / rank) A B and |.| the norm of each column; Eq. 5.
 
     A column belongs to one output. The norm is a constant in the backward pass (Section 4.3). The
-    magnitudes m [columns] start as the norms of the columns of W, so that the model starts as it
-    was. A kernel has rank * (rows + columns) + columns new parameters, `<name>/<layer>/{a,b,
-    magnitude}`. Always in weight space, so there is no dropout.
+    magnitudes m [columns] start as the norms of the columns of W once it is loaded, so that the
+    model starts as it was. A kernel has rank * (rows + columns) + columns new parameters,
+    `<name>/<layer>/{a,b,magnitude}`. Always in weight space, so there is no dropout. Merged
+    parameters cannot be unmerged: the norm |V| is lost.
 
     Args:
         model, targets, rank, alpha, name: as in `lora`.
-
-    Returns:
-        (the adapted model, the magnitudes of the loaded kernels). Give the latter to
-        `transfer.prepared`; without it the magnitudes are those of the initial kernels. Merged
-        parameters cannot be unmerged: the norm |V| is lost.
     """
     scale = alpha / rank
 
@@ -55,9 +51,9 @@ def dora(
         norms = jnp.maximum(jax.lax.stop_gradient(norms), jnp.finfo(jnp.float32).tiny)
         return {"kernel": moved * (leaves["magnitude"] / norms)[None]}
 
-    def compute(params: Params) -> Params:
+    def after_loading(params: Params) -> Params:
         flat = paths.flatten(params)
-        for layer, own in leaves_of(model, params, name).items():
+        for layer, own in leaves_of(model.blocks, params, name).items():
             matrix = matrix_of(params, layer, own["b"].shape[-1])
             norms = np.linalg.norm(np.float64(matrix), axis=0)
             flat[f"{name}/{layer}/magnitude"] = jnp.asarray(norms, own["magnitude"].dtype)
@@ -67,5 +63,5 @@ def dora(
         return leaves["b"].shape[-1]
 
     family = Family(start, columns, weigh, None, problem=rank_problem(rank))
-    adapted = on_kernels(model, targets, family, name)
-    return adapted, AfterLoading(compute, (f"{name}/.*/magnitude",))
+    solves = (f"{name}/.*/magnitude",)
+    return on_kernels(model, targets, family, name, after_loading=after_loading, solves=solves)

@@ -5,7 +5,6 @@ heads * head width] and [heads * head width, d] of linen's attention, [height * 
 a convolution, where `in` is the number of input channels of one group: 1 if it is depthwise.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,8 +13,9 @@ import flax.linen as nn
 import jax
 
 from jaxtl import paths
-from jaxtl.models.adapters.attach import attach, leaves_of, trace_layers
-from jaxtl.models.model import ChangedMerge
+from jaxtl.models.adapters.attach import attach, leaves_of
+from jaxtl.models.adapters.layers import Layer, layers_of, look, trace_layers
+from jaxtl.models.model import Adapter, Call
 from jaxtl.plan import Model, Params, PyTree, State
 
 Leaves = Mapping[str, jax.Array]
@@ -104,42 +104,38 @@ def on_kernels(
     family: Family,
     name: str,
     dropout: float = 0.0,
-    whole: bool = True,
+    after_loading: Callable[[Params], Params] | None = None,
+    solves: Sequence[str] = (),
 ) -> Model:
     """The model with kernels that a family adapts.
 
     Args:
-        model: any whose `apply` takes `around` and hands unknown keywords on.
+        model: any of `jaxtl.models`.
         targets: path patterns of kernels of the backbone, `backbone/.*/(query|value)/kernel`.
         family: what is done to them.
         name: where the adapter's parameters live.
         dropout: share of a plain layer's inputs that is dropped, in training, before `beside`.
-        whole: every target must match; a part of a model may have none.
+        after_loading, solves: as in `Adapter`.
 
     Raises:
         ValueError: from `init`: a target matches no kernel, or a kernel cannot be adapted.
     """
     targets = tuple(targets)
-    known: list[Mapping[str, _Layer]] = []  # does not depend on values, so once is enough
 
-    def layers(params: Params, state: State, inputs: PyTree) -> Mapping[str, _Layer]:
-        if not known:
-            known.append(trace_layers(model, params, state, inputs, _look))
-        return known[0]
-
-    def start(params: Params, state: State, inputs: PyTree, key: Callable) -> Leaves:
+    def start(model: Model, params: Params, state: State, inputs: PyTree, key: Callable) -> Leaves:
         flat = paths.flatten(params)
         candidates = [
             path
             for path, leaf in flat.items()
             if path.startswith("backbone/") and leaf.ndim > 1 and not path.endswith("/bias")
         ]
-        if whole:
+        if model.whole:
             paths.select(targets, candidates, "kernel")
         chosen = {path: flat[path] for path in candidates if paths.matches(targets, path)}
         if not chosen:
             return {}
-        kernels = _kernels(chosen, layers(params, state, inputs), _multiplied(params))
+        layers = trace_layers(model, params, state, inputs, look)
+        kernels = _kernels(chosen, layers, _multiplied(params))
         _check(kernels, family, dropout)
         leaves = {}
         for kernel in kernels:
@@ -151,60 +147,44 @@ def on_kernels(
             leaves |= {f"{SHARED}/{leaf}": value for leaf, value in shared.items()}
         return leaves
 
-    def apply(
-        params: Params,
-        state: State,
-        inputs: PyTree,
-        *,
-        rng: jax.Array | None = None,
-        train: bool = False,
-        around: Sequence[Callable] = (),
-        **options,
-    ) -> tuple[dict[str, Any], State]:
-        leaves = _with_shared(model, params, name)
+    def change(call: Call) -> Call:
+        leaves = _with_shared((call.block.name,), call.params, name)
         plain: dict[str, int] = {}
         if family.beside is not None and leaves:
-            found, weighed = layers(params, state, inputs), _multiplied(params)
-            beside = [p for p in leaves if p in found and found[p].plain and p not in weighed]
-            plain = {p: found[p].input_axes for p in beside}
-        inside = [path for path in leaves if path not in plain]
-        params = _changed(params, inside, leaves, family, family.weigh)
+            layers, multiplied = layers_of(call), _multiplied(call.params)
+            beside = [p for p in leaves if p in layers and layers[p].plain and p not in multiplied]
+            plain = {p: layers[p].input_axes for p in beside}
+        if inside := [path for path in leaves if path not in plain]:
+            block = {"backbone": {call.block.name: call.weights}}
+            block = _changed(block, inside, leaves, family.weigh, family.columns)
+            call = call._replace(weights=block["backbone"][call.block.name])
 
-        def add(path: str, layer: nn.Module, call: Callable, *given, **flags) -> PyTree:
-            outputs = call(*given, **flags)
+        def add(path: str, layer: nn.Module, inner: Callable, *given, **flags) -> PyTree:
+            outputs = inner(*given, **flags)
             if path not in plain:
                 return outputs
             x = given[0].astype(outputs.dtype)
             if dropout:
-                rngs = {} if rng is None else {"dropout": paths.key(rng, f"{name}/{path}")}
-                drop = nn.Dropout(dropout, deterministic=not train, parent=None)
+                rng, drawn = call.rng, f"{name}/{path}"
+                rngs = {} if rng is None else {"dropout": paths.key(rng, drawn)}
+                drop = nn.Dropout(dropout, deterministic=not call.train, parent=None)
                 x = drop.apply({}, x, rngs=rngs)
             own = {leaf: value.astype(outputs.dtype) for leaf, value in leaves[path].items()}
             x = x.reshape(*x.shape[: x.ndim - plain[path]], -1)
             return outputs + family.beside(x, own).reshape(outputs.shape)
 
-        around = (add, *around) if plain else around
-        return model.apply(params, state, inputs, rng=rng, train=train, around=around, **options)
+        return call._replace(around=(add, *call.around)) if plain else call
 
-    def part(model: Model) -> Model:
-        return on_kernels(model, targets, family, name, dropout, whole=False)
+    def folding(weigh: Callable[[Weight, Leaves], Weight]) -> Callable[[Model, Params], Params]:
+        def fold(model: Model, params: Params) -> Params:
+            leaves = _with_shared(model.blocks, params, name)
+            return _changed(params, leaves, leaves, weigh, family.columns)
 
-    adapted = attach(model, name, start, apply, part)
-    return dataclasses.replace(adapted, merge=Merge(model, name, family))
+        return fold
 
-
-@dataclasses.dataclass(frozen=True)
-class Merge:
-    """`Model.merge` of an adapter that changes kernels; `unmerge` is its inverse."""
-
-    model: Model
-    name: str
-    family: Family
-
-    def __call__(self, params: Params) -> tuple[Model, Params]:
-        leaves = _with_shared(self.model, params, self.name)
-        rest = {key: tree for key, tree in params.items() if key != self.name}
-        return self.model, _changed(rest, leaves, leaves, self.family, self.family.weigh)
+    merge = folding(family.weigh)
+    unmerge = None if family.unweigh is None else folding(family.unweigh)
+    return attach(model, Adapter(name, start, change, merge, unmerge, after_loading, solves))
 
 
 def unmerge(model: Model, merged: Params, adapter: Params) -> Params:
@@ -219,16 +199,12 @@ def unmerge(model: Model, merged: Params, adapter: Params) -> Params:
         ValueError: the adapter cannot be merged, or not be taken out again (DoRA, whose merged
             columns do not tell what their norms were): keep the parameters from before.
     """
-    merge = model.merge
-    while isinstance(merge, ChangedMerge):
-        merge = merge.merge
-    if not isinstance(merge, Merge) or merge.family.unweigh is None:
+    last = model.adapters[-1] if model.adapters else None
+    if last is None or last.unmerge is None:
         raise ValueError(
             "this adapter cannot be taken out of merged parameters; keep those from before."
         )
-    params = {**merged, merge.name: adapter}
-    leaves = _with_shared(merge.model, params, merge.name)
-    return _changed(params, leaves, leaves, merge.family, merge.family.unweigh)
+    return last.unmerge(model, {**merged, last.name: adapter})
 
 
 def matrix_of(params: Params, layer: str, columns: int) -> jax.Array:
@@ -237,10 +213,10 @@ def matrix_of(params: Params, layer: str, columns: int) -> jax.Array:
     return flat[_kernel_path(layer, flat)].reshape(-1, columns)
 
 
-def _with_shared(model: Model, params: Params, name: str) -> dict[str, Leaves]:
-    """{layer: its leaves and the shared ones}."""
+def _with_shared(blocks: Sequence[str], params: Params, name: str) -> dict[str, Leaves]:
+    """{layer: its leaves and the shared ones}, in some blocks."""
     shared = params.get(name, {}).get(SHARED, {})
-    return {layer: {**shared, **own} for layer, own in leaves_of(model, params, name).items()}
+    return {layer: {**shared, **own} for layer, own in leaves_of(blocks, params, name).items()}
 
 
 def _kernel_path(layer: str, flat: Mapping[str, Any]) -> str:
@@ -251,14 +227,14 @@ def _changed(
     params: Params,
     layers: Iterable[str],
     leaves: Mapping[str, Leaves],
-    family: Family,
     change: Callable[[Weight, Leaves], Weight],
+    columns_of: Callable[[Leaves, int], int],
 ) -> Params:
     """Params with the kernels and biases of some layers changed."""
     flat = paths.flatten(params)
     for layer in layers:
         path, own = _kernel_path(layer, flat), leaves[layer]
-        columns = family.columns(own, flat[path].size)
+        columns = columns_of(own, flat[path].size)
         weight = {"kernel": flat[path].reshape(-1, columns)}
         bias = path.removesuffix("kernel") + "bias"
         if path != layer and bias in flat:
@@ -269,42 +245,6 @@ def _changed(
     return paths.nest(flat)
 
 
-class _Layer(NamedTuple):
-    """What is known of a layer.
-
-    Attributes:
-        dense: a dense layer.
-        input_axes: leading axes of its kernel that are summed over; None if all but the last.
-        kernel_axes: of its kernel, None if unknown.
-        plain: its outputs are inputs @ kernel + bias and nothing else.
-    """
-
-    dense: bool = False
-    input_axes: int | None = None
-    kernel_axes: int | None = None
-    plain: bool = False
-
-
-def _look(layer: nn.Module, inputs: tuple, outputs: PyTree) -> _Layer:
-    if isinstance(layer, nn.Dense):
-        return _Layer(True, 1, 2, type(layer) is nn.Dense and len(inputs) == 1)
-    if isinstance(layer, nn.DenseGeneral):
-        axis, features = (
-            tuple(given) if isinstance(given, Sequence) else (given,)
-            for given in (layer.axis, layer.features)
-        )
-        plain = type(layer) is nn.DenseGeneral and len(inputs) == 1
-        if plain:
-            rank = inputs[0].ndim
-            plain = tuple(a % rank for a in axis) == tuple(range(rank - len(axis), rank))
-        kernel_axes = 0 if layer.batch_dims else len(axis) + len(features)
-        return _Layer(True, len(axis), kernel_axes, plain)
-    if isinstance(layer, nn.Conv | nn.ConvTranspose):
-        window = layer.kernel_size
-        return _Layer(kernel_axes=2 + (len(window) if isinstance(window, Sequence) else 1))
-    return _Layer()
-
-
 def _multiplied(params: Params) -> set[str]:
     """Paths of the layers whose kernels some adapter multiplies."""
     own = {name: tree for name, tree in params.items() if name not in ("backbone", "heads")}
@@ -313,13 +253,13 @@ def _multiplied(params: Params) -> set[str]:
 
 
 def _kernels(
-    chosen: Mapping[str, jax.Array], layers: Mapping[str, _Layer], multiplied: set[str]
+    chosen: Mapping[str, jax.Array], layers: Mapping[str, Layer], multiplied: set[str]
 ) -> list[Kernel]:
     """Raises ValueError for kernels that stand for several layers; all of them."""
     kernels, problems = [], []
     for path, leaf in chosen.items():
         owner = path.removesuffix("/kernel")
-        layer = layers.get(owner, _Layer())
+        layer = layers.get(owner, Layer())
         if layer.kernel_axes not in (None, leaf.ndim):
             problems.append(
                 f"{path} {list(leaf.shape)} holds the kernels of several layers (`nn.scan`, "

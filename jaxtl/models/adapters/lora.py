@@ -37,8 +37,8 @@ def lora(
     convolution as the matrix [height * width * in, out] (in: channels of a group).
 
     Args:
-        model: any whose `apply` takes `around`; its parameters keep their paths, so published
-            weights still load with `fresh=("lora/.*", ...)`.
+        model: any of `jaxtl.models`; its parameters keep their paths, so published weights still
+            load with `fresh=("lora/.*", ...)`.
         targets: path patterns of kernels, such as `backbone/.*/(query|value)/kernel`.
         rank: of A B.
         alpha: the scale is alpha / rank.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl import paths
-from jaxtl.models.adapters.attach import AfterLoading, leaves_of
+from jaxtl.models.adapters.attach import leaves_of
 from jaxtl.models.adapters.kernels import (
     Kernel,
     Leaves,
@@ -24,23 +24,18 @@ from jaxtl.models.adapters.lora import start_low_rank
 from jaxtl.plan import Model, Params
 
 
-def pissa(
-    model: Model, targets: Sequence[str], rank: int = 8, name: str = "pissa"
-) -> tuple[Model, AfterLoading]:
+def pissa(model: Model, targets: Sequence[str], rank: int = 8, name: str = "pissa") -> Model:
     """(W - A_0 B_0) + A B, where A = A_0 = U sqrt(S), B = B_0 = sqrt(S) V' at the start; Eq. 2-4.
 
-    U S V' are the first `rank` components of W. The paper keeps W - A_0 B_0 in the place of W; here
-    W stays as it was loaded and A_0, B_0 are kept, as `<name>/<layer>/{start_a,start_b}`: the
-    function and its gradients are the same, and the adapter can be taken from one copy of W to
-    another. Only `<name>/.*/(a|b)` trains: rank * (rows + columns) parameters a kernel.
+    U S V' are the first `rank` components of W once it is loaded, in float64. The paper keeps
+    W - A_0 B_0 in the place of W; here W stays as it was loaded and A_0, B_0 are kept, as
+    `<name>/<layer>/{start_a,start_b}`: the function and its gradients are the same, and the adapter
+    can be taken from one copy of W to another. Only `<name>/.*/(a|b)` trains: rank * (rows +
+    columns) parameters a kernel.
 
     Args:
         model, targets, name: as in `lora`.
         rank: of A B.
-
-    Returns:
-        (the adapted model, the decomposition of the loaded kernels in float64). Give the latter to
-        `transfer.prepared`; without it the adapter starts as LoRA of scale 1.
     """
 
     def start(kernel: Kernel, matrix: jax.Array, key: Callable) -> Leaves:
@@ -54,9 +49,9 @@ def pissa(
         now = (inputs @ leaves["a"]) @ leaves["b"]
         return now - (inputs @ leaves["start_a"]) @ leaves["start_b"]
 
-    def compute(params: Params) -> Params:
+    def after_loading(params: Params) -> Params:
         flat = paths.flatten(params)
-        for layer, own in leaves_of(model, params, name).items():
+        for layer, own in leaves_of(model.blocks, params, name).items():
             matrix = matrix_of(params, layer, own["b"].shape[-1])
             left, values, right = np.linalg.svd(np.float64(matrix), full_matrices=False)
             root = np.sqrt(values[:rank])
@@ -66,4 +61,5 @@ def pissa(
         return paths.nest(flat)
 
     family = additive(start, delta, beside, "b", problem=rank_problem(rank))
-    return on_kernels(model, targets, family, name), AfterLoading(compute, (f"{name}/.*",))
+    solves = (f"{name}/.*",)
+    return on_kernels(model, targets, family, name, after_loading=after_loading, solves=solves)

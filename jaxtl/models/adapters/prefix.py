@@ -1,14 +1,15 @@
 """Prefix tuning: learned keys and values that every position of every layer attends to."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxtl import paths
-from jaxtl.models.adapters.attach import attach, leaves_of, trace_layers
+from jaxtl.models.adapters.attach import attach, leaves_of
+from jaxtl.models.adapters.layers import trace_layers
+from jaxtl.models.model import Adapter, Call
 from jaxtl.plan import Model, Params, PyTree, State
 
 
@@ -40,24 +41,17 @@ def prefix(
     Li & Liang, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", 2021.
     arXiv:2101.00190.
     """
-    return _prefix(model, length, tuple(targets), deviation, name)
+    targets = tuple(targets)
 
-
-def _prefix(
-    model: Model,
-    length: int,
-    targets: Sequence[str],
-    deviation: float,
-    name: str,
-    whole: bool = True,
-) -> Model:
     def shape(layer: nn.Module, inputs: tuple, outputs: PyTree) -> tuple[int, ...] | None:
         return inputs[1].shape[2:] if len(inputs) > 2 and jnp.ndim(inputs[1]) == 4 else None
 
-    def start(params: Params, state: State, inputs: PyTree, key: Callable) -> dict[str, jax.Array]:
-        found = trace_layers(model, params, state, inputs, shape)
-        layers = {path: sides for path, sides in found.items() if sides is not None}
-        if whole:
+    def start(
+        model: Model, params: Params, state: State, inputs: PyTree, key: Callable
+    ) -> dict[str, jax.Array]:
+        traced = trace_layers(model, params, state, inputs, shape)
+        layers = {path: sides for path, sides in traced.items() if sides is not None}
+        if model.whole:
             paths.select(targets, layers, "layer that attends")
         return {
             f"{path}/{leaf}": deviation * jax.random.normal(key(f"{path}/{leaf}"), (length, *sides))
@@ -66,19 +60,12 @@ def _prefix(
             for leaf in ("key", "value")
         }
 
-    def apply(
-        params: Params,
-        state: State,
-        inputs: PyTree,
-        *,
-        around: Sequence[Callable] = (),
-        **options,
-    ) -> tuple[dict[str, Any], State]:
-        leaves = leaves_of(model, params, name)
+    def change(call: Call) -> Call:
+        leaves = leaves_of((call.block.name,), call.params, name)
 
-        def extend(path: str, layer: nn.Module, call: Callable, *given, **flags) -> PyTree:
+        def extend(path: str, layer: nn.Module, inner: Callable, *given, **flags) -> PyTree:
             if path not in leaves:
-                return call(*given, **flags)
+                return inner(*given, **flags)
             query, key, value, *others = given
             mask = others.pop(0) if others else flags.pop("mask", None)
             key, value = (
@@ -86,14 +73,11 @@ def _prefix(
             )
             if mask is not None:
                 mask = jnp.pad(mask, ((0, 0), (length, 0)), constant_values=True)
-            return call(query, key, value, mask, *others, **flags)
+            return inner(query, key, value, mask, *others, **flags)
 
-        return model.apply(params, state, inputs, around=(extend, *around), **options)
+        return call._replace(around=(extend, *call.around))
 
-    def part(model: Model) -> Model:
-        return _prefix(model, length, targets, deviation, name, whole=False)
-
-    return attach(model, name, start, apply, part)
+    return attach(model, Adapter(name, start, change))
 
 
 def _in_front(learned: jax.Array, x: jax.Array) -> jax.Array:

@@ -1,14 +1,15 @@
 """Learned tokens among those of a transformer: prompt tuning, and visual prompt tuning."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxtl.models.adapters.attach import attach
+from jaxtl.models.model import Adapter, Call
 from jaxtl.paths import unknown
 from jaxtl.plan import Model, Params, PyTree, State
 
@@ -121,7 +122,6 @@ def _tokens(
     at: int,
     limit: Callable[[int], float],
     name: str,
-    inside: bool = False,
 ) -> Model:
     """Learned tokens between the blocks of a model.
 
@@ -130,57 +130,44 @@ def _tokens(
         last: the block before which they are taken away.
         at: how many tokens stand in front of them.
         limit: width -> bound of the uniform initial values.
-        inside: the inputs of the model contain tokens already: it is a later part.
     """
-    parts, rest = [], model
-    for block in (block for block in model.blocks if block in {*places, last}):
-        before = None
-        if index := rest.blocks.index(block):
-            before, rest = rest.cut(rest.blocks[index - 1])
-        parts.append((before, block))
+    edited = [block for block in model.blocks if block in {*places, last}]
 
-    def walk(params: Params, state: State, x: PyTree, tokens: Callable, **options):
-        """(what travels into the part after the last edited place, state).
+    def insert(call: Call, tokens: Callable[[str, PyTree], jax.Array]) -> Call:
+        """The call with other learned tokens among its inputs.
 
         Args:
-            tokens: (block, what travels before it) -> [length, width].
+            tokens: (block, its inputs) -> [length, width].
         """
-        there = inside
-        for before, block in parts:
-            if before is not None:
-                output, state = before.apply(params, state, x, **options)
-                x = output["features"]
-            new = None if block == last else tokens(block, x)
-            x, there = _spliced(x, new, at, length if there else 0), True
-        return x, state
+        block = call.block.name
+        if block not in edited:
+            return call
+        new = None if block == last else tokens(block, call.inputs)
+        removed = 0 if block == edited[0] else length
+        return call._replace(inputs=_spliced(call.inputs, new, at, removed))
 
-    def start(params: Params, state: State, inputs: PyTree, key: Callable) -> dict[str, jax.Array]:
+    def start(
+        model: Model, params: Params, state: State, inputs: PyTree, key: Callable
+    ) -> dict[str, jax.Array]:
         widths: dict[str, int] = {}
 
         def measure(block: str, x: PyTree) -> jax.Array:
             width = widths[f"backbone/{block}/tokens"] = _hidden(x).shape[-1]
             return jnp.zeros((length, width))
 
-        jax.eval_shape(lambda p, s, x: walk(p, s, x, measure)[0], params, state, inputs)
+        measuring = Adapter(name, start, lambda call: insert(call, measure))
+        traced = dataclasses.replace(attach(model, measuring), heads={})
+        jax.eval_shape(traced.apply, params, state, inputs)
         return {
             path: limit(width) * jax.random.uniform(key(path), (length, width), minval=-1)
             for path, width in widths.items()
         }
 
-    def apply(
-        params: Params, state: State, inputs: PyTree, **options
-    ) -> tuple[dict[str, Any], State]:
-        own = params.get(name, {}).get("backbone", {})
-        earlier = {key: value for key, value in options.items() if key != "heads"}
-        x, state = walk(params, state, inputs, lambda block, x: own[block]["tokens"], **earlier)
-        return rest.apply(params, state, x, **options)
+    def change(call: Call) -> Call:
+        learned = call.params.get(name, {}).get("backbone", {})
+        return insert(call, lambda block, x: learned[block]["tokens"])
 
-    def part(piece: Model) -> Model:
-        passed = model.blocks[: model.blocks.index(piece.blocks[0])] if piece.blocks else ()
-        there = (inside or not {*places}.isdisjoint(passed)) and last not in passed
-        return _tokens(piece, length, places, last, at, limit, name, there)
-
-    return attach(model, name, start, apply, part)
+    return attach(model, Adapter(name, start, change))
 
 
 def _hidden(x: PyTree) -> jax.Array:

@@ -5,9 +5,8 @@ of a block, and what else than these outputs a method's losses would need.
 """
 
 import bisect
-import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from jax.interpreters import partial_eval
 
 from jaxtl.batch import Batch
 from jaxtl.paths import flatten, matches
-from jaxtl.plan import Model, Params, State
+from jaxtl.plan import Model
 from jaxtl.train.feed.examples import active_heads
 from jaxtl.train.resolve.stage import Setup, roles_of
 
@@ -101,7 +100,7 @@ def needs_only_features(setup: Setup, prefix: Prefix) -> bool:
     for update in setup.stage.method.updates:
 
         def loss(inputs, batch, params, state, rng, step, update=update):
-            model = _opaque(setup.model, prefix, params, state)
+            model = _opaque(setup.model, prefix, flatten(params) | flatten(state))
             return update.loss(model, params, state, batch.replace(inputs=inputs), rng, step)
 
         jaxpr = jax.make_jaxpr(loss)(*args).jaxpr
@@ -132,31 +131,32 @@ def _abstract_batch(setup: Setup) -> Batch:
     return Batch(inputs, labels, weights, present, index, roles_of(stage))
 
 
-def _opaque(model: Model, prefix: Prefix, params: Params, state: State) -> Model:
+def _opaque(model: Model, prefix: Prefix, leaves: Mapping[str, jax.Array]) -> Model:
     """The model as one equation of the traced program, if called with the prefix as it is.
 
     Args:
-        params, state: those of the stage, to be recognised.
+        leaves: {path: leaf} of the stage, to be recognised.
     """
-    known = flatten(params) | flatten(state)
+    plain = type(model)
 
-    def apply(params, state, inputs, **options):
-        given = flatten(params) | flatten(state)
+    class Opaque(plain):
+        def apply(self, params, state, inputs, **options):
+            given = flatten(params) | flatten(state)
 
-        def whole_model(params, state, inputs):
-            return model.apply(params, state, inputs, **options)
+            def whole_model(params, state, inputs):
+                return plain.apply(self, params, state, inputs, **options)
 
-        if any(given.get(path) is not known[path] for path in prefix.reads):
-            return whole_model(params, state, inputs)
-        return jax.jit(whole_model)(params, state, inputs)
+            if any(given.get(path) is not leaves[path] for path in prefix.reads):
+                return whole_model(params, state, inputs)
+            return jax.jit(whole_model)(params, state, inputs)
 
-    def cut(block):
-        before, after = model.cut(block)
-        if prefix.block in before.blocks[:-1]:
-            before = _opaque(before, prefix, params, state)
-        return before, after
+        def cut(self, block):
+            before, after = plain(**vars(self)).cut(block)
+            if prefix.block in before.blocks[:-1]:
+                before = _opaque(before, prefix, leaves)
+            return before, after
 
-    return dataclasses.replace(model, apply=apply, cut=cut)
+    return Opaque(**vars(model))
 
 
 def _reach_only_the_model(jaxpr: jex.Jaxpr, examples: dict[jex.Var, tuple]) -> bool:

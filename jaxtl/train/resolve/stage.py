@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxtl.batch import Role
 from jaxtl.blame import place_of, told
-from jaxtl.models import to_float, with_live
+from jaxtl.models import to_float
 from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
 from jaxtl.plan import Domain, Model, Params, PyTree, Stage, StageShape, State
 from jaxtl.reading import Wanted
@@ -30,7 +30,8 @@ class Setup:
         model: its model, with the batch statistics live exactly where their scale trains.
         inputs: abstract model inputs of one example, leading axis [1].
         labels: {parameter path: optimizer's name, or `FROZEN`}.
-        solved: paths of the parameters that the method computes in closed form.
+        solved: paths of the parameters that the method computes in closed form, and of the fresh
+            ones that an adapter computes from loaded weights.
         fresh: paths of parameters and batch statistics that are initialised, not loaded.
         params, state: abstract values of one seed.
         shape: what the method's networks and state are made for.
@@ -61,6 +62,11 @@ class Setup:
     @property
     def trainable(self) -> frozenset[str]:
         return frozenset(path for path, group in self.labels.items() if group != FROZEN)
+
+    @property
+    def solvers(self) -> list[Any]:
+        """The adapters that compute fresh parameters from loaded weights."""
+        return [a for a in self.model.adapters if any(matches(a.solves, p) for p in self.fresh)]
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -235,6 +241,8 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
         leaves = flatten(params) | flatten(state)
         wanted = {path: leaf for path, leaf in leaves.items() if path not in fresh}
         published, report = stage.weights.read(Wanted(wanted, others=fresh))
+    for adapter in stage.model.adapters:
+        solved |= select(adapter.solves, paths).intersection(fresh)
     stuck = sorted(
         path
         for path in fresh.intersection(paths)
@@ -248,7 +256,7 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
 
     moving = {path for path in paths if labels[path] != FROZEN}
     live = tuple(re.escape(path) for path in statistics if _follows(path, paths, moving))
-    model = with_live(stage.model, live)
+    model = dataclasses.replace(stage.model, live=live)
     if method.state is not None:
         kept = jax.eval_shape(lambda *here: method.state(model, *here, shape), params, state)
         state = {**state, METHOD_STATE: kept}

@@ -1,5 +1,7 @@
 """Soups, interpolation, WiSE-FT and refreshed batch statistics against sums by hand."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -112,7 +114,7 @@ def test_refreshed_statistics_are_the_means_over_batches():
         Columns(rng.normal(size=(n, 3)).astype(np.float32) * 3 + shift, {}, {}, np.ones(n))
         for n, shift in [(12, 0), (6, 5)]
     ]
-    frozen = models.with_live(model, ())  # as in a stage where nothing trains
+    frozen = dataclasses.replace(model, live=())  # as in a stage where nothing trains
     same, found = transfer.refresh_statistics(4).prepare(frozen, params, state, domains)
     assert same is params
     orders = [np.random.default_rng(0).permutation(n) for n in (12, 6)]

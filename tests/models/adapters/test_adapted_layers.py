@@ -1,5 +1,6 @@
 """Adapters on kernels of every kind of layer, dropout beside them, and what cannot be adapted."""
 
+import dataclasses
 import functools
 
 import flax
@@ -69,13 +70,13 @@ def test_a_convolution_of_one_tap_is_a_dense_layer():
     dense = from_blocks([Block("first", nn.Dense(7))], HEADS)
     outputs = []
     for model in (conv, dense):
-        tuned, after = adapters.dora(model, ALL, 2)
+        tuned = adapters.dora(model, ALL, 2)
         params, _ = drawn(tuned, x, seed=4)
         flat = paths.flatten(params)
         flat["backbone/first/kernel"] = flat["backbone/first/kernel"].reshape(
             (1, 1, 5, 7) if model is conv else (5, 7)
         )
-        params = after.compute(paths.nest(flat))
+        params = tuned.adapters[-1].after_loading(paths.nest(flat))
         outputs.append(compiled(functools.partial(target, tuned), params, x))
     np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
 
@@ -113,7 +114,7 @@ def test_batch_statistics_are_handed_on():
     params, state = jax.jit(tuned.init)(jax.random.key(0), X)
     params["lora"] = moved(params["lora"])
     for live, share in (((".*",), 0.5), ((), 0.0)):
-        apply = functools.partial(models.with_live(tuned, live).apply, train=True)
+        apply = functools.partial(dataclasses.replace(tuned, live=live).apply, train=True)
         after = jax.jit(apply)(params, state, X)[1]["backbone"]["body"]["norm"]["mean"]
         kernel = tuned.merge(params)[1]["backbone"]["body"]["dense"]["kernel"]
         expected = share * (X @ np.asarray(kernel)).mean(0)
@@ -141,7 +142,7 @@ def test_errors():
     with pytest.raises(ValueError, match="inputs of a convolution"):
         init(adapters.ia3(convolutions(), (), ALL), images())
     with pytest.raises(ValueError, match="cannot be taken out"):
-        tuned = adapters.dora(chain(), ALL, 2)[0]
+        tuned = adapters.dora(chain(), ALL, 2)
         params, _ = drawn(tuned, X)
         adapters.unmerge(tuned, tuned.merge(params)[1], params["dora"])
     with pytest.raises(ValueError, match="cannot be taken out"):
@@ -162,6 +163,14 @@ def test_errors():
 
     with pytest.raises(ValueError, match=r"layers/dense/kernel \[2, 5, 5\] holds the kernels of"):
         init(adapters.lora(from_linen(Repeated(), HEADS), ALL, 2))
+
+
+def test_a_part_need_not_have_what_an_adapter_names():
+    first, rest = adapters.lora(chain(), ("backbone/second/kernel",), 2).cut("first")
+    params, _ = jax.eval_shape(first.init, jax.random.key(0), X)
+    assert set(params) == {"backbone"}
+    params, _ = jax.eval_shape(rest.init, jax.random.key(0), np.zeros((1, 7), np.float32))
+    assert set(params["lora"]["backbone"]) == {"second"}
 
 
 def test_queries_and_values_of_a_bert():

@@ -72,8 +72,8 @@ class Row:
 SUM = 5 + 7 + 7 + 6
 ROWS = {
     "lora": Row(lambda m: adapters.lora(m, ALL, 2, 6.0), low_rank(3.0), 2 * SUM),
-    "pissa": Row(lambda m: adapters.pissa(m, ALL, 2)[0], principal, 2 * 2 * SUM),
-    "dora": Row(lambda m: adapters.dora(m, ALL, 2, 6.0)[0], directions, 2 * SUM + 7 + 6),
+    "pissa": Row(lambda m: adapters.pissa(m, ALL, 2), principal, 2 * 2 * SUM),
+    "dora": Row(lambda m: adapters.dora(m, ALL, 2, 6.0), directions, 2 * SUM + 7 + 6),
     "adalora": Row(lambda m: adapters.adalora(m, ALL, 2, 6.0), triplets, 2 * (SUM + 2)),
     "vera": Row(lambda m: adapters.vera(m, ALL, 9), vectors_of, 9 * (7 + 7) + 2 * 9 + 7 + 6),
     "ia3": Row(
@@ -110,7 +110,7 @@ def computed(name):
     model, row = chain(), ROWS[name]
     tuned = row.build(model)
     own = adapter_of(tuned, name, X)
-    if name == "dora":  # what `compute` does, tested by itself
+    if name == "dora":  # what `after_loading` does, tested by itself
         for block in ("first", "second"):
             norms = np.linalg.norm(base()["backbone"][block]["kernel"], axis=0)
             own["backbone"][block]["magnitude"] = norms
@@ -125,7 +125,7 @@ def computed(name):
         bare = jax.tree.map(lambda *leaves: jnp.stack(leaves), base(), merged)
         (begin, changed), slopes = values_and_slopes(tuned, base(), both, X, direction)
         plain, folded = jax.vmap(lambda params: target(model, params, X))(bare)
-        narrow = models.with_compute_dtype(tuned, jnp.bfloat16)
+        narrow = dataclasses.replace(tuned, dtype=jnp.bfloat16)
         return {
             "base": plain,
             "begin": begin,
@@ -235,12 +235,13 @@ def test_beside_plain_layers_no_kernel_is_made():
 
 def test_after_loading():
     for build, name in ((adapters.pissa, "pissa"), (adapters.dora, "dora")):
-        tuned, after = build(chain(), ALL, 2)
+        tuned = build(chain(), ALL, 2)
+        adapter = tuned.adapters[-1]
         params = {**base(), name: dict(computed(name)[1])}
         params[name]["backbone"] = jax.tree.map(np.copy, params[name]["backbone"])
         for own in params[name]["backbone"].values():
             own.update({leaf: own[leaf] + 1 for leaf in own.keys() - {"a", "b"}})
-        new = after.compute(params)
+        new = adapter.after_loading(params)
         for block in ("first", "second"):
             own, w = new[name]["backbone"][block], np.float64(base()["backbone"][block]["kernel"])
             if name == "dora":
@@ -260,7 +261,7 @@ def test_after_loading():
         changed = {
             p for p, leaf in paths.flatten(new).items() if leaf is not paths.flatten(params)[p]
         }
-        assert paths.select(after.solves, paths.flatten(new)) == changed
+        assert paths.select(adapter.solves, paths.flatten(new)) == changed
 
 
 @pytest.mark.parametrize(
@@ -321,14 +322,14 @@ def test_other_functions_of_models_apply():
         seen[path] = outputs
         return outputs
 
-    tapped = models.with_around(tuned, [tap])
+    tapped = dataclasses.replace(tuned, around=(tap,))
     tapped.apply(params, {}, X)
     flat = paths.flatten(params)
     a, b = (flat[f"lora/backbone/first/{leaf}"] for leaf in "ab")
     first = X @ flat["backbone/first/kernel"] + flat["backbone/first/bias"] + 3 * X @ a @ b
     np.testing.assert_allclose(seen["backbone/first"], first, rtol=1e-4, atol=1e-5)
 
-    other = models.with_heads(tuned, {"other": classes(2)})
+    other = dataclasses.replace(tuned, heads={"other": classes(2)})
     abstract, _ = jax.eval_shape(other.init, jax.random.key(0), X)
     assert set(abstract["heads"]) == {"other"} and "lora" in abstract
     base, merged = other.merge(params)
@@ -336,6 +337,6 @@ def test_other_functions_of_models_apply():
     taken_out = paths.flatten(adapters.unmerge(other, merged, params["lora"]))
     for path, leaf in paths.flatten(params).items():
         np.testing.assert_allclose(taken_out[path], leaf, rtol=1e-5, atol=1e-6)
-    inside = ROWS["lora"].build(models.with_compute_dtype(chain(), jnp.bfloat16))
+    inside = ROWS["lora"].build(dataclasses.replace(chain(), dtype=jnp.bfloat16))
     narrow = compiled(functools.partial(target, inside), params, X)
     np.testing.assert_allclose(narrow, found["moved"], atol=0.05 * np.abs(found["moved"]).max())

@@ -1,5 +1,6 @@
 """Bottlenecks, prefixes and prompts against NumPy, against the base model, and against masks."""
 
+import dataclasses
 import functools
 import math
 
@@ -91,14 +92,14 @@ def test_on_transformers(build, count):
     tuned = build(model)
     name = "vpt" if visual else build.__name__
     own = adapter_of(tuned, name, x)
-    assert models.parameter_count(own) == count and tuned.merge is None
+    assert models.parameter_count(own) == count and tuned.merge(own)[0] is tuned
     params = {**base, name: moved(own, scale=1.0)}
     both = stacked({name: own}, {name: params[name]})
 
     def everything(base, both, params):
         first, rest = tuned.cut("layer_0")
         features = first.apply(params, {}, x)[0]["features"]
-        narrow = models.with_compute_dtype(tuned, jnp.bfloat16)
+        narrow = dataclasses.replace(tuned, dtype=jnp.bfloat16)
         return {
             "base": target(model, base, x),
             "both": values_and_slopes(tuned, base, both, x, jnp.arange(18.0).reshape(6, 3)),
@@ -242,14 +243,14 @@ def test_cuts_of_prompts():
 def test_with_other_heads_and_under_another_adapter():
     x = text()
     tuned = adapters.lora(adapters.prompt(bert(1), 3), [".*/query/kernel"], 2)
-    other = models.with_heads(tuned, {"other": models.classes(2)})
+    other = dataclasses.replace(tuned, heads={"other": models.classes(2)})
     params, _ = drawn(other, x)
     merged, folded = tuned.merge(params)
 
     def both(params, folded):
         a = other.apply(params, {}, x)[0]["logits"]["other"]
-        b = models.with_heads(merged, other.heads).apply(folded, {}, x)[0]["logits"]["other"]
-        return a, b
+        base = dataclasses.replace(merged, heads=other.heads)
+        return a, base.apply(folded, {}, x)[0]["logits"]["other"]
 
     a, b = compiled(both, params, folded)
     assert a.shape == (6, 2)

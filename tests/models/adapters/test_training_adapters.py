@@ -15,6 +15,7 @@ from tiny_transformers import (
     compiled,
     drawn,
     images,
+    moved,
     target,
     text,
     vectors,
@@ -31,6 +32,7 @@ from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import over_seeds
 from jaxtl.train.resolve.stage import resolve
+from jaxtl.train.state import start
 from jaxtl.train.step import begin, make_step
 
 ALL = ("backbone/.*/kernel",)
@@ -51,13 +53,11 @@ def lora_plus(model):
 
 
 def pissa(model):
-    tuned, after = adapters.pissa(model, ALL, 2)
-    return tuned, transfer.prepared(trains("pissa", patterns=("pissa/.*/(a|b)",)), after)
+    return adapters.pissa(model, ALL, 2), trains("pissa", patterns=("pissa/.*/(a|b)",))
 
 
 def dora(model):
-    tuned, after = adapters.dora(model, ALL, 2)
-    return tuned, transfer.prepared(trains("dora"), after)
+    return adapters.dora(model, ALL, 2), trains("dora")
 
 
 def adalora(model):
@@ -117,8 +117,8 @@ def test_only_the_adapter_and_the_heads_train(row):
     assert sum(flat[path].size for path in setup.trainable) == count + heads
     assert {path.split("/")[0] for path in setup.trainable} == {name, "heads"}
     params = {**drawn(model, x)[0], name: adapter_of(tuned, name, x)}
-    if method.prepare is not None:
-        params, _ = method.prepare(setup.model, params, {}, [])
+    for adapter in setup.solvers:
+        params = adapter.after_loading(params)
     before = {path: np.array(leaf) for path, leaf in paths.flatten(params).items()}
     trainable, frozen = paths.split(params, lambda path: path in setup.trainable)
     batch = make_batch(
@@ -201,25 +201,61 @@ def test_biases_and_norms():
         assert len(setup.trainable) == len(chosen) + 2
 
 
-def test_prepared():
+def begun(setup, params, state=None):
+    """The parameters and state of one seed before the first step, after those of another stage."""
+    source = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (params, state or {}))
+    full = start(over_seeds(setup, (0,)), source)
+    params = paths.join(full["trainable"], full["frozen"])
+    return jax.tree.map(lambda leaf: np.asarray(leaf[0]), (params, full["state"]))
+
+
+def test_what_is_computed_after_loading():
     model = chain()
-    tuned, after = adapters.dora(model, ALL, 2)
-    params = {**drawn(model, vectors())[0], "dora": adapter_of(tuned, "dora", vectors())}
-    calls = []
+    params, calls = drawn(model, vectors())[0], []
 
     def own(model, params, state, domains):
         calls.append((params["dora"]["backbone"]["first"]["magnitude"], domains))
-        return params, {**state, "seen": 1}
+        return params, state
 
-    method = dataclasses.replace(trains("dora"), prepare=own, solves=("heads/.*",))
-    both = transfer.prepared(method, after)
-    new, state = both.prepare(tuned, params, {"old": 0}, ["domains"])
+    tuned, method = dora(model)
+    method = dataclasses.replace(method, prepare=own, solves=("heads/.*",), prepare_every=5)
+    setup = staged(model, tuned, method, vectors, "dora")
+    new, _ = begun(setup, params)
     norms = np.linalg.norm(params["backbone"]["first"]["kernel"], axis=0)
     np.testing.assert_allclose(calls[0][0], norms, rtol=1e-5)
-    assert calls[0][1] == ["domains"] and state == {"old": 0, "seen": 1}
-    assert both.solves == ("heads/.*", "dora/.*/magnitude") and new["backbone"] is not None
+    assert len(calls[0][1]) == 1
+    magnitudes = {f"dora/backbone/{block}/magnitude" for block in ("first", "second")}
+    assert setup.solved == magnitudes | {"heads/target/bias", "heads/target/kernel"}
     begin = compiled(functools.partial(target, tuned), new, vectors())
-    expected = compiled(functools.partial(target, model), params, vectors())
+    new["heads"] = jax.tree.map(np.asarray, new["heads"])
+    expected = compiled(
+        functools.partial(target, model), {**params, "heads": new["heads"]}, vectors()
+    )
     np.testing.assert_allclose(begin, expected, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="prepares again every 5 steps"):
-        transfer.prepared(dataclasses.replace(method, prepare_every=5), after)
+
+
+@pytest.mark.parametrize("build", [pissa, dora])
+def test_what_the_stage_before_left_is_not_computed_again(build):
+    model = chain()
+    tuned, method = build(model)
+    name = tuned.adapters[0].name
+    first = staged(model, tuned, method, vectors, name)
+    second = resolve(Stage("again", tuned, method, [domain(vectors)], 8, 3), first)
+    learned = {**drawn(model, vectors())[0], name: moved(adapter_of(tuned, name, vectors()))}
+    new, _ = begun(second, learned)
+    assert first.solvers and not second.solvers and not second.solved
+    for path, leaf in paths.flatten(learned).items():
+        np.testing.assert_array_equal(paths.flatten(new)[path], leaf, err_msg=path)
+
+
+def test_an_adapter_of_an_arm_without_a_source_starts_from_its_own_kernels():
+    tuned, method = pissa(chain())
+    method = dataclasses.replace(method, fresh_frozen=True)
+    setup = resolve(Stage("alone", tuned, method, [domain(vectors)], 8, 3), None)
+    full = start(over_seeds(setup, (0, 1)), None)
+    flat = paths.flatten(paths.join(full["trainable"], full["frozen"]))
+    for seed in (0, 1):
+        kernel = np.float64(flat["backbone/first/kernel"][seed])
+        left, values, right = np.linalg.svd(kernel, full_matrices=False)
+        a, b = (np.asarray(flat[f"pissa/backbone/first/{leaf}"][seed]) for leaf in "ab")
+        np.testing.assert_allclose(a @ b, left[:, :2] * values[:2] @ right[:2], atol=1e-5)

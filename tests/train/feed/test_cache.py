@@ -26,7 +26,7 @@ from tiny import blobs
 
 from jaxtl import data, models
 from jaxtl.losses import supervised
-from jaxtl.models import apply_flat, with_heads
+from jaxtl.models import apply_flat
 from jaxtl.paths import flatten, join
 from jaxtl.plan import labelled
 from jaxtl.train.feed.cache import cached
@@ -155,7 +155,7 @@ def test_the_prefix_is_evaluated_once_per_example_and_seed(tmp_path, on, expecte
 
 
 def by_domain(model, params, state, batch, rng, step):
-    model = with_heads(model, {"target": HEADS["target"]})
+    model = dataclasses.replace(model, heads={"target": HEADS["target"]})
     logits = [
         model.apply(params, state, batch.inputs[:, d], rng=rng, train=True)[0]["logits"]
         for d in range(batch.inputs.shape[1])

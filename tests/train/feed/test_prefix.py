@@ -13,7 +13,7 @@ from tiny import blobs
 from jaxtl import data
 from jaxtl.losses import supervised
 from jaxtl.methods import transfer
-from jaxtl.models import apply_flat
+from jaxtl.models import Adapter, apply_flat
 from jaxtl.paths import flatten
 from jaxtl.plan import Method, labelled
 from jaxtl.train.feed.cache import cached
@@ -117,18 +117,14 @@ def test_the_longest_prefix_is_found(layers, freeze, block):
 def adapted(model):
     """The model on inputs that a parameter outside its blocks scales."""
 
-    def init(rng, inputs):
-        params, state = model.init(rng, inputs)
-        return {**params, "scale": {"all": jnp.ones(())}}, state
+    def start(model, params, state, inputs, key):
+        return {"all": jnp.ones(())}
 
-    def apply(params, state, inputs, **options):
-        return model.apply(params, state, inputs * params["scale"]["all"], **options)
+    def change(call):
+        scale = call.params["scale"]["all"] if call.block.name == "a" else 1
+        return call._replace(inputs=call.inputs * scale)
 
-    def cut(block):
-        before, after = model.cut(block)
-        return adapted(before), after
-
-    return dataclasses.replace(model, init=init, apply=apply, cut=cut)
+    return dataclasses.replace(model, adapters=(Adapter("scale", start, change),))
 
 
 def test_a_parameter_outside_the_blocks_counts_where_they_read_it():

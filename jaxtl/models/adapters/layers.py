@@ -1,0 +1,87 @@
+"""The layers of a model as adapters see them: by path, traced and never computed."""
+
+import dataclasses
+import functools
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from jaxtl.models.blocks import Around, Block
+from jaxtl.models.model import Call
+from jaxtl.plan import Model, Params, PyTree, State
+
+Read = Callable[[nn.Module, tuple, PyTree], Any]
+"""(layer, its positional inputs, its outputs) -> what is noted; arrays are abstract."""
+
+
+class Layer(NamedTuple):
+    """What is known of a layer.
+
+    Attributes:
+        dense: a dense layer.
+        input_axes: leading axes of its kernel that are summed over; None if all but the last.
+        kernel_axes: of its kernel, None if unknown.
+        plain: its outputs are inputs @ kernel + bias and nothing else.
+    """
+
+    dense: bool = False
+    input_axes: int | None = None
+    kernel_axes: int | None = None
+    plain: bool = False
+
+
+def look(layer: nn.Module, inputs: tuple, outputs: PyTree) -> Layer:
+    """What a layer is, from one call of it."""
+    if isinstance(layer, nn.Dense):
+        return Layer(True, 1, 2, type(layer) is nn.Dense and len(inputs) == 1)
+    if isinstance(layer, nn.DenseGeneral):
+        axis, features = (
+            tuple(given) if isinstance(given, Sequence) else (given,)
+            for given in (layer.axis, layer.features)
+        )
+        plain = type(layer) is nn.DenseGeneral and len(inputs) == 1
+        if plain:
+            rank = inputs[0].ndim
+            plain = tuple(a % rank for a in axis) == tuple(range(rank - len(axis), rank))
+        kernel_axes = 0 if layer.batch_dims else len(axis) + len(features)
+        return Layer(True, len(axis), kernel_axes, plain)
+    if isinstance(layer, nn.Conv | nn.ConvTranspose):
+        window = layer.kernel_size
+        return Layer(kernel_axes=2 + (len(window) if isinstance(window, Sequence) else 1))
+    return Layer()
+
+
+def trace_layers(
+    model: Model, params: Params, state: State, inputs: PyTree, read: Read
+) -> Mapping[str, Any]:
+    """{path: what is read} of all layers of a model."""
+    layers: dict[str, Any] = {}
+    around = (*model.around, _noting(layers, read))
+    traced = dataclasses.replace(model, heads={}, around=around)
+    jax.eval_shape(traced.apply, params, state, inputs)
+    return layers
+
+
+def layers_of(call: Call) -> Mapping[str, Layer]:
+    """{path: Layer} of a block; it is traced once, as the values of a call do not matter."""
+    if call.block not in _LAYERS:
+        layers: dict[str, Layer] = {}
+        run = functools.partial(call.block.apply, around=(_noting(layers, look),))
+        jax.eval_shape(run, call.weights, call.statistics, call.inputs)
+        _LAYERS[call.block] = layers
+    return _LAYERS[call.block]
+
+
+_LAYERS: weakref.WeakKeyDictionary[Block, Mapping[str, Layer]] = weakref.WeakKeyDictionary()
+
+
+def _noting(layers: dict[str, Any], read: Read) -> Around:
+    def note(path: str, layer: nn.Module, call: Callable, *inputs, **options) -> PyTree:
+        outputs = call(*inputs, **options)
+        layers[path] = read(layer, inputs, outputs)
+        return outputs
+
+    return note
