@@ -180,11 +180,15 @@ def test_gathered_batch_has_the_layout_and_hides_what_is_not_labelled():
 
 
 def test_initial_values_depend_on_seed_and_path_only():
-    one = initialise(stages()[0], resolve(stages()[0], None).inputs, 3)[0]
+    def initial(stage):
+        setup = resolve(stage, None)
+        return initialise(stage, setup.inputs, setup.shape, 3)[0]
+
+    one = initial(stages()[0])
     model = models.from_linen(Body(), {"other": classes(7), "target": classes(3)}, name="body")
     pretrain = stages()[0]
     stage = Stage("x", model, pretrain.method, [labelled(blobs("s"), "target")], 8, 1)
-    other = initialise(stage, resolve(stage, None).inputs, 3)[0]
+    other = initial(stage)
     for path in set(flatten(one)) & set(flatten(other)):
         np.testing.assert_array_equal(flatten(one)[path], flatten(other)[path])
     assert "heads/target/kernel" in set(flatten(one)) & set(flatten(other))
