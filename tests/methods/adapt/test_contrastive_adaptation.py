@@ -1,14 +1,12 @@
 """CAN: clusters of the target, the labels that a batch gets from them, and its objective."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from shapes import SHAPE
 from sklearn.cluster import KMeans
 from two_domains import (
     CLASSES,
-    KEY,
     MODEL,
     SGD,
     WIDTH,
@@ -147,8 +145,10 @@ def test_objective_by_hand():
     assert metrics["used"] >= 0.5 and abs(metrics["contrastive_discrepancy"]) > 1e-3
 
 
-def test_the_number_of_classes_must_fit():
-    method = adapt.can(SGD, classes=4, every=1)
-    kept = {"centres": jnp.zeros((4, WIDTH)), "known": jnp.zeros(4, bool)}
-    with pytest.raises(ValueError, match="classes=4, its head has 3"):
-        method.updates[0].loss(MODEL, initial(method), {"method": kept}, draw(), KEY, 0)
+def test_a_centre_for_each_class_of_the_stage():
+    method = adapt.can(SGD, every=1)
+    kept = method.state(MODEL, initial(method), {}, SHAPE._replace(classes={"task": 4}))
+    assert kept["centres"].shape == (4, WIDTH) and kept["known"].shape == (4,)
+    two = SHAPE._replace(classes={"task": 3, "other": 2})
+    with pytest.raises(ValueError, match="one head that all domains name; these name other, task"):
+        method.state(MODEL, initial(method), {}, two)
