@@ -51,6 +51,7 @@ PART = Limit(
     "{} that can be printed, without a slash",
     lambda value: value != "" and value.isprintable() and "/" not in value,
 )
+PREPARES = Limit("a function of 4 arguments", lambda value: _positional(value, 4))
 FILE_NAME = Limit(
     "{} that can name a folder: printable, at most 255 bytes",
     lambda value: value.isprintable() and len(value.encode()) <= 255,
@@ -206,15 +207,19 @@ def _takes(function: Callable, arguments: tuple) -> bool:
     if not arguments or arguments[0] is Ellipsis:
         return True
     try:
-        signature = inspect.signature(function)
-    except ValueError:  # of some built-in functions nothing is known
-        return True
-    named = [p for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
-    try:
-        signature.replace(parameters=named).bind(*arguments[0])
+        inspect.signature(function).bind(*arguments[0])
     except TypeError:
         return False
+    except ValueError:  # of some built-in functions nothing is known
+        return True
     return True
+
+
+def _positional(function: Callable, count: int) -> bool:
+    """Whether a function can be called with so many values, and with others by name."""
+    kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+    least = sum(kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds)
+    return least == count or inspect.Parameter.VAR_POSITIONAL in kinds
 
 
 def _traced(value: Any) -> bool:

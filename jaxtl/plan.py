@@ -19,6 +19,7 @@ from jaxtl.form import (
     FILE_NAME,
     INT32,
     POSITIVE,
+    PREPARES,
     PRINTABLE,
     SIZE,
     Name,
@@ -155,7 +156,7 @@ class Method:
     modules: Mapping[Name, Module] = dataclasses.field(default_factory=dict)
     state: Callable[[Model, Params, State, StageShape], PyTree] | None = None
     remembers: bool = False
-    prepare: Callable[[Model, Params, State, list], tuple[Params, State]] | None = None
+    prepare: Annotated[Callable[..., tuple[Params, State]], PREPARES] | None = None
     reads: Sequence[Name] = ()
     solves: Patterns = ()
     prepare_every: Annotated[int, AT_LEAST_0] = 0
