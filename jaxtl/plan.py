@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxtl.batch import Batch, Role
+from jaxtl.batch import Batch as Batch
+from jaxtl.batch import Role
 from jaxtl.form import (
     AT_LEAST_0,
-    AT_LEAST_1,
     BELOW_1,
     FILE_NAME,
     INT32,
@@ -26,10 +26,9 @@ from jaxtl.form import (
     checked,
 )
 from jaxtl.reading import Data, Weights
+from jaxtl.update import LossFn as LossFn
+from jaxtl.update import Params, PyTree, State, Statistics, Update
 
-PyTree = Any
-Params = dict[str, Any]
-State = dict[str, Any]
 Direction = Literal["max", "min"]
 
 
@@ -61,28 +60,28 @@ class Model:
     """A backbone of named blocks with heads on its last features, as pure functions.
 
     Parameters live under `backbone/<block>/...` and `heads/<head>/{kernel,bias}`, batch statistics
-    under the same paths in the state. Entries under other paths are left alone.
+    under the same paths in a tree of their own. Parameters under other paths are left alone.
 
     Attributes:
         blocks: names of the backbone's blocks, in order.
         heads: {name: Head}.
-        init: (rng, inputs with leading axis [n]) -> (params, state). The value of a parameter
+        init: (rng, inputs with leading axis [n]) -> (params, statistics). The value of a parameter
             depends on the rng and its own path only, not on which other blocks or heads exist.
-        apply: (params, state, inputs [n, ...], *, rng=None, train=False) -> (output, state) with
-            output = {"features": [n, features], "logits": {head: [n, size]}}.
+        apply: (params, statistics, inputs [n, ...], *, rng=None, train=False) -> (output,
+            statistics) with output = {"features": [n, features], "logits": {head: [n, size]}}.
         cut: block -> (model up to and including the block, without heads, whose "features" are the
             block's output; the rest of the model, whose inputs those are). Both use this model's
             paths and read the same params.
-        live: patterns over the state's paths: the batch statistics that follow the data while
-            `train` is true. The others are constants.
+        live: patterns over paths of batch statistics: those that follow the data while `train` is
+            true. The others are constants.
         merge: params -> (the model without its adapter, params in which the adapter's effect is
             contained), None for a model without an adapter that can be merged.
     """
 
     blocks: tuple[Name, ...]
     heads: Mapping[Name, Head]
-    init: Callable[..., tuple[Params, State]]
-    apply: Callable[..., tuple[dict[str, Any], State]]
+    init: Callable[..., tuple[Params, Statistics]]
+    apply: Callable[..., tuple[dict[str, Any], Statistics]]
     cut: Callable[[str], tuple["Model", "Model"]]
     live: Patterns = (".*",)
     merge: Callable[[Params], tuple["Model", Params]] | None = None
@@ -100,36 +99,6 @@ class Module(NamedTuple):
     apply: Callable[[Params, jax.Array], jax.Array]
 
 
-LossFn = Callable[
-    [Model, Params, State, Batch, jax.Array, jax.Array],
-    tuple[jax.Array, tuple[State, dict[str, jax.Array]]],
-]
-
-
-@dataclasses.dataclass(frozen=True)
-@checked
-class Update:
-    """One gradient step inside a training step.
-
-    Attributes:
-        loss: (model, params, state, batch, rng, step) -> (loss [], (state, {metric: []})). With
-            `combine`, the loss is a vector [tasks].
-        optimizers: names of the method's optimizers that this update steps; the gradient is taken
-            with respect to their parameters only.
-        repeat: how often, on the same batch.
-        combine: (Jacobian: the gradients' tree with a leading axis [tasks], losses [tasks]) ->
-            gradients; None for a scalar loss.
-        per_example: the loss is a mean over the examples of the batch, so that it may be cut into
-            micro-batches. False for whatever couples examples (MMD, CORAL, contrastive losses).
-    """
-
-    loss: LossFn
-    optimizers: tuple[str, ...] = ("all",)
-    repeat: Annotated[int, AT_LEAST_1] = 1
-    combine: Callable[[PyTree, jax.Array], PyTree] | None = None
-    per_example: bool = False
-
-
 @dataclasses.dataclass(frozen=True)
 @checked
 class Method:
@@ -140,7 +109,7 @@ class Method:
             parameter trains it; what no group matches, and a group called "frozen", stays.
         updates: the gradient steps of one training step, in order; empty if `prepare` does all.
         modules: {name: Module}; parameters under `<name>/...`, fresh in every stage.
-        state: (model, params, batch statistics) -> pytree kept under `method` in the state.
+        state: (model, params, batch statistics) -> pytree kept as `State.method`.
         remembers: the state goes on from that of the stage before, if that has the same structure.
         prepare: (model, params, state, domains: [Columns]) -> (params, state), on the host, before
             step 0. Sees one seed at a time; params are NumPy arrays. It may change only what its
@@ -165,7 +134,7 @@ class Method:
     optimizers: Mapping[str, tuple[Patterns, Any]] = dataclasses.field(default_factory=dict)
     updates: tuple[Update, ...] = ()
     modules: Mapping[Name, Module] = dataclasses.field(default_factory=dict)
-    state: Callable[[Model, Params, State], PyTree] | None = None
+    state: Callable[[Model, Params, Statistics], PyTree] | None = None
     remembers: bool = False
     prepare: Callable[[Model, Params, State, list], tuple[Params, State]] | None = None
     solves: Patterns = ()

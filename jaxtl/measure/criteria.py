@@ -71,7 +71,7 @@ class Judge:
             def outputs(inputs: PyTree) -> dict:
                 if predict is not None:
                     return predict(model, params, state, inputs)
-                return model.apply(params, state, inputs)[0]
+                return model.apply(params, state.statistics, inputs)[0]
 
             def batched(inputs: PyTree) -> dict:
                 return in_batches(outputs, inputs, self._batch_size)

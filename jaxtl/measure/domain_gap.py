@@ -73,7 +73,7 @@ def _distances(model: Model, params: Params, state: State, pairs: list[PyTree]) 
 
         def features(inputs: PyTree) -> jax.Array:
             def batch(part: PyTree) -> jax.Array:
-                found = model.apply(params, state, to_float(part))[0]["features"]
+                found = model.apply(params, state.statistics, to_float(part))[0]["features"]
                 return found.reshape(len(found), -1).astype(jnp.float32)
 
             return in_batches(batch, inputs, BATCH)

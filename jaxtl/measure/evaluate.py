@@ -164,7 +164,7 @@ def _sums(model: Model, predict: Callable | None, evaluation: Evaluation) -> Cal
     def outputs(params, state, inputs):
         if predict is not None:
             return predict(model, params, state, inputs)
-        return model.apply(params, state, inputs)[0]
+        return model.apply(params, state.statistics, inputs)[0]
 
     def all_seeds(params, state, inputs, labels, known, rows, counts):
         def batch_sums(params, state, rows, counts):
@@ -194,7 +194,7 @@ def features(
     model: Model, params: Params, state: State, inputs: PyTree, batch_size: int
 ) -> np.ndarray:
     """[n, features] of one seed's model, computed in batches."""
-    apply = jax.jit(lambda p, s, x: model.apply(p, s, to_float(x))[0]["features"])
+    apply = jax.jit(lambda p, s, x: model.apply(p, s.statistics, to_float(x))[0]["features"])
     n = len(jax.tree.leaves(inputs)[0])
     parts = [
         apply(params, state, jax.tree.map(lambda x, i=i: x[i : i + batch_size], inputs))

@@ -10,7 +10,7 @@ from jaxtl.methods.adapt.sides import present_of
 from jaxtl.methods.transfer.fine_tuning import Groups, trained_paths
 from jaxtl.models import apply_flat, mlp_head
 from jaxtl.paths import flatten, join, split
-from jaxtl.plan import Method, Model, Module, Params, PyTree, State, Update
+from jaxtl.plan import Method, Model, Module, Params, PyTree, State, Statistics, Update
 
 
 def adda(
@@ -47,7 +47,7 @@ def adda(
         tx, DISCRIMINATOR, (f"{DISCRIMINATOR}/.*",), discriminator_tx, frozen=("heads/.*",)
     )
 
-    def start(model: Model, params: Params, statistics: State) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics) -> PyTree:
         moving = trained_paths(groups, params, names=encoder)
         return {"encoder": split(params, moving.__contains__)[0], "statistics": statistics}
 
@@ -64,10 +64,11 @@ def adda(
                 "one target"
             )
         moved, _ = target_features(model, params, state, batch, rng)
-        kept = state["method"]
+        kept = state.method
         rest = split(params, flatten(kept["encoder"]).__contains__)[1]
         inputs = jax.tree.map(lambda leaf: leaf[:, :sources], batch.inputs)
-        output, _ = apply_flat(model, join(kept["encoder"], rest), kept["statistics"], inputs)
+        start = State(kept["statistics"])
+        output, _ = apply_flat(model, join(kept["encoder"], rest), start, inputs)
         fixed = _rows(output["features"])
         truth = jnp.concatenate([jnp.zeros(len(fixed), int), jnp.ones(len(moved), int)])
         balance = len(truth) / (2 * jnp.where(truth == 0, len(fixed), len(moved)))

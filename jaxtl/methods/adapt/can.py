@@ -14,7 +14,7 @@ from jaxtl.methods.adapt.sides import Weight, at_step, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.methods.transfer.outputs import outputs
 from jaxtl.models import apply_flat
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, State, Statistics
 
 
 def can(
@@ -54,7 +54,7 @@ def can(
     arXiv:1901.00976.
     """
 
-    def start(model: Model, params: Params, statistics: State) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics) -> PyTree:
         width = next(iter(params["heads"].values()))["kernel"].shape[0]
         return {"centres": jnp.zeros((classes, width)), "known": jnp.zeros(classes, bool)}
 
@@ -73,14 +73,15 @@ def can(
         near = (1 - np.sum(target * centres[assigned], 1)) / 2 < largest_distance
         found = np.bincount(assigned[near], counts[near], minlength=classes)
         known = found >= smallest_class
-        return params, {**state, "method": {"centres": centres.astype(np.float32), "known": known}}
+        kept = {"centres": centres.astype(np.float32), "known": known}
+        return params, state._replace(method=kept)
 
     def loss_fn(model: Model, params: Params, state: State, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
         source, target = split_sides(output, batch, sources)
         check_classes(target.logits, classes)
-        labels, weights = guesses(target.features, state["method"], largest_distance)
+        labels, weights = guesses(target.features, state.method, largest_distance)
         value = contrastive_domain_discrepancy(
             source.features,
             target.features,

@@ -11,11 +11,11 @@ import optax
 from jaxtl.losses import information_maximization
 from jaxtl.methods.adapt.pseudo_labels import pooled, targets_of
 from jaxtl.methods.adapt.sides import head_of
-from jaxtl.methods.adapt.teacher import copy_of, statistics_of, taught
+from jaxtl.methods.adapt.teacher import copy_of, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.methods.transfer.outputs import outputs
 from jaxtl.models import apply_flat
-from jaxtl.plan import Batch, Columns, Method, Model, Params, PyTree, State
+from jaxtl.plan import Batch, Columns, Method, Model, Params, PyTree, State, Statistics
 
 
 def shot(
@@ -45,26 +45,26 @@ def shot(
     groups = _all_but_heads(tx)
     encoder = copy_of(groups)
 
-    def start(model: Model, params: Params, statistics: State) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics) -> PyTree:
         shapes = {name: params["heads"][name]["kernel"].shape for name in model.heads}
         centroids = {name: jnp.zeros((size, n + 1)) for name, (n, size) in shapes.items()}
         return {**encoder(model, params, statistics), "centroids": centroids}
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        kept = dict(state["method"]["centroids"])
+        kept = dict(state.method["centroids"])
         seen = [outputs(model, params, state, one.inputs, None) for one in domains]
         features = np.concatenate([part["features"] for part in seen])
         features = features.reshape(len(features), -1)
         for head in domains[0].labels:
             logits = np.concatenate([part["logits"][head] for part in seen])
             kept[head] = class_centroids(features, logits).astype(np.float32)
-        now = encoder(model, params, statistics_of(state))
-        return params, {**state, "method": {**now, "centroids": kept}}
+        now = encoder(model, params, state.statistics)
+        return params, state._replace(method={**now, "centroids": kept})
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         features, logits = pooled(output, batch)
-        kept = state["method"]
+        kept = state.method
         then, _ = taught(model, params, kept, targets_of(batch.inputs, 0))
         labels = nearest(
             then["features"].reshape(features.shape), kept["centroids"][head_of(batch)]

@@ -62,7 +62,7 @@ def vada(
 
         def smoothness(chosen: slice, key: jax.Array) -> jax.Array:
             def predict(inputs: jax.Array) -> jax.Array:
-                output, _ = model.apply(params, before, inputs, rng=rng, train=True)
+                output, _ = model.apply(params, before.statistics, inputs, rng=rng, train=True)
                 return output["logits"][head]
 
             seen = inputs[:, chosen].reshape(-1, *inputs.shape[2:])

@@ -12,7 +12,7 @@ from jaxtl.batch import make_batch
 from jaxtl.data import to_float
 from jaxtl.losses import supervised
 from jaxtl.methods.transfer.closed_form import logistic, ridge
-from jaxtl.plan import Batch, Columns, Model, Params, State
+from jaxtl.plan import Batch, Columns, Model, Params, State, Statistics
 
 CHUNK = 32
 """Examples that run at once."""
@@ -69,7 +69,7 @@ def channel_attention(
                     for h, v in domain.weights.items()
                 }
                 batch = make_batch(inputs, labels, weights)
-                rises += CHUNK * np.asarray(run(params, state, batch), np.float64)
+                rises += CHUNK * np.asarray(run(params, state.statistics, batch), np.float64)
                 count += len(part)
         logits = rises / count / temperature
         found[block] = np.exp(logits - np.logaddexp.reduce(logits)).astype(np.float32)
@@ -81,17 +81,17 @@ def _rises(
     first: Model,
     rest: Model,
     params: Params,
-    state: State,
+    statistics: Statistics,
     batch: Batch,
 ) -> jax.Array:
     """[channels], how much the mean loss is higher without each of them."""
     inputs = jax.tree.map(lambda leaf: leaf[:, 0], batch.inputs)
-    hidden = first.apply(params, state, to_float(inputs))[0]["features"]
+    hidden = first.apply(params, statistics, to_float(inputs))[0]["features"]
     if not isinstance(hidden, jax.Array):
         raise ValueError(f"block {block!r} has a {type(hidden).__name__} as output, not an array.")
 
     def loss(hidden: jax.Array) -> jax.Array:
-        logits = rest.apply(params, state, hidden)[0]["logits"]
+        logits = rest.apply(params, statistics, hidden)[0]["logits"]
         return supervised(rest.heads, jax.tree.map(lambda z: z[:, None], logits), batch)[0]
 
     def without(channel: jax.Array) -> jax.Array:

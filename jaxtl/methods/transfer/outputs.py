@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxtl.data import to_float
-from jaxtl.plan import Model, Params, PyTree, State
+from jaxtl.plan import Model, Params, PyTree, State, Statistics
 
 
 def outputs(
@@ -31,17 +31,17 @@ def outputs(
     """
     count = len(jax.tree.leaves(inputs)[0])
     batch_size, parts = min(batch_size, count), []
-    params, state = jax.device_put((params, state))
+    params, statistics = jax.device_put((params, state.statistics))
     for start in range(0, count, batch_size):
         rows = np.minimum(np.arange(start, start + batch_size), count - 1)
         batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
-        parts.append(jax.device_get(_apply(model.apply, name, params, state, batch)))
+        parts.append(jax.device_get(_apply(model.apply, name, params, statistics, batch)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _apply(
-    apply: Callable, name: str | None, params: Params, state: State, inputs: PyTree
+    apply: Callable, name: str | None, params: Params, statistics: Statistics, inputs: PyTree
 ) -> PyTree:
-    found = apply(params, state, to_float(inputs))[0]
+    found = apply(params, statistics, to_float(inputs))[0]
     return found if name is None else found[name]

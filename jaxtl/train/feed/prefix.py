@@ -17,7 +17,7 @@ from jax.interpreters import partial_eval
 
 from jaxtl.batch import Batch
 from jaxtl.paths import flatten, matches
-from jaxtl.plan import Model, Params, State
+from jaxtl.plan import Model, Params, Statistics
 from jaxtl.train.feed.examples import active_heads, roles_of
 from jaxtl.train.resolve.stage import Setup
 
@@ -62,22 +62,22 @@ def _constant_reads(setup: Setup, block: str) -> frozenset[str] | None:
     """What the outputs of the blocks up to this one depend on; None if they can change."""
     prefix = setup.model.cut(block)[0]
 
-    def run(params, state, rng, inputs):
-        output, new_state = prefix.apply(params, state, inputs, rng=rng, train=True)
-        return output["features"], new_state
+    def run(params, statistics, rng, inputs):
+        output, changed = prefix.apply(params, statistics, inputs, rng=rng, train=True)
+        return output["features"], changed
 
-    args = (setup.params, setup.state, jax.random.key(0), setup.inputs)
+    args = (setup.params, setup.state.statistics, jax.random.key(0), setup.inputs)
     closed, (features, _) = jax.make_jaxpr(run, return_shape=True)(*args)
     size = len(jax.tree.leaves(features))
     outputs = [i < size for i in range(len(closed.jaxpr.outvars))]
     used = partial_eval.dce_jaxpr(closed.jaxpr, outputs)[1]
-    params, state, random, _ = jax.tree.unflatten(jax.tree.structure(args), used)
+    params, running, random, _ = jax.tree.unflatten(jax.tree.structure(args), used)
     parameters, statistics = (
         frozenset(path for path, leaf in flatten(tree).items() if any(jax.tree.leaves(leaf)))
-        for tree in (params, state)
+        for tree in (params, running)
     )
     begin = len(jax.tree.leaves(params))
-    end = begin + len(jax.tree.leaves(state))
+    end = begin + len(jax.tree.leaves(running))
     moving = {path for path in statistics if matches(setup.model.live, path)} | setup.trainable
     if setup.stage.method.prepare_every:
         moving |= statistics | setup.fresh | setup.solved
@@ -101,7 +101,7 @@ def needs_only_features(setup: Setup, prefix: Prefix) -> bool:
     for update in setup.stage.method.updates:
 
         def loss(inputs, batch, params, state, rng, step, update=update):
-            model = _opaque(setup.model, prefix, params, state)
+            model = _opaque(setup.model, prefix, params, state.statistics)
             return update.loss(model, params, state, batch.replace(inputs=inputs), rng, step)
 
         jaxpr = jax.make_jaxpr(loss)(*args).jaxpr
@@ -132,28 +132,28 @@ def _abstract_batch(setup: Setup) -> Batch:
     return Batch(inputs, labels, weights, present, index, roles_of(stage))
 
 
-def _opaque(model: Model, prefix: Prefix, params: Params, state: State) -> Model:
+def _opaque(model: Model, prefix: Prefix, params: Params, statistics: Statistics) -> Model:
     """The model as one equation of the traced program, if called with the prefix as it is.
 
     Args:
-        params, state: those of the stage, to be recognised.
+        params, statistics: those of the stage, to be recognised.
     """
-    known = flatten(params) | flatten(state)
+    known = flatten(params) | flatten(statistics)
 
-    def apply(params, state, inputs, **options):
-        given = flatten(params) | flatten(state)
+    def apply(params, statistics, inputs, **options):
+        given = flatten(params) | flatten(statistics)
 
-        def whole_model(params, state, inputs):
-            return model.apply(params, state, inputs, **options)
+        def whole_model(params, statistics, inputs):
+            return model.apply(params, statistics, inputs, **options)
 
         if any(given.get(path) is not known[path] for path in prefix.reads):
-            return whole_model(params, state, inputs)
-        return jax.jit(whole_model)(params, state, inputs)
+            return whole_model(params, statistics, inputs)
+        return jax.jit(whole_model)(params, statistics, inputs)
 
     def cut(block):
         before, after = model.cut(block)
         if prefix.block in before.blocks[:-1]:
-            before = _opaque(before, prefix, params, state)
+            before = _opaque(before, prefix, params, statistics)
         return before, after
 
     return dataclasses.replace(model, apply=apply, cut=cut)

@@ -20,6 +20,7 @@ from two_domains import (
 
 from jaxtl import losses
 from jaxtl.methods import adapt
+from jaxtl.plan import State
 
 
 def ramp(step):
@@ -168,4 +169,4 @@ def test_source_examples_without_a_label_belong_to_no_class(name):
 def test_a_side_must_be_left():
     method = adapt.mcc(SGD, sources=2)
     with pytest.raises(ValueError, match="2 of 2 domains are sources"):
-        method.updates[0].loss(MODEL, initial(method), {}, draw(), KEY, 0)
+        method.updates[0].loss(MODEL, initial(method), State({}), draw(), KEY, 0)

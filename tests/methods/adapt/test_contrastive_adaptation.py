@@ -24,7 +24,7 @@ from jaxtl import losses
 from jaxtl.batch import make_batch
 from jaxtl.methods import adapt
 from jaxtl.methods.adapt.can import class_centres, guesses, spherical_k_means
-from jaxtl.plan import Columns
+from jaxtl.plan import Columns, State
 
 
 def unit(x):
@@ -93,11 +93,11 @@ def prepared(method, params):
         Columns(inputs[1], {"task": hidden[0]}, {"task": hidden[1]}, np.ones(len(hidden[1]))),
     ]
     params = jax.device_get(params)
-    after, state = method.prepare(MODEL, params, {}, domains)
+    after, state = method.prepare(MODEL, params, State({}), domains)
     assert after is params
     none = {"task": np.zeros((30, 1), int)}
     features = [computed(params, make_batch(x[:, None, :], none, none)).fs for x in inputs]
-    return state["method"], features, labels
+    return state.method, features, labels
 
 
 def test_prepare_clusters_the_features_of_all_targets():
@@ -139,7 +139,7 @@ def test_objective_by_hand():
         )
         return f.task + 0.7 * value
 
-    loss, metrics, gradient = evaluated(method, params, batch, state={"method": kept})
+    loss, metrics, gradient = evaluated(method, params, batch, state=State({}, kept))
     value, by_hand = gradient_of(expected, params)
     np.testing.assert_allclose(loss, value, rtol=1e-5)
     assert_close(gradient, by_hand)
@@ -150,4 +150,4 @@ def test_the_number_of_classes_must_fit():
     method = adapt.can(SGD, classes=4, every=1)
     kept = {"centres": jnp.zeros((4, WIDTH)), "known": jnp.zeros(4, bool)}
     with pytest.raises(ValueError, match="classes=4, its head has 3"):
-        method.updates[0].loss(MODEL, initial(method), {"method": kept}, draw(), KEY, 0)
+        method.updates[0].loss(MODEL, initial(method), State({}, kept), draw(), KEY, 0)

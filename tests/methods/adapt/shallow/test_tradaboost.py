@@ -8,7 +8,7 @@ from jaxtl import models
 from jaxtl.methods.adapt import tradaboost
 from jaxtl.methods.adapt.shallow.tradaboost import reweighted
 from jaxtl.methods.transfer.linear_fit import logistic_fit
-from jaxtl.plan import Columns
+from jaxtl.plan import Columns, State
 
 MODEL = models.linear({"class": models.classes(2)})
 
@@ -23,8 +23,8 @@ def columns(x, labels, weight):
 
 
 def begin(method, x):
-    params, state = jax.device_get(MODEL.init(jax.random.key(0), np.float32(x[:1])))
-    return params, {**state, "method": jax.device_get(method.state(MODEL, params, state))}
+    params, statistics = jax.device_get(MODEL.init(jax.random.key(0), np.float32(x[:1])))
+    return params, State(statistics, jax.device_get(method.state(MODEL, params, statistics)))
 
 
 def test_two_rounds_of_weights_by_hand():
@@ -70,7 +70,7 @@ def test_the_logits_are_votes_of_the_later_rounds():
     method = tradaboost(rounds=4)
     domains = [columns(x, labels, 1), columns(few, few_labels, 1)]
     params, state = method.prepare(MODEL, *begin(method, x), domains)
-    kept = state["method"]
+    kept = state.method
     np.testing.assert_array_equal(kept["votes"][:2], 0)
     expected = np.zeros((500, 2))
     for t in (2, 3):
