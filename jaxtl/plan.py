@@ -11,10 +11,10 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxtl.batch import Batch, Role
+from jaxtl.batch import Batch as Batch
+from jaxtl.batch import Role
 from jaxtl.form import (
     AT_LEAST_0,
-    AT_LEAST_1,
     BELOW_1,
     FILE_NAME,
     INT32,
@@ -28,10 +28,7 @@ from jaxtl.form import (
 )
 from jaxtl.metric import CRITERIA, Direction, Metric, key_parts, maximize, minimize  # noqa: F401
 from jaxtl.reading import Data, Model, Weights
-
-PyTree = Any
-Params = dict[str, Any]
-State = dict[str, Any]
+from jaxtl.update import LossFn, Params, PyTree, State, Statistics, Update  # noqa: F401
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,36 +82,6 @@ class Module(NamedTuple):
     apply: Callable[[Params, jax.Array], jax.Array]
 
 
-LossFn = Callable[
-    [Model, Params, State, Batch, jax.Array, jax.Array],
-    tuple[jax.Array, tuple[State, dict[str, jax.Array]]],
-]
-
-
-@dataclasses.dataclass(frozen=True)
-@checked
-class Update:
-    """One gradient step inside a training step.
-
-    Attributes:
-        loss: (model, params, state, batch, rng, step) -> (loss [], (state, {metric: []})). With
-            `combine`, the loss is a vector [tasks].
-        optimizers: names of the method's optimizers that this update steps; the gradient is taken
-            with respect to their parameters only.
-        repeat: how often, on the same batch.
-        combine: (Jacobian: the gradients' tree with a leading axis [tasks], losses [tasks]) ->
-            gradients; None for a scalar loss.
-        per_example: the loss is a mean over the examples of the batch, so that it may be cut into
-            micro-batches. False for whatever couples examples (MMD, CORAL, contrastive losses).
-    """
-
-    loss: LossFn
-    optimizers: tuple[str, ...] = ("all",)
-    repeat: Annotated[int, AT_LEAST_1] = 1
-    combine: Callable[[PyTree, jax.Array], PyTree] | None = None
-    per_example: bool = False
-
-
 @dataclasses.dataclass(frozen=True)
 @checked
 class Method:
@@ -125,8 +92,8 @@ class Method:
             parameter trains it; what no group matches, and a group called "frozen", stays.
         updates: the gradient steps of one training step, in order; empty if `prepare` does all.
         modules: {name: Module}; parameters under `<name>/...`, fresh in every stage.
-        state: (model, params, batch statistics, shape of the stage) -> pytree kept under `method`
-            in the state.
+        state: (model, params, batch statistics, shape of the stage) -> pytree kept as
+            `State.method`.
         remembers: the state goes on from that of the stage before, if that has the same structure.
         prepare: (model, params, state, domains: [Columns], **named: Columns) -> (params, state), on
             the host, before step 0. Sees one seed at a time; params are NumPy arrays. It may change
@@ -154,7 +121,7 @@ class Method:
     optimizers: Mapping[str, tuple[Patterns, Any]] = dataclasses.field(default_factory=dict)
     updates: tuple[Update, ...] = ()
     modules: Mapping[Name, Module] = dataclasses.field(default_factory=dict)
-    state: Callable[[Model, Params, State, StageShape], PyTree] | None = None
+    state: Callable[[Model, Params, Statistics, StageShape], PyTree] | None = None
     remembers: bool = False
     prepare: Annotated[Callable[..., tuple[Params, State]], PREPARES] | None = None
     reads: Sequence[Name] = ()

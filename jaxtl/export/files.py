@@ -134,7 +134,7 @@ def merged(predictor: Predictor) -> dict[str, np.ndarray]:
     model, params = predictor.model.merge(predictor.params)
     read = jax.eval_shape(to_float, predictor.inputs)
     wanted = jax.eval_shape(model.init, jax.random.key(0), read)
-    leaves = flatten(params) | flatten(predictor.state)
+    leaves = flatten(params) | flatten(predictor.state.statistics)
     return {  # safetensors writes what is not contiguous in another order
         path: np.asarray(leaves[path], order="C") for tree in wanted for path in flatten(tree)
     }

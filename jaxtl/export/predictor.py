@@ -19,7 +19,7 @@ from jaxtl.files import user_path
 from jaxtl.models import forward, index_bounds, outputs, to_float
 from jaxtl.paths import flatten, nest, unknown
 from jaxtl.plan import Head, Model, Params, PyTree, Stage, StageShape, State
-from jaxtl.train.resolve.stage import METHOD_STATE, initialise, load_problems
+from jaxtl.train.resolve.stage import initialise, load_problems
 from jaxtl.train.store.checkpoints import restore_chain
 from jaxtl.train.store.identity import file_digest
 from jaxtl.train.store.interface import abstract_inputs
@@ -33,7 +33,7 @@ class Predictor:
 
     Attributes:
         model: of the loaded stage.
-        params, state: of one seed; the method's own state, if it has one, is `state["method"]`.
+        params, state: of one seed.
         class_names: {head: names}, of the heads whose names the arm's training data told.
         inputs: abstract inputs [1, ...] of the model, as its prepared training data hold them.
         arm: its name.
@@ -246,11 +246,10 @@ def restored(left: Left, choice: Choice) -> Predictor:
     leaves = {path: leaf[0] for path, leaf in leaves.items()}
     if problems := _misfits(wanted, leaves):
         raise ValueError(f"{where} does not fit this model:\n  " + "\n  ".join(problems))
-    params, state = (
+    params, statistics = (
         nest({path: jnp.asarray(leaves[path]) for path in flatten(tree)}) for tree in here
     )
-    if memory is not None:
-        state = {**state, METHOD_STATE: jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), memory)}
+    state = State(statistics, jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), memory))
     classes = {}
     for past in choice.stages:
         classes |= left.records.get(past.name, {"classes": {}})["classes"]

@@ -314,8 +314,9 @@ def apply_flat(
     """
     batch, domains = jax.tree.leaves(inputs)[0].shape[:2]
     merged = jax.tree.map(lambda leaf: leaf.reshape(batch * domains, *leaf.shape[2:]), inputs)
-    output, state = model.apply(params, state, merged, rng=rng, train=train)
-    return jax.tree.map(lambda leaf: leaf.reshape(batch, domains, *leaf.shape[1:]), output), state
+    output, statistics = model.apply(params, state.statistics, merged, rng=rng, train=train)
+    output = jax.tree.map(lambda leaf: leaf.reshape(batch, domains, *leaf.shape[1:]), output)
+    return output, state._replace(statistics=statistics)
 
 
 def is_random(model: Model, params: Params, state: State, inputs: PyTree) -> bool:

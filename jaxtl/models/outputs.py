@@ -30,7 +30,7 @@ def forward(
         inputs = to_float(inputs)
         if predict is not None:
             return predict(model, params, state, inputs)
-        return model.apply(params, state, inputs)[0]
+        return model.apply(params, state.statistics, inputs)[0]
 
     return run
 

@@ -15,7 +15,7 @@ from jaxtl.study.checks.experiments import Node
 from jaxtl.train.loop import Trained, read_curves
 from jaxtl.train.mesh import shard_state
 from jaxtl.train.resolve.lanes import over_seeds
-from jaxtl.train.resolve.stage import METHOD_STATE, Setup, load_problems
+from jaxtl.train.resolve.stage import Setup, load_problems
 from jaxtl.train.store.checkpoints import restore_chain
 from jaxtl.train.store.interface import interface
 
@@ -89,9 +89,8 @@ class SourceRun:
         setup, chain = nodes[name].setup, [nodes[name].setup.stage]
         while (parent := nodes[chain[0].name].parent) is not None:
             chain.insert(0, nodes[parent].setup.stage)
-        memory = setup.state.get(METHOD_STATE) if setup.stage.method.remembers else None
-        trees = [setup.params, {k: v for k, v in setup.state.items() if k != METHOD_STATE}]
-        here = [flatten(tree) for tree in trees]
+        memory = setup.state.method if setup.stage.method.remembers else None
+        here = [flatten(tree) for tree in (setup.params, setup.state.statistics)]
         stored, memory = restore_chain(self.directory, chain, self.seeds, here[0] | here[1], memory)
         one = {p: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for p, leaf in stored.items()}
         if lines := load_problems(here[0] | here[1], one, set()):
@@ -103,12 +102,11 @@ class SourceRun:
                     f"numbers the classes of head {head!r} as {', '.join(names)}, this experiment "
                     f"as {', '.join(ours[head])}"
                 )
-        params, state = (
+        params, statistics = (
             nest({p: np.asarray(stored[p], leaf.dtype) for p, leaf in flat.items()})
             for flat in here
         )
-        if memory is not None:
-            state = {**state, METHOD_STATE: memory}
+        state = State(statistics, memory)
         return jax.device_put((params, state), shard_state((params, state)))
 
     def load(self, setup: Setup) -> Trained:

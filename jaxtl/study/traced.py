@@ -18,7 +18,7 @@ from jaxtl.study.checks.measurable import metric_sums
 from jaxtl.train.feed.examples import host_feed
 from jaxtl.train.rehearsal import abstract_values, first_step
 from jaxtl.train.resolve.lanes import Lanes, over_seeds
-from jaxtl.train.resolve.stage import METHOD_STATE, Setup, roles_of
+from jaxtl.train.resolve.stage import Setup, roles_of
 
 Values = Mapping[str, Any]
 
@@ -144,12 +144,11 @@ def _equal(one: PyTree, other: PyTree) -> bool:
 def _outputs(lanes: Lanes) -> tuple[Callable, tuple]:
     """(values, ...) -> what the model says while it trains; with abstract arguments."""
 
-    def outputs(values, params, state, inputs, rng):
-        return lanes.rebuild(values).model.apply(params, state, inputs, rng=rng, train=True)
+    def outputs(values, params, statistics, inputs, rng):
+        return lanes.rebuild(values).model.apply(params, statistics, inputs, rng=rng, train=True)
 
     setup = lanes.setup
-    state = {name: tree for name, tree in setup.state.items() if name != METHOD_STATE}
-    args = (setup.params, state, setup.inputs, jax.random.key(0))
+    args = (setup.params, setup.state.statistics, setup.inputs, jax.random.key(0))
     return outputs, (abstract_values(lanes), *args)
 
 

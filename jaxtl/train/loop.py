@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.files import read_json, write_json
-from jaxtl.plan import Params, PyTree, Stage, State
-from jaxtl.train.dispatch import choose, convolves, make_dispatch
+from jaxtl.plan import Params, Stage, State
 from jaxtl.train.feed.cache import Cached, cached, flops
 from jaxtl.train.feed.examples import (
     abstract_page,
@@ -32,9 +31,11 @@ from jaxtl.train.feed.examples import (
 from jaxtl.train.mesh import shard_state, to_host
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.schedule import choose, convolves
 from jaxtl.train.signals import Interrupted, Watch, watch
 from jaxtl.train.state import (
     Look,
+    TrainState,
     abstract_state,
     deployed,
     looked,
@@ -44,7 +45,7 @@ from jaxtl.train.state import (
     with_constants,
     without_constants,
 )
-from jaxtl.train.step import CARRIED, make_step
+from jaxtl.train.step import make_dispatch, make_step
 from jaxtl.train.store.checkpoints import Checkpoints
 from jaxtl.train.store.identity import Identity, differences
 from jaxtl.train.store.interface import interface
@@ -127,9 +128,9 @@ def train_stage(
     record |= interface(lanes.setup)
     abstract = jax.eval_shape(lambda: without_constants(lanes, abstract_state(lanes, look)))
     with watch() as signals, Checkpoints(directory / "checkpoints") as checkpoints:
-        step, full = checkpoints.restore_latest(abstract) or (0, None)
-        full = with_constants(lanes, full, source) if full else None
-        if full is None or step < stage.num_steps:
+        step, train = checkpoints.restore_latest(abstract) or (0, None)
+        train = with_constants(lanes, train, source) if train else None
+        if train is None or step < stage.num_steps:
             record["finished"] = False
         if not record["finished"]:
             if stage.weights is not None:
@@ -137,22 +138,22 @@ def train_stage(
                 record["weights"] = {"name": stage.weights.name, "report": report.splitlines()}
                 logger.info("stage %s starts from %s", stage.name, report)
             write_json(directory / "stage.json", record)
-            full = with_best(start(lanes, source), look) if full is None else full
+            train = with_best(start(lanes, source), look) if train is None else train
             saver = Saver(lanes, directory, record, checkpoints, since=step)
             log = Log(directory, options, stage.num_steps, lanes, step)
             if step < stage.num_steps:
-                cache = cached(lanes, full, options, directory)
+                cache = cached(lanes, train, options, directory)
                 record["feature_cache"] = cache.note if cache else None
-                program = compile_stage(lanes, full, options, cache)
-                full = advance(
-                    lanes, program, full, step, options, saver, log, progress, look, signals
+                program = compile_stage(lanes, train, options, cache)
+                train = advance(
+                    lanes, program, train, step, options, saver, log, progress, look, signals
                 )
-            failed = enumerate(failed_steps(full).tolist())
+            failed = enumerate(failed_steps(train).tolist())
             record["failed_seeds"] = {lanes.describe(i): at for i, at in failed if at}
-            saver.save(stage.num_steps, full, finished=True)
+            saver.save(stage.num_steps, train, finished=True)
     if signals.received is not None:
         raise Interrupted(signals.received)
-    params, state = deployed(full)
+    params, state = deployed(train)
     return Trained(
         lanes,
         params,
@@ -161,20 +162,20 @@ def train_stage(
         record["train_seconds"],
         record["steps_per_second"] or math.nan,
         record.get("memory_mb") or math.nan,
-        failed_steps(full),
+        failed_steps(train),
         record.get("feature_cache") or "",
     )
 
 
-def failed_steps(full: PyTree) -> np.ndarray:
+def failed_steps(train: TrainState) -> np.ndarray:
     """[lanes], the number of the step that failed, or 0."""
-    return to_host(full["failed"]) + 1
+    return to_host(train.failed) + 1
 
 
 def advance(
     lanes: Lanes,
     program: tuple,
-    full: PyTree,
+    train: TrainState,
     step: int,
     options: RunOptions,
     saver: "Saver",
@@ -182,43 +183,39 @@ def advance(
     progress: Progress,
     look: Look | None,
     signals: Watch,
-) -> PyTree:
-    """Train from `step` to the end of the stage, or to a signal; returns the full state.
+) -> TrainState:
+    """Train from `step` to the end of the stage, or to a signal.
 
     Args:
         program: as `compile_stage` returns it.
     """
     schedule, dispatch, feed, streams = program
-    stage, frozen, best, pending = lanes.setup.stage, full["frozen"], full["best"], None
-    compiled = None
+    stage, pending, compiled = lanes.setup.stage, None, None
     seeds, values = np.int32(lanes.seeds), dict(lanes.values)
     bounds = list(dispatches(step, schedule.steps, stage, options, look))
     read = pages(feed, streams, bounds, schedule.steps, stage.batch_size)
     for (first, step), (rows, block) in zip(bounds, read, strict=True):
-        carry = {name: full[name] for name in CARRIED}
         numbers = (np.int32(first), np.int32(step - first))
-        args = (carry, frozen, rows, seeds, values, block, *numbers)
+        args = (train.carry, train.frozen, rows, seeds, values, block, *numbers)
         if compiled is None:
             compiled = dispatch.lower(*args).compile()
             saver.note_memory(compiled)
         carry, metrics = compiled(*args)
-        full = {**carry, "frozen": frozen, "best": best}
+        train = carry._replace(frozen=train.frozen, best=train.best)
         if pending:  # the device works on this dispatch while the last one is written
             progress(*log.write(*pending))
             saver.tick(first)
         pending = (first, step - first, metrics)
         if look and (step % look.every == 0 or step == stage.num_steps):
-            full["best"], seen = looked(full, look)
-            best = full["best"]
-            pending = (*pending, seen)
+            best, measured = looked(train, look)
+            train, pending = train._replace(best=best), (*pending, measured)
         every = stage.method.prepare_every
         if every and step % every == 0 and step < stage.num_steps:
-            full = prepare_again(lanes, full)
-            frozen = full["frozen"]
+            train = prepare_again(lanes, train)
         preempted = saver.preempted()
         if (preempted or signals.received is not None) and step < stage.num_steps:
             log.write(*pending)
-            saver.save(step, full, finished=False)
+            saver.save(step, train, finished=False)
             raise Interrupted(signals.received or signal.SIGTERM)
         due = step % options.checkpoint_every == 0
         if due or step == stage.num_steps:  # the log never lags behind a checkpoint
@@ -226,8 +223,8 @@ def advance(
             saver.tick(step)
             pending = None
         if due and step < stage.num_steps:
-            saver.save(step, full, finished=False)
-    return full
+            saver.save(step, train, finished=False)
+    return train
 
 
 class Saver:
@@ -267,10 +264,10 @@ class Saver:
         """Whether several processes agreed to stop now."""
         return self._checkpoints.preempted()
 
-    def save(self, step: int, full: PyTree, finished: bool) -> None:
+    def save(self, step: int, train: TrainState, finished: bool) -> None:
         """Save asynchronously, or to the end if `finished` or asked to stop after this."""
         self._record["train_seconds"] = self._before + time.perf_counter() - self._began
-        self._checkpoints.save(step, without_constants(self._lanes, full))
+        self._checkpoints.save(step, without_constants(self._lanes, train))
         if finished:
             self._checkpoints.wait()
         self._record["finished"] = finished
@@ -293,7 +290,9 @@ def check_directory(directory: Path, identity: Identity) -> dict | None:
     return record
 
 
-def compile_stage(lanes: Lanes, full: PyTree, options: RunOptions, cache: Cached | None = None):
+def compile_stage(
+    lanes: Lanes, train: TrainState, options: RunOptions, cache: Cached | None = None
+):
     """(schedule, dispatch, feed, streams) of a stage, or of what its feature cache leaves of it."""
     whole = lanes.setup
     if cache is None:
@@ -303,13 +302,13 @@ def compile_stage(lanes: Lanes, full: PyTree, options: RunOptions, cache: Cached
     setup, stage = lanes.setup, lanes.setup.stage
     view = abstract_page(feed, len(lanes), stage.batch_size)
     first = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (full, view.own)
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (train, view.own)
     )
     probe = make_step(setup)
 
-    def one_step(full, own, shared, index):
+    def one_step(train, own, shared, index):
         batch = gather(stage, shared, own, index, jax.random.key(0))
-        return probe(full, full["frozen"], batch, jax.random.key(0), jnp.int32(0))
+        return probe(train, batch, jax.random.key(0), jnp.int32(0))
 
     index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
     args = (*first, view.shared, index)
@@ -328,8 +327,8 @@ def compile_stage(lanes: Lanes, full: PyTree, options: RunOptions, cache: Cached
     if schedule.seeds == "vmap":
         feed = shared_by_points(feed, lanes)
     logger.info("stage %s: %s", stage.name, schedule)
-    carry = {name: full[name] for name in CARRIED}
-    return schedule, make_dispatch(lanes, schedule, shard_state(carry)), feed, streams
+    dispatch = make_dispatch(lanes, schedule, shard_state(train.carry), feed)
+    return schedule, dispatch, feed, streams
 
 
 def dispatches(

@@ -15,13 +15,15 @@ import jax.numpy as jnp
 from jaxtl.batch import sides_of
 from jaxtl.blame import place_of, told
 from jaxtl.form import describe
-from jaxtl.paths import flatten, split
+from jaxtl.paths import flatten
 from jaxtl.plan import PyTree
 from jaxtl.train.feed.examples import abstract_page, active_heads, gather, host_feed
+from jaxtl.train.resolve.contract import differing
 from jaxtl.train.resolve.convolutions import convolutions
 from jaxtl.train.resolve.lanes import Lanes, over_seeds
-from jaxtl.train.resolve.stage import METHOD_STATE, Setup, roles_of
-from jaxtl.train.step import begin, differing, make_step
+from jaxtl.train.resolve.stage import Setup, roles_of
+from jaxtl.train.state import TrainState, begin, group
+from jaxtl.train.step import make_step
 
 
 def rehearse(setup: Setup, arm: str, seeds: tuple[int, ...]) -> Setup:
@@ -37,9 +39,9 @@ def rehearse(setup: Setup, arm: str, seeds: tuple[int, ...]) -> Setup:
             sides_of(roles_of(setup.stage))
         _check_heads(setup)
         step, args = first_step(over_seeds(setup, seeds[:1]))
-        program, (_, carries) = jax.make_jaxpr(step, return_shape=True)(*args)
-        if carries is not None:
-            _check_carry(*carries)
+        program, (_, trains) = jax.make_jaxpr(step, return_shape=True)(*args)
+        if trains is not None:
+            _check_form(*trains)
         _check_prediction(setup)
     except Exception as error:  # whatever a method, a model or an augmentation of one's own raises
         raise ValueError(f"arm {arm!r}, stage {setup.stage.name!r}: {told(error)}") from error
@@ -54,7 +56,7 @@ def abstract_values(lanes: Lanes) -> dict[str, jax.ShapeDtypeStruct]:
 def first_step(lanes: Lanes) -> tuple[Callable, tuple]:
     """(values, ...) -> all that a lane computes up to its first step; with abstract arguments.
 
-    It returns the state of the method, and (the carry before the step, the carry after it,
+    It returns the state of the method, and (the train state before the step, that after it,
     metrics), None for a method without updates.
     """
     setup, stage = lanes.setup, lanes.setup.stage
@@ -62,16 +64,14 @@ def first_step(lanes: Lanes) -> tuple[Callable, tuple]:
     def step(values, params, state, shared, own, index, rng):
         changed = lanes.at(values)
         method = changed.stage.method
-        trainable, frozen = split(params, lambda path: path in setup.trainable)
-        statistics = {name: tree for name, tree in state.items() if name != METHOD_STATE}
         memory = ()
         if method.state is not None:
-            memory = method.state(changed.model, params, statistics, setup.shape)
+            memory = method.state(changed.model, params, state.statistics, setup.shape)
         if not method.updates:
             return memory, None
         batch = gather(changed.stage, shared, own, index, rng)
-        carry = begin(changed, trainable, state)
-        return memory, (carry, *make_step(changed)(carry, frozen, batch, rng, jnp.int32(0)))
+        train = begin(changed, *group(changed, params), state)
+        return memory, (train, *make_step(changed)(train, batch, rng, jnp.int32(0)))
 
     feed = abstract_page(host_feed(lanes[:1]), 1, stage.batch_size)
     index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
@@ -80,8 +80,8 @@ def first_step(lanes: Lanes) -> tuple[Callable, tuple]:
     return step, (abstract_values(lanes), *args)
 
 
-def _check_carry(before: PyTree, after: PyTree, metrics: Mapping[str, Any]) -> None:
-    """Raises ValueError if a step changes the form of what it carries to the next one."""
+def _check_form(before: TrainState, after: TrainState, metrics: Mapping[str, Any]) -> None:
+    """Raises ValueError if a step changes the form of what it hands to the next one."""
     del metrics
     if lines := list(differing(before, after)):
         raise ValueError(f"a step must leave the form of what it changes: {'; '.join(lines)}")

@@ -12,14 +12,92 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from jaxtl.paths import flatten, join, matches, nest, split
+from jaxtl.paths import FROZEN, flatten, join, matches, nest, split
 from jaxtl.plan import Method, Metric, Params, PyTree, State
 from jaxtl.train.feed.examples import columns
 from jaxtl.train.mesh import shard_state, to_host
+from jaxtl.train.resolve.contract import differing
 from jaxtl.train.resolve.lanes import Lanes
-from jaxtl.train.resolve.stage import METHOD_STATE, initialise, loaded
-from jaxtl.train.step import Carry, begin, differing
+from jaxtl.train.resolve.stage import Setup, initialise, loaded
+
+Groups = dict[str, Params]
+
+
+class Best(NamedTuple):
+    """The best parameters so far, each lane's own.
+
+    Attributes:
+        value: [lanes] float, of the metric that decides.
+        trainable, state: at that step; the average in place of what trains, if one is kept.
+    """
+
+    value: jax.Array
+    trainable: Groups
+    state: State
+
+
+class TrainState(NamedTuple):
+    """All that a stage holds while it trains, of one lane or with a leading axis of lanes.
+
+    Attributes:
+        trainable: {optimizer: the parameters that it trains, nested by path}.
+        frozen: the other parameters, nested by path; never changed by a step.
+        average: of `trainable`; {} unless the method has an `ema` or `swa`.
+        state: batch statistics and the method's own.
+        opt_state: {optimizer: its state}.
+        failed: [] int32, -1, or the step at which a loss or a gradient was not finite: from there
+            on all but the optimizers stays as it was before.
+        best: by validation; None where nothing is validated.
+    """
+
+    trainable: Groups
+    frozen: Params
+    average: Groups
+    state: State
+    opt_state: dict[str, optax.OptState]
+    failed: jax.Array
+    best: Best | None = None
+
+    @property
+    def params(self) -> Params:
+        """All parameters as they are now, nested by path."""
+        return join(*self.trainable.values(), self.frozen)
+
+    @property
+    def carry(self) -> "TrainState":
+        """What a step changes, whose memory a dispatch takes over."""
+        return self._replace(frozen={}, best=None)
+
+
+def group(setup: Setup, params: Params) -> tuple[Groups, Params]:
+    """Parameters as ({optimizer: those that it trains}, the frozen ones)."""
+    flat: dict[str, dict] = {name: {} for name in setup.stage.method.optimizers}
+    flat[FROZEN] = {}
+    for path, leaf in flatten(params).items():
+        flat[setup.labels[path]][path] = leaf
+    groups = {name: nest(leaves) for name, leaves in flat.items()}
+    frozen = groups.pop(FROZEN)
+    return groups, frozen
+
+
+def averages(method: Method) -> bool:
+    """Whether an average of what trains is kept."""
+    return method.ema is not None or method.swa is not None
+
+
+def begin(setup: Setup, trainable: Groups, frozen: Params, state: State) -> TrainState:
+    """One lane before its first step."""
+    optimizers = setup.stage.method.optimizers
+    return TrainState(
+        trainable=trainable,
+        frozen=frozen,
+        average=trainable if averages(setup.stage.method) else {},
+        state=state,
+        opt_state={name: optimizers[name][1].init(params) for name, params in trainable.items()},
+        failed=jnp.int32(-1),
+    )
 
 
 class Look(NamedTuple):
@@ -36,8 +114,8 @@ class Look(NamedTuple):
     measure: Callable[[Params, State], Mapping[str, np.ndarray]]
 
 
-def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
-    """The full state of a stage before its first step, leaves with the leading axis of lanes."""
+def start(lanes: Lanes, source: tuple[Params, State] | None) -> TrainState:
+    """A stage before its first step, leaves with the leading axis of lanes."""
     setup, method = lanes.setup, lanes.setup.stage.method
 
     def fresh(seed: jax.Array) -> dict[str, jax.Array]:
@@ -46,25 +124,25 @@ def start(lanes: Lanes, source: tuple[Params, State] | None) -> PyTree:
 
     leaves = jax.jit(jax.vmap(fresh))(jnp.asarray(lanes.seeds))
     leaves |= loaded(setup, source, len(lanes))
-    params, state = (
-        nest({path: jnp.asarray(leaves[path]) for path in flatten(tree) if path in leaves})
-        for tree in (setup.params, setup.state)
+    params, statistics = (
+        nest({path: jnp.asarray(leaves[path]) for path in flatten(tree)})
+        for tree in (setup.params, setup.state.statistics)
     )
     params = after_loading(lanes, params)
+    memory = None
     if method.state is not None:
 
         def method_state(params, statistics, values):
             here = lanes.at(values)
             return here.stage.method.state(here.model, params, statistics, here.shape)
 
-        values = dict(lanes.values)
-        kept = jax.vmap(method_state, axis_size=len(lanes))
-        extra = jax.jit(kept)(params, state, values)
-        state = {**state, METHOD_STATE: remembered(method, extra, source)}
+        each = jax.jit(jax.vmap(method_state, axis_size=len(lanes)))
+        memory = remembered(method, each(params, statistics, dict(lanes.values)), source)
+    state = State(statistics, memory)
     if method.prepare is not None:
         params, state = prepare(lanes, params, state)
-    full = assemble(lanes, params, state)
-    return jax.device_put(full, shard_state(full))
+    train = assemble(lanes, params, state)
+    return jax.device_put(train, shard_state(train))
 
 
 def after_loading(lanes: Lanes, params: Params) -> Params:
@@ -91,21 +169,22 @@ def remembered(method: Method, new: PyTree, source: tuple[Params, State] | None)
     def shapes(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
-    before = source[1].get(METHOD_STATE) if method.remembers and source else None
+    before = source[1].method if method.remembers and source else None
     return before if before is not None and shapes(before) == shapes(new) else new
 
 
-def assemble(lanes: Lanes, params: Params, state: State) -> PyTree:
-    """Split the parameters and start the optimizers."""
-    trainable, frozen = split(params, lambda path: path in lanes.setup.trainable)
+def assemble(lanes: Lanes, params: Params, state: State) -> TrainState:
+    """Group the parameters and start the optimizers."""
+    trainable, frozen = group(lanes.setup, params)
 
-    def one(trainable: Params, state: State, values: dict[str, jax.Array]) -> Carry:
-        return begin(lanes.at(values), trainable, state)
+    def begin_lane(trainable: Groups, state: State, values: dict[str, jax.Array]) -> TrainState:
+        return begin(lanes.at(values), trainable, {}, state)
 
-    carry = jax.jit(jax.vmap(one, axis_size=len(lanes)))(trainable, state, dict(lanes.values))
-    given = {name: carry[name] for name in ("trainable", "average", "state")}
-    copied = jax.tree.map(jnp.copy, given)  # a dispatch donates them
-    return {**carry, **copied, "frozen": frozen, "best": {}}
+    each = jax.jit(jax.vmap(begin_lane, axis_size=len(lanes)))
+    train = each(trainable, state, dict(lanes.values))
+    given = (train.trainable, train.average, train.state)
+    trainable, average, state = jax.tree.map(jnp.copy, given)  # a dispatch donates them
+    return train._replace(trainable=trainable, frozen=frozen, average=average, state=state)
 
 
 def prepare(lanes: Lanes, params: Params, state: State):
@@ -134,7 +213,7 @@ def prepare(lanes: Lanes, params: Params, state: State):
     return jax.tree.map(lambda new, old: new.astype(old.dtype), stacked, (params, state))
 
 
-def abstract_state(lanes: Lanes, look: Look | None = None) -> PyTree:
+def abstract_state(lanes: Lanes, look: Look | None = None) -> TrainState:
     """What training starts from, without its values; for `jax.eval_shape`."""
     params, state = jax.tree.map(
         lambda leaf: jnp.zeros((len(lanes), *leaf.shape), leaf.dtype),
@@ -143,66 +222,63 @@ def abstract_state(lanes: Lanes, look: Look | None = None) -> PyTree:
     return with_best(assemble(lanes, params, state), look)
 
 
-def without_constants(lanes: Lanes, full: PyTree) -> PyTree:
+def without_constants(lanes: Lanes, train: TrainState) -> TrainState:
     """What a checkpoint holds: all but the parameters that the stage loads and never changes."""
     constant = lanes.setup.constant
-    return {**full, "frozen": split(full["frozen"], lambda path: path in constant)[1]}
+    return train._replace(frozen=split(train.frozen, lambda path: path in constant)[1])
 
 
-def with_constants(lanes: Lanes, full: PyTree, source: tuple[Params, State] | None) -> PyTree:
-    """The full state of a checkpoint, with the rest as the stage before or `weights` have it."""
+def with_constants(
+    lanes: Lanes, train: TrainState, source: tuple[Params, State] | None
+) -> TrainState:
+    """What a checkpoint holds, with the rest as the stage before or `weights` have it."""
     there, constant = loaded(lanes.setup, source, len(lanes)), lanes.setup.constant
     kept = nest({path: jnp.asarray(leaf) for path, leaf in there.items() if path in constant})
     kept = jax.device_put(kept, shard_state(kept))
-    return {**full, "frozen": join(full["frozen"], kept)}
+    return train._replace(frozen=join(train.frozen, kept))
 
 
-def prepare_again(lanes: Lanes, full: PyTree) -> PyTree:
+def prepare_again(lanes: Lanes, train: TrainState) -> TrainState:
     """The method's periodic pass; the optimizers keep their state."""
-    params = join(full["trainable"], full["frozen"])
-    params, state = prepare(lanes, params, full["state"])
-    trainable, frozen = split(params, lambda path: path in lanes.setup.trainable)
-    full = {**full, "trainable": trainable, "frozen": frozen, "state": state}
-    return jax.device_put(full, shard_state(full))
+    params, state = prepare(lanes, train.params, train.state)
+    trainable, frozen = group(lanes.setup, params)
+    train = train._replace(trainable=trainable, frozen=frozen, state=state)
+    return jax.device_put(train, shard_state(train))
 
 
-def deployed(full: PyTree) -> tuple[Params, State]:
+def deployed(train: TrainState) -> tuple[Params, State]:
     """(params, state) that are evaluated and handed on: the best, else the average, else the last.
 
     Args:
-        full: a full state, or what a checkpoint of it holds.
+        train: whole, or what a checkpoint of it holds.
     """
-    best = full["best"]
-    state = best["state"] if best else full["state"]
-    moved = best["params"] if best else full["average"] or full["trainable"]
-    return join(moved, full["frozen"]), state
+    if train.best is not None:
+        return join(*train.best.trainable.values(), train.frozen), train.best.state
+    return join(*(train.average or train.trainable).values(), train.frozen), train.state
 
 
-def with_best(full: PyTree, look: Look | None) -> PyTree:
-    """The full state with its best parameters so far, none of which has been looked at."""
+def with_best(train: TrainState, look: Look | None) -> TrainState:
+    """The same with its best parameters so far, none of which has been looked at."""
     if look is None or look.metric is None:
-        return full
-    params = jax.tree.map(jnp.copy, full["average"] or full["trainable"])
-    value = jnp.full(full["failed"].shape, -look.metric.sign * jnp.inf)
-    state = jax.tree.map(jnp.copy, full["state"])
-    return {**full, "best": {"value": value, "params": params, "state": state}}
+        return train
+    value = jnp.full(train.failed.shape, -look.metric.sign * jnp.inf)
+    copied = jax.tree.map(jnp.copy, (train.average or train.trainable, train.state))
+    return train._replace(best=Best(value, *copied))
 
 
-def looked(full: PyTree, look: Look) -> tuple[PyTree, Mapping[str, np.ndarray]]:
+def looked(train: TrainState, look: Look) -> tuple[Best | None, Mapping[str, np.ndarray]]:
     """(the best parameters after a look at those of now, what was measured {metric: [lanes]})."""
-    params, state = deployed({**full, "best": {}})
-    values = look.measure(params, state)
+    values = look.measure(*deployed(train._replace(best=None)))
     if look.metric is None:
-        return full["best"], values
-    moved = full["average"] or full["trainable"]
-    new = {"value": values[look.metric.key], "params": moved, "state": state}
-    return _better(full["best"], new, look.metric.sign), values
+        return train.best, values
+    now = Best(values[look.metric.key], train.average or train.trainable, train.state)
+    return _better(train.best, now, look.metric.sign), values
 
 
 @jax.jit
-def _better(best: PyTree, new: PyTree, sign: int) -> PyTree:
+def _better(best: Best, new: Best, sign: int) -> Best:
     """Lane by lane; the earlier one where they are equal, never one whose value is NaN."""
-    wins = (new["value"] - best["value"]) * sign > 0
+    wins = (new.value - best.value) * sign > 0
 
     def choose(new, old):
         return jnp.where(wins.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -1,28 +1,27 @@
-"""One training step of one seed: gradients of what trains, then Optax.
+"""Training steps: the gradient of what trains, then Optax; many steps of all lanes in one call.
 
-The gradient is taken with respect to the trainable tree alone, so what is frozen costs neither a
+The gradient is taken with respect to the trainable groups alone, so what is frozen costs neither a
 gradient nor optimizer state; the result has the bits of `optax.multi_transform` with
 `optax.set_to_zero()` on the frozen part (`whole_transformation`, compared in the tests).
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.blame import place_of
-from jaxtl.form import describe, is_array
-from jaxtl.paths import FROZEN, flatten, join, nest, split
+from jaxtl.paths import FROZEN, join, key, nest
 from jaxtl.plan import Batch, Method, Params, PyTree, State, Update
+from jaxtl.train.feed.examples import Feed, gather
+from jaxtl.train.mesh import current_mesh, replicated, shard_batch
 from jaxtl.train.optimizers import transform
+from jaxtl.train.resolve.contract import FAILED, check_loss, loss_name
+from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.schedule import Schedule
 from jaxtl.train.resolve.stage import Setup
-
-Carry = dict[str, PyTree]
-CARRIED = ("trainable", "average", "state", "opt_state", "failed")
-FAILED = "failed_at"
+from jaxtl.train.state import Groups, TrainState, averages
 
 
 def whole_transformation(setup: Setup) -> optax.GradientTransformation:
@@ -35,25 +34,6 @@ def whole_transformation(setup: Setup) -> optax.GradientTransformation:
     return optax.multi_transform(transforms, nest(setup.labels))
 
 
-def group(setup: Setup, tree: Params, name: str) -> Params:
-    """The part of a tree of parameters that one optimizer trains."""
-    return split(tree, lambda path: setup.labels[path] == name)[0]
-
-
-def init_optimizers(setup: Setup, trainable: Params) -> dict[str, optax.OptState]:
-    """{optimizer: its state for the parameters it trains}."""
-    return {
-        name: tx.init(group(setup, trainable, name))
-        for name, (_, tx) in setup.stage.method.optimizers.items()
-        if name != FROZEN
-    }
-
-
-def averages(method: Method) -> bool:
-    """Whether an average of what trains is kept."""
-    return method.ema is not None or method.swa is not None
-
-
 def newest_share(method: Method, step: jax.Array) -> jax.Array | float:
     """The share of the values after a step in the average of them and of earlier ones."""
     if method.swa is None:
@@ -62,17 +42,6 @@ def newest_share(method: Method, step: jax.Array) -> jax.Array | float:
     since = step + 1 - start
     due = jnp.where(since % every == 0, 1 / (since // every + 1), 0.0)
     return jnp.where(since <= 0, 1.0, due)
-
-
-def begin(setup: Setup, trainable: Params, state: State) -> Carry:
-    """The carry of one lane before its first step."""
-    return {
-        "trainable": trainable,
-        "average": trainable if averages(setup.stage.method) else {},
-        "state": state,
-        "opt_state": init_optimizers(setup, trainable),
-        "failed": jnp.int32(-1),
-    }
 
 
 def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
@@ -84,189 +53,104 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
             `per_example`; their gradients are averaged before the optimizer sees them.
 
     Returns:
-        (carry, frozen, batch, rng, step) -> (carry, {metric: []}) with carry = {"trainable",
-        "average", "state", "opt_state", "failed"}; pure, for one seed. `average` is empty unless
-        the method has an `ema` or `swa`. `failed` [] int32 is -1, or the step at which a loss or a
-        gradient was not finite: from there on all but the optimizers stays as it was before.
+        (train state, batch, rng, step) -> (train state, {metric: []}); pure, for one lane.
     """
     method = setup.stage.method
 
-    def step_fn(carry: Carry, frozen: Params, batch: Batch, rng: jax.Array, step: jax.Array):
-        trainable, state = carry["trainable"], carry["state"]
-        opt_state, metrics, sizes = dict(carry["opt_state"]), {}, []
+    def step_fn(train: TrainState, batch: Batch, rng: jax.Array, step: jax.Array):
+        trainable, state, opt_state = dict(train.trainable), train.state, dict(train.opt_state)
+        metrics, sizes = {}, []
         for i, update in enumerate(method.updates):
             parts = micro_batches if update.per_example else 1
             for repeat in range(update.repeat):
-                moving, resting = split(
-                    trainable, lambda path, u=update: setup.labels[path] in u.optimizers
+                moving = {name: trainable[name] for name in update.optimizers}
+                others = (params for name, params in trainable.items() if name not in moving)
+                loss_fn = functools.partial(
+                    loss_of, setup, i, join(train.frozen, *others), step=step
                 )
                 key = jax.random.fold_in(jax.random.fold_in(rng, i), repeat)
-                constant, before = join(frozen, resting), state
-                loss, grads, state, logged = gradient(
-                    i, setup, moving, constant, before, batch, key, step, parts
-                )
-                slopes = grads
-                sizes += [jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves((loss, grads))]
-                if method.clip_norm is not None:
-                    clip = optax.clip_by_global_norm(method.clip_norm)
-                    grads, _ = clip.update(grads, clip.init(moving))
-                stepped = {}
-                for name in update.optimizers:
-                    tx = method.optimizers[name][1]
-                    params, others = split(moving, lambda path, n=name: setup.labels[path] == n)
-                    rest = join(constant, others)
-                    loss_fn = functools.partial(
-                        _loss, update, setup, rest, before, batch, key, step
-                    )
+                args = (state, batch, key)
+                loss, slopes, state, logged = gradient(update, loss_fn, moving, *args, parts)
+                sizes += [jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves((loss, slopes))]
+                grads = clipped(method, slopes)
+                for name, params in moving.items():
+
+                    def value_fn(params, name=name, loss_fn=loss_fn, moving=moving, args=args):
+                        return jnp.sum(loss_fn({**moving, name: params}, *args)[0])
+
                     updates, opt_state[name] = transform(
                         name,
-                        tx,
-                        group(setup, grads, name),
+                        method.optimizers[name][1],
+                        grads[name],
                         opt_state[name],
                         params,
                         jnp.sum(loss),
-                        group(setup, slopes, name),
-                        loss_fn,
+                        slopes[name],
+                        value_fn,
                     )
-                    stepped |= flatten(optax.apply_updates(params, updates))
-                trainable = join(nest(stepped), resting)
+                    trainable[name] = optax.apply_updates(params, updates)
             metrics |= {**logged, loss_name(method, i): jnp.sum(loss)}
-        average = carry["average"]
+        average = train.average
         if averages(method):
             average = optax.incremental_update(trainable, average, newest_share(method, step))
-        new = {"trainable": trainable, "average": average, "state": state, "opt_state": opt_state}
-        carry = last_good(carry, new, jnp.isfinite(sum(sizes)), step)
-        return carry, metrics | {FAILED: carry["failed"]}
+        new = train._replace(trainable=trainable, average=average, state=state, opt_state=opt_state)
+        train = last_good(train, new, jnp.isfinite(sum(sizes)), step)
+        return train, metrics | {FAILED: train.failed}
 
     return step_fn
 
 
-def _loss(
-    update: Update,
+def loss_of(
     setup: Setup,
-    rest: Params,
+    number: int,
+    resting: Params,
+    moving: Groups,
     state: State,
     batch: Batch,
     rng: jax.Array,
     step: jax.Array,
-    params: Params,
-) -> jax.Array:
-    """The loss [] of an update at other values of some parameters, on the whole batch."""
-    return jnp.sum(update.loss(setup.model, join(params, rest), state, batch, rng, step)[0])
-
-
-def last_good(old: Carry, new: Carry, finite: jax.Array, step: jax.Array) -> Carry:
-    """The new carry, or the old one from the first step on that is not finite.
-
-    The optimizers go on, to no effect: keeping them too would double what a small step moves in
-    memory. Nor are the new parameters looked at, but what they are made of, so that XLA computes
-    them in one pass with the choice.
-    """
-    failed = jnp.where((old["failed"] < 0) & ~finite, step, old["failed"]).astype(jnp.int32)
-    seen = {name: tree for name, tree in new.items() if name != "opt_state"}
-    kept = {name: old[name] for name in seen}
-    chosen = jax.tree.map(lambda n, o: jnp.where(failed < 0, n, o), seen, kept)
-    return {**new, **chosen, "failed": failed}
-
-
-def loss_name(method: Method, number: int) -> str:
-    """What the loss of an update is logged as."""
-    return "loss" if len(method.updates) == 1 else f"loss_{number}"
-
-
-def check_loss(method: Method, number: int, given: State, returned: Any) -> None:
-    """Check what the loss of an update returned while it was traced.
-
-    Args:
-        given: the state that it was called with.
-
-    Raises:
-        ValueError: it is not (loss, (state, {metric: value})) with a float loss, a scalar or, for
-            an update that combines gradients, a vector; the state has another form than before; or
-            a metric has a name of ours.
-    """
-    update = method.updates[number]
-    place = f"update {number}: its loss"
-    place += f" ({written})" if (written := place_of(update.loss)) else ""
-    expected = f"{place} must return (loss, (state, {{metric: value}})), it returned"
-    if not isinstance(returned, tuple | list) or len(returned) != 2:
-        raise ValueError(f"{expected} {describe(returned)}")
-    loss, rest = returned
-    if not isinstance(rest, tuple | list) or len(rest) != 2 or not isinstance(rest[1], Mapping):
-        inner = ", ".join(map(describe, rest)) if isinstance(rest, tuple | list) else ""
-        raise ValueError(f"{expected} (loss, {f'({inner})' if inner else describe(rest)})")
-    shape, dtype = jnp.shape(loss), jnp.result_type(loss)
-    wanted = "a scalar" if update.combine is None else "a vector [tasks]"
-    if len(shape) != (update.combine is not None) or not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"{place} must be {wanted} of floats, got {dtype}{list(shape)}")
-    if lines := list(differing(given, rest[0])):
-        raise ValueError(f"{place} must leave the form of the state as it is: {'; '.join(lines)}")
-    for name, value in rest[1].items():
-        if not isinstance(name, str) or name in ("step", FAILED, loss_name(method, number)):
-            raise ValueError(f"{place} logs a metric called {name!r}; that name is taken")
-        if not is_array(value) or jnp.shape(value) != ():
-            raise ValueError(
-                f"{place} logs {name!r}, which must be a scalar, got {describe(value)}"
-            )
-
-
-def differing(before: PyTree, after: PyTree, *, types: bool = True) -> Iterator[str]:
-    """How two trees differ in their leaves' paths, shapes and `types`; at most five of them."""
-    old, new = (
-        {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(t)}
-        for t in (before, after)
-    )
-    lines = [f"{path} is gone" for path in old if path not in new]
-    lines += [f"{path or 'the whole'} is new" for path in new if path not in old]
-    for path in (path for path in old if path in new):
-        was, now = (_form(tree[path], types) for tree in (old, new))
-        if was != now:
-            lines.append(f"{path} was {was} and is {now}")
-    if not lines and jax.tree.structure(before) != jax.tree.structure(after):
-        lines = [f"it was {describe(before)} and is {describe(after)}"]
-    yield from lines[:5]
-
-
-def _form(leaf: Any, types: bool) -> str:
-    return f"{leaf.dtype if types else ''}{list(leaf.shape)}" if hasattr(leaf, "dtype") else "none"
+) -> tuple[jax.Array, tuple[State, dict[str, jax.Array]]]:
+    """The checked loss of an update, a function of the groups that it moves."""
+    method, params = setup.stage.method, join(*moving.values(), resting)
+    returned = method.updates[number].loss(setup.model, params, state, batch, rng, step)
+    check_loss(method, number, state, returned)
+    return returned
 
 
 def gradient(
-    number: int,
-    setup: Setup,
-    moving: Params,
-    resting: Params,
+    update: Update,
+    loss_fn: Callable,
+    moving: Groups,
     state: State,
     batch: Batch,
     rng: jax.Array,
-    step: jax.Array,
     parts: int,
-):
-    """(loss, gradient with respect to `moving`, state, metrics), averaged over `parts`."""
+) -> tuple[jax.Array, Groups, State, dict[str, jax.Array]]:
+    """(loss, its gradient, state, metrics), averaged over `parts` of the batch.
 
-    update = setup.stage.method.updates[number]
+    Args:
+        loss_fn: (moving, state, batch, rng) -> (loss, (state, metrics)).
+    """
+    if parts > 1:
+        return _over_parts(update, loss_fn, moving, state, batch, rng, parts)
+    if update.combine is None:
+        differentiate = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (state, logged)), grads = differentiate(moving, state, batch, rng)
+        return loss, grads, state, logged
 
-    def loss_fn(moving, state, batch, rng):
-        returned = update.loss(setup.model, join(moving, resting), state, batch, rng, step)
-        check_loss(setup.stage.method, number, state, returned)
-        return returned
+    def losses(moving):
+        loss, aux = loss_fn(moving, state, batch, rng)
+        return loss, (loss, aux)
+
+    jacobian, (loss, (state, logged)) = jax.jacrev(losses, has_aux=True)(moving)
+    return loss, update.combine(jacobian, loss), state, logged
+
+
+def _over_parts(update, loss_fn, moving, state, batch, rng, parts):
+    """`gradient`, part after part."""
 
     def one(state, batch, rng):
-        if update.combine is None:
-            (loss, (state, logged)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-                moving, state, batch, rng
-            )
-            return loss, grads, state, logged
-
-        def losses(moving):
-            loss, aux = loss_fn(moving, state, batch, rng)
-            return loss, (loss, aux)
-
-        jacobian, (loss, (new, logged)) = jax.jacrev(losses, has_aux=True)(moving)
-        return loss, update.combine(jacobian, loss), new, logged
-
-    if parts == 1:
-        return one(state, batch, rng)
+        return gradient(update, loss_fn, moving, state, batch, rng, 1)
 
     def body(carry, xs):
         state, total = carry
@@ -284,3 +168,99 @@ def gradient(
     (state, total), _ = jax.lax.scan(body, (state, zeros), (cut, jnp.arange(parts)))
     loss, grads, logged = jax.tree.map(lambda x: x / parts, total)
     return loss, grads, state, logged
+
+
+def clipped(method: Method, grads: Groups) -> Groups:
+    """Gradients scaled to the method's largest norm of all of them together."""
+    if method.clip_norm is None:
+        return grads
+    clip = optax.clip_by_global_norm(method.clip_norm)
+    return clip.update(grads, clip.init(grads))[0]
+
+
+def last_good(old: TrainState, new: TrainState, finite: jax.Array, step: jax.Array) -> TrainState:
+    """The new state, or the old one from the first step on that is not finite.
+
+    The optimizers go on, to no effect: keeping them too would double what a small step moves in
+    memory. Nor are the new parameters looked at, but what they are made of, so that XLA computes
+    them in one pass with the choice.
+    """
+    failed = jnp.where((old.failed < 0) & ~finite, step, old.failed).astype(jnp.int32)
+
+    def choose(new: PyTree, old: PyTree) -> PyTree:
+        return jax.tree.map(lambda n, o: jnp.where(failed < 0, n, o), new, old)
+
+    return new._replace(
+        trainable=choose(new.trainable, old.trainable),
+        average=choose(new.average, old.average),
+        state=choose(new.state, old.state),
+        failed=failed,
+    )
+
+
+def make_dispatch(lanes: Lanes, schedule: Schedule, carried: PyTree, feed: Feed) -> Callable:
+    """The compiled call that advances all lanes by up to `schedule.steps` steps.
+
+    Args:
+        lanes, schedule: what to compile.
+        carried: shardings of the carry.
+        feed: what will be gathered from, or its shapes.
+
+    Returns:
+        (carry, frozen, feed, seeds [L], values {field: [L]}, block [L, steps, batch, domains],
+        first step, count) -> (carry, {metric: [L, steps]}); the leaves of carry and frozen lead
+        with the axis of lanes, carry is donated, metrics beyond `count` are 0.
+    """
+    mesh, axes = current_mesh(), (0, 0, Feed(None, 0), 0, 0, 0, None, None)
+
+    def one_lane(carry, frozen, feed, seed, values, block, first, count):
+        setup = lanes.at(values)
+        step_fn = make_step(setup, schedule.micro_batches)
+
+        def drawn(i):
+            step = first + i
+            rng = jax.random.fold_in(key(jax.random.key(seed), "train"), step)
+            data_rng, rng = jax.random.split(rng)
+            return shard_batch(mesh, gather(setup.stage, *feed, block[i], data_rng)), rng, step
+
+        def body(i, loop):
+            carry, metrics = loop
+            train, logged = step_fn(carry._replace(frozen=frozen), *drawn(i))
+            return train.carry, jax.tree.map(lambda all_, x: all_.at[i].set(x), metrics, logged)
+
+        shapes = jax.eval_shape(lambda: step_fn(carry._replace(frozen=frozen), *drawn(0))[1])
+        empty = jax.tree.map(lambda s: jnp.zeros((schedule.steps, *s.shape), s.dtype), shapes)
+        if schedule.steps == 1:
+            return body(0, (carry, empty))
+        return jax.lax.fori_loop(0, count, body, (carry, empty))
+
+    def one_after_the_other(carry, frozen, feed, seeds, values, block, *numbers):
+        def run(lane):
+            carry, frozen, own, *rest = lane
+            return one_lane(carry, frozen, Feed(feed.shared, own), *rest, *numbers)
+
+        every = (carry, frozen, feed.own, seeds, values, block)
+        if schedule.seeds == "map":
+            return jax.lax.map(run, every)
+        results = [run(jax.tree.map(lambda x, i=i: x[i], every)) for i in range(len(lanes))]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+    def by_seeds_and_points(carry, frozen, feed, seeds, values, block, *numbers):
+        """The points of a seed share its batch: a layer that reads it is one product for all."""
+        points, count = lanes.points, len(lanes) // lanes.points
+        carry, frozen, values = jax.tree.map(
+            lambda leaf: leaf.reshape(points, count, *leaf.shape[1:]), (carry, frozen, values)
+        )
+        one_seed = jax.vmap(one_lane, (0, 0, None, None, 0, None, None, None))
+        all_seeds = jax.vmap(one_seed, (1, 1, Feed(None, 0), 0, 1, 0, None, None), out_axes=1)
+        results = all_seeds(carry, frozen, feed, seeds[:count], values, block[:count], *numbers)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
+
+    own = jax.tree.leaves(feed.own)
+    if schedule.seeds != "vmap":
+        all_lanes = one_after_the_other
+    elif own and len(own[0]) < len(lanes):
+        all_lanes = by_seeds_and_points
+    else:
+        all_lanes = jax.vmap(one_lane, axes)
+    return jax.jit(all_lanes, donate_argnums=0, out_shardings=(carried, replicated()))

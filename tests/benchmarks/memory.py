@@ -47,12 +47,12 @@ def jaxtl(variant: str) -> dict[str, float]:
     program = build(stage, cached=variant == "cached")
     started, carry = peak(), program.carry()
     shapes = jax.eval_shape(lambda *args: args, *program.arguments(carry, 0, 1, (0,), {}))
-    state = sum(leaf.nbytes for leaf in jax.tree.leaves(carry["opt_state"]))
+    state = sum(leaf.nbytes for leaf in jax.tree.leaves(carry.opt_state))
     steps(program)(STEPS)
     trained = peak()
     analysis = program.dispatch.lower(*shapes).compile().memory_analysis()
     return {
-        "trained parameters": sum(leaf.size for leaf in jax.tree.leaves(carry["trainable"])),
+        "trained parameters": sum(leaf.size for leaf in jax.tree.leaves(carry.trainable)),
         "optimizer MB": state / 2**20,
         "peak MB": trained - before,
         "peak before step 1 MB": started - before,

@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.paths import flatten, join
-from jaxtl.plan import Experiment, Params, PyTree, Stage, maximize
+from jaxtl.paths import flatten
+from jaxtl.plan import Experiment, Params, PyTree, Stage, State, maximize
 from jaxtl.pretrained import FileWeights
 from jaxtl.study.checks.experiments import Node
 from jaxtl.study.traced import Point, Sweep, group_lanes
-from jaxtl.train.dispatch import Schedule
 from jaxtl.train.feed import cache
 from jaxtl.train.feed.examples import Feed, gather, page
 from jaxtl.train.feed.order import Stream, index_block
@@ -26,9 +25,10 @@ from jaxtl.train.loop import Trained, compile_stage, train_stage
 from jaxtl.train.mesh import make_mesh
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.schedule import Schedule
 from jaxtl.train.resolve.stage import Setup, resolve
-from jaxtl.train.state import start
-from jaxtl.train.step import CARRIED, make_step
+from jaxtl.train.state import TrainState, start
+from jaxtl.train.step import make_step
 
 
 class Program(NamedTuple):
@@ -40,7 +40,7 @@ class Program(NamedTuple):
     """
 
     setup: Setup
-    full: PyTree
+    full: TrainState
     schedule: Schedule
     dispatch: Callable
     feed: Feed
@@ -53,10 +53,10 @@ class Program(NamedTuple):
         block = index_block(self.streams, step, self.schedule.steps, self.setup.stage.batch_size)
         feed, block = page(self.feed, block)
         numbers = np.int32(seeds), values, block, np.int32(step), np.int32(count)
-        return carry, self.full["frozen"], feed, *numbers
+        return carry, self.full.frozen, feed, *numbers
 
-    def carry(self) -> PyTree:
-        return {name: self.full[name] for name in CARRIED}
+    def carry(self) -> TrainState:
+        return self.full.carry
 
 
 def resolved(stage: Stage, seeds: tuple[int, ...], params: Params | None) -> tuple[Setup, Any]:
@@ -66,7 +66,7 @@ def resolved(stage: Stage, seeds: tuple[int, ...], params: Params | None) -> tup
         return setup, None
     assert flatten(params).keys() == flatten(setup.params).keys()
     loaded = jax.tree.map(lambda leaf: np.stack([leaf] * len(seeds)), params)
-    return dataclasses.replace(setup, fresh=frozenset()), (loaded, {})
+    return dataclasses.replace(setup, fresh=frozenset()), (loaded, State({}))
 
 
 def build(
@@ -116,7 +116,7 @@ def features(stage: Stage) -> Callable[[np.ndarray], np.ndarray]:
     setup = resolve(stage, None)
     full, prefix = start(over_seeds(setup, (0,)), None), constant_prefix(setup)
     forward = cache._forward(setup.model.cut(prefix.block)[0])
-    weights = join(full["trainable"], full["frozen"]), full["state"]
+    weights = full.params, full.state.statistics
     return lambda inputs: np.asarray(forward(*weights, 0, inputs))
 
 
@@ -213,7 +213,7 @@ def scanned(stage: Stage, constant: bool, params: Params) -> Callable[[int], flo
     program = build(stage, params=params)
     step_fn = make_step(program.setup, program.schedule.micro_batches)
     own = jax.tree.map(lambda leaf: leaf[0], program.feed.own)
-    carry, frozen = jax.tree.map(lambda leaf: leaf[0], (program.carry(), program.full["frozen"]))
+    carry, frozen = jax.tree.map(lambda leaf: leaf[0], (program.carry(), program.full.frozen))
     chunk, batch_size, key = program.schedule.steps, stage.batch_size, jax.random.key(0)
     batch_of = jax.jit(functools.partial(gather, stage))
 
@@ -225,8 +225,8 @@ def scanned(stage: Stage, constant: bool, params: Params) -> Callable[[int], flo
                 drawn, carry = jax.lax.optimization_barrier((batch, carry))
             else:
                 drawn = gather(stage, shared, own, index, key)
-            carry, metrics = step_fn(carry, frozen, drawn, key, first + i)
-            return carry, metrics["loss"]
+            train, metrics = step_fn(carry._replace(frozen=frozen), drawn, key, first + i)
+            return train.carry, metrics["loss"]
 
         return jax.lax.scan(one, carry, (jnp.arange(chunk), block))
 

@@ -15,7 +15,6 @@ from jaxtl import data, models
 from jaxtl.methods import transfer
 from jaxtl.metrics import classification
 from jaxtl.models import classes
-from jaxtl.paths import flatten
 from jaxtl.plan import Experiment, Stage, labelled, maximize
 from jaxtl.study.experiment import run_experiment
 from jaxtl.study.progress import Reporter
@@ -116,7 +115,8 @@ def train(stage, directory, *, seeds=(0, 1), source=None, options=OPTIONS, paren
 
 def assert_same(a, b, **tolerance):
     """Two trees, bit for bit unless a tolerance is given."""
-    a, b = flatten(a), flatten(b)
+    a, b = ({jax.tree_util.keystr(p): leaf for p, leaf in jax.tree.leaves_with_path(tree)}
+            for tree in (a, b))  # fmt: skip
     assert a.keys() == b.keys()
     for path, leaf in a.items():
         if tolerance:

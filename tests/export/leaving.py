@@ -68,17 +68,17 @@ def dataset(part):
 
 
 def nearest(model, params, state, inputs):
-    output, centres = model.apply(params, state, inputs)[0], state["method"]
+    output, centres = model.apply(params, state.statistics, inputs)[0], state.method
     distance = jnp.sum((output["features"][:, None] - centres.centre[None]) ** 2, -1)
     return {**output, "logits": {**output["logits"], "animal": -centres.scale * distance}}
 
 
 def find_centres(model, params, state, domains):
     (columns,) = domains
-    output = model.apply(params, state, models.to_float(columns.inputs))[0]
+    output = model.apply(params, state.statistics, models.to_float(columns.inputs))[0]
     features, labels = np.asarray(output["features"]), columns.labels["animal"]
     centre = np.stack([features[labels == c].mean(0) for c in range(3)])
-    return params, {**state, "method": Centres(np.float32(2), centre)}
+    return params, state._replace(method=Centres(np.float32(2), centre))
 
 
 def no_centres(model, params, statistics, shape):

@@ -62,7 +62,9 @@ def test_predictions_are_those_that_were_measured(finished):
 def test_the_outputs_are_the_models(finished):
     two = jaxtl.load(finished, "two", seed=1)
     output = two.predict(IMAGES[:5])
-    expected, _ = two.model.apply(two.params, two.state, IMAGES[:5].astype(np.float32) / 255)
+    expected, _ = two.model.apply(
+        two.params, two.state.statistics, IMAGES[:5].astype(np.float32) / 255
+    )
     np.testing.assert_allclose(output["features"], expected["features"], atol=1e-6)
     for head, size in {"animal": 3, "other": 2}.items():
         assert two.heads[head].size == size
@@ -96,13 +98,13 @@ def test_a_model_computes_in_the_type_of_its_run(finished, edited):
 
 def test_a_method_predicts_as_it_says(finished):
     prototypes = jaxtl.load(finished, "prototypes", seed=3)
-    centres = prototypes.state["method"]
+    centres = prototypes.state.method
     assert type(centres).__name__ == "Centres" and centres.scale == 2
     output = prototypes.predict(IMAGES)
     features, centre = np.asarray(output["features"]), np.asarray(centres.centre)
     expected = -2 * ((features[:, None] - centre) ** 2).sum(-1)
     np.testing.assert_allclose(output["logits"]["animal"], expected, rtol=1e-4, atol=1e-5)
-    assert "method" not in jaxtl.load(finished, "two").state
+    assert jaxtl.load(finished, "two").state.method is None
 
 
 def test_the_best_arm_and_the_first_seed_are_the_defaults(finished, edited):

@@ -35,7 +35,7 @@ def test_the_gap_is_that_of_the_features_at_the_end(tmp_path):
         step = tmp_path / "stages" / name / "checkpoints" / "9" / "state"
         params, state = restore_weights(step)
         for seed in range(2):
-            own = jax.tree.map(lambda leaf, s=seed: leaf[s], (params, state))
+            own = jax.tree.map(lambda leaf, s=seed: leaf[s], (params, state.statistics))
             features = [
                 np.asarray(stages[-1].model.apply(*own, data.table().inputs)[0]["features"])
                 for data in (SOURCE, TEST)

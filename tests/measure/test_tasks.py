@@ -14,8 +14,8 @@ from jaxtl.measure.tasks import by_stage, forgetting, own_stages
 from jaxtl.methods import transfer
 from jaxtl.metrics import classification
 from jaxtl.models import classes
-from jaxtl.paths import flatten, join
-from jaxtl.plan import Experiment, Stage, labelled, maximize, unlabelled
+from jaxtl.paths import flatten
+from jaxtl.plan import Experiment, Stage, State, labelled, maximize, unlabelled
 from jaxtl.train.feed.examples import columns
 from jaxtl.train.resolve.lanes import over_seeds
 from jaxtl.train.resolve.stage import resolve
@@ -46,7 +46,7 @@ def begun(stage, parent, source):
     """(setup, params, state) at the start of a stage that follows another one."""
     setup = resolve(stage, parent)
     full = start(over_seeds(setup, (0, 1)), source)
-    return setup, join(full["trainable"], full["frozen"]), full["state"]
+    return setup, full.params, full.state
 
 
 def moved(params, by):
@@ -65,9 +65,9 @@ def test_ewc_remembers_every_former_task():
         for seed in (0, 1):
             own = jax.tree.map(lambda leaf, s=seed: np.asarray(leaf)[s], params)
             former = columns(labelled(TASKS[i], "blob"), MODEL.heads, seed)
-            per_seed.append(transfer.exact_fisher(MODEL, own, {}, former, lambda path: True))
+            per_seed.append(transfer.exact_fisher(MODEL, own, State({}), former, lambda path: True))
         fishers.append(flatten(jax.tree.map(lambda *leaves: np.stack(leaves), *per_seed)))
-        for path, leaf in flatten(state["method"]["precision"]).items():
+        for path, leaf in flatten(state.method["precision"]).items():
             total = sum(fisher[path] for fisher in fishers)
             np.testing.assert_allclose(leaf, total, rtol=1e-4, atol=1e-8)
             assert total.any()

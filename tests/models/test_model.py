@@ -14,6 +14,7 @@ import pytest
 from jaxtl import models, paths
 from jaxtl.models import Block, classes, from_blocks, from_linen
 from jaxtl.models.layers import Conv
+from jaxtl.plan import State
 
 HEADS = {"target": classes(3)}
 X = np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32)
@@ -263,7 +264,7 @@ def test_apply_flat_is_the_model_on_each_domain():
     model = models.mlp(HEADS, (4,))
     inputs = X.reshape(3, 2, 8, 8)
     params, state = model.init(jax.random.key(0), inputs[:, 0])
-    output, _ = models.apply_flat(model, params, state, inputs)
+    output, _ = models.apply_flat(model, params, State(state), inputs)
     assert output["features"].shape == (3, 2, 4)
     for d in range(2):
         logits = model.apply(params, state, inputs[:, d])[0]["logits"]["target"]

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import flax.linen as nn
+import jax
 import numpy as np
 import optax
 import pytest
@@ -22,7 +23,6 @@ from tiny import (  # noqa: F401
 from jaxtl import models
 from jaxtl.methods import transfer
 from jaxtl.models import classes
-from jaxtl.paths import flatten, nest
 from jaxtl.plan import labelled
 from jaxtl.study.checks.experiments import plan_stages
 from jaxtl.study.source_run import SourceRun
@@ -48,6 +48,14 @@ def snapshot(directory: Path):
         str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
         for path in [directory, *directory.rglob("*")]
     }
+
+
+def restored(path):
+    """All that a checkpoint holds, as nested dicts."""
+    import orbax.checkpoint as ocp
+
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(path)
 
 
 def load(directory, plan=None, seeds=(0, 1)):
@@ -91,8 +99,7 @@ def test_seeds_may_be_some_of_the_others_in_any_order(source):
     whole, some = (run.load(nodes["pretrain"].setup) for run in (whole, some))
     rows = np.array([2, 0])
     for ours, theirs in ((some.params, whole.params), (some.state, whole.state)):
-        picked = {k: np.asarray(v)[rows] for k, v in flatten(theirs).items()}
-        assert_same(ours, nest(picked))
+        assert_same(ours, jax.tree.map(lambda leaf: np.asarray(leaf)[rows], theirs))
     np.testing.assert_array_equal(some.curves["loss"], whole.curves["loss"][:, rows])
     assert some.curves["step"].tolist() == [1, 2, 3, 4, 5, 6]
 
@@ -205,6 +212,27 @@ def test_unfinished_and_unknown_stages_are_not_taken(copied):
         load(copied)
     path.unlink()
     refused(copied, "it has finished adapt, scratch")
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_in_one_line(copied):
+    import orbax.checkpoint as ocp
+
+    path = copied / "stages" / "pretrain" / "checkpoints" / "6" / "state"
+    train = restored(path)
+    shutil.rmtree(path)
+    old = {
+        "trainable": train["trainable"]["all"],
+        "average": {},
+        "state": train["state"]["statistics"],
+        "opt_state": train["opt_state"],
+        "failed": train["failed"],
+        "frozen": {},
+        "best": {},
+    }
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, old)
+    text = refused(copied, "stage 'pretrain'", "was trained by an earlier version of jaxtl")
+    assert "train it anew" in text and "damaged" not in text and "\n" not in text
 
 
 def test_another_source_run_in_the_same_directory_is_another_run(source, tmp_path):

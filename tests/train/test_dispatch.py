@@ -19,15 +19,14 @@ from jaxtl.models.layers import Conv
 from jaxtl.paths import flatten
 from jaxtl.plan import Stage, labelled
 from jaxtl.train import loop
-from jaxtl.train.dispatch import PATCH_BYTES
 from jaxtl.train.feed.order import index_block
 from jaxtl.train.loop import compile_stage, dispatches
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.convolutions import Convolutions, convolutions
 from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.schedule import PATCH_BYTES
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import abstract_state, start
-from jaxtl.train.step import CARRIED
 
 HEADS = {"source": classes(3)}
 
@@ -113,12 +112,12 @@ def test_the_carry_is_donated_and_the_frozen_part_is_not():
     lanes = over_seeds(setup, seeds)
     full = start(lanes, None)
     schedule, dispatch, feed, streams = compile_stage(lanes, full, options)
-    carry = {name: full[name] for name in CARRIED}
+    carry = full.carry
     block = index_block(streams, 0, schedule.steps, stage.batch_size)
-    args = (full["frozen"], feed, jnp.asarray(seeds), {}, block, np.int32(0), np.int32(2))
+    args = (full.frozen, feed, jnp.asarray(seeds), {}, block, np.int32(0), np.int32(2))
     after, metrics = dispatch(carry, *args)
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry["trainable"]))
-    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((full["frozen"], feed, after)))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry.trainable))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((full.frozen, feed, after)))
     np.testing.assert_array_equal(metrics["loss"][:, 2:], 0)  # beyond count
     assert (metrics["loss"][:, :2] > 0).all()
 

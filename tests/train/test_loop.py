@@ -26,7 +26,7 @@ from tiny import (  # noqa: F401
 
 from jaxtl import data
 from jaxtl.methods import transfer
-from jaxtl.paths import flatten, join
+from jaxtl.paths import flatten
 from jaxtl.plan import Method, Update, labelled
 from jaxtl.train.feed.examples import make_streams
 from jaxtl.train.feed.order import index_block
@@ -107,11 +107,11 @@ def counting_stage(steps=12):
     def loss(model, params, state, batch, rng, step):
         update = transfer.supervised_update()
         value, (state, metrics) = update.loss(model, params, state, batch, rng, step)
-        return value * (1 + state["method"]["rounds"]), (state, metrics)
+        return value * (1 + state.method["rounds"]), (state, metrics)
 
     def prepare(model, params, state, domains):
-        rounds = np.asarray(state["method"]["rounds"] + 1, np.float32)
-        return params, {**state, "method": {"rounds": rounds}}
+        rounds = np.asarray(state.method["rounds"] + 1, np.float32)
+        return params, state._replace(method={"rounds": rounds})
 
     method = Method(
         {"all": ((".*",), optax.sgd(1e-2))},
@@ -126,7 +126,7 @@ def counting_stage(steps=12):
 def test_periodic_preparation_is_neither_lost_nor_repeated_by_a_stop(tmp_path):
     options = RunOptions(checkpoint_every=3, steps_per_dispatch=4)
     whole = train(counting_stage(), tmp_path / "whole", options=options)
-    np.testing.assert_array_equal(whole.state["method"]["rounds"], 3)  # at steps 0, 4 and 8
+    np.testing.assert_array_equal(whole.state.method["rounds"], 3)  # at steps 0, 4 and 8
 
     def stop(step, metrics):
         if step < 10:
@@ -278,8 +278,8 @@ def test_what_is_frozen_ends_with_the_bits_of_the_source(tmp_path, pretrained):
 
 def test_statistics_of_a_layer_that_trains_follow_the_target(tmp_path, pretrained):
     run = adapt(pretrained, tmp_path, transfer.full(optax.adam(1e-2)))
-    for path, leaf in flatten(run.state).items():
-        assert not np.allclose(leaf, flatten(pretrained[1].state)[path])
+    for path, leaf in flatten(run.state.statistics).items():
+        assert not np.allclose(leaf, flatten(pretrained[1].state.statistics)[path])
 
 
 def test_a_stage_that_only_prepares_writes_heads_only(tmp_path, pretrained):
@@ -303,7 +303,7 @@ def test_fresh_leaves_are_those_of_the_scratch_arm(pretrained):
     scratch = start(
         over_seeds(resolve(dataclasses.replace(stage, name="scratch"), None), (0, 1)), None
     )
-    ours, theirs = (flatten(join(f["trainable"], f["frozen"])) for f in (loaded, scratch))
+    ours, theirs = (flatten(f.params) for f in (loaded, scratch))
     same = {path for path in ours if np.array_equal(ours[path], theirs[path])}
     assert {"heads/target/kernel", "heads/target/bias"} <= same
     assert {"backbone/body/dense/kernel", "heads/source/kernel"}.isdisjoint(same)
@@ -382,7 +382,7 @@ def test_logged_losses_are_those_of_the_batches(tmp_path):
     run = train(stage, tmp_path, seeds=(2,))
     setup = resolve(stage, None)
     full = start(over_seeds(setup, (2,)), None)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), full["trainable"])
+    params = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), full.params)
     table = stage.domains[0].dataset.table()
     rows = index_block(make_streams(over_seeds(setup, (2,))), 0, 1, 8)[0, 0, :, 0]
     hidden = params["backbone"]["dense_0"]

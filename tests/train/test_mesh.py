@@ -15,7 +15,6 @@ from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import start
-from jaxtl.train.step import CARRIED
 
 
 def test_mesh_sizes_and_default():
@@ -62,8 +61,8 @@ def test_a_step_split_over_devices_sums_gradients_and_gathers_no_activations(bui
         full = start(lanes, None)
         schedule, dispatch, feed, streams = compile_stage(lanes, full, RunOptions())
         block = index_block(streams, 0, schedule.steps, 16)
-        carry = {name: full[name] for name in CARRIED}
-        args = (carry, full["frozen"], feed, np.int32([0, 1]), {}, block, np.int32(0), np.int32(4))
+        carry = full.carry
+        args = (carry, full.frozen, feed, np.int32([0, 1]), {}, block, np.int32(0), np.int32(4))
         program = dispatch.lower(*args).compile().as_text()
     assert "all-reduce" in program
     assert "all-gather" not in program and "all-to-all" not in program

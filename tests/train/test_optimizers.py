@@ -14,26 +14,23 @@ from tiny import blobs
 from jaxtl import models
 from jaxtl.methods import transfer
 from jaxtl.models import classes
-from jaxtl.paths import join
 from jaxtl.plan import Stage, labelled
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.step import make_step, whole_transformation
 
 
 def trained(tx, steps=4, method=None):
-    """(losses, carry) of a linear model that sees one batch."""
+    """(losses, train state) of a linear model that sees one batch."""
     model = models.from_blocks([], {"target": classes(3)})
     domains = [labelled(blobs("target", 24), "target")]
     stage = Stage("adapt", model, method or transfer.full(tx), domains, 8, steps)
     setup, full, batch = prepared(stage)
     step = jax.jit(make_step(setup))
-    frozen = full["frozen"]
-    carry = {k: full[k] for k in ("trainable", "average", "state", "opt_state", "failed")}
     values = []
     for i in range(steps):
-        carry, metrics = step(carry, frozen, batch, jax.random.key(0), jnp.int32(i))
+        full, metrics = step(full, batch, jax.random.key(0), jnp.int32(i))
         values.append(float(metrics["loss"]))
-    return values, carry
+    return values, full
 
 
 PLATEAU = optax.contrib.reduce_on_plateau(factor=0.5, patience=1, atol=1e9, rtol=0.0)
@@ -52,9 +49,7 @@ def test_a_plateau_reduces_the_rate(tx):
     _, carry = trained(tx, 6)
     scales = [
         float(leaf.scale)
-        for leaf in jax.tree.leaves(
-            carry["opt_state"], is_leaf=lambda x: hasattr(x, "plateau_count")
-        )
+        for leaf in jax.tree.leaves(carry.opt_state, is_leaf=lambda x: hasattr(x, "plateau_count"))
         if hasattr(leaf, "plateau_count")
     ]
     assert len(scales) == 1 and scales[0] < 0.5
@@ -88,7 +83,7 @@ def test_lbfgs_takes_the_steps_of_its_own_loop():
             3,
         )
     )
-    tx, params = optax.lbfgs(), full["trainable"]
+    tx, params = optax.lbfgs(), full.params
     state = tx.init(params)
 
     def loss(params):
@@ -153,5 +148,5 @@ def test_what_is_no_optimizer_is_refused(tx, said):
 def test_whole_transformation_hands_extra_arguments_on():
     setup, full, _ = prepared(adapted(transfer.full(optax.polyak_sgd())))
     tx = whole_transformation(setup)
-    zeros = jax.tree.map(jnp.zeros_like, join(full["frozen"], full["trainable"]))
+    zeros = jax.tree.map(jnp.zeros_like, full.params)
     tx.update(zeros, tx.init(zeros), zeros, value=jnp.float32(1.0))

@@ -63,7 +63,7 @@ def tiny_plan(method=None, **more):
 def test_what_is_not_fresh_has_the_published_values_in_every_seed():
     setup = resolve(first(transfer.probe(optax.sgd(0.1))), None)
     full = start(over_seeds(setup, (3, 4)), None)
-    leaves = flatten(full["frozen"]) | flatten(full["trainable"]) | flatten(full["state"])
+    leaves = flatten(full.params) | flatten(full.state.statistics)
     kernel = leaves["backbone/body/dense/kernel"]
     np.testing.assert_array_equal(kernel[0], np.arange(40, dtype=np.float32).reshape(5, 8) / 64)
     np.testing.assert_array_equal(kernel[0], kernel[1])
@@ -71,7 +71,7 @@ def test_what_is_not_fresh_has_the_published_values_in_every_seed():
     head = leaves["heads/target/kernel"]
     assert np.abs(head[0] - head[1]).min() > 0
     scratch = start(over_seeds(resolve(replace(first(), weights=None), None), (3, 4)), None)
-    np.testing.assert_array_equal(scratch["trainable"]["heads"]["target"]["kernel"], head)
+    np.testing.assert_array_equal(scratch.params["heads"]["target"]["kernel"], head)
 
 
 def test_weights_that_do_not_fit_are_refused_with_the_name_of_the_stage():
@@ -92,7 +92,7 @@ def test_weights_are_asked_for_in_the_order_of_the_model():
             return super().read(wanted)
 
     setup = resolve(first(weights=Asked()), None)
-    paths = [*flatten(setup.params), *flatten(setup.state)]
+    paths = [*flatten(setup.params), *flatten(setup.state.statistics)]
     assert asked == [path for path in paths if not path.startswith("heads/")]
 
 
@@ -130,7 +130,8 @@ def test_a_run_whose_stages_froze_something_is_a_source_run(tmp_path):
 
 def in_a_file(path, **more):
     """The backbone of the tiny model and a head of its file, with more arrays."""
-    leaves = flatten(resolve(first(), None).params) | flatten(resolve(first(), None).state)
+    setup = resolve(first(), None)
+    leaves = flatten(setup.params) | flatten(setup.state.statistics)
     backbone = {k: leaf for k, leaf in leaves.items() if not k.startswith("heads/")}
     arrays, _ = Numbers().read(backbone)
     save_file(arrays | {"fc": np.ones(3, np.float32)} | more, path)
@@ -178,7 +179,7 @@ def counting(remembers, size=2):
     """Trains everything, and counts in the method's state how many stages it saw."""
 
     def prepare(model, params, state, domains):
-        return params, {**state, "method": {"stages": state["method"]["stages"] + 1}}
+        return params, state._replace(method={"stages": state.method["stages"] + 1})
 
     return replace(
         transfer.full(optax.sgd(0.1)),
@@ -204,4 +205,4 @@ def test_a_method_that_remembers_goes_on_from_the_stage_before(tmp_path, before,
     two = train(
         adapt, tmp_path / "two", source=(one.params, one.state), parent=resolve(pretrain, None)
     )
-    np.testing.assert_array_equal(two.state["method"]["stages"], np.full((2, 2), expected))
+    np.testing.assert_array_equal(two.state.method["stages"], np.full((2, 2), expected))

@@ -34,7 +34,7 @@ def accuracy(stage, trained, lane):
     params, state = jax.tree.map(lambda leaf: leaf[lane], (trained.params, trained.state))
     table = TARGET.table()
     if stage.method.predict is None:
-        output, _ = stage.model.apply(params, state, table.inputs)
+        output, _ = stage.model.apply(params, state.statistics, table.inputs)
     else:
         output = stage.method.predict(stage.model, params, state, table.inputs)
     return (np.asarray(output["logits"]["class"]).argmax(1) == table.labels["label"]).mean()

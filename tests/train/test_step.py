@@ -61,40 +61,39 @@ def test_bits_of_multi_transform_with_zeroed_frozen_updates(tx):
         updates, opt_state = whole.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, state
 
-    params, state = join(full["trainable"], full["frozen"]), full["state"]
+    params, state = full.params, full.state
     opt_state = whole.init(params)
     for i in range(3):
-        carry, _ = step(full, full["frozen"], batch, jax.random.key(i), jnp.int32(i))
-        full = {**full, **carry}
+        full, _ = step(full, batch, jax.random.key(i), jnp.int32(i))
         params, opt_state, state = reference(params, opt_state, state, i)
-    ours = flatten(join(full["trainable"], full["frozen"]))
+    ours = flatten(full.params)
     for path, leaf in flatten(params).items():
         np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
     np.testing.assert_array_equal(
-        full["state"]["backbone"]["body"]["norm"]["mean"],
-        state["backbone"]["body"]["norm"]["mean"],
+        full.state.statistics["backbone"]["body"]["norm"]["mean"],
+        state.statistics["backbone"]["body"]["norm"]["mean"],
     )
 
 
 def test_frozen_parameters_have_no_gradient_no_optimizer_state_and_constant_statistics():
     method = transfer.partial(optax.adam(1e-1), freeze=FREEZE)
     setup, full, batch = prepared(adapted(Method(**{**vars(method), "fresh_frozen": True})))
-    moments = flatten(full["opt_state"]["all"][0].mu)
+    moments = flatten(full.opt_state["all"][0].mu)
     assert set(moments) == setup.trainable
     assert not any(path.startswith("backbone/body/norm") for path in setup.trainable)
-    carry, _ = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
-    assert jax.tree.structure(carry["trainable"]) == jax.tree.structure(full["trainable"])
-    for path, leaf in flatten(full["state"]).items():
-        np.testing.assert_array_equal(flatten(carry["state"])[path], leaf)
-    head = carry["trainable"]["heads"]["target"]["kernel"]
-    assert not np.array_equal(head, full["trainable"]["heads"]["target"]["kernel"])
+    carry, _ = jax.jit(make_step(setup))(full, batch, jax.random.key(0), 0)
+    assert jax.tree.structure(carry.trainable) == jax.tree.structure(full.trainable)
+    for path, leaf in flatten(full.state.statistics).items():
+        np.testing.assert_array_equal(flatten(carry.state.statistics)[path], leaf)
+    head = carry.params["heads"]["target"]["kernel"]
+    assert not np.array_equal(head, full.params["heads"]["target"]["kernel"])
 
 
 def test_statistics_follow_the_data_where_their_scale_trains():
     setup, full, batch = prepared(adapted(transfer.full(optax.adam(1e-2))))
-    carry, _ = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
-    mean = carry["state"]["backbone"]["body"]["norm"]["mean"]
-    assert not np.array_equal(mean, full["state"]["backbone"]["body"]["norm"]["mean"])
+    carry, _ = jax.jit(make_step(setup))(full, batch, jax.random.key(0), 0)
+    mean = carry.state.statistics["backbone"]["body"]["norm"]["mean"]
+    assert not np.array_equal(mean, full.state.statistics["backbone"]["body"]["norm"]["mean"])
 
 
 def mlp_stage(method, **options):
@@ -109,7 +108,7 @@ def mlp_stage(method, **options):
 @pytest.mark.parametrize("parts", [2, 4, 8])
 def test_micro_batches_change_nothing_but_rounding(parts):
     setup, full, batch = prepared(mlp_stage(transfer.full(optax.sgd(0.1))))
-    args = (full, full["frozen"], batch, jax.random.key(0), 0)
+    args = (full, batch, jax.random.key(0), 0)
     whole, cut = jax.jit(make_step(setup))(*args), jax.jit(make_step(setup, parts))(*args)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), whole, cut)
 
@@ -123,7 +122,7 @@ def test_an_update_that_couples_examples_is_never_cut():
 
     method = Method({"all": ((".*",), optax.sgd(0.1))}, (Update(coupled),))
     setup, full, batch = prepared(mlp_stage(method))
-    jax.jit(make_step(setup, 4))(full, full["frozen"], batch, jax.random.key(0), 0)
+    jax.jit(make_step(setup, 4))(full, batch, jax.random.key(0), 0)
     assert set(seen) == {(8, 2)}
 
 
@@ -141,8 +140,8 @@ def test_each_update_steps_only_its_optimizers_and_repeats():
     }
     updates = (Update(to_one, ("first",), repeat=2), Update(to_two, ("second",)))
     setup, full, batch = prepared(mlp_stage(Method(optimizers, updates, fresh_frozen=True)))
-    carry, metrics = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
-    heads = carry["trainable"]["heads"]
+    carry, metrics = jax.jit(make_step(setup))(full, batch, jax.random.key(0), 0)
+    heads = carry.params["heads"]
     np.testing.assert_allclose(heads["a"]["bias"], 0.75)  # 1 - (1 - 0.5)^2, not moved by to_two
     np.testing.assert_allclose(heads["b"]["bias"], 1.0)
     assert {"loss_0", "loss_1", "seen", "failed_at"} == metrics.keys()
@@ -164,8 +163,8 @@ def test_combine_gets_the_jacobian_of_the_task_losses():
         fresh_frozen=True,
     )
     setup, full, batch = prepared(mlp_stage(method))
-    carry, _ = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
-    np.testing.assert_allclose(carry["trainable"]["heads"]["a"]["bias"], 2.0)
+    carry, _ = jax.jit(make_step(setup))(full, batch, jax.random.key(0), 0)
+    np.testing.assert_allclose(carry.params["heads"]["a"]["bias"], 2.0)
 
 
 def test_gathered_batch_has_the_layout_and_hides_what_is_not_labelled():
@@ -202,7 +201,7 @@ def test_columns_of_an_unlabelled_domain_hold_no_label():
 
 def test_a_head_that_no_domain_names_does_not_train():
     setup, full, _ = prepared(adapted(transfer.full(optax.adamw(0.1))))
-    assert set(flatten(full["frozen"])) == {"heads/source/kernel", "heads/source/bias"}
+    assert set(flatten(full.frozen)) == {"heads/source/kernel", "heads/source/bias"}
     assert setup.sizes[1] - setup.sizes[0] == 8 * 3 + 3
 
 
@@ -213,8 +212,11 @@ def test_the_gradient_of_all_groups_is_clipped_by_one_norm():
     moves = {}
     for name, method in {"free": stage.method, "clipped": clipped}.items():
         setup, full, batch = prepared(dataclasses.replace(stage, method=method))
-        carry, _ = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
-        before, after = flatten(full["trainable"]), flatten(carry["trainable"])
+        carry, _ = jax.jit(make_step(setup))(full, batch, jax.random.key(0), 0)
+        before, after = (
+            flatten(join(*full.trainable.values())),
+            flatten(join(*carry.trainable.values())),
+        )
         moves[name] = {path: after[path] - before[path] for path in before}
     norm = np.sqrt(sum(np.sum(np.square(move)) for move in moves["free"].values()))
     assert norm > 0.1
@@ -226,20 +228,20 @@ def test_frozen_parameters_do_not_count_in_the_norm():
     method = transfer.partial(optax.sgd(1.0), freeze=("backbone/.*",))
     method = dataclasses.replace(method, fresh_frozen=True, clip_norm=1e-3)
     setup, full, batch = prepared(mlp_stage(method))
-    carry, _ = jax.jit(make_step(setup))(full, full["frozen"], batch, jax.random.key(0), 0)
-    moved = jax.tree.map(lambda a, b: a - b, carry["trainable"], full["trainable"])
+    carry, _ = jax.jit(make_step(setup))(full, batch, jax.random.key(0), 0)
+    moved = jax.tree.map(lambda a, b: a - b, carry.trainable, full.trainable)
     np.testing.assert_allclose(optax.tree.norm(moved), 1e-3, rtol=1e-4)
 
 
 def test_the_average_follows_its_recursion():
     method = dataclasses.replace(transfer.full(optax.adam(0.1)), ema=0.7)
     setup, full, batch = prepared(mlp_stage(method))
-    step, expected = jax.jit(make_step(setup)), flatten(full["trainable"])
+    step, expected = jax.jit(make_step(setup)), flatten(join(*full.trainable.values()))
     for i in range(4):
-        full = {**full, **step(full, full["frozen"], batch, jax.random.key(0), i)[0]}
-        now = flatten(full["trainable"])
+        full, _ = step(full, batch, jax.random.key(0), i)
+        now = flatten(join(*full.trainable.values()))
         expected = {path: 0.7 * expected[path] + 0.3 * now[path] for path in now}
-    for path, leaf in flatten(full["average"]).items():
+    for path, leaf in flatten(join(*full.average.values())).items():
         np.testing.assert_allclose(leaf, expected[path], rtol=1e-5)
         assert not np.allclose(leaf, now[path], rtol=1e-3) or not np.any(leaf)
 
@@ -250,10 +252,10 @@ def test_swa_is_the_mean_of_the_recorded_trajectory(start, every):
     setup, full, batch = prepared(mlp_stage(method))
     step, recorded = jax.jit(make_step(setup)), []
     for i in range(7):
-        full = {**full, **step(full, full["frozen"], batch, jax.random.key(0), i)[0]}
-        recorded.append(flatten(full["trainable"]))
+        full, _ = step(full, batch, jax.random.key(0), i)
+        recorded.append(flatten(join(*full.trainable.values())))
         chosen = recorded[start - 1 :: every] if i + 1 >= start else recorded[-1:]
-        for path, leaf in flatten(full["average"]).items():
+        for path, leaf in flatten(join(*full.average.values())).items():
             expected = np.mean([at[path] for at in chosen], 0)
             np.testing.assert_allclose(leaf, expected, rtol=1e-5, atol=1e-7)
 

@@ -11,7 +11,7 @@ from jaxtl.methods.adapt.sides import as_rows, at_domains, targets_of
 from jaxtl.methods.transfer.fine_tuning import Groups, trained_paths
 from jaxtl.models import apply_flat, mlp_head
 from jaxtl.paths import flatten, join, split
-from jaxtl.plan import Method, Model, Module, Params, PyTree, StageShape, State, Update
+from jaxtl.plan import Method, Model, Module, Params, PyTree, StageShape, State, Statistics, Update
 
 
 def adda(
@@ -46,7 +46,7 @@ def adda(
         tx, DISCRIMINATOR, (f"{DISCRIMINATOR}/.*",), discriminator_tx, frozen=("heads/.*",)
     )
 
-    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         moving = trained_paths(groups, params, names=encoder)
         return {"encoder": split(params, moving.__contains__)[0], "statistics": statistics}
 
@@ -58,10 +58,11 @@ def adda(
     def discriminator_loss(model, params, state, batch, rng, step):
         sides = sides_of(batch.roles)
         moved, _ = target_features(model, params, state, batch, rng)
-        kept = state["method"]
+        kept = state.method
         rest = split(params, flatten(kept["encoder"]).__contains__)[1]
         inputs = at_domains(batch.inputs, sides[0])
-        output, _ = apply_flat(model, join(kept["encoder"], rest), kept["statistics"], inputs)
+        start = State(kept["statistics"])
+        output, _ = apply_flat(model, join(kept["encoder"], rest), start, inputs)
         fixed = _rows(output["features"])
         truth = jnp.concatenate([jnp.zeros(len(fixed), int), jnp.ones(len(moved), int)])
         balance = len(truth) / (2 * jnp.where(truth == 0, len(fixed), len(moved)))

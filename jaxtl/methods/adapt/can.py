@@ -13,7 +13,7 @@ from jaxtl.losses.kernels import MEAN_BANDWIDTHS, Bandwidths
 from jaxtl.methods.adapt.sides import Weight, at_step, classes_of, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat, outputs
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Statistics
 
 
 def can(
@@ -46,7 +46,7 @@ def can(
     arXiv:1901.00976.
     """
 
-    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         classes = classes_of(shape)
         width = next(iter(params["heads"].values()))["kernel"].shape[0]
         return {"centres": jnp.zeros((classes, width)), "known": jnp.zeros(classes, bool)}
@@ -70,13 +70,14 @@ def can(
         near = (1 - np.sum(target * centres[assigned], 1)) / 2 < largest_distance
         found = np.bincount(assigned[near], counts[near], minlength=classes)
         known = found >= smallest_class
-        return params, {**state, "method": {"centres": centres.astype(np.float32), "known": known}}
+        kept = {"centres": centres.astype(np.float32), "known": known}
+        return params, state._replace(method=kept)
 
     def loss_fn(model: Model, params: Params, state: State, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
         source, target = split_sides(output, batch)
-        labels, weights = guesses(target.features, state["method"], largest_distance)
+        labels, weights = guesses(target.features, state.method, largest_distance)
         value = contrastive_domain_discrepancy(
             source.features,
             target.features,

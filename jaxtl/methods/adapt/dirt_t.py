@@ -45,12 +45,13 @@ def dirt_t(
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         head, before, inputs = head_of(batch), state, as_rows(batch.inputs)
-        kept = renewed(state["method"], params, state, step % every == 0)
+        kept = renewed(state.method, params, state, step % every == 0)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         _, logits = pooled(output, batch)
 
         def predict(inputs: jax.Array) -> jax.Array:
-            return model.apply(params, before, inputs, rng=rng, train=True)[0]["logits"][head]
+            output, _ = model.apply(params, before.statistics, inputs, rng=rng, train=True)
+            return output["logits"][head]
 
         present = as_rows(batch.present)
         key, believed = jax.random.fold_in(rng, 1), taught(model, params, kept, inputs)[0]
@@ -63,6 +64,6 @@ def dirt_t(
         }
         loss = target_weight * (metrics["entropy"] + metrics["smoothness"])
         loss += teacher_weight * metrics["divergence"]
-        return loss, (state | {"method": kept}, metrics)
+        return loss, (state._replace(method=kept), metrics)
 
     return one_update(groups, loss_fn, per_example=True, state=copy_of(groups))

@@ -52,14 +52,16 @@ def mean_teacher(
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         sources, targets = sides_of(batch.roles)
-        head, kept = head_of(batch), dict(state["method"])
+        head, kept = head_of(batch), dict(state.method)
         kept["params"] = averaged(kept, params, decay)
         seen, keys = targets_of(batch.inputs, batch), jax.random.split(rng, 5)
         views = [seen if augment is None else augment(key, seen) for key in keys[:2]]
         first = at_domains(batch.inputs, sources)
         output, state = apply_flat(model, params, state, first, rng=keys[2], train=True)
         on_source = output["logits"][head]
-        output, state = model.apply(params, state, views[0], rng=keys[3], train=True)
+        output, statistics = model.apply(
+            params, state.statistics, views[0], rng=keys[3], train=True
+        )
         on_target = output["logits"][head]
         student = jax.nn.softmax(on_target)
         on_target = on_target.reshape(len(on_source), -1, on_source.shape[-1])
@@ -84,9 +86,9 @@ def mean_teacher(
             "confident_share": sure.mean(),
         }
         loss = task + weight * gap + class_balance * balance
-        return loss, (state | {"method": kept}, metrics)
+        return loss, (State(statistics, kept), metrics)
 
     def predict(model: Model, params: Params, state: State, inputs: PyTree):
-        return taught(model, params, state["method"], inputs)[0]
+        return taught(model, params, state.method, inputs)[0]
 
     return one_update(groups, loss_fn, per_example=False, state=copy_of(groups), predict=predict)

@@ -12,7 +12,18 @@ from jaxtl.methods.adapt.dann import DISCRIMINATOR
 from jaxtl.methods.adapt.sides import Weight, at_step, head_of, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat, mlp_head, outputs
-from jaxtl.plan import Batch, Columns, Method, Model, Module, Params, PyTree, StageShape, State
+from jaxtl.plan import (
+    Batch,
+    Columns,
+    Method,
+    Model,
+    Module,
+    Params,
+    PyTree,
+    StageShape,
+    State,
+    Statistics,
+)
 
 
 def pada(
@@ -42,7 +53,7 @@ def pada(
     """
     network = discriminator or mlp_head((100,), 2)
 
-    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         return {name: jnp.ones(head.size) for name, head in model.heads.items()}
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
@@ -54,12 +65,12 @@ def pada(
         present = np.concatenate([one.present for one in targets]).astype(np.float64)
         mean = present @ (shares / shares.sum(1, keepdims=True)) / max(present.sum(), 1e-12)
         found = (mean / mean.max()).astype(np.float32)
-        return params, {**state, "method": {**state["method"], head: found}}
+        return params, state._replace(method={**state.method, head: found})
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         source, target = split_sides(output, batch)
-        head, of_class = head_of(batch), state["method"][head_of(batch)]
+        head, of_class = head_of(batch), state.method[head_of(batch)]
         is_source = np.array(batch.roles) == "source"
         factors = jnp.where(is_source[None], of_class[jnp.maximum(batch.labels[head], 0)], 1)
         weighted = batch.replace(weights={head: batch.weights[head] * factors})

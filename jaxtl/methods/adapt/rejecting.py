@@ -30,7 +30,7 @@ def rejecting(method: Method, *, head: str, threshold: float = 0.5) -> Method:
 
     def predict(model: Model, params: Params, state: State, inputs: PyTree):
         if method.predict is None:
-            output, _ = model.apply(params, state, inputs)
+            output, _ = model.apply(params, state.statistics, inputs)
         else:
             output = method.predict(model, params, state, inputs)
         known = output["logits"][head][..., :-1]

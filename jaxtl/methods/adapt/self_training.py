@@ -44,7 +44,7 @@ def self_training(
     groups = as_groups(tx)
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        kept = renewed(state["method"], params, state, step % every == 0)
+        kept = renewed(state.method, params, state, step % every == 0)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
         _, target = split_sides(output, batch)
@@ -54,6 +54,6 @@ def self_training(
             target.logits, believed["logits"][head], threshold, target.present
         )
         metrics = {"task_loss": task, "pseudo_loss": loss, "pseudo_share": share}
-        return task + weight * loss, (state | {"method": kept}, metrics)
+        return task + weight * loss, (state._replace(method=kept), metrics)
 
     return one_update(groups, loss_fn, per_example=True, state=copy_of(groups))

@@ -11,10 +11,10 @@ import optax
 from jaxtl.losses import information_maximization
 from jaxtl.methods.adapt.pseudo_labels import pooled
 from jaxtl.methods.adapt.sides import as_rows, head_of
-from jaxtl.methods.adapt.teacher import copied, statistics_of, taught
+from jaxtl.methods.adapt.teacher import copied, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat, outputs
-from jaxtl.plan import Batch, Columns, Method, Model, Params, PyTree, StageShape, State
+from jaxtl.plan import Batch, Columns, Method, Model, Params, PyTree, StageShape, State, Statistics
 
 
 def shot(
@@ -43,26 +43,26 @@ def shot(
 
     groups = _all_but_heads(tx)
 
-    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         shapes = {name: params["heads"][name]["kernel"].shape for name in model.heads}
         centroids = {name: jnp.zeros((size, n + 1)) for name, (n, size) in shapes.items()}
         return {**copied(groups, params, statistics), "centroids": centroids}
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        kept = dict(state["method"]["centroids"])
+        kept = dict(state.method["centroids"])
         seen = [outputs(model, params, state, one.inputs) for one in domains]
         features = np.concatenate([part["features"] for part in seen])
         features = features.reshape(len(features), -1)
         for head in domains[0].labels:
             logits = np.concatenate([part["logits"][head] for part in seen])
             kept[head] = class_centroids(features, logits).astype(np.float32)
-        now = copied(groups, params, statistics_of(state))
-        return params, {**state, "method": {**now, "centroids": kept}}
+        now = copied(groups, params, state.statistics)
+        return params, state._replace(method={**now, "centroids": kept})
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         features, logits = pooled(output, batch)
-        kept = state["method"]
+        kept = state.method
         then, _ = taught(model, params, kept, as_rows(batch.inputs))
         labels = nearest(
             then["features"].reshape(features.shape), kept["centroids"][head_of(batch)]

@@ -8,27 +8,22 @@ import jax.numpy as jnp
 
 from jaxtl.methods.transfer.fine_tuning import Groups, trained_paths
 from jaxtl.paths import flatten, nest, split
-from jaxtl.plan import Model, Params, PyTree, StageShape, State
+from jaxtl.plan import Model, Params, PyTree, StageShape, State, Statistics
 
 
-def copy_of(groups: Groups) -> Callable[[Model, Params, State], PyTree]:
+def copy_of(groups: Groups) -> Callable[[Model, Params, Statistics], PyTree]:
     """`Method.state` that holds {"params": what the groups train, "statistics": all}."""
 
-    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         return copied(groups, params, statistics)
 
     return start
 
 
-def copied(groups: Groups, params: Params, statistics: State) -> PyTree:
+def copied(groups: Groups, params: Params, statistics: Statistics) -> PyTree:
     """The copy that `copy_of` begins with."""
     moving = trained_paths(groups, params)
     return {"params": split(params, moving.__contains__)[0], "statistics": statistics}
-
-
-def statistics_of(state: State) -> State:
-    """The batch statistics in a state, without what a method keeps there."""
-    return {name: tree for name, tree in state.items() if name != "method"}
 
 
 def averaged(kept: PyTree, params: Params, decay: float) -> Params:
@@ -47,13 +42,13 @@ def renewed(kept: PyTree, params: Params, state: State, due: jax.Array) -> PyTre
         due: [] bool.
     """
     now = split(params, flatten(kept["params"]).__contains__)[0]
-    new = {"params": now, "statistics": statistics_of(state)}
+    new = {"params": now, "statistics": state.statistics}
     return jax.tree.map(lambda one, other: jnp.where(due, one, other), new, kept)
 
 
 def taught(
     model: Model, params: Params, kept: PyTree, inputs: PyTree, **options
-) -> tuple[dict[str, Any], State]:
+) -> tuple[dict[str, Any], Statistics]:
     """(output, batch statistics) of the copy, constants of the gradient.
 
     Args:

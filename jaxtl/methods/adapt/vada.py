@@ -57,7 +57,7 @@ def vada(
 
         def smoothness(chosen: Sequence[int], key: jax.Array) -> jax.Array:
             def predict(inputs: jax.Array) -> jax.Array:
-                output, _ = model.apply(params, before, inputs, rng=rng, train=True)
+                output, _ = model.apply(params, before.statistics, inputs, rng=rng, train=True)
                 return output["logits"][head]
 
             parts = (inputs, output["logits"][head], batch.present)

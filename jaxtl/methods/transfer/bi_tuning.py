@@ -8,7 +8,7 @@ from jaxtl.losses import queue_contrast, supervised
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update, trained_paths
 from jaxtl.models import apply_flat, mlp_head
 from jaxtl.paths import flatten, join, split, unknown
-from jaxtl.plan import Method, Model, Params, PyTree, StageShape, State
+from jaxtl.plan import Method, Model, Params, PyTree, StageShape, Statistics
 
 PROJECTOR = "projector"
 
@@ -57,7 +57,7 @@ def bi_tuning(
     """
     groups, projector = as_groups(tx), mlp_head((), projection)
 
-    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         if head not in model.heads:
             raise ValueError(unknown("head", head, model.heads))
         if not model.heads[head].integer:
@@ -82,7 +82,7 @@ def bi_tuning(
     def loss_fn(model, params, state, batch, rng, step):
         if head not in batch.labels:
             raise ValueError(f"Bi-Tuning: no domain of the stage names head {head!r}.")
-        kept = state["method"]
+        kept = state.method
         paths = flatten(kept["average"])
         inside, outside = split(params, lambda path: path in paths)
         average = optax.incremental_update(inside, kept["average"], 1 - momentum)
@@ -114,7 +114,7 @@ def bi_tuning(
             "projections": kept["projections"].at[place].set(keys[1], mode="drop"),
             "count": count,
         }
-        return loss, (state | {"method": kept}, metrics)
+        return loss, (state._replace(method=kept), metrics)
 
     return one_update(
         groups, loss_fn, per_example=False, state=start, modules={PROJECTOR: projector}

@@ -80,12 +80,12 @@ def _rises(block: str, model: Model, params: Params, state: State, batch: Batch)
     """[channels], how much the mean loss is higher without each of them."""
     first, rest = model.cut(block)
     inputs = jax.tree.map(lambda leaf: leaf[:, 0], batch.inputs)
-    hidden = first.apply(params, state, to_float(inputs))[0]["features"]
+    hidden = first.apply(params, state.statistics, to_float(inputs))[0]["features"]
     if not isinstance(hidden, jax.Array):
         raise ValueError(f"block {block!r} has a {type(hidden).__name__} as output, not an array.")
 
     def loss(hidden: jax.Array) -> jax.Array:
-        logits = rest.apply(params, state, hidden)[0]["logits"]
+        logits = rest.apply(params, state.statistics, hidden)[0]["logits"]
         return supervised(rest.heads, jax.tree.map(lambda z: z[:, None], logits), batch)[0]
 
     def without(channel: jax.Array) -> jax.Array:

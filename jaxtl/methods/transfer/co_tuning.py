@@ -9,7 +9,7 @@ from jaxtl.losses import supervised
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat, outputs
 from jaxtl.paths import unknown
-from jaxtl.plan import Columns, Method, Model, Params, StageShape, State
+from jaxtl.plan import Columns, Method, Model, Params, StageShape, State, Statistics
 
 
 def co_tuning(
@@ -46,7 +46,7 @@ def co_tuning(
     You et al., "Co-Tuning for Transfer Learning", NeurIPS 2020.
     """
 
-    def blank(model: Model, params: Params, statistics: State, shape: StageShape) -> jax.Array:
+    def blank(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> jax.Array:
         heads = model.heads
         if missing := [name for name in (source, target) if name not in heads]:
             raise ValueError(" ".join(unknown("head", name, heads) for name in missing))
@@ -55,7 +55,7 @@ def co_tuning(
         return jnp.zeros((heads[target].size, heads[source].size))
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        sums = np.zeros(state["method"].shape)
+        sums = np.zeros(state.method.shape)
         for domain in domains:
             if target not in domain.labels:
                 continue
@@ -69,14 +69,14 @@ def co_tuning(
             raise ValueError(f"Co-Tuning: no domain of the stage has labels of head {target!r}.")
         # A class without examples is never read.
         relation = sums / np.maximum(sums.sum(1), np.finfo(np.float64).tiny)[:, None]
-        return params, {**state, "method": relation}
+        return params, state._replace(method=relation)
 
     def loss_fn(model, params, state, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, output["logits"], batch)
         weights, labels = batch.weights[target], jnp.maximum(batch.labels[target], 0)
         said = output["logits"][source].astype(jnp.float32)
-        surprise = optax.softmax_cross_entropy(said, state["method"][labels])
+        surprise = optax.softmax_cross_entropy(said, state.method[labels])
         related = jnp.where(weights > 0, weights * surprise, 0).sum() / len(weights)
         return loss + weight * related, (state, {**metrics, "related_loss": related})
 

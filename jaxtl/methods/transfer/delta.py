@@ -12,7 +12,7 @@ from jaxtl.methods.transfer.channel_attention import channel_attention
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update, trained_paths
 from jaxtl.models import apply_flat
 from jaxtl.paths import flatten, nest, split, unknown
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Statistics
 
 
 def delta(
@@ -54,7 +54,7 @@ def delta(
     """
     groups = as_groups(tx)
 
-    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         if strange := sorted(blocks.keys() - set(model.blocks)):
             raise ValueError(" ".join(unknown("block", name, model.blocks) for name in strange))
         moving = trained_paths(groups, params)
@@ -66,10 +66,10 @@ def delta(
         expected = {block: len(attention) for block, attention in found.items()}
         if expected != dict(blocks):
             raise ValueError(f"the blocks have {expected} channels, not {dict(blocks)}.")
-        return params, {**state, "method": {**state["method"], "attention": found}}
+        return params, state._replace(method={**state.method, "attention": found})
 
     def loss_fn(model, params, state, batch, rng, step):
-        kept, flat = state["method"], flatten(params)
+        kept, flat = state.method, flatten(params)
         before = nest(flat | flatten(kept["before"]))
         reference, _, _ = _tapped(model, before, state, batch.inputs, rng, blocks)
         maps, output, state = _tapped(model, params, state, batch.inputs, rng, blocks)

@@ -17,7 +17,18 @@ import optax
 from jaxtl import paths
 from jaxtl.losses import hint, softened_divergence, supervised
 from jaxtl.models import apply_flat
-from jaxtl.plan import Method, Model, Module, Params, PyTree, StageShape, State, Update, Weights
+from jaxtl.plan import (
+    Method,
+    Model,
+    Module,
+    Params,
+    PyTree,
+    StageShape,
+    State,
+    Statistics,
+    Update,
+    Weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +149,7 @@ def _taught(
     trainable, modules = tuple(trainable), modules or {}
     outputs = _start_outputs if teacher is None else functools.partial(_outputs, teacher)
 
-    def state_fn(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def state_fn(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         check(model)
         if teacher is not None:
             return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _shapes(teacher))
@@ -164,27 +175,27 @@ def _taught(
 
 def _start_outputs(model: Model, params: Params, state: State, inputs: PyTree) -> dict:
     """Outputs of the student as it was at the start; what does not train is still the same."""
-    statistics = [path for path in paths.flatten(state) if not path.startswith("method/")]
+    statistics = paths.flatten(state.statistics)
     if moving := [path for path in statistics if paths.matches(model.live, path)]:
         raise ValueError(
             f"a student cannot be its own teacher with batch statistics that follow the data: "
             f"{', '.join(moving[:3])}{', ...' if moving[3:] else ''}. Leave the scale and bias of "
             "these layers out of `trainable`"
         )
-    start = paths.nest(paths.flatten(params) | paths.flatten(state["method"]))
+    start = paths.nest(paths.flatten(params) | paths.flatten(state.method))
     return apply_flat(model, start, state, inputs)[0]
 
 
 def _outputs(teacher: Teacher, model: Model, params: Params, state: State, inputs: PyTree) -> dict:
-    kept = state["method"]
-    return apply_flat(teacher.model, kept["params"], kept["state"], inputs)[0]
+    kept = state.method
+    return apply_flat(teacher.model, kept["params"], State(kept["statistics"]), inputs)[0]
 
 
 def _shapes(teacher: Teacher) -> dict[str, PyTree]:
     def init() -> dict[str, PyTree]:
         inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), teacher.inputs)
-        params, state = teacher.model.init(jax.random.key(0), inputs)
-        return {"params": params, "state": state}
+        params, statistics = teacher.model.init(jax.random.key(0), inputs)
+        return {"params": params, "statistics": statistics}
 
     return jax.eval_shape(init)
 
@@ -195,14 +206,14 @@ def _reading(teacher: Teacher) -> Callable:
     @functools.cache  # the file is read once for all seeds
     def read() -> dict[str, PyTree]:
         shapes = {name: paths.flatten(tree) for name, tree in _shapes(teacher).items()}
-        leaves, report = teacher.weights.read(shapes["params"] | shapes["state"])
+        leaves, report = teacher.weights.read(shapes["params"] | shapes["statistics"])
         logger.info("teacher from %s: %s", teacher.weights.name, report)
         return {
             name: paths.nest({path: leaves[path] for path in tree}) for name, tree in shapes.items()
         }
 
     def prepare(model, params, state, domains):
-        return params, {**state, "method": read()}
+        return params, state._replace(method=read())
 
     return prepare
 

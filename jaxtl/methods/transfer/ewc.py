@@ -10,7 +10,7 @@ from jaxtl import paths
 from jaxtl.losses import supervised
 from jaxtl.methods.transfer.fisher import exact_fisher
 from jaxtl.models import apply_flat
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Update
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Statistics, Update
 
 Add = Callable[[PyTree, Params, Params], PyTree]
 """(penalty so far, Fisher information, parameters at which a task ended) -> penalty."""
@@ -95,7 +95,7 @@ def _consolidated(
     def chosen(path: str) -> bool:
         return paths.matches(trainable, path)
 
-    def state_fn(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def state_fn(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         moving = paths.split(params, chosen)[0]
         nothing = jax.tree.map(jnp.zeros_like, moving)
         return {"precision": nothing, "mean": moving, "constant": jnp.zeros(())}
@@ -103,12 +103,12 @@ def _consolidated(
     def prepare(model: Model, params: Params, state: State, domains: list, *, former: Columns):
         information = fisher(model, params, state, former, chosen)
         ended = paths.split(params, chosen)[0]
-        return params, {**state, "method": add(state["method"], information, ended)}
+        return params, state._replace(method=add(state.method, information, ended))
 
     def loss_fn(model, params, state, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, output["logits"], batch)
-        value = 0.5 * penalty(state["method"], params)
+        value = 0.5 * penalty(state.method, params)
         return loss + strength * value, (state, {**metrics, "penalty": value})
 
     return Method(

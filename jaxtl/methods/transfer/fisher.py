@@ -15,7 +15,7 @@ import numpy as np
 from jaxtl import paths
 from jaxtl.losses import weighted_losses
 from jaxtl.models import to_float
-from jaxtl.plan import Columns, Head, Model, Params, PyTree, State
+from jaxtl.plan import Columns, Head, Model, Params, PyTree, State, Statistics
 
 Scores = Callable[[Head, jax.Array, jax.Array, jax.Array], jax.Array]
 """(head, outputs [size], label, which of its elements are known) -> [m, size] gradients of the
@@ -92,14 +92,14 @@ def _mean_squares(
     rows = {name: mask.reshape(len(mask), -1).any(1) for name, mask in known.items()}
     shares = {name: np.float32(mask / max(mask.sum(), 1)) for name, mask in rows.items()}
     known = {name: mask.astype(np.float32) for name, mask in known.items()}
-    moving, resting, state = jax.device_put((*paths.split(params, chosen), state))
+    moving, resting, statistics = jax.device_put((*paths.split(params, chosen), state.statistics))
     total = jax.tree.map(jnp.zeros_like, moving)
     for start in range(0, len(jax.tree.leaves(columns.inputs)[0]), BLOCK):
         part = jax.tree.map(
             lambda leaf, start=start: leaf[start : start + BLOCK],
             (columns.inputs, labels, known, shares),
         )
-        total = _add_squares(model.apply, heads, scores, total, moving, resting, state, part)
+        total = _add_squares(model.apply, heads, scores, total, moving, resting, statistics, part)
     return jax.tree.map(np.asarray, total)
 
 
@@ -122,7 +122,7 @@ def _add_squares(
     total: Params,
     moving: Params,
     resting: Params,
-    state: State,
+    statistics: Statistics,
     examples: tuple[PyTree, *tuple[dict[str, jax.Array], ...]],
 ) -> Params:
     """total + the sum over examples of share * sum_m (pullback of score m)^2.
@@ -136,7 +136,7 @@ def _add_squares(
 
         def logits(moving):
             one = to_float(jax.tree.map(lambda leaf: leaf[None], inputs))
-            output, _ = apply(paths.join(moving, resting), state, one)
+            output, _ = apply(paths.join(moving, resting), statistics, one)
             return {name: output["logits"][name][0] for name, _ in heads}
 
         outputs, pull = jax.vjp(logits, moving)

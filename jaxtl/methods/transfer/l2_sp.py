@@ -8,7 +8,7 @@ from jaxtl.losses import supervised
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update, trained_paths
 from jaxtl.models import apply_flat
 from jaxtl.paths import flatten, select, split
-from jaxtl.plan import Method, Model, Params, StageShape, State
+from jaxtl.plan import Method, Model, Params, StageShape, Statistics
 
 
 def l2_sp(
@@ -40,7 +40,7 @@ def l2_sp(
     groups = as_groups(tx)
 
     def starting_point(
-        model: Model, params: Params, statistics: State, shape: StageShape
+        model: Model, params: Params, statistics: Statistics, shape: StageShape
     ) -> Params:
         chosen = select(anchors, flatten(params)) & trained_paths(groups, params)
         return split(params, lambda path: path in chosen)[0]
@@ -48,7 +48,7 @@ def l2_sp(
     def loss_fn(model, params, state, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, output["logits"], batch, lambdas)
-        flat, start = flatten(params), flatten(state["method"])
+        flat, start = flatten(params), flatten(state.method)
         new = trained_paths(groups, params, heads=batch.labels) - start.keys()
         moved = optax.tree.norm({path: flat[path] - start[path] for path in start}, squared=True)
         size = optax.tree.norm({path: flat[path] for path in new}, squared=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.models import to_float
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, State
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, State, Statistics
 
 
 def refresh_statistics(batch_size: int = 256) -> Method:
@@ -31,7 +31,7 @@ def refresh_statistics(batch_size: int = 256) -> Method:
     """
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        if not state:
+        if not state.statistics:
             raise ValueError("refresh_statistics: the model has no batch statistics")
         apply = dataclasses.replace(model, live=(".*",)).apply
         sizes = [len(jax.tree.leaves(domain.inputs)[0]) for domain in domains]
@@ -39,7 +39,7 @@ def refresh_statistics(batch_size: int = 256) -> Method:
         count = math.ceil(max(sizes) / taken)
         orders = [np.random.default_rng(0).permutation(size) for size in sizes]
         orders = [np.resize(order, count * taken) for order in orders]
-        device, total = jax.device_put(params), jax.tree.map(jnp.zeros_like, state)
+        device, total = jax.device_put(params), jax.tree.map(jnp.zeros_like, state.statistics)
         for start in range(0, count * taken, taken):
             parts = [
                 jax.tree.map(lambda leaf, rows=order[start : start + taken]: leaf[rows], one.inputs)
@@ -48,22 +48,23 @@ def refresh_statistics(batch_size: int = 256) -> Method:
             inputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
             found = _of_batch(apply, device, total, inputs)
             total = jax.tree.map(jnp.add, total, found)
-        return params, jax.tree.map(lambda leaf: leaf / count, total)
+        statistics = jax.tree.map(lambda leaf: leaf / count, total)
+        return params, state._replace(statistics=statistics)
 
     return Method(prepare=prepare)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _of_batch(apply: Callable, params: Params, like: State, inputs: PyTree) -> State:
+def _of_batch(apply: Callable, params: Params, like: Statistics, inputs: PyTree) -> Statistics:
     """The statistics of one batch, read off what training makes of zeros and of ones.
 
     A layer moves its statistics from `old` to m * old + (1 - m) * new, with a momentum m of its
     own, and its outputs do not depend on `old`.
     """
 
-    def moved(old: float) -> State:
-        state = jax.tree.map(lambda leaf: jnp.full_like(leaf, old), like)
-        return apply(params, state, to_float(inputs), rng=jax.random.key(0), train=True)[1]
+    def moved(old: float) -> Statistics:
+        statistics = jax.tree.map(lambda leaf: jnp.full_like(leaf, old), like)
+        return apply(params, statistics, to_float(inputs), rng=jax.random.key(0), train=True)[1]
 
     at_zero, at_one = moved(0.0), moved(1.0)
     return jax.tree.map(lambda zero, one: zero / (1 - (one - zero)), at_zero, at_one)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.methods.transfer.soups import interpolate
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Statistics
 
 
 def anchored(method: Method) -> Method:
@@ -26,12 +26,12 @@ def anchored(method: Method) -> Method:
     def begun(params: Params) -> PyTree:
         return {"start": {name: params[name] for name in params.keys() - method.modules.keys()}}
 
-    def start(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         return begun(params)
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         # Set anew: an earlier anchored stage may have handed on the parameters that it began with.
-        return params, {**state, "method": begun(params)}
+        return params, state._replace(method=begun(params))
 
     return dataclasses.replace(method, state=start, remembers=True, prepare=prepare)
 
@@ -52,11 +52,11 @@ def wise_ft(alpha: float = 0.5) -> Method:
     Batch statistics stay those of the end: `refresh_statistics` may follow.
     """
 
-    def unknown(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def unknown(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         return {"start": jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)}
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        start = state["method"]["start"]
+        start = state.method["start"]
         if any(np.isnan(leaf).all() for leaf in jax.tree.leaves(start)):
             raise ValueError(
                 "wise_ft interpolates from the start of the stage before, which was not kept: "

@@ -216,7 +216,7 @@ def _id_lines(setup: Setup, readings: Sequence[Reading]) -> Iterable[str]:
         return
 
     def outputs(params: Params, state: State, inputs: PyTree) -> PyTree:
-        return setup.model.apply(params, state, inputs)[0]
+        return setup.model.apply(params, state.statistics, inputs)[0]
 
     sizes = index_bounds(outputs, setup.params, setup.state, setup.inputs)
     for reading in readings:

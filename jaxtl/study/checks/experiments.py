@@ -296,7 +296,7 @@ def _check_inputs(evaluation: Evaluation, nodes: Mapping[str, Node]) -> None:
         if inputs == setup.inputs or evaluation.head not in setup.model.heads:
             continue
         try:
-            jax.eval_shape(setup.model.apply, setup.params, setup.state, inputs)
+            jax.eval_shape(setup.model.apply, setup.params, setup.state.statistics, inputs)
         except Exception as error:  # whatever a layer makes of inputs that do not fit
             raise ValueError(
                 f"the model of stage {setup.stage.name!r} does not read the inputs of dataset "

@@ -14,8 +14,8 @@ from jaxtl.blame import account, place_of, told
 from jaxtl.form import PRINTABLE, describe, is_array, wrong
 from jaxtl.models import to_float
 from jaxtl.plan import CRITERIA, Criterion, Evaluation, Head, PyTree, key_parts
+from jaxtl.train.resolve.contract import differing
 from jaxtl.train.resolve.stage import Setup
-from jaxtl.train.step import differing
 
 TAKEN = ("step", "loss")
 METRICS = Mapping[Annotated[str, PRINTABLE], float]
@@ -82,7 +82,7 @@ def check_score(criterion: Criterion, setup: Setup, seed: int) -> None:
         def outputs(inputs: PyTree) -> dict[str, Any]:
             if predict is not None:
                 return predict(model, params, state, inputs)
-            return model.apply(params, state, inputs)[0]
+            return model.apply(params, state.statistics, inputs)[0]
 
         views = [{**outputs(view["inputs"]), **view} for view in examples]
         value = criterion.score(outputs, *views)

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxtl.data.streamed import is_streamed
 from jaxtl.models import to_float
-from jaxtl.paths import flatten, join
+from jaxtl.paths import flatten
 from jaxtl.plan import Model, PyTree, Stage
 from jaxtl.train.feed.examples import Feed, host_feed, read_ahead
 from jaxtl.train.feed.order import Stream
@@ -27,6 +27,7 @@ from jaxtl.train.feed.prefix import Prefix, constant_prefix, needs_only_features
 from jaxtl.train.mesh import replicate, replicated, to_host
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.state import TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +59,11 @@ def flops(function: Callable, *args: PyTree) -> float:
     return analysis.get("flops", math.nan)
 
 
-def cached(lanes: Lanes, full: PyTree, options: RunOptions, directory: Path) -> Cached | None:
+def cached(lanes: Lanes, train: TrainState, options: RunOptions, directory: Path) -> Cached | None:
     """Compute the features of a stage, if the method cannot tell the difference.
 
     Args:
-        full: the state of the stage, before its first step or any later one.
+        train: the state of the stage, before its first step or any later one.
         options: whether, and how much memory the features of all lanes may take.
         directory: of the stage; takes features that need more, in files without a name, which are
             gone when the process ends.
@@ -82,9 +83,9 @@ def cached(lanes: Lanes, full: PyTree, options: RunOptions, directory: Path) -> 
         logger.info("stage %s: %s not cached, its method reads more", stage.name, what)
         return None
     first, rest = setup.model.cut(prefix.block)
-    shared = _same_in_all_lanes(full, prefix)
+    shared = _same_in_all_lanes(train, prefix)
     rows = drawn_rows(stage, lanes.seeds, shared)
-    run, weights = _forward(first), (join(full["trainable"], full["frozen"]), full["state"])
+    run, weights = _forward(first), (train.params, train.state.statistics)
     example = jax.eval_shape(run, *weights, 0, setup.inputs)
     saved = flops(run, *weights, 0, setup.inputs) * stage.batch_size * len(stage.domains)
     width = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(example))
@@ -126,20 +127,20 @@ def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.nd
     return result
 
 
-def _same_in_all_lanes(full: PyTree, prefix: Prefix) -> bool:
-    leaves = flatten(full["frozen"]) | flatten(full["state"])
+def _same_in_all_lanes(train: TrainState, prefix: Prefix) -> bool:
+    leaves = flatten(train.frozen) | flatten(train.state.statistics)
     arrays = (to_host(leaves[path]) for path in prefix.reads)
     return all((array == array[:1]).all() for array in arrays)
 
 
 def _forward(model: Model) -> Callable:
-    """Jitted (params, state, index of the seed, inputs [n, ...]) -> features [n, ...]."""
+    """Jitted (params, statistics, index of the seed, inputs [n, ...]) -> features [n, ...]."""
 
     @functools.partial(jax.jit, out_shardings=replicated())
-    def run(params, state, seed, inputs):
-        params, state = jax.tree.map(lambda leaf: leaf[seed], (params, state))
+    def run(params, statistics, seed, inputs):
+        params, statistics = jax.tree.map(lambda leaf: leaf[seed], (params, statistics))
         key = jax.random.key(0)  # asked for, but without effect on the features
-        return model.apply(params, state, to_float(inputs), rng=key, train=True)[0]["features"]
+        return model.apply(params, statistics, to_float(inputs), rng=key, train=True)[0]["features"]
 
     return run
 

@@ -61,22 +61,22 @@ def _constant_reads(setup: Setup, block: str) -> frozenset[str] | None:
     """What the outputs of the blocks up to this one depend on; None if they can change."""
     prefix = setup.model.cut(block)[0]
 
-    def run(params, state, rng, inputs):
-        output, new_state = prefix.apply(params, state, inputs, rng=rng, train=True)
-        return output["features"], new_state
+    def run(params, statistics, rng, inputs):
+        output, changed = prefix.apply(params, statistics, inputs, rng=rng, train=True)
+        return output["features"], changed
 
-    args = (setup.params, setup.state, jax.random.key(0), setup.inputs)
+    args = (setup.params, setup.state.statistics, jax.random.key(0), setup.inputs)
     closed, (features, _) = jax.make_jaxpr(run, return_shape=True)(*args)
     size = len(jax.tree.leaves(features))
     outputs = [i < size for i in range(len(closed.jaxpr.outvars))]
     used = partial_eval.dce_jaxpr(closed.jaxpr, outputs)[1]
-    params, state, random, _ = jax.tree.unflatten(jax.tree.structure(args), used)
+    params, running, random, _ = jax.tree.unflatten(jax.tree.structure(args), used)
     parameters, statistics = (
         frozenset(path for path, leaf in flatten(tree).items() if any(jax.tree.leaves(leaf)))
-        for tree in (params, state)
+        for tree in (params, running)
     )
     begin = len(jax.tree.leaves(params))
-    end = begin + len(jax.tree.leaves(state))
+    end = begin + len(jax.tree.leaves(running))
     moving = {path for path in statistics if matches(setup.model.live, path)} | setup.trainable
     if setup.stage.method.prepare_every:
         moving |= statistics | setup.fresh | setup.solved
@@ -100,7 +100,7 @@ def needs_only_features(setup: Setup, prefix: Prefix) -> bool:
     for update in setup.stage.method.updates:
 
         def loss(inputs, batch, params, state, rng, step, update=update):
-            model = _opaque(setup.model, prefix, flatten(params) | flatten(state))
+            model = _opaque(setup.model, prefix, flatten(params) | flatten(state.statistics))
             return update.loss(model, params, state, batch.replace(inputs=inputs), rng, step)
 
         jaxpr = jax.make_jaxpr(loss)(*args).jaxpr
@@ -140,15 +140,15 @@ def _opaque(model: Model, prefix: Prefix, leaves: Mapping[str, jax.Array]) -> Mo
     plain = type(model)
 
     class Opaque(plain):
-        def apply(self, params, state, inputs, **options):
-            given = flatten(params) | flatten(state)
+        def apply(self, params, statistics, inputs, **options):
+            given = flatten(params) | flatten(statistics)
 
-            def whole_model(params, state, inputs):
-                return plain.apply(self, params, state, inputs, **options)
+            def whole_model(params, statistics, inputs):
+                return plain.apply(self, params, statistics, inputs, **options)
 
             if any(given.get(path) is not leaves[path] for path in prefix.reads):
-                return whole_model(params, state, inputs)
-            return jax.jit(whole_model)(params, state, inputs)
+                return whole_model(params, statistics, inputs)
+            return jax.jit(whole_model)(params, statistics, inputs)
 
         def cut(self, block):
             before, after = plain(**vars(self)).cut(block)

@@ -13,12 +13,10 @@ from jaxtl.batch import Role
 from jaxtl.blame import place_of, told
 from jaxtl.models import to_float
 from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
-from jaxtl.plan import Domain, Model, Params, PyTree, Stage, StageShape, State
+from jaxtl.plan import Domain, Model, Params, PyTree, Stage, StageShape, State, Statistics
 from jaxtl.reading import Wanted
 from jaxtl.train.optimizers import check_optimizers
 from jaxtl.train.resolve.convolutions import Convolutions
-
-METHOD_STATE = "method"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,14 +96,14 @@ def shape_of(stage: Stage) -> StageShape:
 
 def initialise(
     stage: Stage, inputs: PyTree, shape: StageShape, seed: jax.Array | int
-) -> tuple[Params, State]:
-    """Fresh parameters and state of one seed; each depends on the seed and its own path only."""
+) -> tuple[Params, Statistics]:
+    """Fresh values of one seed; each depends on the seed and its own path only."""
     inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), inputs)
     rng = jax.random.key(seed)
-    params, state = stage.model.init(key(rng, "init"), inputs)
+    params, statistics = stage.model.init(key(rng, "init"), inputs)
     if stage.method.modules:
         output = jax.eval_shape(
-            lambda: stage.model.apply(params, state, inputs, rng=jax.random.key(0))[0]
+            lambda: stage.model.apply(params, statistics, inputs, rng=jax.random.key(0))[0]
         )
         output = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
         modules = {
@@ -113,7 +111,7 @@ def initialise(
             for name, module in stage.method.modules.items()
         }
         params = {**params, **modules}
-    return params, state
+    return params, statistics
 
 
 def example_inputs(stage: Stage) -> PyTree:
@@ -197,8 +195,8 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     if taken := sorted({"backbone", "heads"} & method.modules.keys()):
         raise ValueError(f"a module of the method cannot be called {taken[0]!r}; a model has those")
     shape = shape_of(stage)
-    params, state = jax.eval_shape(lambda: initialise(stage, inputs, shape, 0))
-    paths = list(flatten(params))
+    params, statistics = jax.eval_shape(lambda: initialise(stage, inputs, shape, 0))
+    paths, followed = list(flatten(params)), list(flatten(statistics))
     for i, update in enumerate(method.updates):
         if missing := [name for name in update.optimizers if name not in method.optimizers]:
             raise ValueError(
@@ -227,18 +225,17 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
         raise ValueError("nothing trains: the method's optimizers match no parameter")
     solved = {path for path in select(method.solves, paths) if not matches(idle, path)}
 
-    statistics = list(flatten(state))
     if parent is not None and stage.weights is not None:
         raise ValueError(
             f"it follows stage {parent.stage.name!r}, so it cannot start from {stage.weights.name}"
         )
     anew = parent is None and stage.weights is None
-    fresh = {*paths, *statistics} if anew else _fresh(stage, paths, statistics)
+    fresh = {*paths, *followed} if anew else _fresh(stage, paths, followed)
     published, report = {}, ""
     if parent is not None:
-        _check_load(parent, params, state, fresh)
+        _check_load(parent, params, statistics, fresh)
     elif stage.weights is not None:
-        leaves = flatten(params) | flatten(state)
+        leaves = flatten(params) | flatten(statistics)
         wanted = {path: leaf for path, leaf in leaves.items() if path not in fresh}
         published, report = stage.weights.read(Wanted(wanted, others=fresh))
     for adapter in stage.model.adapters:
@@ -255,11 +252,12 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
         )
 
     moving = {path for path in paths if labels[path] != FROZEN}
-    live = tuple(re.escape(path) for path in statistics if _follows(path, paths, moving))
+    live = tuple(re.escape(path) for path in followed if _follows(path, paths, moving))
     model = dataclasses.replace(stage.model, live=live)
+    memory = None
     if method.state is not None:
-        kept = jax.eval_shape(lambda *here: method.state(model, *here, shape), params, state)
-        state = {**state, METHOD_STATE: kept}
+        memory = jax.eval_shape(lambda *here: method.state(model, *here, shape), params, statistics)
+    state = State(statistics, memory)
     solved, fresh = frozenset(solved), frozenset(fresh)
     return Setup(
         stage, model, inputs, labels, solved, fresh, params, state, shape, published, report
@@ -285,9 +283,10 @@ def _fresh(stage: Stage, paths: list[str], statistics: list[str]) -> set[str]:
     return chosen | modules | {path for path in statistics if path.rsplit("/", 1)[0] in layers}
 
 
-def _check_load(parent: Setup, params: Params, state: State, fresh: set[str]) -> None:
+def _check_load(parent: Setup, params: Params, statistics: Statistics, fresh: set[str]) -> None:
     """Raises ValueError that lists every parameter which is neither fresh nor in the parent."""
-    here, there = flatten(params) | flatten(state), flatten(parent.params) | flatten(parent.state)
+    here = flatten(params) | flatten(statistics)
+    there = flatten(parent.params) | flatten(parent.state.statistics)
     problems = load_problems(here, there, fresh)
     if problems:
         raise ValueError(
@@ -306,7 +305,7 @@ def load_problems(
     """
     problems = []
     for path, leaf in here.items():
-        if path in fresh or path.split("/")[0] == METHOD_STATE:
+        if path in fresh:
             continue
         if path not in there:
             near = ", ".join(closest(path, there)) or "none"
@@ -329,9 +328,9 @@ def loaded(setup: Setup, source: tuple[Params, State] | None, lanes: int) -> dic
     if source is None:
         shapes = {p: (lanes, *leaf.shape) for p, leaf in setup.published.items()}
         return {p: np.broadcast_to(setup.published[p], shape) for p, shape in shapes.items()}
-    there = flatten(source[0]) | flatten(source[1])
-    here = [p for p in flatten(setup.params) | flatten(setup.state) if p not in setup.fresh]
-    return {p: there[p] for p in here if p.split("/")[0] != METHOD_STATE}
+    there = flatten(source[0]) | flatten(source[1].statistics)
+    here = flatten(setup.params) | flatten(setup.state.statistics)
+    return {path: there[path] for path in here if path not in setup.fresh}
 
 
 def leftovers(setup: Setup, parent: Setup) -> list[str]:

@@ -1,8 +1,7 @@
 """Orbax checkpoints of a stage: asynchronous, atomic, the latest two kept.
 
-A checkpoint holds all that a stage changes: {"trainable", "state", "opt_state", ...}, and "frozen"
-as far as it was not loaded, every leaf with the leading axis of seeds, under the number of the step
-it was taken after.
+A checkpoint holds a `TrainState` whose frozen parameters are those that were not loaded, every leaf
+with the leading axis of lanes, under the number of the step it was taken after.
 """
 
 import itertools
@@ -20,13 +19,22 @@ from jaxtl.paths import flatten
 from jaxtl.plan import Params, PyTree, Stage, State
 from jaxtl.reading import Wanted
 from jaxtl.train.mesh import is_primary, shard_state
-from jaxtl.train.resolve.stage import METHOD_STATE
-from jaxtl.train.state import deployed
+from jaxtl.train.state import Best, TrainState, deployed
 
 logger = logging.getLogger(__name__)
 
 ITEM = "state"
+FORM = {"trainable", "frozen", "average", "state", "opt_state", "failed"}
 _polls = itertools.count(1)
+
+
+class Outdated(ValueError):
+    """A checkpoint that an earlier version wrote."""
+
+    def __str__(self) -> str:
+        return (
+            "was trained by an earlier version of jaxtl, which this one cannot read: train it anew"
+        )
 
 
 class Checkpoints:
@@ -53,14 +61,14 @@ class Checkpoints:
         """Steps of the finished checkpoints, latest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def save(self, step: int, state: PyTree) -> None:
+    def save(self, step: int, train: TrainState) -> None:
         """Start saving; returns before the files are written.
 
         Raises:
             NotWritten: this checkpoint cannot be, or the one whose saving was under way.
         """
         if step not in self._manager.all_steps():
-            args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardSave(state)})
+            args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardSave(train)})
             with writing(self.directory):
                 self._manager.save(step, args=args, force=True)
 
@@ -76,11 +84,11 @@ class Checkpoints:
         with writing(self.directory):
             self._manager.wait_until_finished()
 
-    def restore(self, step: int, abstract: PyTree) -> PyTree:
+    def restore(self, step: int, abstract: TrainState) -> TrainState:
         """The checkpoint of a step, as arrays that are split as the current mesh asks.
 
         Args:
-            abstract: tree of shapes and dtypes that the file must hold.
+            abstract: the shapes and dtypes that the file must hold.
         """
         target = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -90,8 +98,8 @@ class Checkpoints:
         args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardRestore(target)})
         return self._manager.restore(step, args=args)[ITEM]
 
-    def restore_latest(self, abstract: PyTree) -> tuple[int, PyTree] | None:
-        """(step, state) of the latest readable checkpoint, None if there is none.
+    def restore_latest(self, abstract: TrainState) -> tuple[int, TrainState] | None:
+        """(step, train state) of the latest readable checkpoint, None if there is none.
 
         An unreadable one is reported and set aside under another name, and the one before it is
         tried.
@@ -152,8 +160,9 @@ def restore_chain(
     identity = record["identity"]
     params, state = restore_stage(directory, stage.name, method_state)
     rows = [identity["seeds"].index(seed) for seed in seeds]
-    memory = jax.tree.map(lambda leaf: leaf[rows], state.pop(METHOD_STATE, None))
-    leaves = {path: leaf[rows] for path, leaf in (flatten(params) | flatten(state)).items()}
+    memory = jax.tree.map(lambda leaf: leaf[rows], state.method)
+    stored = flatten(params) | flatten(state.statistics)
+    leaves = {path: leaf[rows] for path, leaf in stored.items()}
     missing = {path: leaf for path, leaf in wanted.items() if path not in leaves}
     if missing and len(chain) > 1:
         here = (directory / "stages" / chain[-2].name / "stage.json").exists()
@@ -177,8 +186,8 @@ def restore_stage(directory: Path, stage: str, method_state: PyTree = None) -> t
         method_state: as in `restore_weights`.
 
     Raises:
-        ValueError: there is no checkpoint, or it is damaged; the message goes on from the stage's
-            name.
+        ValueError: there is no checkpoint, it is damaged or `Outdated`; the message goes on from
+            the stage's name.
     """
     folder = directory.absolute() / "stages" / stage / "checkpoints"
     steps = [path for path in folder.glob("*") if path.name.isdigit()]
@@ -187,6 +196,8 @@ def restore_stage(directory: Path, stage: str, method_state: PyTree = None) -> t
     last = max(steps, key=lambda path: int(path.name))
     try:
         return restore_weights(last / ITEM, method_state)
+    except Outdated:
+        raise
     except Exception as error:  # whatever a damaged file makes Orbax raise
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"has a damaged checkpoint {last.name}: {reason}") from error
@@ -198,22 +209,31 @@ def restore_weights(path: Path, method_state: PyTree = None) -> tuple[Params, St
     Args:
         method_state: the method's own state, any leaves: the file does not keep its structure.
             None leaves it out.
+
+    Raises:
+        Outdated: it has the form of an earlier version.
     """
     import orbax.checkpoint as ocp
 
     handler = ocp.PyTreeCheckpointHandler()
     with ocp.Checkpointer(handler) as checkpointer:
         there = handler.metadata(path).tree
-        names = ("trainable", "average", "frozen", "state", "best")
-        wanted = {name: there.get(name) or {} for name in names}
-        wanted["state"] = _with_method(wanted["state"], method_state)
-        if best := wanted["best"]:
-            wanted["best"] = {**best, "state": _with_method(best["state"] or {}, method_state)}
+        if not there.keys() >= FORM or "statistics" not in there["state"]:
+            raise Outdated
+        wanted = {name: there[name] or {} for name in ("trainable", "frozen", "average")}
+        wanted["state"] = _handed_on(there["state"], method_state)
+        if best := there["best"]:
+            wanted["best"] = {**best, "state": _handed_on(best["state"], method_state)}
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
-        return deployed(checkpointer.restore(path, args=args))
+        found = checkpointer.restore(path, args=args)
+    best = found.pop("best", None)
+    best = best and Best(**{**best, "state": State(**best["state"])})
+    state = State(**found.pop("state"))
+    return deployed(TrainState(**found, state=state, opt_state={}, failed=(), best=best))
 
 
-def _with_method(state: State, method_state: PyTree) -> State:
-    rest = {name: tree for name, tree in state.items() if name != METHOD_STATE}
-    return rest if method_state is None else {**rest, METHOD_STATE: method_state}
+def _handed_on(state: Mapping[str, PyTree], method_state: PyTree) -> dict[str, PyTree]:
+    """The form of a stored state; its method's own as it is expected."""
+    rest = {} if method_state is None else {"method": method_state}
+    return {"statistics": state["statistics"] or {}, **rest}

@@ -11,8 +11,8 @@ from jaxtl.files import write_text, writing
 from jaxtl.plan import PyTree
 from jaxtl.train.mesh import is_primary
 from jaxtl.train.options import RunOptions
+from jaxtl.train.resolve.contract import FAILED
 from jaxtl.train.resolve.lanes import Lanes
-from jaxtl.train.step import FAILED
 
 logger = logging.getLogger(__name__)
 

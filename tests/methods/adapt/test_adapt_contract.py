@@ -13,7 +13,7 @@ from jaxtl import data
 from jaxtl.losses import reversal_schedule
 from jaxtl.methods import adapt, transfer
 from jaxtl.models import classes, from_linen, mlp_head
-from jaxtl.paths import flatten, join
+from jaxtl.paths import flatten
 from jaxtl.plan import Stage, labelled, unlabelled
 from jaxtl.train.feed.examples import gather, make_feed
 from jaxtl.train.options import RunOptions
@@ -90,7 +90,7 @@ def before():
     stage = Stage("source", MODEL, transfer.full(TX), [labelled(blobs("s", 24), "task")], 4, 1)
     setup = resolve(stage, None)
     full = start(over_seeds(setup, (0,)), None)
-    return setup, (join(full["trainable"], full["frozen"]), full["state"])
+    return setup, (full.params, full.state)
 
 
 def begun(method, chosen):
@@ -119,27 +119,26 @@ def test_it_trains_and_hidden_labels_change_no_bit(name):
         at_first = full
         step = step or jax.jit(make_step(setup))
         for i, batch in enumerate(batches):
-            carry, metrics = step(full, full["frozen"], batch, jax.random.key(i), jnp.int32(i))
-            full = {**full, **carry}
-        ends.append((full["trainable"], full["state"], metrics))
-    assert int(full["failed"]) == -1
+            full, metrics = step(full, batch, jax.random.key(i), jnp.int32(i))
+        ends.append((full.params, full.state, metrics))
+    assert int(full.failed) == -1
     for path, leaf in flatten(ends[0][0]).items():
         assert np.isfinite(leaf).all(), path
         np.testing.assert_array_equal(leaf, flatten(ends[1][0])[path], err_msg=path)
     jax.tree.map(np.testing.assert_array_equal, ends[0][1:], ends[1][1:])
     moved = {
         path.split("/")[0]
-        for path, leaf in flatten(full["trainable"]).items()
-        if not np.array_equal(leaf, flatten(at_first["trainable"])[path])
+        for path, leaf in flatten(full.params).items()
+        if not np.array_equal(leaf, flatten(at_first.params)[path])
     }
     assert moved == {"backbone", "heads", *method.modules} - (
         {"heads"} if name == "adda" else set()
     )
     if method.state is not None:  # what is kept changes in `prepare` only
-        kept = (tree["state"]["method"] for tree in (full, at_first))
+        kept = (train.state.method for train in (full, at_first))
         jax.tree.map(np.testing.assert_array_equal, *kept)
-    mean = full["state"]["backbone"]["body"]["norm"]["mean"]
-    assert not np.array_equal(mean, at_first["state"]["backbone"]["body"]["norm"]["mean"])
+    mean = full.state.statistics["backbone"]["body"]["norm"]["mean"]
+    assert not np.array_equal(mean, at_first.state.statistics["backbone"]["body"]["norm"]["mean"])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -148,9 +147,9 @@ def test_several_sources(name):
     method = METHODS[name]()
     setup, full, batches = begun(method, domains(second_source=True))
     carry, metrics = jax.eval_shape(
-        make_step(setup), full, full["frozen"], batches[0], jax.random.key(0), jnp.int32(0)
+        make_step(setup), full, batches[0], jax.random.key(0), jnp.int32(0)
     )
-    assert jax.tree.structure(carry["state"]) == jax.tree.structure(full["state"])
+    assert jax.tree.structure(carry.state) == jax.tree.structure(full.state)
     assert all(leaf.shape == () for leaf in jax.tree.leaves(metrics))
 
 

@@ -13,6 +13,7 @@ from jaxtl.batch import make_batch
 from jaxtl.losses import reversal_schedule
 from jaxtl.methods import adapt, transfer
 from jaxtl.models import classes, mlp, mlp_head
+from jaxtl.plan import State
 
 TX, SEEDS, BATCH = optax.adam(3e-3), 3, 64
 
@@ -72,7 +73,7 @@ def accuracy(name, problem, shift, steps, hidden):
                 roles=("source", "target"),
             )
             loss = functools.partial(method.updates[0].loss, model)
-            grads, _ = jax.grad(loss, has_aux=True)(params, {}, batch, key, i)
+            grads, _ = jax.grad(loss, has_aux=True)(params, State({}), batch, key, i)
             updates, opt_state = TX.update(grads, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), None
 

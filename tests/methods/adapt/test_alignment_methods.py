@@ -20,6 +20,7 @@ from two_domains import (
 
 from jaxtl import losses
 from jaxtl.methods import adapt
+from jaxtl.plan import State
 
 
 def ramp(step):
@@ -171,4 +172,4 @@ def test_source_examples_without_a_label_belong_to_no_class(name):
 def test_a_side_must_be_left():
     method = adapt.mcc(SGD)
     with pytest.raises(ValueError, match="2 of 2 domains are sources"):
-        method.updates[0].loss(MODEL, initial(method), {}, draw(labelled=(0, 1)), KEY, 0)
+        method.updates[0].loss(MODEL, initial(method), State({}), draw(labelled=(0, 1)), KEY, 0)

@@ -23,7 +23,7 @@ from jaxtl import losses
 from jaxtl.batch import make_batch
 from jaxtl.methods import adapt
 from jaxtl.methods.adapt.can import class_centres, guesses, spherical_k_means
-from jaxtl.plan import Columns
+from jaxtl.plan import Columns, State
 
 
 def unit(x):
@@ -92,11 +92,11 @@ def prepared(method, params):
         Columns(inputs[1], {"task": hidden[0]}, {"task": hidden[1]}, np.ones(30), "target"),
     ]
     params = jax.device_get(params)
-    after, state = method.prepare(MODEL, params, {}, domains)
+    after, state = method.prepare(MODEL, params, State({}), domains)
     assert after is params
     none = {"task": np.zeros((30, 1), int)}
     features = [computed(params, make_batch(x[:, None, :], none, none)).fs for x in inputs]
-    return state["method"], features, labels
+    return state.method, features, labels
 
 
 def test_prepare_clusters_the_features_of_all_targets():
@@ -138,7 +138,7 @@ def test_objective_by_hand():
         )
         return f.task + 0.7 * value
 
-    loss, metrics, gradient = evaluated(method, params, batch, state={"method": kept})
+    loss, metrics, gradient = evaluated(method, params, batch, state=State({}, kept))
     value, by_hand = gradient_of(expected, params)
     np.testing.assert_allclose(loss, value, rtol=1e-5)
     assert_close(gradient, by_hand)

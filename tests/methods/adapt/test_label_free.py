@@ -22,7 +22,7 @@ from unlabelled_streams import (
 from jaxtl import losses
 from jaxtl.methods import adapt
 from jaxtl.models import mlp_head
-from jaxtl.paths import flatten
+from jaxtl.plan import State
 
 ADAM = optax.adam(1e-2)
 
@@ -83,15 +83,16 @@ def test_a_shift_is_undone_and_hidden_labels_have_no_effect(name, begun, tmp_pat
     runs = [
         trained(method, tmp_path / str(g), begun, garbage=g, source=source) for g in (False, True)
     ]
-    for one, other in ((runs[0].params, runs[1].params), (runs[0].state, runs[1].state)):
-        one, other = flatten(one), flatten(other)
-        assert one.keys() == other.keys()
-        for path, leaf in one.items():
-            np.testing.assert_array_equal(leaf, other[path], err_msg=path)
-            assert np.isfinite(leaf).all(), path
+    one, other = ((run.params, run.state) for run in runs)
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for (path, leaf), same in zip(
+        jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True
+    ):
+        np.testing.assert_array_equal(leaf, same, err_msg=str(path))
+        assert np.isfinite(leaf).all(), path
     target = blobs("target_test", n=300, seed=4, shift=SHIFT)
     model, (params, state) = begun[0].model, jax.tree.map(lambda leaf: leaf[0], begun[1])
-    logits = model.apply(params, state, target.table().inputs)[0]["logits"]["c"]
+    logits = model.apply(params, state.statistics, target.table().inputs)[0]["logits"]["c"]
     before = float(np.mean(logits.argmax(-1) == target.table().labels["label"]))
     if name != "pada":  # whose weights believe in the source model's mistakes
         assert accuracy(runs[0], method, target) > before + 0.1
@@ -99,7 +100,7 @@ def test_a_shift_is_undone_and_hidden_labels_have_no_effect(name, begun, tmp_pat
 
 def test_pada_leaves_out_a_class_that_the_target_lacks(begun, tmp_path):
     run = trained(adapt.pada(ADAM, reversal=LARGER, every=50), tmp_path, begun, present=[0, 1])
-    weights = run.state["method"]["c"][0]
+    weights = run.state.method["c"][0]
     assert weights.max() == 1 and weights[2] < 0.3 * weights[:2].min()
 
 
@@ -118,7 +119,7 @@ def test_a_few_labels_of_the_target_train_too(name):
     output, _ = MODEL.apply(params, {}, batch.inputs[:, 0])
     shape = SHAPE._replace(roles=ROLES)
     params |= {key: module.init(KEY, output, shape) for key, module in method.modules.items()}
-    state = {} if method.state is None else {"method": method.state(MODEL, params, {}, shape)}
+    state = State({}, method.state(MODEL, params, {}, shape) if method.state else None)
     other = batch.replace(labels={"c": batch.labels["c"].copy()})
     other.labels["c"][:, 1] = (other.labels["c"][:, 1] + 1) % 3
     before, after = (value(method, params, state, each) for each in (batch, other))

@@ -26,7 +26,7 @@ from unlabelled_streams import (
 from jaxtl.losses import virtual_adversarial
 from jaxtl.methods import adapt, transfer
 from jaxtl.paths import flatten, nest, split
-from jaxtl.plan import Columns
+from jaxtl.plan import Columns, State
 
 TRUTH = np.repeat([0, 1], B)
 
@@ -79,11 +79,11 @@ def test_pada_weighs_classes_by_what_the_target_seems_to_have():
         )
         for d in range(2)
     ]
-    state = {"method": method.state(MODEL, params, {}, SHAPE)}
-    assert np.all(state["method"]["c"] == 1)
+    state = State({}, method.state(MODEL, params, {}, SHAPE))
+    assert np.all(state.method["c"] == 1)
     _, state = method.prepare(MODEL, host(params), state, columns)
     mean = softmax(forward(params, batch.inputs[:, 1])[1] / 0.5).mean(0)
-    np.testing.assert_allclose(state["method"]["c"], mean / mean.max(), rtol=1e-5)
+    np.testing.assert_allclose(state.method["c"], mean / mean.max(), rtol=1e-5)
     of_class = mean / mean.max()
     factors = of_class[batch.labels["c"][:, 0]]
 
@@ -115,7 +115,7 @@ def test_iwan_weighs_sources_by_a_discriminator_that_the_features_do_not_feel():
         return (task(now, batch) + estimated + count * 0.7 * (weights * domain).mean()
                 + 0.2 * unsure)  # fmt: skip
 
-    value, _, metrics, gradient = value_and_gradient(method, params, {}, batch)
+    value, _, metrics, gradient = value_and_gradient(method, params, State({}), batch)
     np.testing.assert_allclose(value, value_of(params, 1.0), rtol=1e-5)
     opposed(gradient, value_of, params, "discriminator", 0.4)
     assert {"estimator_loss", "target_entropy", "domain_loss", "task_loss"} <= metrics.keys()
@@ -142,8 +142,8 @@ def test_vada_adds_entropy_and_smoothness_to_an_adversary():
         unsure = -jnp.sum(jnp.exp(log_p) * log_p, -1).mean()
         return 0.5 * smooth[0] + 0.3 * (smooth[1] + unsure)
 
-    value, _, metrics, gradient = value_and_gradient(method, params, {}, batch)
-    base, _, _, base_gradient = value_and_gradient(plain, params, {}, batch)
+    value, _, metrics, gradient = value_and_gradient(method, params, State({}), batch)
+    base, _, _, base_gradient = value_and_gradient(plain, params, State({}), batch)
     added, slope = jax.value_and_grad(more)(params)
     np.testing.assert_allclose(value, base + added, rtol=1e-5)
     assert metrics["source_smoothness"] > 1e-3 and metrics["target_smoothness"] > 1e-3
@@ -164,7 +164,7 @@ def test_osbp_pulls_the_head_to_the_threshold_and_pushes_the_features_away(thres
         term = -(threshold * np.log(p) + (1 - threshold) * np.log(1 - p)).mean()
         return task(params, batch) + count * 0.7 * term
 
-    value, _, metrics, gradient = value_and_gradient(method, params, {}, batch)
+    value, _, metrics, gradient = value_and_gradient(method, params, State({}), batch)
     np.testing.assert_allclose(value, value_of(params, 1.0), rtol=1e-5)
     opposed(gradient, value_of, params, "heads", 0.4)
     guessed = forward(params, batch.inputs[:, 1])[1].argmax(-1) == C - 1
@@ -182,7 +182,7 @@ def test_thresholds_are_probabilities(bad):
 def test_rejection_calls_exactly_the_unsure_unknown():
     params, inputs = start()[0], np.random.default_rng(0).normal(size=(200, 4)).astype("f")
     method = adapt.rejecting(transfer.full(SGD), head="c", threshold=0.7)
-    predicted = method.predict(MODEL, params, {}, inputs)["logits"]["c"].argmax(-1)
+    predicted = method.predict(MODEL, params, State({}), inputs)["logits"]["c"].argmax(-1)
     known = softmax(forward(params, inputs)[1][:, :-1])
     expected = np.where(known.max(-1) < 0.7, C - 1, known.argmax(-1))
     np.testing.assert_array_equal(predicted, expected)

@@ -25,6 +25,7 @@ from unlabelled_streams import (
 from jaxtl.methods import adapt
 from jaxtl.methods.adapt.pseudo_labels import confident_cross_entropy
 from jaxtl.paths import flatten
+from jaxtl.plan import State
 
 
 def pseudo(logits, believed, threshold):
@@ -44,7 +45,7 @@ def test_confident_cross_entropy_of_a_hand_made_case():
 def test_self_training_learns_the_labels_of_its_copy_and_renews_it():
     (params, _), (old, _), batch = start(), start(seed=5), draw()
     method = adapt.self_training(SGD, threshold=0.5, weight=0.7, every=3)
-    kept = {"method": method.state(MODEL, old, {}, SHAPE)}
+    kept = State({}, method.state(MODEL, old, {}, SHAPE))
 
     def expected(now, copy):
         target = (forward(p, batch.inputs)[1][:, 1] for p in (now, copy))
@@ -56,12 +57,12 @@ def test_self_training_learns_the_labels_of_its_copy_and_renews_it():
     np.testing.assert_allclose(metrics["pseudo_share"], expected(params, old)[1], rtol=1e-6)
     assert 0 < metrics["pseudo_share"] < 1
     assert_gradient(gradient, lambda now: expected(now, old)[0], params)
-    for path, leaf in flatten(state["method"]["params"]).items():
+    for path, leaf in flatten(state.method["params"]).items():
         np.testing.assert_array_equal(leaf, flatten(old)[path], err_msg=path)
 
     value, state, _, _ = value_and_gradient(method, params, kept, batch, step=3)
     np.testing.assert_allclose(value, expected(params, params)[0], rtol=1e-5)
-    for path, leaf in flatten(state["method"]["params"]).items():
+    for path, leaf in flatten(state.method["params"]).items():
         np.testing.assert_array_equal(leaf, flatten(params)[path], err_msg=path)
 
 
@@ -69,14 +70,14 @@ def test_self_training_copies_batch_statistics_too():
     model, batch = normed(), draw()
     params, state = start(model)
     method = adapt.self_training(SGD, every=2)
-    kept = {**state, "method": method.state(model, params, state, SHAPE)}
+    kept = state._replace(method=method.state(model, params, state, SHAPE))
     moved = jax.tree.map(lambda x: x + 1.0, state)
-    _, new, _, _ = value_and_gradient(method, params, moved | {"method": kept["method"]}, batch, 1,
+    _, new, _, _ = value_and_gradient(method, params, moved | State({}, kept.method), batch, 1,
                                       model)  # fmt: skip
-    assert np.all(flatten(new["method"]["statistics"])["backbone/body/norm/mean"] == 0)
-    _, new, _, _ = value_and_gradient(method, params, moved | {"method": kept["method"]}, batch, 2,
+    assert np.all(flatten(new.method["statistics"])["backbone/body/norm/mean"] == 0)
+    _, new, _, _ = value_and_gradient(method, params, moved, batch, 2,
                                       model)  # fmt: skip
-    assert np.all(flatten(new["method"]["statistics"])["backbone/body/norm/mean"] == 1)
+    assert np.all(flatten(new.method["statistics"])["backbone/body/norm/mean"] == 1)
 
 
 def test_self_training_needs_a_positive_interval():
@@ -98,7 +99,7 @@ def test_fix_match_labels_strong_views_by_weak_ones():
         loss, share = pseudo(view, weak, 0.5)
         return task(now, batch) + 0.7 * loss, share
 
-    value, _, metrics, gradient = value_and_gradient(method, params, {}, batch)
+    value, _, metrics, gradient = value_and_gradient(method, params, State({}), batch)
     np.testing.assert_allclose(value, expected(params)[0], rtol=1e-5)
     np.testing.assert_allclose(metrics["pseudo_share"], expected(params)[1], rtol=1e-6)
     assert 0 < metrics["pseudo_share"] < 1
@@ -113,7 +114,9 @@ def test_fix_match_normalises_all_views_together():
     dense = params["backbone"]["body"]["dense"]
     seen = np.concatenate([batch.inputs.reshape(-1, 4), 3 * batch.inputs[:, 2]])
     mean = (seen @ dense["kernel"] + dense["bias"]).mean(0)
-    np.testing.assert_allclose(new["backbone"]["body"]["norm"]["mean"], 0.2 * mean, atol=1e-6)
+    np.testing.assert_allclose(
+        new.statistics["backbone"]["body"]["norm"]["mean"], 0.2 * mean, atol=1e-6
+    )
 
 
 def agreement(student, teacher, confidence):
@@ -142,7 +145,7 @@ def test_mean_teacher_agrees_with_the_average_on_other_views():
         gap, balance, share = agreement(student, teacher, 0.45)
         return task(now, batch) + 2.0 * gap + 0.3 * balance, share
 
-    state = {"method": method.state(MODEL, old, {}, SHAPE)}
+    state = State({}, method.state(MODEL, old, {}, SHAPE))
     value, new, metrics, gradient = value_and_gradient(method, params, state, batch)
     np.testing.assert_allclose(value, expected(params)[0], rtol=1e-5)
     np.testing.assert_allclose(metrics["confident_share"], expected(params)[1], rtol=1e-6)
@@ -158,12 +161,12 @@ def test_the_teacher_after_three_steps():
     """old d^3 + (1 - d) (d^2 one + d two + three)."""
     method, batch = adapt.mean_teacher(SGD, decay=0.9), draw()
     students = [start(seed=seed)[0] for seed in range(4)]
-    state = {"method": method.state(MODEL, students[0], {}, SHAPE)}
+    state = State({}, method.state(MODEL, students[0], {}, SHAPE))
     loss = jax.jit(functools.partial(method.updates[0].loss, MODEL))
     for step, params in enumerate(students[1:]):
         state = loss(params, state, batch, KEY, step)[1][0]
     shares = (0.9**3, 0.1 * 0.81, 0.1 * 0.9, 0.1)
-    for path, leaf in flatten(state["method"]["params"]).items():
+    for path, leaf in flatten(state.method["params"]).items():
         expected = sum(w * flatten(p)[path] for w, p in zip(shares, students, strict=True))
         np.testing.assert_allclose(leaf, expected, rtol=1e-5, err_msg=path)
 
@@ -172,11 +175,14 @@ def test_domains_are_normalised_apart_and_the_teacher_sees_targets_only():
     model, batch = normed(), draw()
     params, state = start(model)
     method = adapt.mean_teacher(SGD)
-    state = {**state, "method": method.state(model, params, state, SHAPE)}
+    state = state._replace(method=method.state(model, params, state, SHAPE))
     new = value_and_gradient(method, params, state, batch, model=model)[1]
     dense = params["backbone"]["body"]["dense"]
     source, target = ((batch.inputs[:, d] @ dense["kernel"] + dense["bias"]).mean(0)
                       for d in range(2))  # fmt: skip
-    means = [one["backbone"]["body"]["norm"]["mean"] for one in (new, new["method"]["statistics"])]
+    means = [
+        one["backbone"]["body"]["norm"]["mean"]
+        for one in (new.statistics, new.method["statistics"])
+    ]
     np.testing.assert_allclose(means[0], 0.8 * 0.2 * source + 0.2 * target, atol=1e-6)
     np.testing.assert_allclose(means[1], 0.2 * target, atol=1e-6)

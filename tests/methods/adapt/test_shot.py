@@ -21,7 +21,7 @@ from unlabelled_streams import (
 )
 
 from jaxtl.methods import adapt
-from jaxtl.plan import Columns
+from jaxtl.plan import Columns, State
 
 
 def public_centroids(features, logits):
@@ -72,7 +72,7 @@ def kept_after_prepare(method, params, batch):
         )
         for d in range(batch.inputs.shape[1])
     ]
-    state = {"method": method.state(MODEL, params, {}, SHAPE)}
+    state = State({}, method.state(MODEL, params, {}, SHAPE))
     after, state = method.prepare(MODEL, host(params), host(state), columns)
     assert jax.tree.all(jax.tree.map(np.array_equal, after, host(params)))
     return state
@@ -92,7 +92,7 @@ def test_the_objective_of_shot():
     features, logits = forward(params, batch.inputs)
     # The centroids come domain after domain; the order does not matter.
     expected, _ = public_centroids(features.reshape(-1, 5), logits.reshape(-1, C))
-    np.testing.assert_allclose(state["method"]["centroids"]["c"], expected, atol=1e-5)
+    np.testing.assert_allclose(state.method["centroids"]["c"], expected, atol=1e-5)
     # The encoder of that moment labels, whatever trains since.
     features = np.concatenate([features.reshape(-1, 5), np.ones((12, 1))], 1)
     there = expected[expected.any(1)]
@@ -108,7 +108,7 @@ def test_the_objective_of_shot():
         metrics["information_maximization"] + 0.6 * metrics["pseudo_loss"], value, rtol=1e-6
     )
     assert_gradient(gradient, value_of, now)
-    value, _, _, _ = value_and_gradient(adapt.shot_im(SGD), now, {}, batch)
+    value, _, _, _ = value_and_gradient(adapt.shot_im(SGD), now, State({}), batch)
     np.testing.assert_allclose(
         value, mutual(forward(now, batch.inputs)[1].reshape(-1, C)), rtol=1e-5
     )

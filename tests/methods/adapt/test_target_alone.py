@@ -26,7 +26,7 @@ from unlabelled_streams import (
 from jaxtl.losses import virtual_adversarial
 from jaxtl.methods import adapt, transfer
 from jaxtl.paths import flatten, label
-from jaxtl.plan import Columns
+from jaxtl.plan import Columns, State
 
 
 def entropy(logits):
@@ -40,7 +40,7 @@ def test_tent_minimises_the_entropy_over_norms_alone():
     def value_of(params):
         return entropy(forward(params, batch.inputs)[1])
 
-    value, _, _, gradient = value_and_gradient(method, params, {}, batch)
+    value, _, _, gradient = value_and_gradient(method, params, State({}), batch)
     np.testing.assert_allclose(value, value_of(params), rtol=1e-5)
     assert_gradient(gradient, value_of, params)
     ((patterns, _),) = method.optimizers.values()
@@ -54,7 +54,9 @@ def test_tent_minimises_the_entropy_over_norms_alone():
 def test_tent_changes_norms_and_statistics_and_nothing_else(tmp_path):
     begun = pretrained(tmp_path / "source", normed(), steps=5)
     run = trained(adapt.tent(SGD), tmp_path / "tent", begun, source=False)
-    before, after = (flatten(p) | flatten(s) for p, s in (begun[1], (run.params, run.state)))
+    before, after = (
+        flatten(p) | flatten(s.statistics) for p, s in (begun[1], (run.params, run.state))
+    )
     moved = {path for path in before if not np.array_equal(before[path], after[path])}
     assert moved == {f"backbone/body/norm/{leaf}" for leaf in ("scale", "bias", "mean", "var")}
 
@@ -99,7 +101,7 @@ def test_t3a_needs_something_to_keep():
 def test_dirt_t_stays_near_its_teacher():
     (params, _), (old, _), batch = start(), start(seed=5), draw(domains=1)
     method = adapt.dirt_t(SGD, target_weight=0.3, teacher_weight=2.0, radius=0.7, every=5)
-    state, flat = {"method": method.state(MODEL, old, {}, SHAPE)}, batch.inputs[:, 0]
+    state, flat = State({}, method.state(MODEL, old, {}, SHAPE)), batch.inputs[:, 0]
     teacher = forward(old, flat)[1]
 
     def smoothness(params):
@@ -120,10 +122,10 @@ def test_dirt_t_stays_near_its_teacher():
     assert metrics["smoothness"] > 1e-3 and metrics["divergence"] > 1e-2
     without = jax.tree.map(lambda one, other: one - 0.3 * other, gradient, slope)
     assert_gradient(without, rest, params, atol=1e-4)
-    assert new["method"]["params"]["heads"]["c"]["bias"].tolist() == list(old["heads"]["c"]["bias"])
+    assert new.method["params"]["heads"]["c"]["bias"].tolist() == list(old["heads"]["c"]["bias"])
     _, new, metrics, _ = value_and_gradient(method, params, state, batch, step=5)
     np.testing.assert_allclose(metrics["divergence"], 0, atol=1e-6)
-    kept = flatten(new["method"]["params"])
+    kept = flatten(new.method["params"])
     for path, leaf in flatten(params).items():
         np.testing.assert_array_equal(kept[path], leaf, err_msg=path)
     with pytest.raises(ValueError, match="at least 1"):
@@ -137,7 +139,7 @@ def test_adaptive_batch_normalisation_is_a_stage_of_new_statistics(tmp_path):
     inputs = domains_of()[1].dataset.table().inputs
     dense = host(jax.tree.map(lambda leaf: leaf[0], run.params["backbone"]["body"]["dense"]))
     before = inputs @ dense["kernel"] + dense["bias"]
-    statistics = run.state["backbone"]["body"]["norm"]
+    statistics = run.state.statistics["backbone"]["body"]["norm"]
     np.testing.assert_allclose(statistics["mean"][0], before.mean(0), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(statistics["var"][0], before.var(0), rtol=1e-3)
     for path, leaf in flatten(run.params).items():

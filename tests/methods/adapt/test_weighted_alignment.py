@@ -14,6 +14,7 @@ from jaxtl.losses import virtual_adversarial
 from jaxtl.methods import adapt, transfer
 from jaxtl.methods.adapt.can import class_centres, spherical_k_means
 from jaxtl.models import mlp_head
+from jaxtl.plan import State
 
 TX, TWO = optax.sgd(0.1), mlp_head((4,), 2)
 ROWS = np.array([[0, 0, 1, 2, 3, 4], [0, 1, 1, 1, 2, 3]])  # of source and target, some twice
@@ -90,7 +91,7 @@ def value_of(name):
     """batch -> the loss, or for AFN, whose value is constant, a component of its gradient."""
     method, update = AFTER[name]
     params = initial(method)
-    state = {"method": moved(method.state(MODEL, params, {}, SHAPE))} if method.state else {}
+    state = State({}, moved(method.state(MODEL, params, {}, SHAPE)) if method.state else None)
 
     def loss(params, batch):
         return method.updates[update].loss(MODEL, params, state, batch, KEY, 7)[0]
@@ -166,7 +167,7 @@ def test_the_other_terms_of_vada_weigh_examples():
 
     @jax.jit
     def terms(batch):
-        metrics = method.updates[0].loss(MODEL, params, {}, batch, KEY, 7)[1][1]
+        metrics = method.updates[0].loss(MODEL, params, State({}), batch, KEY, 7)[1][1]
         return metrics["domain_loss"], metrics["target_entropy"]
 
     for once, twice in zip(terms(weighted(COUNTS)), terms(repeated()), strict=True):

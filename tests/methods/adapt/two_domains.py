@@ -14,6 +14,7 @@ from shapes import SHAPE
 from jaxtl.batch import Batch, make_batch
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten
+from jaxtl.plan import State
 
 B, CLASSES, WIDTH = 6, 3, 5
 HEADS = {"task": classes(CLASSES)}
@@ -99,7 +100,7 @@ def dense(params, x, layers=("output",)):
 def evaluated(method, params, batch, index=0, state=None, step=7):
     """(loss, metrics, gradient by all parameters) of one update of a method."""
 
-    state = jax.tree.map(jnp.asarray, state or {})
+    state = jax.tree.map(jnp.asarray, state or State({}))
 
     def run(params):
         return method.updates[index].loss(MODEL, params, state, batch, KEY, step)

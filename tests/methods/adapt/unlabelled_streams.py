@@ -11,7 +11,7 @@ from jaxtl.batch import make_batch
 from jaxtl.methods import transfer
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten, nest
-from jaxtl.plan import Stage, labelled, unlabelled
+from jaxtl.plan import Stage, State, labelled, unlabelled
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import over_seeds
@@ -39,9 +39,10 @@ def normed(size=C):
 
 def start(model=MODEL, seed=0, width=4):
     """(params, state) of a model, moved off its zero biases."""
-    params, state = host(jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, width))))
+    params, statistics = host(jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, width))))
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: x + 0.4 * rng.normal(size=x.shape).astype("f"), params), state
+    params = jax.tree.map(lambda x: x + 0.4 * rng.normal(size=x.shape).astype("f"), params)
+    return params, State(statistics)
 
 
 def draw(seed=0, domains=2, unknown=1, size=B, roles=None):
@@ -151,7 +152,7 @@ def accuracy(run, method, dataset):
     params, state = jax.tree.map(lambda leaf: leaf[0], (run.params, run.state))
     table, model = dataset.table().select(dataset.rows(0)), run.lanes.setup.model
     if method.predict is None:
-        output = model.apply(params, state, table.inputs)[0]
+        output = model.apply(params, state.statistics, table.inputs)[0]
     else:
         output = method.predict(model, params, state, table.inputs)
     return float(np.mean(output["logits"]["c"].argmax(-1) == table.labels["label"]))

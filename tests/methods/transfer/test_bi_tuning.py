@@ -22,6 +22,7 @@ from two_layers import (
 from jaxtl.methods import transfer
 from jaxtl.methods.transfer.bi_tuning import places
 from jaxtl.paths import flatten
+from jaxtl.plan import State
 
 
 def test_bi_tuning_is_three_losses_and_fills_its_queues():
@@ -29,7 +30,7 @@ def test_bi_tuning_is_three_losses_and_fills_its_queues():
         SGD, head="target", weight=0.5, projection=2, queue=3, momentum=0.9, temperature=0.5
     )
     params = initial(modules=method.modules)
-    state = {"method": method.state(MODEL, params, {}, SHAPE)}
+    state = State({}, method.state(MODEL, params, {}, SHAPE))
     batch = draw()
     _, state, metrics, _ = value_and_gradient(method, params, state, batch)
     labels = batch.labels["target"].reshape(-1)
@@ -44,7 +45,7 @@ def test_bi_tuning_is_three_losses_and_fills_its_queues():
         return [v / np.linalg.norm(v, axis=1, keepdims=True) for v in both]
 
     features, projected = encode(params)
-    kept = state["method"]
+    kept = state.method
     np.testing.assert_array_equal(kept["count"], np.bincount(labels[weights > 0], minlength=3))
     queues = {"features": np.zeros((3, 3, 6)), "projections": np.zeros((3, 3, 2))}
     for label in range(3):
@@ -81,7 +82,7 @@ def test_bi_tuning_is_three_losses_and_fills_its_queues():
     np.testing.assert_allclose(value, expected(later), rtol=1e-4)
     for path in ("backbone/first/kernel", "heads/target/bias", "projector/output/kernel"):
         differs_as(gradient, expected, later, path)
-    for path, leaf in flatten(new["method"]["average"]).items():
+    for path, leaf in flatten(new.method["average"]).items():
         np.testing.assert_allclose(leaf, flatten(average)[path], rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="no domain of the stage names head 'target'"):
         value_and_gradient(method, params, state, batch.replace(labels={}))

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from jaxtl import models, paths
 from jaxtl.methods.transfer.closed_form import PENALTIES, logistic, ridge
 from jaxtl.models import Network
-from jaxtl.plan import Columns
+from jaxtl.plan import Columns, State
 
 HEADS = {"source": models.classes(3), "target": models.classes(4), "dose": models.regression()}
 MODEL = models.mlp(HEADS, (8,))
@@ -26,12 +26,13 @@ def draw(n=30, seed=0):
 
 def start(model, domain):
     inputs = jnp.asarray(domain.inputs[:1], jnp.float32)
-    return jax.device_get(model.init(jax.random.key(0), inputs))
+    params, statistics = jax.device_get(model.init(jax.random.key(0), inputs))
+    return params, State(statistics)
 
 
 def features_of(model, params, state, domain):
     inputs = jnp.asarray(domain.inputs, jnp.float32) / 255
-    return np.asarray(model.apply(params, state, inputs)[0]["features"], np.float64)
+    return np.asarray(model.apply(params, state.statistics, inputs)[0]["features"], np.float64)
 
 
 def test_ridge_solves_each_labelled_head_on_the_features_and_nothing_else():
@@ -115,7 +116,7 @@ def test_logistic_predicts_as_scikit_learn():
         x[seen], domain.labels["target"][seen], domain.weights["target"][seen]
     )
     inputs = jnp.asarray(domain.inputs, jnp.float32) / 255
-    logits = MODEL.apply(solved, state, inputs)[0]["logits"]["target"]
+    logits = MODEL.apply(solved, state.statistics, inputs)[0]["logits"]["target"]
     np.testing.assert_allclose(jax.nn.softmax(logits), reference.predict_proba(x), atol=1e-4)
 
 

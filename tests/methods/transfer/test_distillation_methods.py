@@ -16,8 +16,8 @@ from jaxtl import models
 from jaxtl.batch import make_batch
 from jaxtl.methods import transfer
 from jaxtl.models import classes, regression
-from jaxtl.paths import flatten
-from jaxtl.plan import Columns
+from jaxtl.paths import flatten, join
+from jaxtl.plan import Columns, State
 
 SGD = optax.sgd(0.1)
 ROWS, DOMAINS = 4, 2
@@ -89,7 +89,7 @@ def loss_of(method, params, state, model=MODEL):
 def test_lwf_is_the_new_loss_and_the_old_answers_of_the_start():
     method = transfer.lwf(SGD, heads=["old"], strength=1.5, temperature=2.0)
     begun, _ = start(MODEL)
-    state = {"method": method.state(MODEL, begun, {}, SHAPE)}
+    state = State({}, method.state(MODEL, begun, {}, SHAPE))
     now = moved(begun)
     loss, (_, metrics) = loss_of(method, now, state)
     _, student = outputs(now, batch().inputs, HEADS)
@@ -108,7 +108,7 @@ def test_lwf_at_the_start_has_the_gradient_of_the_new_task_alone():
     begun, _ = start(MODEL)
 
     def loss(params, kept, method):
-        return loss_of(method, params, {"method": kept})[0]
+        return loss_of(method, params, State({}, kept))[0]
 
     grads, taught = jax.grad(loss, (0, 1))(begun, method.state(MODEL, begun, {}, SHAPE), method)
     expected = jax.grad(loss)(begun, {}, plain)
@@ -124,7 +124,7 @@ def test_what_does_not_train_is_not_copied():
         f"heads/{head}/{leaf}" for head in HEADS for leaf in ("kernel", "bias")
     }
     now = {**begun, "heads": moved(begun)["heads"]}
-    _, (_, metrics) = loss_of(method, now, {"method": method.state(MODEL, begun, {}, SHAPE)})
+    _, (_, metrics) = loss_of(method, now, State({}, method.state(MODEL, begun, {}, SHAPE)))
     teacher, student = (outputs(p, batch().inputs, ["old"])[1]["old"] for p in (begun, now))
     np.testing.assert_allclose(metrics["distillation_loss"], kl(teacher, student, 3.0), rtol=1e-4)
 
@@ -134,11 +134,11 @@ def taught_by_weights(method, published, reads=1):
     kept = method.state(MODEL, begun, {}, SHAPE)
     assert not any(leaf.any() for leaf in jax.tree.leaves(kept))
     states = [
-        method.prepare(MODEL, begun, {"method": kept}, [Columns(None, {}, {}, None)])[1]
+        method.prepare(MODEL, begun, State({}, kept), [Columns(None, {}, {}, None)])[1]
         for _ in range(2)
     ]
     assert published.reads == reads  # once for all seeds
-    assert jax.tree.structure(states[0]["method"]) == jax.tree.structure(kept)
+    assert jax.tree.structure(states[0].method) == jax.tree.structure(kept)
     return states[0]
 
 
@@ -203,7 +203,7 @@ def test_live_statistics_cannot_be_those_of_the_start():
     live = models.from_linen(Normed(), HEADS)
     params, state = start(live)
     method = transfer.lwf(SGD, heads=["old"])
-    state = {**state, "method": method.state(live, params, {}, SHAPE)}
+    state = state._replace(method=method.state(live, params, {}, SHAPE))
     with pytest.raises(ValueError, match=r"backbone/body/norm/mean.*Leave the scale and bias"):
         loss_of(method, params, state, live)
     assert np.isfinite(loss_of(method, params, state, dataclasses.replace(live, live=()))[0])
@@ -223,11 +223,11 @@ def test_a_lwf_stage_keeps_its_start_in_the_engine():
     method = dataclasses.replace(transfer.lwf(SGD, heads=["old"]), fresh_frozen=True)
     setup = resolve(Stage("s", MODEL, method, [labelled(dataset, "new")], 4, 2), None)
     full = jax.tree.map(lambda leaf: leaf[0], begin(over_seeds(setup, (0,)), None))
-    first, step = flatten(full["trainable"]), jax.jit(make_step(setup))
+    first, step = flatten(join(*full.trainable.values())), jax.jit(make_step(setup))
     one = jax.tree.map(lambda leaf: leaf[:, :1], given)
     for i in range(2):
-        full = {**full, **step(full, full["frozen"], one, jax.random.key(0), i)[0]}
-    kept, now = flatten(full["state"]["method"]), flatten(full["trainable"])
+        full, _ = step(full, one, jax.random.key(0), i)
+    kept, now = flatten(full.state.method), flatten(join(*full.trainable.values()))
     assert now.keys() < kept.keys() == flatten(setup.params).keys()  # the old head is not trained
     for path, leaf in first.items():
         np.testing.assert_array_equal(kept[path], leaf)

@@ -14,7 +14,7 @@ from jaxtl.methods import transfer
 from jaxtl.methods.transfer.ewc import penalty
 from jaxtl.models import binary, classes, regression
 from jaxtl.paths import flatten
-from jaxtl.plan import Columns
+from jaxtl.plan import Columns, State
 
 RNG = np.random.default_rng(0)
 ALL, SGD = lambda path: True, optax.sgd(0.1)
@@ -22,7 +22,8 @@ ALL, SGD = lambda path: True, optax.sgd(0.1)
 
 def network(**heads):
     model = models.mlp(heads, hidden=(4,))
-    return model, *jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 5)))
+    params, statistics = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 5)))
+    return model, params, State(statistics)
 
 
 DIGITS = network(digit=classes(3))  # one model, so that its programs are compiled once
@@ -105,7 +106,7 @@ def test_numbers_have_the_curvature_of_their_loss():
     found = transfer.exact_fisher(model, params, state, data, ALL)
 
     def outputs(params):
-        logits = model.apply(params, state, data.inputs)[0]["logits"]
+        logits = model.apply(params, state.statistics, data.inputs)[0]["logits"]
         return logits["y"], logits["tags"]
 
     jacobians = [flatten(jac) for jac in jax.jit(jax.jacrev(outputs))(params)]
@@ -122,7 +123,7 @@ def test_numbers_have_the_curvature_of_their_loss():
 def chain(method, tasks):
     """(model, state of the method after `prepare` for each task, its Fishers, where it ended)."""
     model, params, state = DIGITS
-    state = {**state, "method": method.state(model, params, {}, SHAPE)}
+    state = state._replace(method=method.state(model, params, {}, SHAPE))
     fishers, ends = [], []
     for task in range(tasks):
         params = moved(params, task)
@@ -145,7 +146,7 @@ def test_remembered_penalty_is_the_sum_over_former_tasks(tasks):
             for path in now
         )
 
-    value, grads = jax.jit(jax.value_and_grad(penalty, 1))(state["method"], params)
+    value, grads = jax.jit(jax.value_and_grad(penalty, 1))(state.method, params)
     expected, expected_grads = jax.jit(jax.value_and_grad(explicit))(params)
     np.testing.assert_allclose(value, expected, rtol=1e-4)
     assert_close(grads, expected_grads, rtol=2e-3, atol=1e-5)
@@ -159,7 +160,7 @@ def test_online_penalty_decays_and_stays_about_the_last_task():
     for path, end in ends[2].items():
         precision = 0.25 * fishers[0][path] + 0.5 * fishers[1][path] + fishers[2][path]
         expected += np.sum(precision * (now[path] - end) ** 2)
-    np.testing.assert_allclose(penalty(state["method"], params), expected, rtol=1e-4)
+    np.testing.assert_allclose(penalty(state.method, params), expected, rtol=1e-4)
 
 
 def batch_of(*parts):
@@ -178,9 +179,9 @@ def test_loss_adds_the_penalty():
     first = (own.inputs, own.labels["digit"], 1.0)
     (update,) = method.updates
     loss, (_, metrics) = update.loss(model, params, state, batch_of(first), None, 0)
-    logits = model.apply(params, state, own.inputs)[0]["logits"]["digit"][:, None]
+    logits = model.apply(params, state.statistics, own.inputs)[0]["logits"]["digit"][:, None]
     plain, _ = supervised(model.heads, {"digit": logits}, batch_of(first))
-    half = 0.5 * penalty(state["method"], params)
+    half = 0.5 * penalty(state.method, params)
     np.testing.assert_allclose(loss, plain + 3.0 * half, rtol=1e-6)
     np.testing.assert_allclose(metrics["penalty"], half)
 
@@ -188,9 +189,9 @@ def test_loss_adds_the_penalty():
 def test_nothing_pulls_at_the_start_of_the_second_task():
     method = transfer.ewc(SGD, strength=1.0)
     model, params, state = DIGITS
-    state = {**state, "method": method.state(model, params, {}, SHAPE)}
+    state = state._replace(method=method.state(model, params, {}, SHAPE))
     _, state = method.prepare(model, params, state, [columns()], former=columns())
-    value, grads = jax.jit(jax.value_and_grad(penalty, 1))(state["method"], params)
+    value, grads = jax.jit(jax.value_and_grad(penalty, 1))(state.method, params)
     assert value == 0 and all(not leaf.any() for leaf in flatten(grads).values())
 
 
@@ -214,7 +215,7 @@ def test_a_gaussian_linear_model_gets_the_joint_solution():
     former = Columns(
         np.float32(first), {"digit": np.float32(goals[0])}, {"digit": np.zeros(n)}, np.ones(n)
     )
-    state = {"method": method.state(model, alone, {}, SHAPE)}
+    state = State({}, method.state(model, alone, {}, SHAPE))
     _, state = method.prepare(model, alone, state, [former], former=former)
     part = (np.float32(second), np.float32(goals[1]), 1.0)
     batch = batch_of(part)

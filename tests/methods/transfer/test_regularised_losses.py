@@ -31,13 +31,14 @@ from jaxtl.methods.transfer.channel_attention import channel_attention
 from jaxtl.methods.transfer.mixup import mixed
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten
+from jaxtl.plan import State
 
 
 def test_l2_sp_is_the_distance_from_the_start_and_the_size_of_the_rest():
     method = transfer.l2_sp(SGD, anchor_penalty=0.7, head_penalty=0.3)
     start, batch = initial(), draw()
     params = moved(start)
-    state = {"method": method.state(MODEL, start, {}, SHAPE)}
+    state = State({}, method.state(MODEL, start, {}, SHAPE))
     value, new, metrics, gradient = value_and_gradient(method, params, state, batch)
     now, then = numbers(params), numbers(start)
     backbone = sum(np.sum((now[p] - then[p]) ** 2) for p in now if p.startswith("backbone/"))
@@ -45,13 +46,13 @@ def test_l2_sp_is_the_distance_from_the_start_and_the_size_of_the_rest():
     expected = objective(params, batch) + 0.35 * backbone + 0.15 * head
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["anchor_penalty"], 0.35 * backbone, rtol=1e-5)
-    plain = value_and_gradient(transfer.full(SGD), params, {}, batch)[3]
+    plain = value_and_gradient(transfer.full(SGD), params, State({}), batch)[3]
     for path, slope in numbers(gradient).items():
         pull = 0.7 * (now[path] - then[path])
         if path.startswith("heads/"):  # no domain names the source's head
             pull = 0.3 * now[path] if "target" in path else 0.0
         np.testing.assert_allclose(slope, numbers(plain)[path] + pull, rtol=1e-4, atol=1e-6)
-    jax.tree.map(np.testing.assert_array_equal, new["method"], state["method"])
+    jax.tree.map(np.testing.assert_array_equal, new.method, state.method)
     at_start = value_and_gradient(method, start, state, batch)[2]
     assert at_start["anchor_penalty"] == 0
 
@@ -69,7 +70,7 @@ def test_anchors_are_what_trains_and_is_named():
 def test_bss_adds_the_smallest_squared_singular_values():
     params, batch = initial(), draw()
     method = transfer.bss(SGD, penalty=2.0, count=2)
-    value, _, _, gradient = value_and_gradient(method, params, {}, batch)
+    value, _, _, gradient = value_and_gradient(method, params, State({}), batch)
 
     def expected(params):
         features = forward(params, batch.inputs)[0]["second"].reshape(-1, 5)
@@ -83,7 +84,7 @@ def test_bss_adds_the_smallest_squared_singular_values():
 def test_co_tuning_relates_classes_and_adds_their_cross_entropy():
     method = transfer.co_tuning(SGD, source="source", target="target", temperature=2.0)
     params, batch, domains = initial(), draw(), [columns(), columns(1, 7)]
-    state = {"method": host(method.state(MODEL, params, {}, SHAPE))}
+    state = State({}, host(method.state(MODEL, params, {}, SHAPE)))
     kept, state = method.prepare(MODEL, host(params), state, domains)
     jax.tree.map(np.testing.assert_array_equal, kept, params)
     relation = np.zeros((3, 4))
@@ -95,7 +96,7 @@ def test_co_tuning_relates_classes_and_adds_their_cross_entropy():
                 relation[label] += domain.weights["target"][i] * np.exp(log_softmax(logits[i]))
                 total += domain.weights["target"][i]
         relation[label] /= total
-    np.testing.assert_allclose(state["method"], relation, rtol=1e-4)
+    np.testing.assert_allclose(state.method, relation, rtol=1e-4)
     assert np.abs(relation - relation.mean(0)).max() > 0.01
 
     labels, weights = batch.labels["target"], batch.weights["target"]
@@ -119,13 +120,15 @@ def test_co_tuning_says_what_is_missing():
     method = transfer.co_tuning(SGD, source="source", target="target")
     hidden = columns()._replace(weights={"target": np.zeros(20)})
     with pytest.raises(ValueError, match="no domain of the stage has labels of head 'target'"):
-        method.prepare(MODEL, host(initial()), {"method": np.zeros((3, 4))}, [hidden])
+        method.prepare(MODEL, host(initial()), State({}, np.zeros((3, 4))), [hidden])
 
 
 def test_attention_is_the_softmax_of_the_rise_of_the_loss_without_a_channel():
     params, domains = host(initial()), [columns(), columns(1, 45)]
-    solved, _ = transfer.logistic(heads=["heads/target/.*"]).prepare(MODEL, params, {}, domains)
-    found = channel_attention(MODEL, params, {}, domains, {"first": 5, "second": 5}, 99, 0.1)
+    solved, _ = transfer.logistic(heads=["heads/target/.*"]).prepare(
+        MODEL, params, State({}), domains
+    )
+    found = channel_attention(MODEL, params, State({}), domains, {"first": 5, "second": 5}, 99, 0.1)
     for block, rest in {"first": "second", "second": None}.items():
         rises = np.zeros(5)
         for domain in domains:
@@ -144,7 +147,7 @@ def test_attention_is_the_softmax_of_the_rise_of_the_loss_without_a_channel():
         expected = np.exp(log_softmax(rises / 0.1))
         np.testing.assert_allclose(found[block], expected, rtol=1e-3)
         assert np.ptp(found[block]) > 0.05
-    few = channel_attention(MODEL, params, {}, domains, {"first": 5}, 5, 0.1)
+    few = channel_attention(MODEL, params, State({}), domains, {"first": 5}, 5, 0.1)
     assert not np.allclose(few["first"], found["first"], rtol=1e-2)
 
 
@@ -169,9 +172,9 @@ def test_attention_is_compiled_once_for_all_seeds():
 def test_delta_is_the_attended_distance_from_the_features_of_the_start():
     method = transfer.delta(SGD, blocks={"first": 5, "second": 5}, feature_penalty=3.0)
     start, batch = initial(), draw()
-    state = {"method": host(method.state(MODEL, start, {}, SHAPE))}
+    state = State({}, host(method.state(MODEL, start, {}, SHAPE)))
     _, state = method.prepare(MODEL, host(start), state, [columns()])
-    attention = state["method"]["attention"]
+    attention = state.method["attention"]
     params = moved(start)
 
     def expected(params):
@@ -188,14 +191,14 @@ def test_delta_is_the_attended_distance_from_the_features_of_the_start():
     for path in ("backbone/first/kernel", "backbone/second/bias", "heads/target/kernel"):
         differs_as(gradient, expected, params, path)
     assert value_and_gradient(method, start, state, batch)[2]["feature_penalty"] == 0
-    jax.tree.map(np.testing.assert_array_equal, new["method"], state["method"])
+    jax.tree.map(np.testing.assert_array_equal, new.method, state.method)
 
 
 def test_delta_says_which_blocks_and_channels_there_are():
     with pytest.raises(ValueError, match=r"unknown block 'secnd'. Did you mean 'second'\?"):
         transfer.delta(SGD, blocks={"secnd": 5}).state(MODEL, initial(), {}, SHAPE)
     method = transfer.delta(SGD, blocks={"second": 4}, examples=3)
-    state = {"method": host(method.state(MODEL, initial(), {}, SHAPE))}
+    state = State({}, host(method.state(MODEL, initial(), {}, SHAPE)))
     with pytest.raises(ValueError, match=r"have \{'second': 5\} channels, not \{'second': 4\}"):
         method.prepare(MODEL, host(initial()), state, [columns()])
     hidden = columns()._replace(weights={"target": np.zeros(20)})
@@ -207,7 +210,7 @@ def test_mixup_mixes_pairs_of_a_domain_and_both_losses():
     params, batch = initial(), draw()
     method = transfer.mixup(SGD, alpha=1.0)
     inputs, own, partner = jax.jit(mixed)(jax.random.split(KEY)[0], batch, 1.0)
-    value, _, _, gradient = value_and_gradient(method, params, {}, batch)
+    value, _, _, gradient = value_and_gradient(method, params, State({}), batch)
     labels, weights = batch.labels["target"], batch.weights["target"]
     inputs = np.asarray(inputs)
     share = np.asarray(own.weights["target"] / np.where(weights > 0, weights, 1)).max(0)
@@ -243,7 +246,7 @@ def test_mixup_of_token_ids():
 
 def test_layerwise_steps_shrink_towards_the_input():
     params, batch = initial(), draw()
-    gradient = value_and_gradient(transfer.full(SGD), params, {}, batch)[3]
+    gradient = value_and_gradient(transfer.full(SGD), params, State({}), batch)[3]
     tx, scaled = (
         f(optax.adamw(0.1, weight_decay=0.5))
         for f in (lambda tx: tx, lambda tx: transfer.layerwise(MODEL, tx, 0.5))
@@ -270,7 +273,7 @@ def test_hidden_labels_never_reach_a_loss(method):
     labels = np.where(batch.weights["target"] > 0, batch.labels["target"], 2)
     assert (labels != batch.labels["target"]).any()
     params = initial(modules=method.modules)
-    state = {"method": method.state(MODEL, params, {}, SHAPE)} if method.state else {}
+    state = State({}, method.state(MODEL, params, {}, SHAPE) if method.state else None)
     state = jax.tree.map(lambda leaf: leaf + jnp.asarray(1, leaf.dtype), state)
 
     one = value_and_gradient(method, params, state, batch)

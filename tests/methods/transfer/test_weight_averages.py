@@ -14,7 +14,7 @@ from jaxtl import models
 from jaxtl.methods import transfer
 from jaxtl.models import classes
 from jaxtl.paths import flatten
-from jaxtl.plan import Columns, Method, Module
+from jaxtl.plan import Columns, Method, Module, State
 
 SGD = optax.sgd(0.1)
 
@@ -68,12 +68,10 @@ def test_wise_ft_lies_between_the_ends_of_the_stage_before():
     fine, wise = transfer.anchored(transfer.full(SGD)), transfer.wise_ft(0.25)
     assert fine.remembers and wise.remembers
     begin, end = tree(1, 2, 3), tree(5, 2, 11)
-    stale = {"method": fine.state(None, tree(7, 7, 7), {}, SHAPE)}  # handed on by an earlier stage
+    stale = State({}, fine.state(None, tree(7, 7, 7), {}, SHAPE))  # handed on by an earlier stage
     params, state = fine.prepare(None, begin, stale, [])
     assert params is begin
-    assert jax.tree.structure(state["method"]) == jax.tree.structure(
-        wise.state(None, end, {}, SHAPE)
-    )
+    assert jax.tree.structure(state.method) == jax.tree.structure(wise.state(None, end, {}, SHAPE))
     found, _ = wise.prepare(None, end, state, [])
     assert found["a"]["x"] == 2
     np.testing.assert_array_equal(found["b"], [2, 5])
@@ -82,7 +80,7 @@ def test_wise_ft_lies_between_the_ends_of_the_stage_before():
 def test_wise_ft_without_an_anchor_is_refused():
     wise, params = transfer.wise_ft(), tree(1, 2, 3)
     with pytest.raises(ValueError, match=r"transfer\.anchored"):
-        wise.prepare(None, params, {"method": wise.state(None, params, {}, SHAPE)}, [])
+        wise.prepare(None, params, State({}, wise.state(None, params, {}, SHAPE)), [])
 
 
 def test_modules_are_no_part_of_the_anchor():
@@ -108,14 +106,14 @@ class Normed(nn.Module):
 
 def test_refreshed_statistics_are_the_means_over_batches():
     model = models.from_linen(Normed(), {"digit": classes(2)}, name="body")
-    params, state = jax.tree.map(np.asarray, model.init(jax.random.key(0), jnp.zeros((1, 3))))
+    params, statistics = jax.tree.map(np.asarray, model.init(jax.random.key(0), jnp.zeros((1, 3))))
     rng = np.random.default_rng(0)
     domains = [
         Columns(rng.normal(size=(n, 3)).astype(np.float32) * 3 + shift, {}, {}, np.ones(n))
         for n, shift in [(12, 0), (6, 5)]
     ]
     frozen = dataclasses.replace(model, live=())  # as in a stage where nothing trains
-    same, found = transfer.refresh_statistics(4).prepare(frozen, params, state, domains)
+    same, found = transfer.refresh_statistics(4).prepare(frozen, params, State(statistics), domains)
     assert same is params
     orders = [np.random.default_rng(0).permutation(n) for n in (12, 6)]
     expected = {}
@@ -130,12 +128,12 @@ def test_refreshed_statistics_are_the_means_over_batches():
                 body = params["backbone"]["body"]
                 x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
                 x = np.maximum(x @ body["dense"]["kernel"] + body["dense"]["bias"], 0)
-    assert flatten(found).keys() == expected.keys()
-    for path, leaf in flatten(found).items():
+    assert flatten(found.statistics).keys() == expected.keys()
+    for path, leaf in flatten(found.statistics).items():
         np.testing.assert_allclose(leaf, expected[path], rtol=1e-3, atol=1e-4, err_msg=path)
 
 
 def test_a_model_without_statistics_is_told_so():
     model = models.mlp({"digit": classes(2)}, hidden=())
     with pytest.raises(ValueError, match="no batch statistics"):
-        transfer.refresh_statistics().prepare(model, {}, {}, [])
+        transfer.refresh_statistics().prepare(model, {}, State({}), [])

@@ -26,14 +26,14 @@ from jaxtl import data, paths
 from jaxtl.batch import make_batch
 from jaxtl.methods import transfer
 from jaxtl.models import adapters
-from jaxtl.plan import Stage, labelled
+from jaxtl.plan import Stage, State, labelled
 from jaxtl.train.feed.prefix import constant_prefix
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import over_seeds
 from jaxtl.train.resolve.stage import resolve
-from jaxtl.train.state import start
-from jaxtl.train.step import begin, make_step
+from jaxtl.train.state import begin, group, start
+from jaxtl.train.step import make_step
 
 ALL = ("backbone/.*/kernel",)
 SGD = optax.sgd(0.1)
@@ -120,7 +120,7 @@ def test_only_the_adapter_and_the_heads_train(row):
     for adapter in setup.solvers:
         params = adapter.after_loading(params)
     before = {path: np.array(leaf) for path, leaf in paths.flatten(params).items()}
-    trainable, frozen = paths.split(params, lambda path: path in setup.trainable)
+    trainable, frozen = group(setup, params)
     batch = make_batch(
         jax.tree.map(lambda leaf: leaf[:, None], x),
         {"target": np.arange(8)[:, None] % 3},
@@ -128,12 +128,13 @@ def test_only_the_adapter_and_the_heads_train(row):
     )
 
     def three_steps(trainable, frozen):
-        def body(carry, step):
-            carry, metrics = make_step(setup)(carry, frozen, batch, jax.random.key(0), step)
-            return carry, metrics["loss"]
+        def body(train, step):
+            train, metrics = make_step(setup)(train, batch, jax.random.key(0), step)
+            return train, metrics["loss"]
 
-        carry, losses = jax.lax.scan(body, begin(setup, trainable, {}), jnp.arange(3))
-        return paths.join(carry["trainable"], frozen), losses
+        train = begin(setup, trainable, frozen, State({}))
+        train, losses = jax.lax.scan(body, train, jnp.arange(3))
+        return train.params, losses
 
     after, losses = compiled(three_steps, trainable, frozen)
     assert losses[-1] < losses[0]
@@ -149,7 +150,7 @@ def test_pissa_in_a_run(tmp_path):
     loaded = [drawn(model, vectors(), seed)[0] for seed in (1, 2)]
     loaded = jax.tree.map(lambda *leaves: jnp.stack(leaves), *loaded)
     trained = train_stage(
-        over_seeds(setup, (0, 1)), (loaded, {}), tmp_path, {"stage": "pissa"}, RunOptions()
+        over_seeds(setup, (0, 1)), (loaded, State({})), tmp_path, {"stage": "pissa"}, RunOptions()
     )
     flat, there = paths.flatten(trained.params), paths.flatten(loaded)
     for path in (path for path in there if path.startswith("backbone/")):

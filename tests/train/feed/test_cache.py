@@ -27,7 +27,7 @@ from tiny import blobs
 from jaxtl import data, models
 from jaxtl.losses import supervised
 from jaxtl.models import apply_flat
-from jaxtl.paths import flatten, join
+from jaxtl.paths import flatten
 from jaxtl.plan import labelled
 from jaxtl.train.feed.cache import cached
 from jaxtl.train.feed.examples import make_streams, page
@@ -38,7 +38,6 @@ from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import start
-from jaxtl.train.step import CARRIED
 
 
 def train(stage, directory, source=None, progress=lambda step, metrics: None, **options):
@@ -67,14 +66,14 @@ def steps_of(plan, full, cache=None):
     schedule, dispatch, feed, streams = compile_stage(
         over_seeds(setup, SEEDS), full, options, cache
     )
-    carry = {name: full[name] for name in CARRIED}
+    carry, frozen = full.carry, full.frozen
     for step in range(0, plan.num_steps, schedule.steps):
         rows, block = page(feed, index_block(streams, step, schedule.steps, plan.batch_size))
         args = rows, jnp.asarray(SEEDS), {}, block, np.int32(step), np.int32(schedule.steps)
-        carry, metrics = dispatch(carry, full["frozen"], *args)
+        carry, metrics = dispatch(carry, frozen, *args)
         logged.append(metrics)
     metrics = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logged)
-    return metrics, flatten(join(carry["trainable"], full["frozen"]))
+    return metrics, flatten(carry._replace(frozen=frozen).params)
 
 
 def compare(plan, directory, **options):
@@ -189,7 +188,7 @@ def test_features_are_those_of_each_seeds_prefix_and_rows(tmp_path):
     block = index_block(make_streams(over_seeds(setup, SEEDS)), 0, 12, 3)
     renumbered = index_block(cache.streams, 0, 12, 3)
     for s in range(len(SEEDS)):
-        params = jax.tree.map(lambda leaf, s=s: leaf[s], join(full["trainable"], full["frozen"]))
+        params = jax.tree.map(lambda leaf, s=s: leaf[s], full.params)
         for d, domain in enumerate(plan.domains):
             rows, places = block[s, ..., d].ravel(), renumbered[s, ..., d].ravel()
             inputs = domain.dataset.table().inputs[rows]
@@ -202,8 +201,8 @@ def test_features_are_those_of_each_seeds_prefix_and_rows(tmp_path):
 
 def test_a_prefix_that_all_seeds_share_is_kept_once(tmp_path):
     setup, full = started(stage(domains=several_domains(), batch=3))
-    source = jax.tree.map(lambda leaf: jnp.stack([leaf[0]] * len(SEEDS)), full["frozen"])
-    same = {**full, "frozen": source}
+    source = jax.tree.map(lambda leaf: jnp.stack([leaf[0]] * len(SEEDS)), full.frozen)
+    same = full._replace(frozen=source)
     cache = cached(over_seeds(setup, SEEDS), same, RunOptions(), tmp_path)
     assert not any("inputs" in columns for columns in cache.feed.own)
     rows = np.union1d(*(setup.stage.domains[1].dataset.rows(seed) for seed in SEEDS))
@@ -255,9 +254,9 @@ def test_nothing_frozen_moves_and_the_next_stage_loads_all(tmp_path):
     setup, before = started(plan)
     done = train(plan, tmp_path / "one")
     assert "after a" in done.note
-    for path, leaf in flatten(before["frozen"]).items():
+    for path, leaf in flatten(before.frozen).items():
         np.testing.assert_array_equal(flatten(done.params)[path], leaf)
-    jax.tree.map(np.testing.assert_array_equal, done.state, before["state"])
+    jax.tree.map(np.testing.assert_array_equal, done.state, before.state)
     assert set(flatten(done.params)) == set(flatten(setup.params))
     following = dataclasses.replace(plan, name="next", fresh=("heads/target/.*",))
     setup = resolve(following, setup)
@@ -308,7 +307,7 @@ def test_a_periodic_pass_gets_the_whole_model_and_the_inputs(tmp_path):
     following = dataclasses.replace(plan, method=method, fresh=("heads/target/.*",))
     setup = resolve(following, setup)
     full = started(plan)[1]
-    source = (join(full["trainable"], full["frozen"]), full["state"])
+    source = (full.params, full.state)
     (tmp_path / "run").mkdir()
     options = RunOptions(steps_per_dispatch=4)
     seen.clear()

@@ -109,7 +109,9 @@ def test_the_longest_prefix_is_found(layers, freeze, block):
     assert prefix.block == block and needs_only_features(setup, prefix)
     blocks = tuple(f"backbone/{name}/" for name in "abc"[: "abc".index(block) + 1])
     every = {
-        path for path in flatten(setup.params) | flatten(setup.state) if path.startswith(blocks)
+        path
+        for path in flatten(setup.params) | flatten(setup.state.statistics)
+        if path.startswith(blocks)
     }
     assert prefix.reads == every
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier
 from jaxtl.methods.transfer.closed_form import PENALTIES
 from jaxtl.methods.transfer.linear_fit import Fit, logistic_fit, ridge_fit, stratified_folds
-from jaxtl.plan import Model, Params, PyTree, StageShape, State
+from jaxtl.plan import Model, Params, PyTree, StageShape, State, Statistics
 
 
 def nearest_neighbour(*, cosine: bool = False, capacity: int = 4096) -> Classifier:
@@ -45,10 +45,12 @@ def nearest_neighbour(*, cosine: bool = False, capacity: int = 4096) -> Classifi
             "examples": padded(np.float32(scaled(aligned.source)), capacity),
             "labels": padded(np.int32(labels), capacity, -1),
         }
-        return params, {**state, "method": kept}
+        return params, state._replace(method=kept)
 
     def attributes(width: int | None) -> dict:
-        def initial(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+        def initial(
+            model: Model, params: Params, statistics: Statistics, shape: StageShape
+        ) -> PyTree:
             del statistics
             features = _features(model, params)
             size = features if width is None else width
@@ -60,8 +62,8 @@ def nearest_neighbour(*, cosine: bool = False, capacity: int = 4096) -> Classifi
             }
 
         def outcome(model: Model, params: Params, state: State, inputs: PyTree) -> dict:
-            kept, (head,) = state["method"], model.heads
-            output, _ = model.apply(params, state, inputs)
+            kept, (head,) = state.method, model.heads
+            output, _ = model.apply(params, state.statistics, inputs)
             features = output["features"].reshape(len(output["features"]), -1)
             z = scaled(features @ kept["projection"] + kept["offset"][None])
             squares = (z**2).sum(1)[:, None] + (kept["examples"] ** 2).sum(1)[None]

@@ -9,7 +9,7 @@ from jaxtl.methods.adapt.shallow.classifiers import padded
 from jaxtl.methods.adapt.shallow.gfk import align_on_geodesic
 from jaxtl.methods.adapt.shallow.jda import mean_gaps
 from jaxtl.methods.transfer.linear_fit import ridge_fit
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Statistics
 
 
 def meda(
@@ -69,9 +69,9 @@ def meda(
             "examples": padded(np.float32(z), capacity),
             "coefficients": padded(np.float32(coefficients), capacity),
         }
-        return params, {**state, "method": kept}
+        return params, state._replace(method=kept)
 
-    def initial(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def initial(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         del statistics
         ((name, head),) = model.heads.items()
         return {
@@ -82,8 +82,8 @@ def meda(
         }
 
     def predict(model: Model, params: Params, state: State, inputs: PyTree) -> dict:
-        kept, (name,) = state["method"], model.heads
-        output, _ = model.apply(params, state, inputs)
+        kept, (name,) = state.method, model.heads
+        output, _ = model.apply(params, state.statistics, inputs)
         features = output["features"].reshape(len(output["features"]), -1)
         z = features @ kept["projection"] + kept["offset"][None]
         z = z / jnp.maximum(jnp.linalg.norm(z, axis=1, keepdims=True), 1e-12)

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxtl.methods.adapt.shallow.aligned import read_sample
 from jaxtl.methods.transfer.linear_fit import logistic_fit
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State
+from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Statistics
 
 
 def tradaboost(*, rounds: int = 10, penalty: float = 1.0) -> Method:
@@ -48,9 +48,9 @@ def tradaboost(*, rounds: int = 10, penalty: float = 1.0) -> Method:
                 kept[name].append(value)
         kept = {name: np.float32(values) for name, values in kept.items()}
         kept["votes"][: rounds // 2] = 0
-        return params, {**state, "method": kept}
+        return params, state._replace(method=kept)
 
-    def initial(model: Model, params: Params, statistics: State, shape: StageShape) -> PyTree:
+    def initial(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         del statistics
         ((name, head),) = model.heads.items()
         shape = (rounds, params["heads"][name]["kernel"].shape[0], head.size)
@@ -61,8 +61,8 @@ def tradaboost(*, rounds: int = 10, penalty: float = 1.0) -> Method:
         }
 
     def predict(model: Model, params: Params, state: State, inputs: PyTree) -> dict:
-        kept, ((name, head),) = state["method"], model.heads.items()
-        output, _ = model.apply(params, state, inputs)
+        kept, ((name, head),) = state.method, model.heads.items()
+        output, _ = model.apply(params, state.statistics, inputs)
         features = output["features"].reshape(len(output["features"]), -1)
         scores = jnp.einsum("nf,rfc->rnc", features, kept["kernels"]) + kept["biases"][:, None]
         chosen = jax.nn.one_hot(scores.argmax(-1), head.size)

@@ -13,7 +13,7 @@ from jaxtl import models
 from jaxtl.methods import adapt
 from jaxtl.methods.adapt.shallow.aligned import Aligned
 from jaxtl.methods.transfer.linear_fit import stratified_folds
-from jaxtl.plan import Columns
+from jaxtl.plan import Columns, State
 
 MODEL = models.linear({"class": models.classes(3)})
 SHIFTED = {
@@ -57,16 +57,17 @@ def domains_of(source, labels, target, hidden=-1):
 
 
 def solved(method, domains, model=MODEL):
-    params, state = jax.device_get(model.init(jax.random.key(0), domains[0].inputs[:1]))
+    params, statistics = jax.device_get(model.init(jax.random.key(0), domains[0].inputs[:1]))
+    state = State(statistics)
     if method.state is not None:
-        state = {**state, "method": jax.device_get(method.state(model, params, state, SHAPE))}
+        state = state._replace(method=jax.device_get(method.state(model, params, state, SHAPE)))
     return method.prepare(model, params, state, domains), (params, state)
 
 
 def predict(method, params, state, inputs):
     inputs = jnp.asarray(inputs, jnp.float32)
     if method.predict is None:
-        return MODEL.apply(params, state, inputs)[0]["logits"]["class"]
+        return MODEL.apply(params, state.statistics, inputs)[0]["logits"]["class"]
     return method.predict(MODEL, params, state, inputs)["logits"]["class"]
 
 

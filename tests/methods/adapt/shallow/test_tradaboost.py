@@ -26,7 +26,7 @@ def columns(x, labels, weight, role="target"):
 
 def begin(method, x):
     params, state = jax.device_get(MODEL.init(jax.random.key(0), np.float32(x[:1])))
-    return params, {**state, "method": jax.device_get(method.state(MODEL, params, state, SHAPE))}
+    return params, state._replace(method=jax.device_get(method.state(MODEL, params, state, SHAPE)))
 
 
 def test_two_rounds_of_weights_by_hand():
@@ -76,7 +76,7 @@ def test_the_logits_are_votes_of_the_later_rounds():
     method = tradaboost(rounds=4)
     domains = [columns(x, labels, 1, "source"), columns(few, few_labels, 1)]
     params, state = method.prepare(MODEL, *begin(method, x), domains)
-    kept = state["method"]
+    kept = state.method
     np.testing.assert_array_equal(kept["votes"][:2], 0)
     expected = np.zeros((500, 2))
     for t in (2, 3):

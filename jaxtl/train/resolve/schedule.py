@@ -1,0 +1,71 @@
+"""How a stage is compiled: how its seeds share the program, how many steps a call has.
+
+How the seeds share the program depends on what the step holds. Dense steps are batched by `vmap`.
+Convolutions written as patches + dot (see `jaxtl.models.convolution`) run seed after seed under
+`lax.map`: batching their kernels would multiply the patches in memory. The gradient of an ordinary
+convolution inside any XLA loop on a CPU is an order of magnitude slower (jax issue 12868), so those
+steps are dispatched one by one, with the seeds unrolled.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+
+from jaxtl.plan import PyTree
+from jaxtl.train.mesh import current_mesh
+from jaxtl.train.options import RunOptions
+from jaxtl.train.resolve.convolutions import convolutions
+from jaxtl.train.resolve.stage import Setup
+
+logger = logging.getLogger(__name__)
+
+PATCH_BYTES = 9 * 2**18
+"""Size of the largest patches of a micro-batch, about a CPU core's second-level cache."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How a stage is compiled.
+
+    Attributes:
+        seeds: how the axis of lanes (seeds, and points of a sweep) is run.
+        steps: at most so many steps per dispatch.
+        micro_batches: parts that the batch of a `per_example` update is cut into.
+    """
+
+    seeds: Literal["vmap", "map", "unroll"]
+    steps: int
+    micro_batches: int
+
+
+def convolves(setup: Setup) -> bool:
+    """Whether this is a CPU, and the stage's model has convolutions of ours and no others."""
+    apply, args = setup.model.apply, (setup.params, setup.state.statistics, setup.inputs)
+    found = convolutions(jax.make_jaxpr(lambda *a: apply(*a)[0])(*args).jaxpr)
+    return jax.default_backend() == "cpu" and found.forward and not found.native
+
+
+def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) -> Schedule:
+    """Pick the schedule from the traced step and the device; options override the numbers."""
+    found = setup.convolutions
+    if found is None:
+        found = convolutions(jax.make_jaxpr(one_step)(*args).jaxpr)
+    cpu = jax.default_backend() == "cpu"
+    batch_size, parts = setup.stage.batch_size, 1
+    if setup.model.live:
+        logger.info("stage %s is not cut: it has live batch statistics", setup.stage.name)
+    elif options.micro_batch > 0:
+        parts = -(-batch_size // options.micro_batch)
+    elif options.micro_batch == 0 and cpu:
+        on_one = found.patch_bytes // current_mesh().shape["data"]
+        parts = min(batch_size, -(-on_one // PATCH_BYTES) or 1)
+    while batch_size % parts:
+        parts += 1
+    if cpu and found.native:
+        return Schedule("unroll", 1, parts)
+    steps = options.steps_per_dispatch or 16
+    convolved = found.patch_bytes or found.forward
+    return Schedule("map" if cpu and convolved else "vmap", steps, parts)
