@@ -28,7 +28,18 @@ from jaxtl.form import (
 )
 from jaxtl.metric import CRITERIA, Direction, Metric, key_parts, maximize, minimize  # noqa: F401
 from jaxtl.reading import Data, Model, Weights
-from jaxtl.update import LossFn, Params, PyTree, State, Statistics, Update  # noqa: F401
+from jaxtl.update import (  # noqa: F401
+    Aggregate,
+    Combine,
+    LossFn,
+    Params,
+    PyTree,
+    State,
+    Statistics,
+    Update,
+    Weigh,
+    stateless,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import jax
-
 from jaxtl.batch import Batch
+
 from jaxtl.form import AT_LEAST_1, checked
 
 PyTree = Any
@@ -32,6 +32,64 @@ LossFn = Callable[
 ]
 
 
+Metrics = dict[str, jax.Array]
+
+
+class Weigh(NamedTuple):
+    """Factors of several losses, known before one backward pass through their weighted sum.
+
+    Its state is that of the update, one for each seed; a resumed run goes on with it.
+
+    Attributes:
+        init: (what the update moves {optimizer: params}, losses [tasks] of zeros) -> state.
+        update: (losses [tasks], state, rng) -> (weights [tasks], state, {metric: []}), once a step,
+            on the losses of the whole batch.
+    """
+
+    init: Callable[[PyTree, jax.Array], PyTree]
+    update: Callable[[jax.Array, PyTree, jax.Array], tuple[jax.Array, PyTree, Metrics]]
+
+
+class Combine(NamedTuple):
+    """One gradient of those of several losses, whatever it is made of: angles, signs, a game.
+
+    Attributes:
+        init: as in `Weigh`.
+        update: (Jacobian: the gradients' tree with a leading axis [tasks], losses [tasks], state,
+            rng) -> (gradients, state, {metric: []}), once a step, on those of the whole batch.
+    """
+
+    init: Callable[[PyTree, jax.Array], PyTree]
+    update: Callable[[PyTree, jax.Array, PyTree, jax.Array], tuple[PyTree, PyTree, Metrics]]
+
+
+class Aggregate(NamedTuple):
+    """A gradient made of those of single examples, before any optimizer sees them.
+
+    An example is one row of one domain. The loss is called with it alone, so it must be a mean over
+    examples that treats all domains alike.
+
+    Attributes:
+        init: (what the update moves, [] zero) -> state.
+        each: (gradient of one example, {optimizer: params}) -> (gradient, {metric: []}).
+        finish: (sum of these over the examples that are present, batch size, state, rng) ->
+            (gradient, state), once a step: division and noise.
+    """
+
+    init: Callable[[PyTree, jax.Array], PyTree]
+    each: Callable[[PyTree], tuple[PyTree, Metrics]]
+    finish: Callable[[PyTree, int, PyTree, jax.Array], tuple[PyTree, PyTree]]
+
+
+def stateless(combine: Callable[[PyTree, jax.Array], PyTree]) -> Combine:
+    """A rule (Jacobian, losses [tasks]) -> gradients that remembers nothing."""
+
+    def update(jacobian: PyTree, losses: jax.Array, state: PyTree, rng: jax.Array):
+        return combine(jacobian, losses), state, {}
+
+    return Combine(lambda moved, losses: (), update)
+
+
 @dataclasses.dataclass(frozen=True)
 @checked
 class Update:
@@ -39,18 +97,24 @@ class Update:
 
     Attributes:
         loss: (model, params, state, batch, rng, step) -> (loss [], (state, {metric: []})). With
-            `combine`, the loss is a vector [tasks].
+            `weigh` or `combine`, the loss is a vector [tasks].
         optimizers: names of the method's optimizers that this update steps; the gradient is taken
             with respect to their parameters only.
         repeat: how often, on the same batch.
-        combine: (Jacobian: the gradients' tree with a leading axis [tasks], losses [tasks]) ->
-            gradients; None for a scalar loss.
         per_example: the loss is a mean over the examples of the batch, so that it may be cut into
             micro-batches. False for whatever couples examples (MMD, CORAL, contrastive losses).
+        weigh, combine, aggregate: how several gradients become one; at most one of them.
     """
 
     loss: LossFn
     optimizers: tuple[str, ...] = ("all",)
     repeat: Annotated[int, AT_LEAST_1] = 1
-    combine: Callable[[PyTree, jax.Array], PyTree] | None = None
     per_example: bool = False
+    weigh: Weigh | None = None
+    combine: Combine | None = None
+    aggregate: Aggregate | None = None
+
+    @property
+    def rule(self) -> Weigh | Combine | Aggregate | None:
+        """How several gradients become one; None where there is one."""
+        return self.weigh or self.combine or self.aggregate

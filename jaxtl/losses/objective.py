@@ -47,6 +47,17 @@ def supervised(
     return total, metrics
 
 
+def task_losses(
+    heads: Mapping[str, Head], logits: Mapping[str, jax.Array], batch: Batch
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(the terms of `supervised` [tasks], {"<head>_loss": []}), a task for each head with labels.
+
+    They stand in the order of `heads`; their sum is the objective.
+    """
+    terms = supervised(heads, logits, batch)[1]
+    return jnp.stack(list(terms.values())), terms
+
+
 def _weighted(head: Head, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
     outputs = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return weighted_losses(head, outputs, labels, weights).sum() / weights.shape[0]

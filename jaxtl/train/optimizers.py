@@ -45,7 +45,7 @@ def transform(
     params: Params,
     loss: jax.Array,
     slopes: Params,
-    loss_fn: Callable[[Params], jax.Array],
+    loss_fn: Callable[[Params], jax.Array] | None,
 ) -> tuple[Params, optax.OptState]:
     """(updates, optimizer state), the loss and its function for those that look at them.
 
@@ -55,7 +55,8 @@ def transform(
         grads, params: of what it trains.
         loss: [] at `params`.
         slopes: its gradient; `grads` is that clipped.
-        loss_fn: parameters like `params` -> [], on this batch, with this step's random numbers.
+        loss_fn: parameters like `params` -> [], on this batch, with this step's random numbers;
+            None where the gradient is that of no function.
 
     Raises:
         ValueError: it needs yet other arguments, or a line search is given a part of its
@@ -63,7 +64,9 @@ def transform(
     """
     accumulates = isinstance(tx, optax.MultiSteps)  # which is of no type of transformation
     update = (tx if accumulates else optax.with_extra_args_support(tx)).update
-    extra = {"value": loss, "grad": slopes, "value_fn": loss_fn}
+    extra = {"value": loss, "grad": slopes}
+    if loss_fn is not None:
+        extra["value_fn"] = loss_fn
     try:
         return update(grads, opt_state, params, **extra)
     except ValueError as error:

@@ -16,7 +16,7 @@ import optax
 
 from jaxtl.paths import FROZEN, flatten, join, matches, nest, split
 from jaxtl.plan import Method, Metric, Params, PyTree, State
-from jaxtl.train.feed.examples import columns
+from jaxtl.train.feed.examples import abstract_batch, columns
 from jaxtl.train.mesh import shard_state, to_host
 from jaxtl.train.resolve.contract import differing
 from jaxtl.train.resolve.lanes import Lanes
@@ -47,6 +47,7 @@ class TrainState(NamedTuple):
         average: of `trainable`; {} unless the method has an `ema` or `swa`.
         state: batch statistics and the method's own.
         opt_state: {optimizer: its state}.
+        rules: {number of an update: state of what makes one gradient of several}.
         failed: [] int32, -1, or the step at which a loss or a gradient was not finite: from there
             on all but the optimizers stays as it was before.
         best: by validation; None where nothing is validated.
@@ -57,6 +58,7 @@ class TrainState(NamedTuple):
     average: Groups
     state: State
     opt_state: dict[str, optax.OptState]
+    rules: dict[str, PyTree]
     failed: jax.Array
     best: Best | None = None
 
@@ -96,8 +98,23 @@ def begin(setup: Setup, trainable: Groups, frozen: Params, state: State) -> Trai
         average=trainable if averages(setup.stage.method) else {},
         state=state,
         opt_state={name: optimizers[name][1].init(params) for name, params in trainable.items()},
+        rules=start_rules(setup, trainable),
         failed=jnp.int32(-1),
     )
+
+
+def start_rules(setup: Setup, trainable: Groups) -> dict[str, PyTree]:
+    """{number of an update: the state of its rule}, of those that have one."""
+    rules = {}
+    for i, update in enumerate(setup.stage.method.updates):
+        if update.rule is not None:
+            moved = {name: trainable[name] for name in update.optimizers}
+            losses = jax.eval_shape(
+                lambda *args, u=update: u.loss(setup.model, *args, jax.random.key(0), jnp.int32(0)),
+                *(setup.params, setup.state, abstract_batch(setup)),
+            )[0]
+            rules[str(i)] = update.rule.init(moved, jnp.zeros(losses.shape, losses.dtype))
+    return rules
 
 
 class Look(NamedTuple):

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.paths import FROZEN, join, key, nest
-from jaxtl.plan import Batch, Method, Params, PyTree, State, Update
+from jaxtl.plan import Batch, Method, Params, PyTree, State
 from jaxtl.train.feed.examples import Feed, gather
+from jaxtl.train.gradients import gradient
 from jaxtl.train.mesh import current_mesh, replicated, shard_batch
 from jaxtl.train.optimizers import transform
 from jaxtl.train.resolve.contract import FAILED, check_loss, loss_name
@@ -59,7 +60,7 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
 
     def step_fn(train: TrainState, batch: Batch, rng: jax.Array, step: jax.Array):
         trainable, state, opt_state = dict(train.trainable), train.state, dict(train.opt_state)
-        metrics, sizes = {}, []
+        metrics, sizes, rules = {}, [], dict(train.rules)
         for i, update in enumerate(method.updates):
             parts = micro_batches if update.per_example else 1
             for repeat in range(update.repeat):
@@ -68,15 +69,17 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
                 loss_fn = functools.partial(
                     loss_of, setup, i, join(train.frozen, *others), step=step
                 )
-                key = jax.random.fold_in(jax.random.fold_in(rng, i), repeat)
-                args = (state, batch, key)
-                loss, slopes, state, logged = gradient(update, loss_fn, moving, *args, parts)
+                args = (state, batch, jax.random.fold_in(jax.random.fold_in(rng, i), repeat))
+                found = gradient(update, loss_fn, moving, rules.get(str(i)), *args, parts)
+                loss, slopes, state, logged = found.loss, found.grads, found.state, found.metrics
+                if update.rule is not None:
+                    rules[str(i)] = found.rule
                 sizes += [jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves((loss, slopes))]
                 grads = clipped(method, slopes)
                 for name, params in moving.items():
 
-                    def value_fn(params, name=name, loss_fn=loss_fn, moving=moving, args=args):
-                        return jnp.sum(loss_fn({**moving, name: params}, *args)[0])
+                    def value_fn(params, name=name, value_of=found.value_of, moving=moving):
+                        return value_of({**moving, name: params})
 
                     updates, opt_state[name] = transform(
                         name,
@@ -84,16 +87,18 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
                         grads[name],
                         opt_state[name],
                         params,
-                        jnp.sum(loss),
+                        loss,
                         slopes[name],
-                        value_fn,
+                        value_fn if found.value_of else None,
                     )
                     trainable[name] = optax.apply_updates(params, updates)
-            metrics |= {**logged, loss_name(method, i): jnp.sum(loss)}
+            metrics |= {**logged, loss_name(method, i): loss}
         average = train.average
         if averages(method):
             average = optax.incremental_update(trainable, average, newest_share(method, step))
-        new = train._replace(trainable=trainable, average=average, state=state, opt_state=opt_state)
+        new = train._replace(
+            trainable=trainable, average=average, state=state, opt_state=opt_state, rules=rules
+        )
         train = last_good(train, new, jnp.isfinite(sum(sizes)), step)
         return train, metrics | {FAILED: train.failed}
 
@@ -115,59 +120,6 @@ def loss_of(
     returned = method.updates[number].loss(setup.model, params, state, batch, rng, step)
     check_loss(method, number, state, returned)
     return returned
-
-
-def gradient(
-    update: Update,
-    loss_fn: Callable,
-    moving: Groups,
-    state: State,
-    batch: Batch,
-    rng: jax.Array,
-    parts: int,
-) -> tuple[jax.Array, Groups, State, dict[str, jax.Array]]:
-    """(loss, its gradient, state, metrics), averaged over `parts` of the batch.
-
-    Args:
-        loss_fn: (moving, state, batch, rng) -> (loss, (state, metrics)).
-    """
-    if parts > 1:
-        return _over_parts(update, loss_fn, moving, state, batch, rng, parts)
-    if update.combine is None:
-        differentiate = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (state, logged)), grads = differentiate(moving, state, batch, rng)
-        return loss, grads, state, logged
-
-    def losses(moving):
-        loss, aux = loss_fn(moving, state, batch, rng)
-        return loss, (loss, aux)
-
-    jacobian, (loss, (state, logged)) = jax.jacrev(losses, has_aux=True)(moving)
-    return loss, update.combine(jacobian, loss), state, logged
-
-
-def _over_parts(update, loss_fn, moving, state, batch, rng, parts):
-    """`gradient`, part after part."""
-
-    def one(state, batch, rng):
-        return gradient(update, loss_fn, moving, state, batch, rng, 1)
-
-    def body(carry, xs):
-        state, total = carry
-        part, i = xs
-        loss, grads, state, logged = one(state, part, jax.random.fold_in(rng, i))
-        return (state, jax.tree.map(jnp.add, total, (loss, grads, logged))), None
-
-    # Every `parts`-th example, not a block of them: a part is then split like the whole batch.
-    cut = jax.tree.map(
-        lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
-    )
-    first = jax.tree.map(lambda x: x[0], cut)
-    shapes = jax.eval_shape(one, state, first, rng)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1], shapes[3]))
-    (state, total), _ = jax.lax.scan(body, (state, zeros), (cut, jnp.arange(parts)))
-    loss, grads, logged = jax.tree.map(lambda x: x / parts, total)
-    return loss, grads, state, logged
 
 
 def clipped(method: Method, grads: Groups) -> Groups:
@@ -194,6 +146,7 @@ def last_good(old: TrainState, new: TrainState, finite: jax.Array, step: jax.Arr
         trainable=choose(new.trainable, old.trainable),
         average=choose(new.average, old.average),
         state=choose(new.state, old.state),
+        rules=choose(new.rules, old.rules),
         failed=failed,
     )
 

@@ -13,7 +13,7 @@ from jaxtl import models
 from jaxtl.methods import transfer
 from jaxtl.models import classes
 from jaxtl.paths import flatten, join
-from jaxtl.plan import Method, Stage, Update, labelled, unlabelled
+from jaxtl.plan import Method, Stage, Update, labelled, stateless, unlabelled
 from jaxtl.train.feed.examples import active_heads, columns, gather, make_feed
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import over_seeds
@@ -159,7 +159,7 @@ def test_combine_gets_the_jacobian_of_the_task_losses():
 
     method = Method(
         {"all": (("heads/a/bias",), optax.sgd(1.0))},
-        (Update(losses, combine=combine),),
+        (Update(losses, combine=stateless(combine)),),
         fresh_frozen=True,
     )
     setup, full, batch = prepared(mlp_stage(method))

@@ -160,7 +160,7 @@ def with_orthogonality(method: Method, weight: float = 0.5) -> Method:
     Raises:
         ValueError: an update combines the gradients of several losses.
     """
-    if any(update.combine is not None for update in method.updates):
+    if any(update.rule is not None for update in method.updates):
         raise ValueError(
             "orthogonality is added to a scalar loss, not to several that are combined."
         )

@@ -73,7 +73,7 @@ def _of_length(direction: Params, radius: float, norm: jax.Array) -> Params:
 
 def _ascending(method: Method, ascent: Ascent) -> Method:
     """The method whose losses are taken at parameters + ascent(parameters, gradient)."""
-    if any(update.combine is not None for update in method.updates):
+    if any(update.rule is not None for update in method.updates):
         raise ValueError("sharpness-aware minimisation needs updates with one loss each.")
 
     def perturbed(update: Update) -> Update:

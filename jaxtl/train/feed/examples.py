@@ -25,7 +25,7 @@ from jaxtl.train.feed.order import Stream, index_block
 from jaxtl.train.mesh import replicate
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import Lanes
-from jaxtl.train.resolve.stage import role_of, roles_of
+from jaxtl.train.resolve.stage import Setup, role_of, roles_of
 
 logger = logging.getLogger(__name__)
 
@@ -314,3 +314,20 @@ def page_steps(feed: Feed, seeds: int, batch_size: int, most: int) -> int:
     leaves = jax.tree.leaves(abstract_page(feed, seeds, batch_size))
     one = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     return max(1, min(most, PAGE_BYTES // one))
+
+
+def abstract_batch(setup: Setup) -> Batch:
+    """The shapes of the batch of one step."""
+    stage = setup.stage
+    lead = (stage.batch_size, len(stage.domains))
+    labels, weights = {}, {}
+    for name in active_heads(stage):
+        head = stage.model.heads[name]
+        dtype = jnp.int32 if head.integer else jnp.float32
+        labels[name] = jax.ShapeDtypeStruct((*lead, *head.label_shape), dtype)
+        weights[name] = jax.ShapeDtypeStruct((*lead, *head.label_shape), jnp.float32)
+    inputs = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape[1:]), leaf.dtype), setup.inputs
+    )
+    present, index = (jax.ShapeDtypeStruct(lead, dtype) for dtype in (jnp.float32, jnp.int32))
+    return Batch(inputs, labels, weights, present, index, roles_of(stage))

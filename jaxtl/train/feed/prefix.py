@@ -14,11 +14,10 @@ import jax.numpy as jnp
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
-from jaxtl.batch import Batch
 from jaxtl.paths import flatten, matches
 from jaxtl.plan import Model
-from jaxtl.train.feed.examples import active_heads
-from jaxtl.train.resolve.stage import Setup, roles_of
+from jaxtl.train.feed.examples import abstract_batch
+from jaxtl.train.resolve.stage import Setup
 
 
 class Prefix(NamedTuple):
@@ -94,7 +93,7 @@ def needs_only_features(setup: Setup, prefix: Prefix) -> bool:
     blocks, from the prefix's outputs. One that mixes, perturbs or reconstructs the inputs can, and
     so can one that calls the model with parameters of its own in these blocks.
     """
-    batch = _abstract_batch(setup)
+    batch = abstract_batch(setup)
     inputs = batch.inputs
     args = (inputs, batch, setup.params, setup.state, jax.random.key(0), jnp.int32(0))
     for update in setup.stage.method.updates:
@@ -112,23 +111,6 @@ def needs_only_features(setup: Setup, prefix: Prefix) -> bool:
         if not _reach_only_the_model(jaxpr, examples):
             return False
     return True
-
-
-def _abstract_batch(setup: Setup) -> Batch:
-    """The shapes of the batch of one step."""
-    stage = setup.stage
-    lead = (stage.batch_size, len(stage.domains))
-    labels, weights = {}, {}
-    for name in active_heads(stage):
-        head = stage.model.heads[name]
-        dtype = jnp.int32 if head.integer else jnp.float32
-        labels[name] = jax.ShapeDtypeStruct((*lead, *head.label_shape), dtype)
-        weights[name] = jax.ShapeDtypeStruct((*lead, *head.label_shape), jnp.float32)
-    inputs = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape[1:]), leaf.dtype), setup.inputs
-    )
-    present, index = (jax.ShapeDtypeStruct(lead, dtype) for dtype in (jnp.float32, jnp.int32))
-    return Batch(inputs, labels, weights, present, index, roles_of(stage))
 
 
 def _opaque(model: Model, prefix: Prefix, leaves: Mapping[str, jax.Array]) -> Model:

@@ -1,6 +1,6 @@
 """What a loss must return, checked while it is traced."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,8 +26,8 @@ def check_loss(method: Method, number: int, given: State, returned: Any) -> None
 
     Raises:
         ValueError: it is not (loss, (state, {metric: value})) with a float loss, a scalar or, for
-            an update that combines gradients, a vector; the state has another form than before; or
-            a metric has a name of ours.
+            an update that weighs or combines several, a vector; the state has another form than
+            before; or a metric has a name of ours.
     """
     update = method.updates[number]
     place = f"update {number}: its loss"
@@ -40,8 +40,9 @@ def check_loss(method: Method, number: int, given: State, returned: Any) -> None
         inner = ", ".join(map(describe, rest)) if isinstance(rest, tuple | list) else ""
         raise ValueError(f"{expected} (loss, {f'({inner})' if inner else describe(rest)})")
     shape, dtype = jnp.shape(loss), jnp.result_type(loss)
-    wanted = "a scalar" if update.combine is None else "a vector [tasks]"
-    if len(shape) != (update.combine is not None) or not jnp.issubdtype(dtype, jnp.floating):
+    several = update.weigh is not None or update.combine is not None
+    wanted = "a vector [tasks]" if several else "a scalar"
+    if len(shape) != several or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"{place} must be {wanted} of floats, got {dtype}{list(shape)}")
     if lines := list(differing(given, rest[0])):
         raise ValueError(f"{place} must leave the form of the state as it is: {'; '.join(lines)}")
@@ -51,6 +52,60 @@ def check_loss(method: Method, number: int, given: State, returned: Any) -> None
         if not is_array(value) or jnp.shape(value) != ():
             raise ValueError(
                 f"{place} logs {name!r}, which must be a scalar, got {describe(value)}"
+            )
+
+
+def check_rules(method: Method, live: Sequence[str]) -> None:
+    """Check which updates make one gradient of several.
+
+    Args:
+        live: batch statistics that follow the data.
+
+    Raises:
+        ValueError: an update has two rules, or one that its loss or its model does not admit.
+    """
+    for i, update in enumerate(method.updates):
+        rules = [name for name in ("weigh", "combine", "aggregate") if getattr(update, name)]
+        if len(rules) > 1:
+            raise ValueError(f"update {i} has {' and '.join(rules)}; at most one makes a gradient")
+        if update.aggregate and not update.per_example:
+            raise ValueError(
+                f"update {i} aggregates gradients of single examples: its loss must be a mean over "
+                "examples, per_example=True"
+            )
+        if update.aggregate and live:
+            raise ValueError(
+                f"update {i} aggregates gradients of single examples, but batch statistics that "
+                f"follow the data couple them ({', '.join(live)}); freeze those layers"
+            )
+
+
+def check_rule(name: str, returned: Any, wanted: PyTree, logged: Mapping[str, jax.Array]) -> None:
+    """Check what an update's rule returned while it was traced.
+
+    Args:
+        name: of the rule.
+        returned: (weights or gradients, state, {metric: value}).
+        wanted: what has the form of the first of them.
+        logged: metrics of the loss.
+
+    Raises:
+        ValueError: it is another tuple, of another form, or a metric's name is taken.
+    """
+    if not isinstance(returned, tuple) or len(returned) != 3:
+        raise ValueError(
+            f"{name} must return what it makes, its state and metrics; it returned "
+            f"{describe(returned)}"
+        )
+    made, _, metrics = returned
+    if lines := list(differing(wanted, made, types=False)):
+        what = "weights as many as losses" if name == "weigh" else "gradients of what it moves"
+        raise ValueError(f"{name} must return {what}: {'; '.join(lines)}")
+    for metric, value in metrics.items():
+        if metric in logged or metric in ("step", "loss", FAILED) or jnp.shape(value) != ():
+            raise ValueError(
+                f"{name} logs {metric!r}, {describe(value)}: it must be a scalar under a name that "
+                "the loss does not log"
             )
 
 

@@ -16,6 +16,7 @@ from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
 from jaxtl.plan import Domain, Model, Params, PyTree, Stage, StageShape, State, Statistics
 from jaxtl.reading import Wanted
 from jaxtl.train.optimizers import check_optimizers
+from jaxtl.train.resolve.contract import check_rules
 from jaxtl.train.resolve.convolutions import Convolutions
 
 
@@ -252,7 +253,9 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
         )
 
     moving = {path for path in paths if labels[path] != FROZEN}
-    live = tuple(re.escape(path) for path in followed if _follows(path, paths, moving))
+    following = [path for path in followed if _follows(path, paths, moving)]
+    check_rules(method, following)
+    live = tuple(map(re.escape, following))
     model = dataclasses.replace(stage.model, live=live)
     memory = None
     if method.state is not None:

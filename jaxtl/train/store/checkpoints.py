@@ -230,7 +230,7 @@ def restore_weights(path: Path, method_state: PyTree = None) -> tuple[Params, St
     best = found.pop("best", None)
     best = best and Best(**{**best, "state": State(**best["state"])})
     state = State(**found.pop("state"))
-    return deployed(TrainState(**found, state=state, opt_state={}, failed=(), best=best))
+    return deployed(TrainState(**found, state=state, opt_state={}, rules={}, failed=(), best=best))
 
 
 def _handed_on(state: Mapping[str, PyTree], method_state: PyTree) -> dict[str, PyTree]:

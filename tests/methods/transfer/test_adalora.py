@@ -9,7 +9,7 @@ import pytest
 from jaxtl.methods import transfer
 from jaxtl.methods.transfer.adalora import budget
 from jaxtl.models import adapters
-from jaxtl.plan import Method, Update
+from jaxtl.plan import Method, Update, stateless
 
 SHAPES = {"first": (5, 4), "second": (4, 6)}
 RANK = 3
@@ -122,7 +122,7 @@ def test_errors():
     with pytest.raises(ValueError, match="got none"):
         transfer.adalora_budget(tx, 10).init({"heads": params["heads"]})
     combined = Method(
-        {}, (Update(lambda *args: args, (), combine=lambda jacobian, losses: jacobian),)
+        {}, (Update(lambda *args: args, (), combine=stateless(lambda jacobian, losses: jacobian)),)
     )
     with pytest.raises(ValueError, match="scalar loss"):
         transfer.with_orthogonality(combined)

@@ -10,7 +10,7 @@ from two_layers import SGD, draw, initial, numbers, objective, value_and_gradien
 
 from jaxtl.methods import transfer
 from jaxtl.paths import flatten, nest
-from jaxtl.plan import Method, State, Update
+from jaxtl.plan import Method, State, Update, stateless
 
 
 def ascended(params, gradient, radius, sizes=None):
@@ -58,6 +58,8 @@ def test_sam_where_there_is_no_gradient_and_what_it_hands_on():
     assert value == pytest.approx(36.0, rel=1e-5)  # |bias| 5, 1 further out
     assert metrics["seen"] == pytest.approx(3.6 + 4.8, rel=1e-5)
     np.testing.assert_array_equal(state["seen"], [3.0, 0.0, 4.0])
-    combined = dataclasses.replace(bare, updates=(Update(loss_fn, combine=lambda j, v: j),))
+    combined = dataclasses.replace(
+        bare, updates=(Update(loss_fn, combine=stateless(lambda j, v: j)),)
+    )
     with pytest.raises(ValueError, match="one loss each"):
         transfer.sam(combined)

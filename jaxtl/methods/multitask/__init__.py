@@ -1,0 +1,6 @@
+"""Several tasks at once: what their losses weigh, and what becomes of gradients that disagree."""
+
+from jaxtl.methods.multitask.pcgrad import pcgrad
+from jaxtl.methods.multitask.uncertainty_weighting import uncertainty_weighting
+
+__all__ = ["pcgrad", "uncertainty_weighting"]
