@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxtl.batch import sides_of
 from jaxtl.blame import place_of, told
 from jaxtl.form import describe
 from jaxtl.paths import flatten
 from jaxtl.plan import PyTree
+from jaxtl.plan.batch import sides_of
 from jaxtl.train.feed.examples import abstract_page, active_heads, gather, host_feed
 from jaxtl.train.resolve.contract import differing
 from jaxtl.train.resolve.convolutions import convolutions

@@ -4,9 +4,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtl.batch import make_batch
 from jaxtl.losses import supervised
 from jaxtl.plan import Head
+from jaxtl.plan.batch import make_batch
 
 B, D = 6, 3
 HEADS = {

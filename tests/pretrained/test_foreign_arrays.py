@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from jaxtl import models, pretrained
 from jaxtl.models import BertConfig, ViTConfig
 from jaxtl.paths import flatten
+from jaxtl.plan.reading import Wanted
 from jaxtl.pretrained.names.vit import big_vision
-from jaxtl.reading import Wanted
 
 TEXT = {name: np.ones((1, 4), np.int32) for name in ("ids", "mask")}
 IMAGE = np.zeros((1, 8, 8, 3), np.float32)

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxtl import pretrained
+from jaxtl.plan.reading import Wanted
 from jaxtl.pretrained import CONV, DENSE, SAME, Entry, Scheme
-from jaxtl.reading import Wanted
 
 RNG = np.random.default_rng(0)
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.batch import sides_of
 from jaxtl.methods.adapt.adversary import domain_loss, with_opponent
 from jaxtl.methods.adapt.dann import DISCRIMINATOR
 from jaxtl.methods.adapt.sides import as_rows, at_domains, targets_of
@@ -12,6 +11,7 @@ from jaxtl.methods.transfer.fine_tuning import Groups, trained_paths
 from jaxtl.models import apply_flat, mlp_head
 from jaxtl.paths import flatten, join, split
 from jaxtl.plan import Method, Model, Module, Params, PyTree, StageShape, State, Statistics, Update
+from jaxtl.plan.batch import sides_of
 
 
 def adda(

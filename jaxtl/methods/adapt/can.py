@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtl.batch import sides_of
 from jaxtl.losses import contrastive_domain_discrepancy, supervised
 from jaxtl.losses.kernels import MEAN_BANDWIDTHS, Bandwidths
 from jaxtl.methods.adapt.sides import Weight, at_step, classes_of, split_sides
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat, outputs
 from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Statistics
+from jaxtl.plan.batch import sides_of
 
 
 def can(

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.batch import sides_of
 from jaxtl.losses import supervised
 from jaxtl.methods.adapt.sides import at_domains, head_of, targets_of
 from jaxtl.methods.adapt.teacher import averaged, copy_of, taught
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Params, PyTree, State
+from jaxtl.plan.batch import sides_of
 
 
 def mean_teacher(

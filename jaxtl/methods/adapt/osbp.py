@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.batch import sides_of
 from jaxtl.losses import reverse_gradient, supervised
 from jaxtl.methods.adapt.sides import Weight, at_domains, at_step, example_mean, head_of, targets_of
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Params, State
+from jaxtl.plan.batch import sides_of
 
 
 def osbp(

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtl.batch import sides_of
 from jaxtl.losses import supervised
 from jaxtl.methods.adapt.adversary import both, is_target, reversed_domain_loss
 from jaxtl.methods.adapt.dann import DISCRIMINATOR
@@ -24,6 +23,7 @@ from jaxtl.plan import (
     State,
     Statistics,
 )
+from jaxtl.plan.batch import sides_of
 
 
 def pada(

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.batch import sides_of
 from jaxtl.losses import supervised
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, LossFn, Method, Model, Module, Params, PyTree, StageShape, State
+from jaxtl.plan.batch import sides_of
 
 
 class Side(NamedTuple):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import jax
 import optax
 
-from jaxtl.batch import sides_of
 from jaxtl.losses import entropy, supervised, virtual_adversarial
 from jaxtl.methods.adapt.adversary import for_domains
 from jaxtl.methods.adapt.dann import DISCRIMINATOR, domain_term
@@ -13,6 +12,7 @@ from jaxtl.methods.adapt.sides import Weight, as_rows, at_domains, head_of, spli
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Module, Params, State
+from jaxtl.plan.batch import sides_of
 
 
 def vada(

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.batch import make_batch
 from jaxtl.losses import supervised
 from jaxtl.methods.transfer.closed_form import logistic, ridge
 from jaxtl.models import to_float
 from jaxtl.plan import Batch, Columns, Model, Params, State
+from jaxtl.plan.batch import make_batch
 
 CHUNK = 32
 """Examples that run at once."""

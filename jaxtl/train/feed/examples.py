@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.batch import Batch
 from jaxtl.data import Table
 from jaxtl.data.streamed import is_streamed, select
 from jaxtl.models import to_float
 from jaxtl.plan import Columns, Domain, Head, PyTree, Stage
+from jaxtl.plan.batch import Batch
 from jaxtl.train.feed.order import Stream, index_block
 from jaxtl.train.mesh import replicate
 from jaxtl.train.options import RunOptions

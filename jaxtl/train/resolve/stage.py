@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.batch import Role
 from jaxtl.blame import place_of, told
 from jaxtl.models import to_float
 from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
 from jaxtl.plan import Domain, Model, Params, PyTree, Stage, StageShape, State, Statistics
-from jaxtl.reading import Wanted
+from jaxtl.plan.batch import Role
+from jaxtl.plan.reading import Wanted
 from jaxtl.train.optimizers import check_optimizers
 from jaxtl.train.resolve.contract import check_rules
 from jaxtl.train.resolve.convolutions import Convolutions

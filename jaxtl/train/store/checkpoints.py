@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jaxtl.files import read_json, writing
 from jaxtl.paths import flatten
 from jaxtl.plan import Params, PyTree, Stage, State
-from jaxtl.reading import Wanted
+from jaxtl.plan.reading import Wanted
 from jaxtl.train.mesh import is_primary, shard_state
 from jaxtl.train.state import Best, TrainState, deployed
 

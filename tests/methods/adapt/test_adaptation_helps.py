@@ -9,11 +9,11 @@ import optax
 import pytest
 from shapes import SHAPE
 
-from jaxtl.batch import make_batch
 from jaxtl.losses import reversal_schedule
 from jaxtl.methods import adapt, transfer
 from jaxtl.models import classes, mlp, mlp_head
 from jaxtl.plan import State
+from jaxtl.plan.batch import make_batch
 
 TX, SEEDS, BATCH = optax.adam(3e-3), 3, 64
 

@@ -20,10 +20,10 @@ from two_domains import (
 )
 
 from jaxtl import losses
-from jaxtl.batch import make_batch
 from jaxtl.methods import adapt
 from jaxtl.methods.adapt.can import class_centres, guesses, spherical_k_means
 from jaxtl.plan import Columns, State
+from jaxtl.plan.batch import make_batch
 
 
 def unit(x):

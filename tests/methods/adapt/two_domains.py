@@ -11,10 +11,10 @@ import numpy as np
 import optax
 from shapes import SHAPE
 
-from jaxtl.batch import Batch, make_batch
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten
 from jaxtl.plan import State
+from jaxtl.plan.batch import Batch, make_batch
 
 B, CLASSES, WIDTH = 6, 3, 5
 HEADS = {"task": classes(CLASSES)}

@@ -7,11 +7,11 @@ import numpy as np
 import optax
 
 from jaxtl import data, models
-from jaxtl.batch import make_batch
 from jaxtl.methods import transfer
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Stage, State, labelled, unlabelled
+from jaxtl.plan.batch import make_batch
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.lanes import over_seeds

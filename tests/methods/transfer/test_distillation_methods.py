@@ -13,11 +13,11 @@ from scipy.special import log_softmax, rel_entr, softmax
 from shapes import SHAPE
 
 from jaxtl import models
-from jaxtl.batch import make_batch
 from jaxtl.methods import transfer
 from jaxtl.models import classes, regression
 from jaxtl.paths import flatten, join
 from jaxtl.plan import Columns, State
+from jaxtl.plan.batch import make_batch
 
 SGD = optax.sgd(0.1)
 ROWS, DOMAINS = 4, 2

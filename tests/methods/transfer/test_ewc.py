@@ -8,13 +8,13 @@ import pytest
 from shapes import SHAPE
 
 from jaxtl import models
-from jaxtl.batch import make_batch
 from jaxtl.losses import supervised
 from jaxtl.methods import transfer
 from jaxtl.methods.transfer.ewc import penalty
 from jaxtl.models import binary, classes, regression
 from jaxtl.paths import flatten
 from jaxtl.plan import Columns, State
+from jaxtl.plan.batch import make_batch
 
 RNG = np.random.default_rng(0)
 ALL, SGD = lambda path: True, optax.sgd(0.1)

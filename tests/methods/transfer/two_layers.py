@@ -9,10 +9,10 @@ import numpy as np
 import optax
 from shapes import SHAPE
 
-from jaxtl.batch import make_batch
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Columns
+from jaxtl.plan.batch import make_batch
 
 B, D = 6, 2
 HEADS = {"source": classes(4), "target": classes(3)}

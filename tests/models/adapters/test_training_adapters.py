@@ -23,10 +23,10 @@ from tiny_transformers import (
 )
 
 from jaxtl import data, paths
-from jaxtl.batch import make_batch
 from jaxtl.methods import transfer
 from jaxtl.models import adapters
 from jaxtl.plan import Stage, State, labelled
+from jaxtl.plan.batch import make_batch
 from jaxtl.train.feed.prefix import constant_prefix
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions

@@ -11,11 +11,11 @@ import pytest
 from tiny import OPTIONS, compiled_once, train  # noqa: F401
 
 from jaxtl import data, models
-from jaxtl.batch import Batch, make_batch
 from jaxtl.losses import supervised
 from jaxtl.methods import transfer
 from jaxtl.models import apply_flat, regression
 from jaxtl.plan import Stage, Update, labelled, unlabelled
+from jaxtl.plan.batch import Batch, make_batch
 from jaxtl.train.mesh import make_mesh
 
 SEEDS, STEPS, SIZE = (0, 3), 9, 8

@@ -14,9 +14,9 @@ import numpy as np
 from scipy.linalg import eigh, solve_triangular
 from scipy.sparse.linalg import eigsh
 
-from jaxtl.batch import sides_of
 from jaxtl.models import outputs
 from jaxtl.plan import Columns, Method, Model, Params, State
+from jaxtl.plan.batch import sides_of
 
 
 class Aligned(NamedTuple):

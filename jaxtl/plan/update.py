@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import jax
-from jaxtl.batch import Batch
 
 from jaxtl.form import AT_LEAST_1, checked
+from jaxtl.plan.batch import Batch
 
 PyTree = Any
 Params = dict[str, Any]
