@@ -7,17 +7,15 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 
 import jax
-import numpy as np
 
-from jaxtl.blame import told
-from jaxtl.data import Dataset, overlap, validate
+from jaxtl.data import overlap, validate
 from jaxtl.data.streamed import is_streamed
-from jaxtl.form import describe
 from jaxtl.measure.declarations import declaration_problems, undeclared
 from jaxtl.models import to_float
 from jaxtl.paths import unknown
-from jaxtl.plan import Domain, Evaluation, Experiment, Head, PyTree, Stage
+from jaxtl.plan import Evaluation, Experiment, PyTree, Stage
 from jaxtl.study.checks.data import check_labels, check_readings, no_labels
+from jaxtl.study.checks.domains import check_domain
 from jaxtl.study.checks.measurable import check_score, derived_reads, metric_names
 from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.resolve.stage import Setup, resolve
@@ -147,56 +145,9 @@ def _stage_problems(stage: Stage, seeds: tuple[int, ...]) -> Iterable[str]:
         yield f"{name}: its method does not read data called {extra!r}; it reads {sorted(reads)}"
     for domain in (*stage.domains, *stage.data.values()):
         try:
-            _check_domain(domain, stage.model.heads, seeds)
+            check_domain(domain, stage.model.heads, seeds)
         except ValueError as error:
             yield f"{name}: {error}"
-
-
-def _check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, ...]) -> None:
-    dataset = domain.dataset
-    validate(dataset)
-    _check_weights(dataset, "weight", domain.weight)
-    blind = {}  # {head: seeds for which it has no label}
-    for head, column in domain.heads.items():
-        if head not in heads:
-            raise ValueError(unknown("head", head, heads))
-        if domain.labelled:
-            blind[head] = check_labels(dataset, column, head, heads[head], seeds)
-    if nowhere := set(seeds).intersection(*blind.values()) if blind else ():
-        raise ValueError(no_labels(dataset, domain.heads, sorted(nowhere)))
-    for head, missing in blind.items():
-        if missing:  # a head may train by other means, such as a former model's outputs
-            logger.warning("%s", no_labels(dataset, {head: domain.heads[head]}, missing))
-    for seed in seeds:
-        rows = dataset.rows(seed)
-        if len(rows) == 0:
-            raise ValueError(f"dataset {dataset.name} has no examples (seed {seed})")
-        if domain.labelled and domain.example_weights is not None:
-            labels = {column: values[rows] for column, values in dataset.table().labels.items()}
-            try:
-                weights = np.asarray(domain.example_weights(labels))
-            except Exception as error:  # whatever a function of the user's raises
-                raise ValueError(
-                    f"dataset {dataset.name}: example_weights: {told(error)}"
-                ) from error
-            if weights.dtype.kind not in "biuf":
-                raise ValueError(
-                    f"dataset {dataset.name}: example_weights must be numbers [{len(rows)}], got "
-                    f"{describe(weights)}"
-                )
-            _check_weights(dataset, "example_weights", weights)
-            if weights.shape != rows.shape:
-                raise ValueError(
-                    f"dataset {dataset.name}: example_weights have the shape "
-                    f"{list(weights.shape)} for {len(rows)} examples"
-                )
-
-
-def _check_weights(dataset: Dataset, what: str, weights: np.ndarray | float) -> None:
-    weights = np.asarray(weights)
-    bad = weights[~(np.isfinite(weights) & (weights >= 0))]
-    if bad.size:
-        raise ValueError(f"dataset {dataset.name}: {what} must be finite and >= 0, got {bad[0]}")
 
 
 def _evaluation_problems(
@@ -255,7 +206,7 @@ def _criterion_problems(
     for name, criterion in experiment.criteria.items():
         try:
             for domain in criterion.domains:
-                _check_domain(domain, heads, seeds)
+                check_domain(domain, heads, seeds)
                 if not (domain.labelled and primary):
                     continue
                 if shared := len(overlap(domain.dataset, primary.dataset)):
