@@ -13,7 +13,7 @@ from jaxtl.data import Dataset, Splits, Table
 from jaxtl.data.streamed import select
 from jaxtl.models import outputs, to_float
 from jaxtl.paths import flatten, nest
-from jaxtl.plan import Model, Weights
+from jaxtl.plan import Model, State, Weights
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +81,12 @@ class _Extractor:
         wanted = [flatten(tree) for tree in shapes]
         leaves, report = self.weights.read(wanted[0] | wanted[1])
         logger.info("features of %d examples, %s", len(table), report)
-        trees = [nest({path: leaves[path] for path in tree}) for tree in wanted]
+        params, statistics = (nest({path: leaves[path] for path in tree}) for tree in wanted)
+        run = functools.partial(outputs, self._backbone, params, State(statistics))
         # What is left over is a batch of its own size: filled up, its last bits would be others.
         size, whole = self.batch_size, len(table) // self.batch_size * self.batch_size
         parts = [select(table.inputs, part) for part in (slice(whole), slice(whole, None))]
-        inputs = np.concatenate(
-            [outputs(self._backbone, *trees, part, "features", batch_size=size) for part in parts]
-        )
+        inputs = np.concatenate([run(part, "features", batch_size=size) for part in parts])
         inputs = inputs.reshape(len(inputs), math.prod(inputs.shape[1:])).astype(np.float32)
         if bad := np.flatnonzero(~np.isfinite(inputs).all(1)).tolist():
             raise ValueError(

@@ -21,7 +21,7 @@ from jaxtl.export.predictor import Predictor
 from jaxtl.export.request import FORMATS
 from jaxtl.models import Block, classes
 from jaxtl.paths import flatten
-from jaxtl.plan import Method, Stage
+from jaxtl.plan import Method, Stage, State
 
 IMAGES = TEST["image"]
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def made(model, inputs, **method):
     params, state = model.init(jax.random.key(1), read)
     specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs)
     stage = Stage("made", model, Method(**method), [], 1, 0)
-    return Predictor(model, params, state, {}, specs, "a", (stage,), 0)
+    return Predictor(model, params, State(state), {}, specs, "a", (stage,), 0)
 
 
 # Weights.
@@ -184,7 +184,7 @@ def test_a_program_of_several_inputs():
 def test_a_program_for_the_platforms_that_have_one(caplog):
     def predict(model, params, state, inputs):
         values = jnp.linalg.eigvals(jnp.array([[0.0, -2.0], [2.0, 0.0]]))  # not on a TPU
-        output = model.apply(params, state, inputs)[0]
+        output = model.apply(params, state.statistics, inputs)[0]
         return {"logits": {"y": output["logits"]["y"] * jnp.abs(values[0])}}
 
     predictor = made(models.linear({"y": classes(3)}), IMAGES, predict=predict)

@@ -17,7 +17,7 @@ from jaxtl.export.predictor import Predictor
 from jaxtl.export.recipe import read_recipe
 from jaxtl.export.rows import read_rows
 from jaxtl.models import classes
-from jaxtl.plan import Method, Stage
+from jaxtl.plan import Method, Stage, State
 from jaxtl.train.store.preprocessing import preparation
 
 FAR = ROWS["far"]
@@ -35,7 +35,9 @@ def predictor_of(recipe, dataset, model):
     params, state = model.init(jax.random.key(1), models.to_float(rows))
     inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), rows)
     stage = Stage("made", model, Method(), [], 1, 0)
-    return Predictor(model, params, state, {}, inputs, "a", (stage,), 0, {"test": recipe}, "test")
+    return Predictor(
+        model, params, State(state), {}, inputs, "a", (stage,), 0, {"test": recipe}, "test"
+    )
 
 
 def mirrored(images):

@@ -12,13 +12,13 @@ from jaxtl.measure.domain_gap import domain_gap
 from jaxtl.measure.outcome import plotted_features, with_views
 from jaxtl.measure.results import ArmResult
 from jaxtl.metrics import classification
-from jaxtl.plan import Experiment, Method, Stage, labelled, maximize, unlabelled
+from jaxtl.plan import Experiment, Method, Stage, State, labelled, maximize, unlabelled
 
 
 def test_features_that_cannot_be_computed_are_said_to_be_missing():
     """As if memory ran out: the parameters are not there any more."""
     result = ArmResult("full", ("pretrain", "adapt"), {"target/accuracy": [0.5]})
-    gone = types.SimpleNamespace(params={}, state={})
+    gone = types.SimpleNamespace(params={}, state=State({}))
     found = with_views(result, experiment(), {"adapt": gone}, (0,))
     assert found.metrics == {"target/accuracy": [0.5]} and found.features == {}
     assert found.not_drawn.keys() == {"features"}
@@ -42,7 +42,7 @@ def test_arms_that_share_a_model_share_the_programs_that_look_at_it():
     plan = Experiment(arms, "one", evals, maximize("target", "accuracy"))
     keys = jax.random.split(jax.random.key(0), 2)
     trained = [
-        types.SimpleNamespace(params=params, state=state)
+        types.SimpleNamespace(params=params, state=State(state))
         for params, state in (
             jax.vmap(lambda key: model.init(key, source.table().inputs))(k)
             for k in (keys, keys[::-1])

@@ -9,6 +9,7 @@ import pytest
 from jaxtl import models
 from jaxtl.data.streamed import Streamed
 from jaxtl.models import classes, forward, in_batches, outputs, to_float
+from jaxtl.plan import State
 
 HEADS = {"class": classes(3), "other": classes(2)}
 ROWS = np.random.default_rng(0).normal(size=(23, 5)).astype(np.float32)
@@ -33,9 +34,9 @@ def model():
 
 @pytest.fixture
 def weights(model):
-    weights = model.init(jax.random.key(0), ROWS[:1])
+    params, statistics = model.init(jax.random.key(0), ROWS[:1])
     TRACES.clear()
-    return weights
+    return params, State(statistics)
 
 
 def echo(model, params, state, inputs):
@@ -48,7 +49,7 @@ def echo(model, params, state, inputs):
 def test_rows_of_any_number_have_the_outputs_of_the_model(model, weights, count, part):
     params, state = weights
     found = outputs(model, params, state, ROWS[:count], part, batch_size=8)
-    expected = jax.device_get(model.apply(params, state, ROWS[:count])[0])
+    expected = jax.device_get(model.apply(params, state.statistics, ROWS[:count])[0])
     expected = expected if part is None else expected[part]
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for leaf, wanted in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
@@ -117,7 +118,7 @@ def test_a_method_that_predicts_is_asked_instead_and_compiled_once(model, weight
 
     def predict(model, params, state, inputs):
         calls.append(inputs.shape)
-        output = model.apply(params, state, inputs)[0]
+        output = model.apply(params, state.statistics, inputs)[0]
         return {**output, "logits": {"class": -output["logits"]["class"]}}
 
     found = [outputs(model, *weights, ROWS, predict=predict, batch_size=8) for _ in range(2)]

@@ -461,7 +461,7 @@ def test_data_that_a_method_reads_have_its_names():
     def problem(method, **read):
         stage = Stage("one", model, method, domains, 8, 2, **read)
         tests = {"test": classification(blobs("test"), "source")}
-        plan = Experiment({"one": [stage]}, "one", tests, maximize("test/accuracy"))
+        plan = Experiment({"one": [stage]}, "one", tests, maximize("test", "accuracy"))
         try:
             plan_stages(plan, ["one"], (0,), rehearsed=False)
         except ValueError as error:
