@@ -29,7 +29,9 @@ def test_raw_rows_give_what_was_measured(prepared):
     predictor = jaxtl.load(run, "random")
     logits = predictor.predict(FAR)["logits"]["ill"]  # as the evaluation of the primary metric
     assert accuracy(logits, ROWS["label"]) == pytest.approx(measured["far"])
-    expected, _ = predictor.model.apply(predictor.params, predictor.state, standardized(FAR, FAR))
+    expected, _ = predictor.model.apply(
+        predictor.params, predictor.state.statistics, standardized(FAR, FAR)
+    )
     np.testing.assert_allclose(logits, expected["logits"]["ill"], atol=1e-3)
     assert np.std(logits) > 0.1
 

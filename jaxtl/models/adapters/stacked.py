@@ -5,11 +5,11 @@ from typing import Any
 import jax
 
 from jaxtl import paths
-from jaxtl.plan import Model, Params, PyTree, State
+from jaxtl.plan import Model, Params, PyTree, Statistics
 
 
 def apply_stacked(
-    model: Model, params: Params, state: State, stacked: Params, inputs: PyTree, **options
+    model: Model, params: Params, statistics: Statistics, stacked: Params, inputs: PyTree, **options
 ) -> dict[str, Any]:
     """The outputs of an adapted model for each of K adapters, in one program.
 
@@ -19,7 +19,7 @@ def apply_stacked(
     Args:
         model: an adapted model.
         params: the base's; what `stacked` holds may be missing.
-        state: its batch statistics.
+        statistics: its batch statistics.
         stacked: the adapters', leaves [K, ...], such as {"lora": ...}, and whatever else differs
             from one to the next, such as {"heads": ...}.
         inputs: pytree of [n, ...], the same for all.
@@ -32,6 +32,6 @@ def apply_stacked(
 
     def one(own: Params) -> dict[str, Any]:
         whole = paths.nest({**base, **paths.flatten(own)})
-        return model.apply(whole, state, inputs, **options)[0]
+        return model.apply(whole, statistics, inputs, **options)[0]
 
     return jax.vmap(one)(stacked)
