@@ -6,6 +6,7 @@ one set for each lane: what a seed ends with does not depend on which other seed
 and a stopped run loses none of it.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from jaxtl.paths import FROZEN, flatten, join, matches, nest, split
 from jaxtl.plan import Method, Metric, Params, PyTree, State
 from jaxtl.train.feed.examples import abstract_batch, columns
 from jaxtl.train.mesh import shard_state, to_host
-from jaxtl.train.resolve.contract import differing
+from jaxtl.train.resolve.contract import check_loss, differing
 from jaxtl.train.resolve.lanes import Lanes
 from jaxtl.train.resolve.stage import Setup, initialise, loaded
 
@@ -109,12 +110,19 @@ def start_rules(setup: Setup, trainable: Groups) -> dict[str, PyTree]:
     for i, update in enumerate(setup.stage.method.updates):
         if update.rule is not None:
             moved = {name: trainable[name] for name in update.optimizers}
-            losses = jax.eval_shape(
-                lambda *args, u=update: u.loss(setup.model, *args, jax.random.key(0), jnp.int32(0)),
-                *(setup.params, setup.state, abstract_batch(setup)),
-            )[0]
+            losses = jax.eval_shape(functools.partial(_losses, setup, i))
             rules[str(i)] = update.rule.init(moved, jnp.zeros(losses.shape, losses.dtype))
     return rules
+
+
+def _losses(setup: Setup, number: int) -> jax.Array:
+    """The checked loss of an update on a batch of zeros."""
+    given = (setup.params, setup.state, abstract_batch(setup))
+    params, state, batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), given)
+    method, key = setup.stage.method, jax.random.key(0)
+    returned = method.updates[number].loss(setup.model, params, state, batch, key, jnp.int32(0))
+    check_loss(method, number, state, returned)
+    return returned[0]
 
 
 class Look(NamedTuple):

@@ -27,7 +27,7 @@ from jaxtl.measure.evaluate import Evaluator
 from jaxtl.methods import transfer
 from jaxtl.metrics import classification
 from jaxtl.models import classes
-from jaxtl.plan import Stage, labelled
+from jaxtl.plan import Stage, State, labelled
 from jaxtl.study.checks.experiments import leaks
 from jaxtl.train.feed import examples
 from jaxtl.train.feed.examples import (
@@ -246,7 +246,7 @@ def test_a_page_is_not_large(datasets, monkeypatch):
     feeds = [
         make_feed(over_seeds(resolve(stage(d), None), SEEDS), OPTIONS) for d in datasets.values()
     ]
-    step = len(SEEDS) * plan.batch_size * (6 * 5 + 4 + 4 + 4)  # image, label, weight, present
+    step = len(SEEDS) * plan.batch_size * (6 * 5 + 4 * 4)  # image, label, weight, present, index
     for pages_of, most in ((3 * step, 3), (step - 1, 1), (99 * step, 16)):
         monkeypatch.setattr(examples, "PAGE_BYTES", pages_of)
         assert page_steps(feeds[0], len(SEEDS), plan.batch_size, 16) == most
@@ -257,8 +257,8 @@ def test_a_page_is_not_large(datasets, monkeypatch):
 def test_a_streamed_evaluation_measures_the_same(datasets, drawn):
     model = models.mlp(HEADS, hidden=(8, 7))
     init = jax.vmap(lambda seed: model.init(jax.random.key(seed), np.zeros((1, 6, 5, 1))))
-    params, state = init(np.arange(2))
-    measured = {}
+    params, statistics = init(np.arange(2))
+    state, measured = State(statistics), {}
     for name, dataset in datasets.items():
         dataset = dataset if drawn == "all" else dataset.take(33)
         evals = {"eval": classification(dataset, "source")}
@@ -289,7 +289,8 @@ def test_streamed_evaluations_read_a_row_once_for_all_seeds():
     model = models.linear(HEADS)
     init = jax.vmap(lambda seed: model.init(jax.random.key(seed), np.zeros((1, 4))))
     evaluator = Evaluator(evals, SEEDS, 8)
-    evaluator.measure(model, stage().method, *init(np.arange(2)), {"source"})
+    params, statistics = init(np.arange(2))
+    evaluator.measure(model, stage().method, params, State(statistics), {"source"})
     assert sorted(reads) in (list(range(20)), sorted([*range(20), 0]))
 
 
@@ -323,7 +324,7 @@ def test_a_large_file_is_not_loaded(tmp_path):
         from jaxtl import data, models
         from jaxtl.methods import transfer
         from jaxtl.models import classes
-        from jaxtl.plan import Stage, labelled
+        from jaxtl.plan import Stage, State, labelled
         from jaxtl.train.resolve.lanes import over_seeds
         from jaxtl.train.loop import train_stage
         from jaxtl.train.options import RunOptions
