@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtl import paths
 from jaxtl.form import Name, checked
 from jaxtl.models.checks import check_call, sound, with_same_shapes
-from jaxtl.plan import Params, PyTree, State
+from jaxtl.plan import Params, PyTree, Statistics
 
 Around = Callable[..., PyTree]
 """(path, layer, call, *inputs, **options) -> outputs, in place of `call(*inputs, **options)`.
@@ -61,7 +61,7 @@ class Block:
     then: Callable[[PyTree], PyTree] = identity
     call: Callable[[nn.Module, PyTree, bool], PyTree] | None = None
 
-    def init(self, key: jax.Array, inputs: PyTree) -> tuple[PyTree, Params, State]:
+    def init(self, key: jax.Array, inputs: PyTree) -> tuple[PyTree, Params, Statistics]:
         """(outputs, parameters, batch statistics).
 
         Raises:
@@ -81,14 +81,14 @@ class Block:
     def apply(
         self,
         params: Params,
-        statistics: State | None,
+        statistics: Statistics | None,
         inputs: PyTree,
         *,
         rng: jax.Array | None = None,
         train: bool = False,
         live: Sequence[str] = (".*",),
         around: Sequence[Around] = (),
-    ) -> tuple[PyTree, State | None]:
+    ) -> tuple[PyTree, Statistics | None]:
         """(outputs, batch statistics).
 
         Args:

@@ -14,7 +14,7 @@ from jaxtl import paths
 from jaxtl.form import Name, Patterns, checked
 from jaxtl.models.blocks import Around, Block, flatten, identity
 from jaxtl.models.checks import check_features, check_layer
-from jaxtl.plan import Head, Model, Params, PyTree, State
+from jaxtl.plan import Head, Model, Params, PyTree, Statistics
 
 
 class Call(NamedTuple):
@@ -34,7 +34,7 @@ class Call(NamedTuple):
     weights: Params
     inputs: PyTree
     around: tuple[Around, ...]
-    statistics: State | None
+    statistics: Statistics | None
     params: Params
     rng: jax.Array | None
     train: bool
@@ -60,7 +60,7 @@ class Adapter:
     """
 
     name: str
-    start: Callable[[Model, Params, State, PyTree, Callable], Mapping[str, jax.Array]]
+    start: Callable[[Model, Params, Statistics, PyTree, Callable], Mapping[str, jax.Array]]
     change: Callable[[Call], Call]
     merge: Callable[[Model, Params], Params] | None = None
     unmerge: Callable[[Model, Params], Params] | None = None
@@ -109,9 +109,9 @@ class Network:
         """Names of the blocks."""
         return tuple(block.name for block in self.backbone)
 
-    def init(self, rng: jax.Array, inputs: PyTree) -> tuple[Params, State]:
+    def init(self, rng: jax.Array, inputs: PyTree) -> tuple[Params, Statistics]:
         params: Params = {"backbone": {}, "heads": {}}
-        statistics: State = {}
+        statistics: Statistics = {}
         x = self.before(inputs)
         for block in self.backbone:
             key = paths.key(rng, f"backbone/{block.name}")
@@ -141,12 +141,12 @@ class Network:
     def apply(
         self,
         params: Params,
-        state: State,
+        state: Statistics,
         inputs: PyTree,
         *,
         rng: jax.Array | None = None,
         train: bool = False,
-    ) -> tuple[dict[str, Any], State]:
+    ) -> tuple[dict[str, Any], Statistics]:
         if self.dtype is None:
             return self._apply(params, state, inputs, rng, train)
         narrow = functools.partial(_narrow, self.dtype)
@@ -155,8 +155,8 @@ class Network:
         return output, jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
 
     def _apply(
-        self, params: Params, state: State, inputs: PyTree, rng: jax.Array | None, train: bool
-    ) -> tuple[dict[str, Any], State]:
+        self, params: Params, state: Statistics, inputs: PyTree, rng: jax.Array | None, train: bool
+    ) -> tuple[dict[str, Any], Statistics]:
         weights, statistics = params.get("backbone", {}), state.get("backbone", {})
         x = self.before(inputs)
         for block in self.backbone:
@@ -298,12 +298,12 @@ class _Functions(nn.Module):
 def apply_flat(
     model: Model,
     params: Params,
-    state: State,
+    state: Statistics,
     inputs: PyTree,
     *,
     rng: jax.Array | None = None,
     train: bool = False,
-) -> tuple[dict[str, Any], State]:
+) -> tuple[dict[str, Any], Statistics]:
     """`model.apply` on a batch with a domain axis.
 
     Args:
@@ -319,7 +319,7 @@ def apply_flat(
     return output, state._replace(statistics=statistics)
 
 
-def is_random(model: Model, params: Params, state: State, inputs: PyTree) -> bool:
+def is_random(model: Model, params: Params, state: Statistics, inputs: PyTree) -> bool:
     """Whether training draws random numbers in the model (dropout); nothing is computed.
 
     Args:

@@ -11,7 +11,7 @@ from jaxtl import paths
 from jaxtl.models.adapters.attach import attach
 from jaxtl.models.adapters.layers import trace_layers
 from jaxtl.models.model import Adapter, Call
-from jaxtl.plan import Model, Params, PyTree, State
+from jaxtl.plan import Model, Params, PyTree, Statistics
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -102,7 +102,7 @@ def _bottleneck(
         return read.shape[-1], outputs.shape[-1]
 
     def start(
-        model: Model, params: Params, state: State, inputs: PyTree, key: Callable
+        model: Model, params: Params, state: Statistics, inputs: PyTree, key: Callable
     ) -> dict[str, jax.Array]:
         traced = trace_layers(model, params, state, inputs, widths)
         layers = {path: sides for path, sides in traced.items() if sides is not None}

@@ -16,7 +16,7 @@ from jaxtl import paths
 from jaxtl.models.adapters.attach import attach, leaves_of
 from jaxtl.models.adapters.layers import Layer, layers_of, look, trace_layers
 from jaxtl.models.model import Adapter, Call
-from jaxtl.plan import Model, Params, PyTree, State
+from jaxtl.plan import Model, Params, PyTree, Statistics
 
 Leaves = Mapping[str, jax.Array]
 Weight = Mapping[str, jax.Array]
@@ -122,7 +122,9 @@ def on_kernels(
     """
     targets = tuple(targets)
 
-    def start(model: Model, params: Params, state: State, inputs: PyTree, key: Callable) -> Leaves:
+    def start(
+        model: Model, params: Params, state: Statistics, inputs: PyTree, key: Callable
+    ) -> Leaves:
         flat = paths.flatten(params)
         candidates = [
             path

@@ -11,7 +11,7 @@ import jax
 
 from jaxtl.models.blocks import Around, Block
 from jaxtl.models.model import Call
-from jaxtl.plan import Model, Params, PyTree, State
+from jaxtl.plan import Model, Params, PyTree, Statistics
 
 Read = Callable[[nn.Module, tuple, PyTree], Any]
 """(layer, its positional inputs, its outputs) -> what is noted; arrays are abstract."""
@@ -55,7 +55,7 @@ def look(layer: nn.Module, inputs: tuple, outputs: PyTree) -> Layer:
 
 
 def trace_layers(
-    model: Model, params: Params, state: State, inputs: PyTree, read: Read
+    model: Model, params: Params, state: Statistics, inputs: PyTree, read: Read
 ) -> Mapping[str, Any]:
     """{path: what is read} of all layers of a model."""
     layers: dict[str, Any] = {}

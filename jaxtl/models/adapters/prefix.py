@@ -10,7 +10,7 @@ from jaxtl import paths
 from jaxtl.models.adapters.attach import attach, leaves_of
 from jaxtl.models.adapters.layers import trace_layers
 from jaxtl.models.model import Adapter, Call
-from jaxtl.plan import Model, Params, PyTree, State
+from jaxtl.plan import Model, Params, PyTree, Statistics
 
 
 def prefix(
@@ -47,7 +47,7 @@ def prefix(
         return inputs[1].shape[2:] if len(inputs) > 2 and jnp.ndim(inputs[1]) == 4 else None
 
     def start(
-        model: Model, params: Params, state: State, inputs: PyTree, key: Callable
+        model: Model, params: Params, state: Statistics, inputs: PyTree, key: Callable
     ) -> dict[str, jax.Array]:
         traced = trace_layers(model, params, state, inputs, shape)
         layers = {path: sides for path, sides in traced.items() if sides is not None}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtl.models.adapters.attach import attach
 from jaxtl.models.model import Adapter, Call
 from jaxtl.paths import unknown
-from jaxtl.plan import Model, Params, PyTree, State
+from jaxtl.plan import Model, Params, PyTree, Statistics
 
 
 def prompt(
@@ -147,7 +147,7 @@ def _tokens(
         return call._replace(inputs=_spliced(call.inputs, new, at, removed))
 
     def start(
-        model: Model, params: Params, state: State, inputs: PyTree, key: Callable
+        model: Model, params: Params, state: Statistics, inputs: PyTree, key: Callable
     ) -> dict[str, jax.Array]:
         widths: dict[str, int] = {}
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxtl import data
+from jaxtl.data.sources import names
 from jaxtl.data.sources.label_spelling import MISSING
 
 LIMITS = settings(
@@ -73,7 +74,7 @@ def tidy(draw):
 
 def folded(word):
     """Words that are the same for one of the rules are one here."""
-    return data.names.nfc(word).casefold()
+    return names.nfc(word).casefold()
 
 
 @LIMITS
@@ -89,9 +90,9 @@ def test_what_was_written_comes_back(tmp_path, table):
         return
     read = load.table()
     np.testing.assert_array_equal(np.float32(read.inputs), np.float32(values))
-    names = [*read.classes["label"], None]
-    expected = [label and data.names.nfc(label) for label in known]
-    assert [names[i] for i in read.labels["label"]] == expected
+    spelled = [*read.classes["label"], None]
+    expected = [label and names.nfc(label) for label in known]
+    assert [spelled[i] for i in read.labels["label"]] == expected
     assert set(read.classes["label"]) == {*expected} - {None}
 
 

@@ -70,9 +70,9 @@ def test_self_training_copies_batch_statistics_too():
     model, batch = normed(), draw()
     params, state = start(model)
     method = adapt.self_training(SGD, every=2)
-    kept = state._replace(method=method.state(model, params, state, SHAPE))
-    moved = jax.tree.map(lambda x: x + 1.0, state)
-    _, new, _, _ = value_and_gradient(method, params, moved | State({}, kept.method), batch, 1,
+    kept = method.state(model, params, state.statistics, SHAPE)
+    moved = State(jax.tree.map(lambda x: x + 1.0, state.statistics), kept)
+    _, new, _, _ = value_and_gradient(method, params, moved, batch, 1,
                                       model)  # fmt: skip
     assert np.all(flatten(new.method["statistics"])["backbone/body/norm/mean"] == 0)
     _, new, _, _ = value_and_gradient(method, params, moved, batch, 2,
@@ -175,7 +175,7 @@ def test_domains_are_normalised_apart_and_the_teacher_sees_targets_only():
     model, batch = normed(), draw()
     params, state = start(model)
     method = adapt.mean_teacher(SGD)
-    state = state._replace(method=method.state(model, params, state, SHAPE))
+    state = state._replace(method=method.state(model, params, state.statistics, SHAPE))
     new = value_and_gradient(method, params, state, batch, model=model)[1]
     dense = params["backbone"]["body"]["dense"]
     source, target = ((batch.inputs[:, d] @ dense["kernel"] + dense["bias"]).mean(0)
