@@ -203,7 +203,7 @@ def test_live_statistics_cannot_be_those_of_the_start():
     live = models.from_linen(Normed(), HEADS)
     params, state = start(live)
     method = transfer.lwf(SGD, heads=["old"])
-    state = state._replace(method=method.state(live, params, {}, SHAPE))
+    state = State(state, method.state(live, params, {}, SHAPE))
     with pytest.raises(ValueError, match=r"backbone/body/norm/mean.*Leave the scale and bias"):
         loss_of(method, params, state, live)
     assert np.isfinite(loss_of(method, params, state, dataclasses.replace(live, live=()))[0])

@@ -164,7 +164,7 @@ def test_attention_is_compiled_once_for_all_seeds():
     for seed in range(2):
         params, _ = model.init(jax.random.key(seed), columns().inputs)
         traces.clear()
-        channel_attention(model, host(params), {}, [columns()], {"first": 5}, 99, 0.1)
+        channel_attention(model, host(params), State({}), [columns()], {"first": 5}, 99, 0.1)
         counts.append(len(traces))
     assert counts[0] > 0 == counts[1]
 
