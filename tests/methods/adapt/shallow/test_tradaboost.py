@@ -9,7 +9,7 @@ from jaxtl import models
 from jaxtl.methods.adapt import tradaboost
 from jaxtl.methods.adapt.shallow.tradaboost import reweighted
 from jaxtl.methods.transfer.linear_fit import logistic_fit
-from jaxtl.plan import Columns
+from jaxtl.plan import Columns, State
 
 MODEL = models.linear({"class": models.classes(2)})
 
@@ -25,8 +25,9 @@ def columns(x, labels, weight, role="target"):
 
 
 def begin(method, x):
-    params, state = jax.device_get(MODEL.init(jax.random.key(0), np.float32(x[:1])))
-    return params, state._replace(method=jax.device_get(method.state(MODEL, params, state, SHAPE)))
+    params, statistics = jax.device_get(MODEL.init(jax.random.key(0), np.float32(x[:1])))
+    own = jax.device_get(method.state(MODEL, params, statistics, SHAPE))
+    return params, State(statistics, own)
 
 
 def test_two_rounds_of_weights_by_hand():
