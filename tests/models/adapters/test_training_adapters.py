@@ -204,10 +204,9 @@ def test_biases_and_norms():
 
 def begun(setup, params, state=None):
     """The parameters and state of one seed before the first step, after those of another stage."""
-    source = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (params, state or {}))
+    source = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (params, State(state or {})))
     full = start(over_seeds(setup, (0,)), source)
-    params = paths.join(full["trainable"], full["frozen"])
-    return jax.tree.map(lambda leaf: np.asarray(leaf[0]), (params, full["state"]))
+    return jax.tree.map(lambda leaf: np.asarray(leaf[0]), (full.params, full.state))
 
 
 def test_what_is_computed_after_loading():
@@ -254,7 +253,7 @@ def test_an_adapter_of_an_arm_without_a_source_starts_from_its_own_kernels():
     method = dataclasses.replace(method, fresh_frozen=True)
     setup = resolve(Stage("alone", tuned, method, [domain(vectors)], 8, 3), None)
     full = start(over_seeds(setup, (0, 1)), None)
-    flat = paths.flatten(paths.join(full["trainable"], full["frozen"]))
+    flat = paths.flatten(full.params)
     for seed in (0, 1):
         kernel = np.float64(flat["backbone/first/kernel"][seed])
         left, values, right = np.linalg.svd(kernel, full_matrices=False)
