@@ -199,11 +199,15 @@ MISTAKES = {
         for name, returned, message in (
             ("a number", "3", "must return (loss, (state, {metric: value})), it returned 3"),
             ("None", "None", "must return (loss, (state, {metric: value})), it returned None"),
-            ("no auxiliary", "(p['heads']['y']['bias'].sum(), s)", "it returned (loss, {})"),
+            ("no auxiliary", "(p['heads']['y']['bias'].sum(), s)", "it returned (loss, a State)"),
             ("a vector", "(jnp.zeros(3), (s, {}))", "must be a scalar of floats, got float32[3]"),
             ("an integer", "(jnp.int32(3), (s, {}))", "must be a scalar of floats, got int32[]"),
             ("a state", "(0.0, ({'a': jnp.zeros(2)}, {}))", "form of the state as it is: ['a'] is"),
-            ("no state", "(0.0, (None, {}))", "form of the state as it is: it was {} and is None"),
+            (
+                "no state",
+                "(0.0, (None, {}))",
+                "form of the state as it is: it was a State and is None",
+            ),
             ("step", "(0.0, (s, {'step': 1.0}))", "a metric called 'step'; that name is taken"),
             ("a vector metric", "(0.0, (s, {'v': jnp.zeros(3)}))", "'v', which must be a scalar"),
             ("a text metric", "(0.0, (s, {'v': 'x'}))", "'v', which must be a scalar, got 'x'"),

@@ -36,8 +36,9 @@ def check_loss(method: Method, number: int, given: State, returned: Any) -> None
     if not isinstance(returned, tuple | list) or len(returned) != 2:
         raise ValueError(f"{expected} {describe(returned)}")
     loss, rest = returned
-    if not isinstance(rest, tuple | list) or len(rest) != 2 or not isinstance(rest[1], Mapping):
-        inner = ", ".join(map(describe, rest)) if isinstance(rest, tuple | list) else ""
+    pair = isinstance(rest, tuple | list) and not isinstance(rest, State)
+    if not pair or len(rest) != 2 or not isinstance(rest[1], Mapping):
+        inner = ", ".join(map(describe, rest)) if pair else ""
         raise ValueError(f"{expected} (loss, {f'({inner})' if inner else describe(rest)})")
     shape, dtype = jnp.shape(loss), jnp.result_type(loss)
     several = update.weigh is not None or update.combine is not None
