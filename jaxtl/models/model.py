@@ -14,7 +14,7 @@ from jaxtl import paths
 from jaxtl.form import Name, Patterns, checked
 from jaxtl.models.blocks import Around, Block, flatten, identity
 from jaxtl.models.checks import check_features, check_layer
-from jaxtl.plan import Head, Model, Params, PyTree, Statistics
+from jaxtl.plan import Head, Model, Params, PyTree, State, Statistics
 
 
 class Call(NamedTuple):
@@ -147,6 +147,8 @@ class Network:
         rng: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[dict[str, Any], Statistics]:
+        if isinstance(state, State):
+            raise TypeError("a model takes batch statistics: give it state.statistics")
         if self.dtype is None:
             return self._apply(params, state, inputs, rng, train)
         narrow = functools.partial(_narrow, self.dtype)

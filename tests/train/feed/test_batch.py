@@ -14,7 +14,7 @@ from jaxtl import data, models
 from jaxtl.losses import supervised
 from jaxtl.methods import transfer
 from jaxtl.models import apply_flat, regression
-from jaxtl.plan import Stage, Update, labelled, unlabelled
+from jaxtl.plan import Stage, State, Update, labelled, unlabelled
 from jaxtl.plan.batch import Batch, make_batch
 from jaxtl.train.mesh import make_mesh
 
@@ -116,3 +116,8 @@ def test_a_loss_of_before_is_told_what_to_write():
     batch = make_batch(jnp.zeros((2, 1)), {"h": jnp.zeros((2, 1), int)})
     with pytest.raises(TypeError, match=r"write batch\.inputs in place of batch\['inputs'\]"):
         batch["inputs"]
+    with pytest.raises(TypeError, match=r"write state\.method or state\.statistics"):
+        State({})["method"]
+    model = models.mlp({"h": regression()}, hidden=(2,))
+    with pytest.raises(TypeError, match=r"give it state\.statistics"):
+        model.apply({}, State({}), jnp.zeros((2, 1)))
