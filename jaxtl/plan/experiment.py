@@ -7,22 +7,12 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxtl.form import (
-    FILE_NAME,
-    INT32,
-    PRINTABLE,
-    Name,
-    Patterns,
-    checked,
-)
-from jaxtl.plan.batch import Batch as Batch
+from jaxtl.form import FILE_NAME, INT32, PRINTABLE, Name, Patterns, checked
 from jaxtl.plan.batch import Role
 from jaxtl.plan.method import Method
 from jaxtl.plan.metric import Metric
 from jaxtl.plan.reading import Data, Model, Weights
-from jaxtl.plan.update import (
-    PyTree,
-)
+from jaxtl.plan.update import PyTree
 
 
 class Columns(NamedTuple):

@@ -16,16 +16,9 @@ from jaxtl.form import (
     Patterns,
     checked,
 )
-from jaxtl.plan.batch import Batch as Batch
 from jaxtl.plan.batch import Role
 from jaxtl.plan.reading import Model
-from jaxtl.plan.update import (
-    Params,
-    PyTree,
-    State,
-    Statistics,
-    Update,
-)
+from jaxtl.plan.update import Params, PyTree, State, Statistics, Update
 
 
 @dataclasses.dataclass(frozen=True)
