@@ -391,6 +391,7 @@ def test_a_workdir_that_cannot_be_written(refused, toy):
     refused("--experiment=toy --workdir=/proc/nowhere", "cannot write to /proc/nowhere/toy")
 
 
+@pytest.mark.slow
 def test_a_run_again_of_the_same_and_of_others(launch, refused, toy):
     run = ["--experiment=toy", "--workdir=w", "--seeds=2"]
     assert launch(*run, "--arms=scratch")[0] == 0

@@ -49,6 +49,7 @@ FEW_ARMS = {  # where each arm is another program of the same code
     "test_time": ("source_only", "t3a"),
 }
 LONG = (
+    "digits",
     "digits_shift",
     "gradual",
     "iris",

@@ -166,6 +166,7 @@ def test_a_stage_whose_last_save_fails_is_not_finished(tmp_path):
     assert not (tmp_path / "checkpoints" / "23").exists()
 
 
+@pytest.mark.slow
 def test_a_summary_that_cannot_be_written_is_not_there(tmp_path):
     run_tiny(tmp_path, arms=("scratch",))
     (tmp_path / "summary.json").unlink()

@@ -155,6 +155,7 @@ def test_selection_by_test_data_or_by_nothing_is_refused(tmp_path, plan, message
     assert not (tmp_path / "stages").exists()
 
 
+@pytest.mark.slow
 def test_best_parameters_go_on_to_the_next_stage(tmp_path):
     """A stage that ends one arm and begins another hands on what was selected."""
     plan = selecting()

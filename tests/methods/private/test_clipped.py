@@ -36,8 +36,7 @@ def one_by_one(setup, params, batch, norm):
     return jax.tree.map(lambda leaf: leaf / SIZE, total), np.mean(hits)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 8])
-@pytest.mark.parametrize("domains", [1, 2])
+@pytest.mark.parametrize(("domains", "parts"), [(1, 1), (2, 2), (2, 8)])
 def test_a_clipped_step(domains, parts, monkeypatch):
     norm = 1.5
     setup, state, batch = begun(private.clipped(SGD, norm=norm), domains)
@@ -58,6 +57,7 @@ def test_a_clipped_step(domains, parts, monkeypatch):
     assert metrics["clipped"] == pytest.approx(share) and after.failed == -1
 
 
+@pytest.mark.slow
 def test_a_large_bound_changes_nothing_and_a_part_of_the_groups_is_its_own_norm():
     setup, state, batch = begun(private.clipped(SGD, norm=1e9), 2)
     plain, _ = stepped(*begun(transfer.full(SGD), 2))
