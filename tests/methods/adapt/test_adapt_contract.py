@@ -107,6 +107,8 @@ def begun(method, chosen):
 
 
 SLOW = {"adda", "bsp", "can", "mcd", "wdgrl"}  # several updates, or a costly gradient to compile
+SLOW |= {"afn", "bnm", "cdan_e", "cmd", "deep_coral_features", "entropy_minimization", "jan"}
+SLOW |= {"information_maximization"}  # the others of their kinds stay
 
 
 @pytest.mark.parametrize(

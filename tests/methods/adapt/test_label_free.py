@@ -71,7 +71,7 @@ def compiled_once(tmp_path_factory):
             yield
 
 
-LONG = ("dirt_t", "fix_match", "iwan", "mean_teacher", "pada", "vada")
+LONG = ("dirt_t", "fix_match", "iwan", "mean_teacher", "osbp", "pada", "vada")
 
 
 @pytest.mark.parametrize(
