@@ -47,8 +47,8 @@ class Adapter:
 
     Attributes:
         name: they live under `<name>/...`.
-        start: (model under the adapter, params, state, inputs, path -> PRNG key) -> {path below the
-            name: initial value}.
+        start: (model under the adapter, params, statistics, inputs, path -> PRNG key) -> {path
+            below the name: initial value}.
         change: Call of a block -> Call.
         merge: (model, params) -> params whose kernels contain the adapter's effect; None if it
             cannot be merged.
@@ -81,7 +81,7 @@ class Network:
             parameters of others are needed.
         before: pure function of the inputs, such as `standardize(mean, std)`.
         finish: pure function of the last block's outputs, which makes the features.
-        live: patterns over the state's paths, such as `backbone/conv_0/norm/mean`: the statistics
+        live: patterns over their paths, such as `backbone/conv_0/norm/mean`: the statistics
             that follow the data while `train` is true. A BatchNorm layer none of whose statistics
             is matched uses them, unchanged, in training too.
         around: functions around each call of a linen layer, blocks included; the first is the
@@ -121,7 +121,7 @@ class Network:
         for name, head in self.heads.items():
             key = paths.key(rng, f"heads/{name}")
             params["heads"][name] = nn.Dense(head.size).init(key, flatten(x))["params"]
-        params, state = _without_empty(params), _without_empty({"backbone": statistics})
+        params, statistics = map(_without_empty, (params, {"backbone": statistics}))
         for i, adapter in enumerate(self.adapters):
             name = adapter.name
             if name in params:
@@ -134,36 +134,41 @@ class Network:
                 return paths.key(rng, f"{name}/{path}")
 
             model = dataclasses.replace(self, adapters=self.adapters[:i])
-            if leaves := adapter.start(model, params, state, inputs, key):
+            if leaves := adapter.start(model, params, statistics, inputs, key):
                 params = {**params, name: paths.nest(leaves)}
-        return params, state
+        return params, statistics
 
     def apply(
         self,
         params: Params,
-        state: Statistics,
+        statistics: Statistics,
         inputs: PyTree,
         *,
         rng: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[dict[str, Any], Statistics]:
-        if isinstance(state, State):
+        if isinstance(statistics, State):
             raise TypeError("a model takes batch statistics: give it state.statistics")
         if self.dtype is None:
-            return self._apply(params, state, inputs, rng, train)
+            return self._apply(params, statistics, inputs, rng, train)
         narrow = functools.partial(_narrow, self.dtype)
-        output, new = self._apply(narrow(params), state, narrow(inputs), rng, train)
+        output, new = self._apply(narrow(params), statistics, narrow(inputs), rng, train)
         output = jax.tree.map(lambda x: x.astype(jnp.float32), output)
-        return output, jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
+        return output, jax.tree.map(lambda x, old: x.astype(old.dtype), new, statistics)
 
     def _apply(
-        self, params: Params, state: Statistics, inputs: PyTree, rng: jax.Array | None, train: bool
+        self,
+        params: Params,
+        statistics: Statistics,
+        inputs: PyTree,
+        rng: jax.Array | None,
+        train: bool,
     ) -> tuple[dict[str, Any], Statistics]:
-        weights, statistics = params.get("backbone", {}), state.get("backbone", {})
+        weights, of_blocks = params.get("backbone", {}), statistics.get("backbone", {})
         x = self.before(inputs)
         for block in self.backbone:
             name = block.name
-            own, old = weights.get(name, {}), statistics.get(name)
+            own, old = weights.get(name, {}), of_blocks.get(name)
             call = Call(block, own, x, tuple(self.around), old, params, rng, train)
             for adapter in reversed(self.adapters):
                 call = adapter.change(call)
@@ -177,14 +182,14 @@ class Network:
                 around=call.around,
             )
             if new is not old:
-                statistics = {**statistics, name: new}
+                of_blocks = {**of_blocks, name: new}
         features = self.finish(x)
         logits = {
             name: nn.Dense(head.size).apply({"params": params["heads"][name]}, flatten(features))
             for name, head in self.heads.items()
         }
-        state = {**state, "backbone": statistics} if statistics else state
-        return {"features": features, "logits": logits}, state
+        statistics = {**statistics, "backbone": of_blocks} if of_blocks else statistics
+        return {"features": features, "logits": logits}, statistics
 
     def cut(self, block: str) -> tuple["Network", "Network"]:
         if block not in self.blocks:
@@ -300,12 +305,12 @@ class _Functions(nn.Module):
 def apply_flat(
     model: Model,
     params: Params,
-    state: Statistics,
+    state: State,
     inputs: PyTree,
     *,
     rng: jax.Array | None = None,
     train: bool = False,
-) -> tuple[dict[str, Any], Statistics]:
+) -> tuple[dict[str, Any], State]:
     """`model.apply` on a batch with a domain axis.
 
     Args:
@@ -321,14 +326,14 @@ def apply_flat(
     return output, state._replace(statistics=statistics)
 
 
-def is_random(model: Model, params: Params, state: Statistics, inputs: PyTree) -> bool:
+def is_random(model: Model, params: Params, statistics: Statistics, inputs: PyTree) -> bool:
     """Whether training draws random numbers in the model (dropout); nothing is computed.
 
     Args:
-        params, state, inputs: as `model.apply` takes them, or their `jax.ShapeDtypeStruct`s.
+        params, statistics, inputs: as `model.apply` takes them, or their `jax.ShapeDtypeStruct`s.
     """
     try:
-        jax.eval_shape(functools.partial(model.apply, train=True), params, state, inputs)
+        jax.eval_shape(functools.partial(model.apply, train=True), params, statistics, inputs)
     except flax.errors.InvalidRngError:
         return True
     return False

@@ -78,12 +78,12 @@ class Model(Protocol):
     from its fields, so `dataclasses.replace(model, heads=...)` is the same one with other heads.
 
     Parameters live under `backbone/<block>/...` and `heads/<head>/{kernel,bias}`, batch statistics
-    under the same paths in the state. Entries under other paths are left alone.
+    under the same paths. Entries under other paths are left alone.
 
     Attributes:
         blocks: names of the backbone's blocks, in order.
         heads: {name: `jaxtl.plan.Head`}.
-        live: patterns over the state's paths: the batch statistics that follow the data while
+        live: patterns over paths of batch statistics: those that follow the data while
             `train` is true. The others are constants.
         adapters: what was put on it, each with parameters under its name.
         dtype: that it computes in; None for that of its parameters.
@@ -96,7 +96,7 @@ class Model(Protocol):
     dtype: Any
 
     def init(self, rng: jax.Array, inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(params, state) for inputs with leading axis [n].
+        """(params, batch statistics) for inputs with leading axis [n].
 
         The value of a parameter depends on the rng and its own path only, not on which other blocks
         or heads exist.
@@ -105,13 +105,13 @@ class Model(Protocol):
     def apply(
         self,
         params: dict[str, Any],
-        state: dict[str, Any],
+        statistics: dict[str, Any],
         inputs: Any,
         *,
         rng: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """({"features": [n, ...], "logits": {head: [n, size]}}, state) for inputs [n, ...]."""
+        """({"features": [n, ...], "logits": {head: [n, size]}}, statistics) for inputs [n, ...]."""
 
     def cut(self, block: str) -> tuple["Model", "Model"]:
         """(the model up to and including a block, without heads; the rest, on its features).

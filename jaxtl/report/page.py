@@ -59,7 +59,7 @@ def write_report(
     Args:
         path: of the HTML file.
         summary: content of summary.json.
-        figures: {section: PNG files}, of `drawing.draw`; they are embedded.
+        figures: {section: PNG files}, of `figures.draw.draw`; they are embedded.
         environment: nested dict of what the run ran on.
         headline: what the experiment asks, first line of its docstring.
         failures: {picture: why it could not be drawn}.

@@ -1,14 +1,13 @@
 """Gradients of single examples, clipped before they are averaged."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.losses import supervised
-from jaxtl.methods.transfer.fine_tuning import Groups, as_groups
-from jaxtl.models import apply_flat
-from jaxtl.paths import FROZEN
-from jaxtl.plan import Aggregate, Method, PyTree, Update
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, grouped
+from jaxtl.plan import Aggregate, Method, PyTree
 
 
 def clipped(tx: optax.GradientTransformation | Groups, *, norm: float) -> Method:
@@ -25,16 +24,11 @@ def clipped(tx: optax.GradientTransformation | Groups, *, norm: float) -> Method
 
     Abadi et al., "Deep Learning with Differential Privacy", CCS 2016. arXiv:1607.00133, Alg. 1.
     """
-    groups = as_groups(tx)
-
-    def loss_fn(model, params, state, batch, rng, step):
-        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
-        loss, metrics = supervised(model.heads, output["logits"], batch)
-        return loss, (state, metrics if len(metrics) > 1 else {})
-
-    names = tuple(name for name in groups if name != FROZEN)
-    update = Update(loss_fn, names, per_example=True, aggregate=clipping(norm))
-    return Method(groups, (update,))
+    method = grouped(as_groups(tx))
+    (update,) = method.updates
+    return dataclasses.replace(
+        method, updates=(dataclasses.replace(update, aggregate=clipping(norm)),)
+    )
 
 
 def clipping(norm: float) -> Aggregate:

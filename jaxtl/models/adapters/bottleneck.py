@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxtl import paths
 from jaxtl.models.adapters.attach import attach
-from jaxtl.models.adapters.layers import trace_layers
+from jaxtl.models.adapters.layers import target_layers, trace_layers
 from jaxtl.models.model import Adapter, Call
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
@@ -102,24 +102,21 @@ def _bottleneck(
         return read.shape[-1], outputs.shape[-1]
 
     def start(
-        model: Model, params: Params, state: Statistics, inputs: PyTree, key: Callable
+        model: Model, params: Params, statistics: Statistics, inputs: PyTree, key: Callable
     ) -> dict[str, jax.Array]:
-        traced = trace_layers(model, params, state, inputs, widths)
-        layers = {path: sides for path, sides in traced.items() if sides is not None}
-        if model.whole:
-            paths.select(targets, layers, "layer with an array as its output")
+        traced = trace_layers(model, params, statistics, inputs, widths)
+        layers = target_layers(traced, targets, "layer with an array as its output", model.whole)
         leaves = {}
         for path, (wide_in, wide_out) in layers.items():
-            if paths.matches(targets, path):
-                bound = 1 / math.sqrt(wide_in)
-                down = key(f"{path}/down/kernel")
-                down = jax.random.uniform(down, (wide_in, size), minval=-bound, maxval=bound)
-                leaves |= {
-                    f"{path}/down/kernel": down,
-                    f"{path}/down/bias": jnp.zeros(size),
-                    f"{path}/up/kernel": jnp.zeros((size, wide_out)),
-                    f"{path}/up/bias": jnp.zeros(wide_out),
-                }
+            bound = 1 / math.sqrt(wide_in)
+            down = key(f"{path}/down/kernel")
+            down = jax.random.uniform(down, (wide_in, size), minval=-bound, maxval=bound)
+            leaves |= {
+                f"{path}/down/kernel": down,
+                f"{path}/down/bias": jnp.zeros(size),
+                f"{path}/up/kernel": jnp.zeros((size, wide_out)),
+                f"{path}/up/bias": jnp.zeros(wide_out),
+            }
         return leaves
 
     def change(call: Call) -> Call:

@@ -123,7 +123,7 @@ def on_kernels(
     targets = tuple(targets)
 
     def start(
-        model: Model, params: Params, state: Statistics, inputs: PyTree, key: Callable
+        model: Model, params: Params, statistics: Statistics, inputs: PyTree, key: Callable
     ) -> Leaves:
         flat = paths.flatten(params)
         candidates = [
@@ -136,7 +136,7 @@ def on_kernels(
         chosen = {path: flat[path] for path in candidates if paths.matches(targets, path)}
         if not chosen:
             return {}
-        layers = trace_layers(model, params, state, inputs, look)
+        layers = trace_layers(model, params, statistics, inputs, look)
         kernels = _kernels(chosen, layers, _multiplied(params))
         _check(kernels, family, dropout)
         leaves = {}

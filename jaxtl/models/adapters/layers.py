@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
+from jaxtl import paths
 from jaxtl.models.blocks import Around, Block
 from jaxtl.models.model import Call
 from jaxtl.plan import Model, Params, PyTree, Statistics
@@ -55,14 +56,33 @@ def look(layer: nn.Module, inputs: tuple, outputs: PyTree) -> Layer:
 
 
 def trace_layers(
-    model: Model, params: Params, state: Statistics, inputs: PyTree, read: Read
+    model: Model, params: Params, statistics: Statistics, inputs: PyTree, read: Read
 ) -> Mapping[str, Any]:
     """{path: what is read} of all layers of a model."""
     layers: dict[str, Any] = {}
     around = (*model.around, _noting(layers, read))
     traced = dataclasses.replace(model, heads={}, around=around)
-    jax.eval_shape(traced.apply, params, state, inputs)
+    jax.eval_shape(traced.apply, params, statistics, inputs)
     return layers
+
+
+def target_layers(
+    traced: Mapping[str, Any], targets: Sequence[str], kind: str, whole: bool
+) -> dict[str, Any]:
+    """{path: what was read} of the layers that a pattern matches and of which something was read.
+
+    Args:
+        traced: as `trace_layers` gives it, None for layers that cannot be adapted.
+        kind: what the others are, for the message.
+        whole: the model is no part of another one, whose layers some patterns may be meant for.
+
+    Raises:
+        ValueError: a pattern matches none.
+    """
+    layers = {path: read for path, read in traced.items() if read is not None}
+    if whole:
+        paths.select(targets, layers, kind)
+    return {path: read for path, read in layers.items() if paths.matches(targets, path)}
 
 
 def layers_of(call: Call) -> Mapping[str, Layer]:

@@ -6,9 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl import paths
 from jaxtl.models.adapters.attach import attach, leaves_of
-from jaxtl.models.adapters.layers import trace_layers
+from jaxtl.models.adapters.layers import target_layers, trace_layers
 from jaxtl.models.model import Adapter, Call
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
@@ -47,16 +46,13 @@ def prefix(
         return inputs[1].shape[2:] if len(inputs) > 2 and jnp.ndim(inputs[1]) == 4 else None
 
     def start(
-        model: Model, params: Params, state: Statistics, inputs: PyTree, key: Callable
+        model: Model, params: Params, statistics: Statistics, inputs: PyTree, key: Callable
     ) -> dict[str, jax.Array]:
-        traced = trace_layers(model, params, state, inputs, shape)
-        layers = {path: sides for path, sides in traced.items() if sides is not None}
-        if model.whole:
-            paths.select(targets, layers, "layer that attends")
+        traced = trace_layers(model, params, statistics, inputs, shape)
+        layers = target_layers(traced, targets, "layer that attends", model.whole)
         return {
             f"{path}/{leaf}": deviation * jax.random.normal(key(f"{path}/{leaf}"), (length, *sides))
             for path, sides in layers.items()
-            if paths.matches(targets, path)
             for leaf in ("key", "value")
         }
 

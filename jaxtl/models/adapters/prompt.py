@@ -147,7 +147,7 @@ def _tokens(
         return call._replace(inputs=_spliced(call.inputs, new, at, removed))
 
     def start(
-        model: Model, params: Params, state: Statistics, inputs: PyTree, key: Callable
+        model: Model, params: Params, statistics: Statistics, inputs: PyTree, key: Callable
     ) -> dict[str, jax.Array]:
         widths: dict[str, int] = {}
 
@@ -157,7 +157,7 @@ def _tokens(
 
         measuring = Adapter(name, start, lambda call: insert(call, measure))
         traced = dataclasses.replace(attach(model, measuring), heads={})
-        jax.eval_shape(traced.apply, params, state, inputs)
+        jax.eval_shape(traced.apply, params, statistics, inputs)
         return {
             path: limit(width) * jax.random.uniform(key(path), (length, width), minval=-1)
             for path, width in widths.items()
