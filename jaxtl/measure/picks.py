@@ -18,8 +18,9 @@ def looks(curves: Mapping[str, np.ndarray], metric: str) -> dict[str, np.ndarray
     criteria = [key for key in curves if key_parts(key)[0] == CRITERIA]
     if not criteria or metric not in curves:
         return {}
-    seen = np.isfinite(np.stack([curves[name] for name in (*criteria, metric)])).any(axis=(0, 2))
-    return {name: np.asarray(curves[name])[seen] for name in (*criteria, metric)}
+    values = np.stack([curves[name] for name in (*criteria, metric)])
+    looked_at = np.isfinite(values).any(axis=(0, 2))
+    return {name: np.asarray(curves[name])[looked_at] for name in (*criteria, metric)}
 
 
 def picks(curves: Mapping[str, np.ndarray], metric: str) -> dict[str, np.ndarray]:
@@ -34,30 +35,28 @@ def picks(curves: Mapping[str, np.ndarray], metric: str) -> dict[str, np.ndarray
         the rank average of all criteria, where the look with the best mean rank wins; NaN where a
         criterion is never finite. Empty if there are no criteria.
     """
-    seen = looks(curves, metric)
-    if not seen:
+    scores = looks(curves, metric)
+    if not scores:
         return {}
-    values = seen.pop(metric)
-    scores = {key_parts(key)[1]: score for key, score in seen.items()}
-    found = {LAST: values[-1]} | {name: _best(score, values) for name, score in scores.items()}
+    values = scores.pop(metric)
+    scores = {key_parts(key)[1]: score for key, score in scores.items()}
+    picked = {LAST: values[-1]} | {name: _best(score, values) for name, score in scores.items()}
     if len(scores) > 1:
         ranks = [_ranks(np.where(np.isnan(s), -np.inf, s)) for s in scores.values()]
-        found[RANKS] = _best(np.mean(ranks, axis=0), values)
-    return found
+        picked[RANKS] = _best(np.mean(ranks, axis=0), values)
+    return picked
 
 
 def oracle(curves: Mapping[str, np.ndarray], metric: Metric) -> np.ndarray | None:
     """[seeds], the metric at its own best look: no honest number. None if there are no looks."""
-    seen = looks(curves, metric.key)
-    if not seen:
-        return None
-    return _best(metric.sign * seen[metric.key], seen[metric.key])
+    values = looks(curves, metric.key).get(metric.key)
+    return None if values is None else _best(metric.sign * values, values)
 
 
 def _best(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
     """values [looks, seeds] at the largest score of each seed."""
-    known = np.where(np.isnan(scores), -np.inf, scores)
-    chosen = np.take_along_axis(values, known.argmax(axis=0)[None], axis=0)[0]
+    look = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=0)
+    chosen = np.take_along_axis(values, look[None], axis=0)[0]
     return np.where(np.isnan(scores).all(axis=0), math.nan, chosen)
 
 

@@ -65,12 +65,12 @@ def gradient(
     if update.aggregate is not None:
         return _aggregated(*args)
 
-    def one(state: State, batch: Batch, rng: jax.Array):
+    def differentiated(state: State, batch: Batch, rng: jax.Array):
         differentiate = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (state, logged)), grads = differentiate(moving, state, batch, rng)
         return state, (loss, grads, logged)
 
-    new, (loss, grads, logged) = over_parts(one, state, batch, rng, parts)
+    new, (loss, grads, logged) = over_parts(differentiated, state, batch, rng, parts)
 
     def value_of(moving: Groups) -> jax.Array:
         return loss_fn(moving, state, batch, rng)[0]
@@ -81,8 +81,8 @@ def gradient(
 def _weighed(update, loss_fn, moving, rule, state, batch, rng, parts) -> Gradient:
     """The losses are known first; the backward pass then goes through their weighted sum."""
 
-    def weigh(losses: jax.Array, logged: Mapping[str, jax.Array], before: PyTree = rule):
-        returned = update.weigh.update(losses, before, key(rng, "rule"))
+    def weigh(losses: jax.Array, logged: Mapping[str, jax.Array]):
+        returned = update.weigh.update(losses, rule, key(rng, "rule"))
         check_rule("weigh", returned, losses, logged)
         return returned
 
@@ -90,7 +90,7 @@ def _weighed(update, loss_fn, moving, rule, state, batch, rng, parts) -> Gradien
         losses, pull, (new, logged) = jax.vjp(
             lambda moving: loss_fn(moving, state, batch, rng), moving, has_aux=True
         )
-        weights, rule, more = weigh(losses, logged)
+        weights, new_rule, more = weigh(losses, logged)
         (grads,) = pull(weights.astype(losses.dtype))
     else:
 
@@ -98,9 +98,9 @@ def _weighed(update, loss_fn, moving, rule, state, batch, rng, parts) -> Gradien
             losses, (state, logged) = loss_fn(moving, state, batch, rng)
             return state, (losses, logged)
 
-        weights, rule, more = weigh(*over_parts(values, state, batch, rng, parts)[1])
+        weights, new_rule, more = weigh(*over_parts(values, state, batch, rng, parts)[1])
 
-        def one(state: State, batch: Batch, rng: jax.Array):
+        def differentiated(state: State, batch: Batch, rng: jax.Array):
             def weighted(moving: Groups):
                 losses, (new, logged) = loss_fn(moving, state, batch, rng)
                 return jnp.sum(weights * losses), (losses, new, logged)
@@ -108,25 +108,25 @@ def _weighed(update, loss_fn, moving, rule, state, batch, rng, parts) -> Gradien
             grads, (losses, new, logged) = jax.grad(weighted, has_aux=True)(moving)
             return new, (losses, grads, logged)
 
-        new, (losses, grads, logged) = over_parts(one, state, batch, rng, parts)
+        new, (losses, grads, logged) = over_parts(differentiated, state, batch, rng, parts)
 
     def value_of(moving: Groups) -> jax.Array:
         return jnp.sum(weights * loss_fn(moving, state, batch, rng)[0])
 
-    return Gradient(jnp.sum(losses), grads, new, rule, logged | more, value_of)
+    return Gradient(jnp.sum(losses), grads, new, new_rule, logged | more, value_of)
 
 
 def _combined(update, loss_fn, moving, rule, state, batch, rng, parts) -> Gradient:
     """The Jacobian of the whole batch, one backward pass a task, then the rule once."""
 
-    def one(state: State, batch: Batch, rng: jax.Array):
+    def differentiated(state: State, batch: Batch, rng: jax.Array):
         losses, pull, (state, logged) = jax.vjp(
             lambda moving: loss_fn(moving, state, batch, rng), moving, has_aux=True
         )
         rows = [pull(row)[0] for row in np.eye(losses.size, dtype=losses.dtype)]
         return state, (losses, jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows), logged)
 
-    new, (losses, jacobian, logged) = over_parts(one, state, batch, rng, parts)
+    new, (losses, jacobian, logged) = over_parts(differentiated, state, batch, rng, parts)
     returned = update.combine.update(jacobian, losses, rule, key(rng, "rule"))
     check_rule("combine", returned, moving, logged)
     grads, rule, more = returned
@@ -150,14 +150,14 @@ def _aggregated(update, loss_fn, moving, rule, state, batch, rng, parts) -> Grad
         more = jax.tree.map(lambda value: jnp.where(here, value, 0), more)
         return (loss, grads, logged, more), new
 
-    def one(_, cells, rng):
+    def differentiated(_, cells, rng):
         part, keys = cells
         total, new = None, state
         for d in range(domains):
             alone = jax.tree.map(lambda leaf, d=d: leaf[:, None, d : d + 1], part)
             alone = alone.replace(roles=part.roles[d : d + 1])
             try:
-                found, new = jax.vmap(example, out_axes=(0, None))(alone, keys[:, d])
+                each, new = jax.vmap(example, out_axes=(0, None))(alone, keys[:, d])
             except ValueError as error:
                 if "out_axes" not in str(error):
                     raise
@@ -165,25 +165,26 @@ def _aggregated(update, loss_fn, moving, rule, state, batch, rng, parts) -> Grad
                     "a loss whose gradients are aggregated example by example cannot change the "
                     "state by an example"
                 ) from error
-            found = jax.tree.map(lambda leaf: leaf.sum(0), found)
-            total = found if total is None else jax.tree.map(jnp.add, total, found)
+            summed = jax.tree.map(lambda leaf: leaf.sum(0), each)
+            total = summed if total is None else jax.tree.map(jnp.add, total, summed)
         return new, total
 
-    new, total = over_parts(one, state, (batch, keys), rng, parts)
+    new, total = over_parts(differentiated, state, (batch, keys), rng, parts)
     loss, grads, logged, more = jax.tree.map(lambda leaf: leaf * parts, total)
     loss, logged = jax.tree.map(lambda leaf: leaf / size, (loss, logged))
     count = jnp.maximum(jnp.sum(batch.present > 0), 1)
     logged |= jax.tree.map(lambda leaf: leaf / count, more)
     returned = update.aggregate.finish(grads, size, rule, key(rng, "rule"))
-    check_rule("aggregate.finish", (*returned, {}), moving, logged)
+    pair = isinstance(returned, tuple) and len(returned) == 2
+    check_rule("aggregate.finish", (*returned, {}) if pair else returned, moving, logged)
     grads, rule = returned
     return Gradient(loss, grads, new, rule, logged, None)
 
 
 def _least_parts(moving: Groups, size: int, domains: int) -> int:
     """Into how many equal parts a batch is cut, so that the gradients of a part fit."""
-    one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(moving))
-    rows = max(1, GRADIENT_BYTES // max(1, one * domains))
+    gradient_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(moving))
+    rows = max(1, GRADIENT_BYTES // max(1, gradient_bytes * domains))
     divisors = (parts for parts in range(1, size + 1) if size % parts == 0)
     return next(parts for parts in divisors if size // parts <= rows)
 
@@ -207,8 +208,8 @@ def over_parts(
     def body(carry, xs):
         state, total = carry
         part, i = xs
-        state, found = function(state, part, jax.random.fold_in(rng, i))
-        return (state, jax.tree.map(jnp.add, total, found)), None
+        state, values = function(state, part, jax.random.fold_in(rng, i))
+        return (state, jax.tree.map(jnp.add, total, values)), None
 
     # Every `parts`-th example, not a block of them: a part is then split like the whole batch.
     cut = jax.tree.map(

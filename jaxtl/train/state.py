@@ -217,12 +217,12 @@ def prepare(lanes: Lanes, params: Params, state: State):
     results, shared = [], lanes.setup
     params, state = to_host((params, state))
     for i, (seed, setup) in enumerate(zip(lanes.seeds, lanes.setups, strict=True)):
-        one = jax.tree.map(lambda leaf, i=i: leaf[i], (params, state))
+        given = jax.tree.map(lambda leaf, i=i: leaf[i], (params, state))
         stage, heads = setup.stage, setup.model.heads
         domains = [columns(domain, heads, seed) for domain in stage.domains]
         named = {name: columns(domain, heads, seed) for name, domain in stage.data.items()}
-        made = stage.method.prepare(setup.model, *one, domains, **named)
-        if lines := list(differing(one, made, types=False)):
+        made = stage.method.prepare(setup.model, *given, domains, **named)
+        if lines := list(differing(given, made, types=False)):
             raise ValueError(
                 f"stage {stage.name!r}: prepare must return (params, state) of the form that "
                 f"it is given: {'; '.join(lines)}"
@@ -258,9 +258,9 @@ def with_constants(
 ) -> TrainState:
     """What a checkpoint holds, with the rest as the stage before or `weights` have it."""
     there, constant = loaded(lanes.setup, source, len(lanes)), lanes.setup.constant
-    kept = nest({path: jnp.asarray(leaf) for path, leaf in there.items() if path in constant})
-    kept = jax.device_put(kept, shard_state(kept))
-    return train._replace(frozen=join(train.frozen, kept))
+    constants = nest({path: jnp.asarray(leaf) for path, leaf in there.items() if path in constant})
+    constants = jax.device_put(constants, shard_state(constants))
+    return train._replace(frozen=join(train.frozen, constants))
 
 
 def prepare_again(lanes: Lanes, train: TrainState) -> TrainState:

@@ -70,15 +70,16 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
                     loss_of, setup, i, join(train.frozen, *others), step=step
                 )
                 args = (state, batch, jax.random.fold_in(jax.random.fold_in(rng, i), repeat))
-                found = gradient(update, loss_fn, moving, rules.get(str(i)), *args, parts)
-                loss, slopes, state, logged = found.loss, found.grads, found.state, found.metrics
+                loss, slopes, state, rule, logged, value_of = gradient(
+                    update, loss_fn, moving, rules.get(str(i)), *args, parts
+                )
                 if update.rule is not None:
-                    rules[str(i)] = found.rule
+                    rules[str(i)] = rule
                 sizes += [jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves((loss, slopes))]
                 grads = clipped(method, slopes)
                 for name, params in moving.items():
 
-                    def value_fn(params, name=name, value_of=found.value_of, moving=moving):
+                    def value_fn(params, name=name, value_of=value_of, moving=moving):
                         return value_of({**moving, name: params})
 
                     updates, opt_state[name] = transform(
@@ -89,7 +90,7 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
                         params,
                         loss,
                         slopes[name],
-                        value_fn if found.value_of else None,
+                        value_fn if value_of else None,
                     )
                     trainable[name] = optax.apply_updates(params, updates)
             metrics |= {**logged, loss_name(method, i): loss}

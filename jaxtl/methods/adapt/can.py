@@ -52,26 +52,25 @@ def can(
         return {"centres": jnp.zeros((classes, width)), "known": jnp.zeros(classes, bool)}
 
     def prepare(model: Model, params: Params, state: State, domains: Sequence[Columns]):
-        found = [outputs(model, params, state, one.inputs, "features") for one in domains]
-        found = [_unit(features.reshape(len(features), -1)) for features in found]
-        shares = [one.present.astype(np.float64) for one in domains]
+        features = [outputs(model, params, state, rows.inputs, "features") for rows in domains]
+        features = [_unit(rows.reshape(len(rows), -1)) for rows in features]
+        shares = [rows.present.astype(np.float64) for rows in domains]
         head = next(iter(domains[0].labels))
-        labels = [np.where(one.weights[head] > 0, one.labels[head], -1) for one in domains]
-        sources, targets = sides_of([one.role for one in domains])
+        labels = [np.where(rows.weights[head] > 0, rows.labels[head], -1) for rows in domains]
+        sources, targets = sides_of([rows.role for rows in domains])
 
         def pooled(parts: list[np.ndarray], chosen: Sequence[int]) -> np.ndarray:
             return np.concatenate([parts[d] for d in chosen])
 
         classes = model.heads[head].size
-        source, truth, own = (pooled(parts, sources) for parts in (found, labels, shares))
-        centres = class_centres(source, truth, classes, own)
-        target, counts = (pooled(parts, targets) for parts in (found, shares))
+        source, truth, weights = (pooled(part, sources) for part in (features, labels, shares))
+        centres = class_centres(source, truth, classes, weights)
+        target, counts = (pooled(part, targets) for part in (features, shares))
         centres, assigned = spherical_k_means(target, centres, counts)
         near = (1 - np.sum(target * centres[assigned], 1)) / 2 < largest_distance
-        found = np.bincount(assigned[near], counts[near], minlength=classes)
-        known = found >= smallest_class
-        kept = {"centres": centres.astype(np.float32), "known": known}
-        return params, state._replace(method=kept)
+        sizes = np.bincount(assigned[near], counts[near], minlength=classes)
+        memory = {"centres": centres.astype(np.float32), "known": sizes >= smallest_class}
+        return params, state._replace(method=memory)
 
     def loss_fn(model: Model, params: Params, state: State, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)

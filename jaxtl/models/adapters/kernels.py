@@ -142,8 +142,8 @@ def on_kernels(
         leaves = {}
         for kernel in kernels:
             matrix = flat[kernel.path].reshape(kernel.rows, kernel.columns)
-            own = family.start(kernel, matrix, lambda leaf, k=kernel: key(f"{k.layer}/{leaf}"))
-            leaves |= {f"{kernel.layer}/{leaf}": value for leaf, value in own.items()}
+            initial = family.start(kernel, matrix, lambda leaf, k=kernel: key(f"{k.layer}/{leaf}"))
+            leaves |= {f"{kernel.layer}/{leaf}": value for leaf, value in initial.items()}
         if family.shared is not None:
             shared = family.shared(kernels, lambda leaf: key(f"{SHARED}/{leaf}"))
             leaves |= {f"{SHARED}/{leaf}": value for leaf, value in shared.items()}
@@ -171,9 +171,9 @@ def on_kernels(
                 rngs = {} if rng is None else {"dropout": paths.key(rng, drawn)}
                 drop = nn.Dropout(dropout, deterministic=not call.train, parent=None)
                 x = drop.apply({}, x, rngs=rngs)
-            own = {leaf: value.astype(outputs.dtype) for leaf, value in leaves[path].items()}
+            cast = {leaf: value.astype(outputs.dtype) for leaf, value in leaves[path].items()}
             x = x.reshape(*x.shape[: x.ndim - plain[path]], -1)
-            return outputs + family.beside(x, own).reshape(outputs.shape)
+            return outputs + family.beside(x, cast).reshape(outputs.shape)
 
         return call._replace(around=(add, *call.around)) if plain else call
 
@@ -235,13 +235,13 @@ def _changed(
     """Params with the kernels and biases of some layers changed."""
     flat = paths.flatten(params)
     for layer in layers:
-        path, own = _kernel_path(layer, flat), leaves[layer]
-        columns = columns_of(own, flat[path].size)
+        path = _kernel_path(layer, flat)
+        columns = columns_of(leaves[layer], flat[path].size)
         weight = {"kernel": flat[path].reshape(-1, columns)}
         bias = path.removesuffix("kernel") + "bias"
         if path != layer and bias in flat:
             weight["bias"] = flat[bias].reshape(columns)
-        for what, value in change(weight, own).items():
+        for what, value in change(weight, leaves[layer]).items():
             place = path if what == "kernel" else bias
             flat[place] = value.reshape(flat[place].shape).astype(flat[place].dtype)
     return paths.nest(flat)
@@ -249,8 +249,8 @@ def _changed(
 
 def _multiplied(params: Params) -> set[str]:
     """Paths of the layers whose kernels some adapter multiplies."""
-    own = {name: tree for name, tree in params.items() if name not in ("backbone", "heads")}
-    places = (path.split("/", 1)[1].rsplit("/", 1) for path in paths.flatten(own) if "/" in path)
+    added = {name: tree for name, tree in params.items() if name not in ("backbone", "heads")}
+    places = (path.split("/", 1)[1].rsplit("/", 1) for path in paths.flatten(added) if "/" in path)
     return {place[0] for place in places if place[-1] in MULTIPLYING}
 
 

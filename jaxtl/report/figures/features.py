@@ -97,8 +97,8 @@ def _scatter(ax: Axes, arm: ArmResult, domains: Sequence[str], colour: Callable[
     start = 0
     for domain, (_, labels) in clouds.items():
         index, here = domains.index(domain), places[start : start + len(labels)]
-        own = colour(arm, domain, labels)
-        face = {"facecolors": "none", "edgecolors": own} if index == 0 else {"color": own}
+        colours = colour(arm, domain, labels)
+        face = {"facecolors": "none", "edgecolors": colours} if index == 0 else {"color": colours}
         marker = MARKERS[index % len(MARKERS)]
         ax.scatter(*here.T, s=14, marker=marker, linewidths=0.8, alpha=0.75, **face)
         start += len(labels)
@@ -115,9 +115,9 @@ def finite_features(arm: ArmResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for domain, (features, labels) in arm.features.items():
         features = np.asarray(features, np.float64).reshape(len(features), -1)
         finite = np.flatnonzero(np.isfinite(features).all(axis=1))
-        kept = finite[np.linspace(0, len(finite) - 1, min(len(finite), MOST_POINTS)).astype(int)]
-        if len(kept):
-            clouds[domain] = features[kept], np.asarray(labels)[kept]
+        rows = finite[np.linspace(0, len(finite) - 1, min(len(finite), MOST_POINTS)).astype(int)]
+        if len(rows):
+            clouds[domain] = features[rows], np.asarray(labels)[rows]
     return clouds
 
 
@@ -127,9 +127,9 @@ def _is_float(labels: np.ndarray) -> bool:
 
 def _names(arm: ArmResult, domain: str, labels: np.ndarray) -> list[str | None]:
     """The name of each example's class; None where the label is hidden."""
-    known = arm.class_names.get(domain, ())
+    names = arm.class_names.get(domain, ())
     return [
-        None if label < 0 else known[label] if label < len(known) else str(label)
+        None if label < 0 else names[label] if label < len(names) else str(label)
         for label in np.asarray(labels).tolist()
     ]
 
@@ -138,20 +138,20 @@ def _class_colours(arms: Iterable[ArmResult]) -> dict[str | None, Any]:
     """{class: colour}; classes of one name share it across domains, numbers in their order."""
     import matplotlib
 
-    found = {
+    classes = {
         name
         for arm in arms
         for domain, (_, labels) in arm.features.items()
         if not _is_float(labels)
         for name in _names(arm, domain, np.unique(labels))
     }
-    names = sorted(found - {None}, key=lambda name: (not name.isdigit(), len(name), name))
+    names = sorted(classes - {None}, key=lambda name: (not name.isdigit(), len(name), name))
     if len(names) > len(CLASSES):
         palette = matplotlib.colormaps["turbo"](np.linspace(0, 1, len(names)))
     else:
         palette = CLASSES
     colours = dict(zip(names, palette, strict=False))
-    return colours | ({None: HIDDEN} if None in found else {})
+    return colours | ({None: HIDDEN} if None in classes else {})
 
 
 def _colours(arm: ArmResult, domain: str, labels: np.ndarray, classes: Mapping[str | None, Any]):

@@ -80,9 +80,9 @@ def _weights(
     domain: Domain, head: Head, table: Table, rows: np.ndarray, name: str, present: np.ndarray
 ) -> np.ndarray:
     """[len(rows), *label_shape] float32: lambda_d lambda_{d,i}, 0 where missing or hidden."""
-    known = _labels(domain, head, table, name)[1][rows]
-    present = present.reshape(-1, *(1,) * (known.ndim - 1))
-    return (known * np.float32(domain.weight) * present).astype(np.float32)
+    labelled = _labels(domain, head, table, name)[1][rows]
+    present = present.reshape(-1, *(1,) * (labelled.ndim - 1))
+    return (labelled * np.float32(domain.weight) * present).astype(np.float32)
 
 
 def active_heads(stage: Stage) -> tuple[str, ...]:
@@ -107,8 +107,8 @@ def device_limit(options: RunOptions) -> float:
     """Bytes of inputs that may lie on a device."""
     if options.device_data_mb:
         return options.device_data_mb * 2**20
-    known = jax.local_devices()[0].memory_stats() or {}
-    return known.get("bytes_limit", math.inf) / 2
+    memory = jax.local_devices()[0].memory_stats() or {}
+    return memory.get("bytes_limit", math.inf) / 2
 
 
 def on_device(feed: Feed) -> bool:
@@ -118,7 +118,7 @@ def on_device(feed: Feed) -> bool:
 
 def host_feed(lanes: Lanes) -> Feed:
     """The whole tables of the stage on the host; weights are 0 where a lane has no example."""
-    shared, own = [], []
+    shared, of_lanes = [], []
     for d, domain in enumerate(lanes.setup.stage.domains):
         table, heads = domain.dataset.table(), lanes.setup.stage.model.heads
         labels = {head: _labels(domain, heads[head], table, head)[0] for head in domain.heads}
@@ -126,12 +126,14 @@ def host_feed(lanes: Lanes) -> Feed:
         present = np.zeros((len(lanes), len(table)), np.float32)
         for i, (seed, setup) in enumerate(zip(lanes.seeds, lanes.setups, strict=True)):
             rows, same_domain = domain.dataset.rows(seed), setup.stage.domains[d]
-            present[i, rows] = here = _present(same_domain, table, rows)
+            present[i, rows] = drawn = _present(same_domain, table, rows)
             for head in domain.heads:
-                weights[head][i, rows] = _weights(same_domain, heads[head], table, rows, head, here)
+                weights[head][i, rows] = _weights(
+                    same_domain, heads[head], table, rows, head, drawn
+                )
         shared.append({"inputs": table.inputs, "labels": labels})
-        own.append({"weights": weights, "present": present})
-    return Feed(shared, own)
+        of_lanes.append({"weights": weights, "present": present})
+    return Feed(shared, of_lanes)
 
 
 def shared_by_points(feed: Feed, lanes: Lanes) -> Feed:
@@ -278,33 +280,33 @@ def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
     lanes, steps, batch, domains = block.shape
     rows = block.reshape(lanes, steps * batch, domains)
     each = np.arange(lanes)[:, None]
-    own = [
+    of_lanes = [
         {"index": rows[..., d]}
         | jax.tree.map(lambda leaf, d=d: leaf[rows[..., d]], shared)
         | jax.tree.map(lambda leaf, d=d: leaf[each, rows[..., d]], columns)
         for d, (shared, columns) in enumerate(zip(feed.shared, feed.own, strict=True))
     ]
     places = np.arange(steps * batch, dtype=np.int32).reshape(1, steps, batch, 1)
-    return Feed([{} for _ in own], own), np.broadcast_to(places, block.shape)
+    return Feed([{} for _ in of_lanes], of_lanes), np.broadcast_to(places, block.shape)
 
 
 def abstract_page(feed: Feed, seeds: int, rows: int) -> Feed:
     """Shapes of the page of so many rows; of the feed itself if it is on the device."""
 
     def shapes(tree: PyTree, skipped: int) -> PyTree:
-        def one(leaf):
+        def paged(leaf):
             return jax.ShapeDtypeStruct((seeds, rows, *leaf.shape[skipped:]), leaf.dtype)
 
-        return jax.tree.map(one, tree)
+        return jax.tree.map(paged, tree)
 
     if on_device(feed):
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), feed)
     index = jax.ShapeDtypeStruct((seeds, rows), jnp.int32)
-    own = [
+    of_lanes = [
         {"index": index} | shapes(s, 1) | shapes(o, 2)
         for s, o in zip(feed.shared, feed.own, strict=True)
     ]
-    return Feed([{} for _ in own], own)
+    return Feed([{} for _ in of_lanes], of_lanes)
 
 
 def page_steps(feed: Feed, seeds: int, batch_size: int, most: int) -> int:
@@ -312,8 +314,8 @@ def page_steps(feed: Feed, seeds: int, batch_size: int, most: int) -> int:
     if on_device(feed):
         return most
     leaves = jax.tree.leaves(abstract_page(feed, seeds, batch_size))
-    one = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    return max(1, min(most, PAGE_BYTES // one))
+    step_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    return max(1, min(most, PAGE_BYTES // step_bytes))
 
 
 def abstract_batch(setup: Setup) -> Batch:

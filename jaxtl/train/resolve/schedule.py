@@ -44,15 +44,15 @@ class Schedule:
 def convolves(setup: Setup) -> bool:
     """Whether this is a CPU, and the stage's model has convolutions of ours and no others."""
     apply, args = setup.model.apply, (setup.params, setup.state.statistics, setup.inputs)
-    found = convolutions(jax.make_jaxpr(lambda *a: apply(*a)[0])(*args).jaxpr)
-    return jax.default_backend() == "cpu" and found.forward and not found.native
+    layers = convolutions(jax.make_jaxpr(lambda *a: apply(*a)[0])(*args).jaxpr)
+    return jax.default_backend() == "cpu" and layers.forward and not layers.native
 
 
 def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) -> Schedule:
     """Pick the schedule from the traced step and the device; options override the numbers."""
-    found = setup.convolutions
-    if found is None:
-        found = convolutions(jax.make_jaxpr(one_step)(*args).jaxpr)
+    layers = setup.convolutions
+    if layers is None:
+        layers = convolutions(jax.make_jaxpr(one_step)(*args).jaxpr)
     cpu = jax.default_backend() == "cpu"
     batch_size, parts = setup.stage.batch_size, 1
     if setup.model.live:
@@ -60,12 +60,12 @@ def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) 
     elif options.micro_batch > 0:
         parts = -(-batch_size // options.micro_batch)
     elif options.micro_batch == 0 and cpu:
-        on_one = found.patch_bytes // current_mesh().shape["data"]
+        on_one = layers.patch_bytes // current_mesh().shape["data"]
         parts = min(batch_size, -(-on_one // PATCH_BYTES) or 1)
     while batch_size % parts:
         parts += 1
-    if cpu and found.native:
+    if cpu and layers.native:
         return Schedule("unroll", 1, parts)
     steps = options.steps_per_dispatch or 16
-    convolved = found.patch_bytes or found.forward
+    convolved = layers.patch_bytes or layers.forward
     return Schedule("map" if cpu and convolved else "vmap", steps, parts)
