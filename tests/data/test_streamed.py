@@ -1,13 +1,13 @@
 """Inputs that stay on disk against the same inputs in memory."""
 
 import concurrent.futures
-import io
 import logging
 import time
 
 import numpy as np
 import PIL.Image
 import pytest
+from prepared_dataset import png, prepare
 
 from jaxtl import data
 from jaxtl.data import streamed
@@ -19,46 +19,23 @@ from jaxtl.train.feed.order import Stream
 NAME = "jaxtl_test_streamed"
 
 
-def encoded(pixels):
-    file = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(file, "PNG")
-    file.seek(0)
-    return file
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A data directory with one prepared dataset: 50 noisy images with two shapes and labels."""
     tfds = pytest.importorskip("tensorflow_datasets")
-
-    class JaxtlTestStreamed(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(6, 5, 3)),
-                "free": tfds.features.Image(shape=(None, None, 3)),
-                "counts": tfds.features.Tensor(shape=(2,), dtype=np.int64),
-                "label": tfds.features.ClassLabel(num_classes=3),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(50)}
-
-        def _generate_examples(self, n):
-            rng = np.random.default_rng(0)
-            for i in range(n):
-                image = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
-                free = encoded(image[: 3 + i % 2])
-                yield i, {"image": encoded(image), "free": free, "counts": [i, -i], "label": i % 3}
-
+    features = {
+        "image": tfds.features.Image(shape=(6, 5, 3)),
+        "free": tfds.features.Image(shape=(None, None, 3)),
+        "counts": tfds.features.Tensor(shape=(2,), dtype=np.int64),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+    rng, examples = np.random.default_rng(0), []
+    for i in range(50):
+        image = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+        images = {"image": png(image), "free": png(image[: 3 + i % 2])}
+        examples.append({**images, "counts": [i, -i], "label": i % 3})
     path = tmp_path_factory.mktemp("tfds")
-    JaxtlTestStreamed(data_dir=path, file_format="array_record").download_and_prepare()
+    prepare(path, "JaxtlTestStreamed", features, {"train": examples})
     return path
 
 

@@ -1,6 +1,5 @@
 """Prepared datasets that are damaged, and preparing without a network: one line each."""
 
-import io
 import json
 import logging
 import shutil
@@ -9,8 +8,8 @@ import time
 import types
 
 import numpy as np
-import PIL.Image
 import pytest
+from prepared_dataset import png, prepare
 
 from jaxtl import data
 from jaxtl.data.prepared import tfds_folders
@@ -22,53 +21,25 @@ NAME = "jaxtl_test_damage"
 def original(tmp_path_factory):
     """A data directory with one prepared dataset of 6 train and 4 test images."""
     tfds = pytest.importorskip("tensorflow_datasets")
+    features = {
+        "image": tfds.features.Image(shape=(4, 5, 3)),
+        "depth": tfds.features.Image(shape=(4, 5, 1), dtype=np.uint16),
+        "coded": tfds.features.Image(shape=(4, 5, 4)),
+        "id": np.int64,
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
 
-    class JaxtlTestDamage(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(4, 5, 3)),
-                "depth": tfds.features.Image(shape=(4, 5, 1), dtype=np.uint16),
-                "coded": tfds.features.Image(shape=(4, 5, 4)),
-                "id": np.int64,
-                "label": tfds.features.ClassLabel(num_classes=3),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(6), "test": self._generate_examples(4)}
-
-        def _generate_examples(self, n):
-            for i in range(n):
-                images = {
-                    "image": np.full((4, 5, 3), i, np.uint8),
-                    "depth": np.full((4, 5), 257 * i, np.uint16),
-                    "coded": np.zeros((4, 5, 4), np.uint8),
-                }
-                yield (
-                    i,
-                    {name: png(pixels) for name, pixels in images.items()}
-                    | {
-                        "id": i + 2**40 * (n == 4),
-                        "label": i % 3,
-                    },
-                )
+    def example(i, offset):
+        image = np.full((4, 5, 3), i, np.uint8)
+        depth, coded = np.full((4, 5), 257 * i, np.uint16), np.zeros((4, 5, 4), np.uint8)
+        images = {"image": png(image), "depth": png(depth), "coded": png(coded)}
+        return {**images, "id": i + offset, "label": i % 3}
 
     path = tmp_path_factory.mktemp("tfds")
-    JaxtlTestDamage(data_dir=path, file_format="array_record").download_and_prepare()
+    splits = {"train": [example(i, 0) for i in range(6)]}
+    splits["test"] = [example(i, 2**40) for i in range(4)]
+    prepare(path, "JaxtlTestDamage", features, splits)
     return path
-
-
-def png(pixels):
-    file = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(file, "PNG")
-    file.seek(0)
-    return file
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from prepared_dataset import png, prepare
 from tiny import (  # noqa: F401
     OPTIONS,
     assert_same,
@@ -53,38 +54,18 @@ HEADS = {"source": classes(3)}
 def root(tmp_path_factory):
     """A data directory with one prepared dataset of 50 images of noise in three levels of grey."""
     tfds = pytest.importorskip("tensorflow_datasets")
-    import io
+    features = {
+        "image": tfds.features.Image(shape=(6, 5, 1)),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
 
-    import PIL.Image
-
-    class JaxtlTestPages(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(6, 5, 1)),
-                "label": tfds.features.ClassLabel(num_classes=3),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(ROWS)}
-
-        def _generate_examples(self, n):
-            for i in range(n):
-                level = 60 * (i % 3)
-                pixels = np.random.default_rng(i).integers(level, level + 100, (6, 5))
-                file = io.BytesIO()
-                PIL.Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
-                file.seek(0)
-                yield i, {"image": file, "label": i % 3}
+    def example(i):
+        level = 60 * (i % 3)
+        pixels = np.random.default_rng(i).integers(level, level + 100, (6, 5))
+        return {"image": png(pixels.astype(np.uint8)), "label": i % 3}
 
     path = tmp_path_factory.mktemp("tfds")
-    JaxtlTestPages(data_dir=path, file_format="array_record").download_and_prepare()
+    prepare(path, "JaxtlTestPages", features, {"train": [example(i) for i in range(ROWS)]})
     return path
 
 
