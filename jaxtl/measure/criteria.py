@@ -16,7 +16,7 @@ def criterion_metric(name: str) -> Metric:
     return Metric(CRITERIA, name, "max")
 
 
-class Judge:
+class CriteriaScorer:
     """Scores models by a fixed set of criteria; compiles once per model.
 
     Args:

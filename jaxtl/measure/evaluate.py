@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.data.streamed import is_streamed
-from jaxtl.measure.criteria import Judge
+from jaxtl.measure.criteria import CriteriaScorer
 from jaxtl.models import forward
 from jaxtl.plan import Criterion, Evaluation, Method, Model, Params, PyTree, State
 
@@ -52,7 +52,7 @@ class Evaluator:
         limit: float = math.inf,
         criteria: Mapping[str, Criterion] | None = None,
     ):
-        self.judge = Judge(criteria or {}, seeds, batch_size, place)
+        self.scorer = CriteriaScorer(criteria or {}, seeds, batch_size, place)
         self._evals, self._seeds, self._batch_size = evals, seeds, batch_size
         self._place, self._limit = place, limit
         self._examples: dict[str, Callable[[], Iterable[PyTree]]] = {}

@@ -56,7 +56,7 @@ def arm_result(
     )
     seconds = sum(trained[stage.name].seconds for stage in stages)
     rate = last.steps_per_second
-    count, total = last.lanes.setup.sizes
+    count, total = last.replicas.setup.sizes
     return ArmResult(
         name=arm,
         stages=tuple(stage.name for stage in stages),

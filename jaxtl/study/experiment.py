@@ -24,15 +24,15 @@ from jaxtl.models import computing_in
 from jaxtl.plan import Experiment
 from jaxtl.study.checks.experiments import Node, check_arms, check_selection, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
-from jaxtl.study.look import make_evaluator, make_look, named_heads
 from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Checked, Done, Run, numeric_settings, run_record
 from jaxtl.study.source_run import SourceRun
 from jaxtl.study.sweep import plan_sweep, train_sweep
 from jaxtl.study.traced import Sweep
+from jaxtl.study.validation import make_evaluator, make_validation, named_heads
 from jaxtl.train.loop import Trained, check_directory, train_stage
 from jaxtl.train.mesh import check_batch, is_primary, make_mesh
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import leftovers
 from jaxtl.train.store.identity import Identity, differences, identity
 from jaxtl.train.store.preprocessing import write_preprocessing
@@ -105,7 +105,7 @@ def selection(experiment: Experiment) -> str:
 
 
 def check(experiment: Experiment, run: Run) -> Checked:
-    """Look for everything that can be wrong, and take possession of the run's directory.
+    """Validation for everything that can be wrong, and take possession of the run's directory.
 
     Raises:
         ValueError: something is; all of it is listed where possible.
@@ -239,11 +239,11 @@ def train_node(checked: Checked, name: str, done: Done, reporter: Reporter) -> T
         if unused := leftovers(node.setup, checked.nodes[node.parent].setup):
             logger.info("stage %s leaves in the checkpoint: %s", name, ", ".join(unused))
     directory = run.directory / "stages" / name
-    look = make_look(checked.experiment, checked.nodes, name, [done.evaluator])
-    lanes = over_seeds(node.setup, run.seeds)
-    with reporter.training(lanes) as (show, notes):
+    validation = make_validation(checked.experiment, checked.nodes, name, [done.evaluator])
+    replicas = over_seeds(node.setup, run.seeds)
+    with reporter.training(replicas) as (show, notes):
         trained = train_stage(
-            lanes, source, directory, checked.identities[name], run.options, show, look
+            replicas, source, directory, checked.identities[name], run.options, show, validation
         )
         notes.append(trained.note)
     return trained

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.replicas import Replicas
 
 
 class Reporter:
@@ -56,9 +56,9 @@ class Reporter:
         self.say("stage ", (name, "bold"), f": {details} ({seconds:.1f} s)")
 
     @contextlib.contextmanager
-    def training(self, lanes: Lanes, title: str = "") -> Iterator[tuple[Callable, list[str]]]:
+    def training(self, replicas: Replicas, title: str = "") -> Iterator[tuple[Callable, list[str]]]:
         """Yields the callback of a stage that trains, under its name or a title, and its notes."""
-        stage, (count, total) = lanes.setup.stage, lanes.setup.sizes
+        stage, (count, total) = replicas.setup.stage, replicas.setup.sizes
         notes = [f"{count:,} of {total:,} trained"]
         if stage.weights is not None:
             notes.append(f"from {stage.weights.name}")

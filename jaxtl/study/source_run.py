@@ -14,7 +14,7 @@ from jaxtl.plan import Experiment, Params, State
 from jaxtl.study.checks.experiments import Node
 from jaxtl.train.loop import Trained, read_curves
 from jaxtl.train.mesh import shard_state
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import Setup, load_problems
 from jaxtl.train.store.checkpoints import restore_chain
 from jaxtl.train.store.interface import interface
@@ -120,9 +120,9 @@ class SourceRun:
             key: values if key == "step" else values[:, rows]
             for key, values in read_curves(directory).items()
         }
-        lanes, failed = over_seeds(setup, self.seeds), record.get("failed_seeds", {})
-        steps = np.array([failed.get(lanes.describe(i), 0) for i in range(len(lanes))])
-        return Trained(lanes, params, state, curves, 0.0, math.nan, math.nan, steps)
+        replicas, failed = over_seeds(setup, self.seeds), record.get("failed_seeds", {})
+        steps = np.array([failed.get(replicas.describe(i), 0) for i in range(len(replicas))])
+        return Trained(replicas, params, state, curves, 0.0, math.nan, math.nan, steps)
 
 
 def _agree(names: Sequence[str], others: Sequence[str]) -> bool:

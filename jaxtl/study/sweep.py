@@ -2,8 +2,8 @@
 
 A stage that the swept fields do not change is trained once, with the experiment itself. Fields that
 a stage reads as arrays (learning rates, lambdas, weight decay) are an axis of its program: points
-and seeds are lanes of one compilation. Fields that decide something else (a shape, a branch, which
-data) give a program for each of their values.
+and seeds are replicas of one compilation. Fields that decide something else (a shape, a branch,
+which data) give a program for each of their values.
 """
 
 import dataclasses
@@ -20,22 +20,22 @@ from jaxtl.measure.results import ArmResult
 from jaxtl.models import computing_in
 from jaxtl.study.checks.experiments import check_arms, check_selection, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
-from jaxtl.study.look import make_evaluator, make_look, named_heads
 from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Checked, Done, run_record
 from jaxtl.study.traced import (
     Point,
     Sweep,
     Values,
-    group_lanes,
+    group_replicas,
     groups,
     same_evaluations,
     same_training,
 )
+from jaxtl.study.validation import make_evaluator, make_validation, named_heads
 from jaxtl.train.loop import Trained, check_directory, train_stage
 from jaxtl.train.mesh import check_batch, current_mesh
 from jaxtl.train.rehearsal import rehearse
-from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.store.identity import Identity, digest, identity
 
 
@@ -44,12 +44,12 @@ class Program(NamedTuple):
 
     Attributes:
         points: their numbers; one for a stage that is trained apart.
-        lanes: their seeds, point after point.
+        replicas: their seeds, point after point.
         directory, identity: as for any stage.
     """
 
     points: Sequence[int]
-    lanes: Lanes
+    replicas: Replicas
     directory: Path
     identity: Identity
 
@@ -151,18 +151,18 @@ def _program(
 ) -> Program:
     run, parent = main.run, main.nodes[name].parent
     group = [points[i] for i in chosen]
-    lanes = group_lanes(name, group, sweep, run.seeds)
+    replicas = group_replicas(name, group, sweep, run.seeds)
     arm = next(a for a in main.arms if name in {s.name for s in main.experiment.arms[a]})
-    first = rehearse(lanes.setup, arm, run.seeds)
-    lanes = dataclasses.replace(lanes, setups=(first, *lanes.setups[1:]))
+    first = rehearse(replicas.setup, arm, run.seeds)
+    replicas = dataclasses.replace(replicas, setups=(first, *replicas.setups[1:]))
     above = [p.identity for p in parents if set(p.points) & set(chosen)]
     above = above or ([main.identities[parent]] if parent else [])
     record = {**run_record(run), "sweep": [dict(point.values) for point in group]}
     about = {"parents": above} if above else None
-    weights, source_run = lanes.setup.stage.weights, run.options.source_run
+    weights, source_run = replicas.setup.stage.weights, run.options.source_run
     made = identity(name, record, run.experiment_digest, source_run, weights, about)
     directory = run.directory / "sweep" / label(record["sweep"]) / "stages" / name
-    return Program(chosen, lanes, directory, made)
+    return Program(chosen, replicas, directory, made)
 
 
 def train_sweep(
@@ -194,7 +194,7 @@ def train_sweep(
             if alike and not programs:
                 measured[i][name] = done.measured[name]
                 continue
-            if alike and programs[0].lanes.rebuild:
+            if alike and programs[0].replicas.rebuild:
                 nodes = main.nodes  # computes the same, and is compiled already
             one, heads = trained[i][name], named_heads(point.nodes, name)
             measured[i][name] = evaluators[i].measure(
@@ -230,14 +230,14 @@ def _train(
         above = [trained[i][parent] for i in program.points]
         weights = [(one.params, one.state) for one in above]
         source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *weights)
-    look = make_look(
+    validation = make_validation(
         points[0].experiment, points[0].nodes, name, [evaluators[i] for i in program.points]
     )
     title = f"{name} at {label([point.values for point in points])}"
     directory, identity = program.directory, program.identity
-    with reporter.training(program.lanes, title) as (show, notes):
+    with reporter.training(program.replicas, title) as (show, notes):
         whole = train_stage(
-            program.lanes, source, directory, identity, main.run.options, show, look
+            program.replicas, source, directory, identity, main.run.options, show, validation
         )
         notes.append(whole.note)
     size = len(main.run.seeds)

@@ -17,7 +17,7 @@ from jaxtl.study.checks.experiments import Node
 from jaxtl.study.checks.measurable import metric_sums
 from jaxtl.train.feed.examples import host_feed
 from jaxtl.train.rehearsal import abstract_values, first_step
-from jaxtl.train.resolve.lanes import Lanes, over_seeds
+from jaxtl.train.resolve.replicas import Replicas, over_seeds
 from jaxtl.train.resolve.stage import Setup, roles_of
 
 Values = Mapping[str, Any]
@@ -66,8 +66,10 @@ def groups(
     return result, "; ".join(filter(None, reasons.values()))
 
 
-def group_lanes(name: str, points: Sequence[Point], sweep: Sweep, seeds: tuple[int, ...]) -> Lanes:
-    """The lanes of a group; what all its points have in common stays a number of the program."""
+def group_replicas(
+    name: str, points: Sequence[Point], sweep: Sweep, seeds: tuple[int, ...]
+) -> Replicas:
+    """The replicas of a group; what all its points have in common stays a number of the program."""
     fields = [f for f in points[0].values if len({point.values[f] for point in points}) > 1]
     if len(points) == 1:
         return dataclasses.replace(over_seeds(points[0].nodes[name].setup, seeds), swept=True)
@@ -76,7 +78,7 @@ def group_lanes(name: str, points: Sequence[Point], sweep: Sweep, seeds: tuple[i
         return _stage(sweep.build({**points[0].values, **values}), name)
 
     numbers = {field: np.float32([point.values[field] for point in points]) for field in fields}
-    return Lanes(
+    return Replicas(
         seeds * len(points),
         tuple(point.nodes[name].setup for point in points for _ in seeds),
         {field: np.repeat(column, len(seeds)) for field, column in numbers.items()},
@@ -95,17 +97,17 @@ def _untraceable(name: str, field: str, points: Sequence[Point], sweep: Sweep) -
     if not all(isinstance(point.values[field], float) for point in points):
         return f"{field} is not a float"
     setup = points[0].nodes[name].setup
-    lanes = Lanes(
+    replicas = Replicas(
         (0,),
         (setup,),
         {field: np.float32([points[0].values[field]])},
         lambda values: _stage(sweep.build({**points[0].values, **values}), name),
     )
     try:
-        jaxpr = _traced(*_outputs(lanes)).jaxpr
+        jaxpr = _traced(*_outputs(replicas)).jaxpr
         if partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1][0]:
             return f"the model reads {field}"
-        _traced(*first_step(lanes))
+        _traced(*first_step(replicas))
     except Exception as error:  # whatever build, Optax or a loss makes of a traced number
         return f"{field} cannot be traced ({type(error).__name__})"
     return ""
@@ -116,8 +118,8 @@ def same_training(setup: Setup, others: Sequence[Setup], seeds: tuple[int, ...])
     prepares = setup.stage.method.prepare is not None or setup.solvers
     if prepares or any(_differs(other, setup, seeds) for other in others):
         return False
-    lanes = over_seeds(setup, seeds)
-    weights, program = host_feed(lanes).own, _traced(*first_step(lanes))
+    replicas = over_seeds(setup, seeds)
+    weights, program = host_feed(replicas).own, _traced(*first_step(replicas))
     return all(
         _equal(host_feed(other).own, weights)
         and _same_program(_traced(*first_step(other)), program)
@@ -141,15 +143,15 @@ def _equal(one: PyTree, other: PyTree) -> bool:
     )
 
 
-def _outputs(lanes: Lanes) -> tuple[Callable, tuple]:
+def _outputs(replicas: Replicas) -> tuple[Callable, tuple]:
     """(values, ...) -> what the model says while it trains; with abstract arguments."""
 
     def outputs(values, params, statistics, inputs, rng):
-        return lanes.rebuild(values).model.apply(params, statistics, inputs, rng=rng, train=True)
+        return replicas.rebuild(values).model.apply(params, statistics, inputs, rng=rng, train=True)
 
-    setup = lanes.setup
+    setup = replicas.setup
     args = (setup.params, setup.state.statistics, setup.inputs, jax.random.key(0))
-    return outputs, (abstract_values(lanes), *args)
+    return outputs, (abstract_values(replicas), *args)
 
 
 def _differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:

@@ -1,4 +1,4 @@
-"""The loop: dispatch, log, look, save; the same for every method.
+"""The loop: dispatch, log, validation, save; the same for every method.
 
 Batches are a function of (seed, step), keys of (seed, step, update), and all that changes is in
 the checkpoint, so a stage that was stopped anywhere ends with the bits of one that was not.
@@ -30,12 +30,12 @@ from jaxtl.train.feed.examples import (
 )
 from jaxtl.train.mesh import shard_state, to_host
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.schedule import choose, convolves
 from jaxtl.train.signals import Interrupted, Watch, watch
 from jaxtl.train.state import (
-    Look,
     TrainState,
+    Validation,
     abstract_state,
     deployed,
     looked,
@@ -61,18 +61,18 @@ class Trained:
     """A finished stage.
 
     Attributes:
-        params, state: what is evaluated and handed on; leaves with the leading axis of lanes.
-        curves: {"step": [t], metric: [t, lanes]}, the logged steps.
+        params, state: what is evaluated and handed on; leaves with the leading axis of replicas.
+        curves: {"step": [t], metric: [t, replicas]}, the logged steps.
         seconds: training time, compilation included.
-        steps_per_second: without the first dispatch, all lanes counting as one step; NaN if there
-            was no second dispatch.
+        steps_per_second: without the first dispatch, all replicas counting as one step; NaN if
+            there was no second dispatch.
         memory_mb: device memory that a dispatch takes by XLA's account: what it is given, its
-            results and its temporaries, all lanes together; NaN if none was run.
-        failed: [lanes] int, number of the first step whose loss or gradient was not finite, or 0.
+            results and its temporaries, all replicas together; NaN if none was run.
+        failed: [replicas] int, the first step whose loss or gradient was not finite, from 1, or 0.
         note: what made its steps cheaper, if anything.
     """
 
-    lanes: Lanes
+    replicas: Replicas
     params: Params
     state: State
     curves: dict[str, np.ndarray]
@@ -83,79 +83,90 @@ class Trained:
     note: str = ""
 
     def part(self, start: int, stop: int) -> "Trained":
-        """Some of the lanes; a share of the seconds, as they were trained together."""
+        """Some of the replicas; a share of the seconds, as they were trained together."""
         cut = slice(start, stop)
         params, state = jax.tree.map(lambda leaf: leaf[cut], (self.params, self.state))
         return dataclasses.replace(
             self,
-            lanes=self.lanes[cut],
+            replicas=self.replicas[cut],
             params=params,
             state=state,
             curves={k: v if k == "step" else v[:, cut] for k, v in self.curves.items()},
-            seconds=self.seconds * (stop - start) / len(self.lanes),
+            seconds=self.seconds * (stop - start) / len(self.replicas),
             failed=self.failed[cut],
         )
 
 
 def train_stage(
-    lanes: Lanes,
+    replicas: Replicas,
     source: tuple[Params, State] | None,
     directory: Path,
     identity: Identity,
     options: RunOptions,
     progress: Progress = lambda step, metrics: None,
-    look: Look | None = None,
+    validation: Validation | None = None,
 ) -> Trained:
     """Train a stage, go on with an interrupted one, or load a finished one.
 
     Args:
-        lanes: the resolved stage for each seed (and point of a sweep).
+        replicas: the resolved stage for each seed (and point of a sweep).
         source: (params, state) of the stage before, None for a first stage.
         directory: holds stage.json, metrics.jsonl and checkpoints/.
         identity: what the weights depend on; must equal that of what the directory holds.
         options: how to run.
-        progress: called with the number of finished steps and their last metrics {name: [lanes]}.
-        look: validation, by which the best parameters of each lane are kept; None: the last.
+        progress: called with the number of finished steps and the last metrics {name: [replicas]}.
+        validation: by which the best parameters of each replica are kept; None: the last.
 
     Raises:
-        ValueError: the directory holds another stage, or no lane is left whose loss is finite.
+        ValueError: the directory holds another stage, or no replica is left whose loss is finite.
         Interrupted: a signal came; the state is saved.
         NotWritten: a file cannot be; the next launch goes on from the last whole checkpoint.
     """
-    stage = lanes.setup.stage
-    look = look if stage.num_steps else None
+    stage = replicas.setup.stage
+    validation = validation if stage.num_steps else None
     record = check_directory(directory, identity) or {"identity": identity, "finished": False}
-    record |= interface(lanes.setup)
-    abstract = jax.eval_shape(lambda: without_constants(lanes, abstract_state(lanes, look)))
+    record |= interface(replicas.setup)
+    abstract = jax.eval_shape(
+        lambda: without_constants(replicas, abstract_state(replicas, validation))
+    )
     with watch() as signals, Checkpoints(directory / "checkpoints") as checkpoints:
         step, train = checkpoints.restore_latest(abstract) or (0, None)
-        train = with_constants(lanes, train, source) if train else None
+        train = with_constants(replicas, train, source) if train else None
         if train is None or step < stage.num_steps:
             record["finished"] = False
         if not record["finished"]:
             if stage.weights is not None:
-                report = lanes.setup.weights_report
+                report = replicas.setup.weights_report
                 record["weights"] = {"name": stage.weights.name, "report": report.splitlines()}
                 logger.info("stage %s starts from %s", stage.name, report)
             write_json(directory / "stage.json", record)
-            train = with_best(start(lanes, source), look) if train is None else train
-            saver = Saver(lanes, directory, record, checkpoints, since=step)
-            log = Log(directory, options, stage.num_steps, lanes, step)
+            train = with_best(start(replicas, source), validation) if train is None else train
+            saver = Saver(replicas, directory, record, checkpoints, since=step)
+            log = Log(directory, options, stage.num_steps, replicas, step)
             if step < stage.num_steps:
-                cache = cached(lanes, train, options, directory)
+                cache = cached(replicas, train, options, directory)
                 record["feature_cache"] = cache.note if cache else None
-                program = compile_stage(lanes, train, options, cache)
+                program = compile_stage(replicas, train, options, cache)
                 train = advance(
-                    lanes, program, train, step, options, saver, log, progress, look, signals
+                    replicas,
+                    program,
+                    train,
+                    step,
+                    options,
+                    saver,
+                    log,
+                    progress,
+                    validation,
+                    signals,
                 )
             failed = enumerate(failed_steps(train).tolist())
-            record["failed_seeds"] = {lanes.describe(i): at for i, at in failed if at}
+            record["failed_seeds"] = {replicas.describe(i): at for i, at in failed if at}
             saver.save(stage.num_steps, train, finished=True)
     if signals.received is not None:
         raise Interrupted(signals.received)
     params, state = deployed(train)
     return Trained(
-        lanes,
+        replicas,
         params,
         state,
         read_curves(directory),
@@ -168,12 +179,12 @@ def train_stage(
 
 
 def failed_steps(train: TrainState) -> np.ndarray:
-    """[lanes], the number of the step that failed, or 0."""
+    """[replicas], the number of the step that failed, or 0."""
     return to_host(train.failed) + 1
 
 
 def advance(
-    lanes: Lanes,
+    replicas: Replicas,
     program: tuple,
     train: TrainState,
     step: int,
@@ -181,7 +192,7 @@ def advance(
     saver: "Saver",
     log: "Log",
     progress: Progress,
-    look: Look | None,
+    validation: Validation | None,
     signals: Watch,
 ) -> TrainState:
     """Train from `step` to the end of the stage, or to a signal.
@@ -190,9 +201,9 @@ def advance(
         program: as `compile_stage` returns it.
     """
     schedule, dispatch, feed, streams = program
-    stage, pending, compiled = lanes.setup.stage, None, None
-    seeds, values = np.int32(lanes.seeds), dict(lanes.values)
-    bounds = list(dispatches(step, schedule.steps, stage, options, look))
+    stage, pending, compiled = replicas.setup.stage, None, None
+    seeds, values = np.int32(replicas.seeds), dict(replicas.values)
+    bounds = list(dispatches(step, schedule.steps, stage, options, validation))
     read = pages(feed, streams, bounds, schedule.steps, stage.batch_size)
     for (first, step), (rows, block) in zip(bounds, read, strict=True):
         numbers = (np.int32(first), np.int32(step - first))
@@ -206,12 +217,12 @@ def advance(
             progress(*log.write(*pending))
             saver.tick(first)
         pending = (first, step - first, metrics)
-        if look and (step % look.every == 0 or step == stage.num_steps):
-            best, measured = looked(train, look)
+        if validation and (step % validation.every == 0 or step == stage.num_steps):
+            best, measured = looked(train, validation)
             train, pending = train._replace(best=best), (*pending, measured)
         every = stage.method.prepare_every
         if every and step % every == 0 and step < stage.num_steps:
-            train = prepare_again(lanes, train)
+            train = prepare_again(replicas, train)
         preempted = saver.preempted()
         if (preempted or signals.received is not None) and step < stage.num_steps:
             log.write(*pending)
@@ -236,9 +247,14 @@ class Saver:
     """
 
     def __init__(
-        self, lanes: Lanes, directory: Path, record: dict, checkpoints: Checkpoints, since: int
+        self,
+        replicas: Replicas,
+        directory: Path,
+        record: dict,
+        checkpoints: Checkpoints,
+        since: int,
     ):
-        self._lanes = lanes
+        self._replicas = replicas
         self._path, self._record, self._checkpoints = directory / "stage.json", record, checkpoints
         self._before = record.get("train_seconds", 0.0) if since else 0.0
         self._began = time.perf_counter()
@@ -267,7 +283,7 @@ class Saver:
     def save(self, step: int, train: TrainState, finished: bool) -> None:
         """Save asynchronously, or to the end if `finished` or asked to stop after this."""
         self._record["train_seconds"] = self._before + time.perf_counter() - self._began
-        self._checkpoints.save(step, without_constants(self._lanes, train))
+        self._checkpoints.save(step, without_constants(self._replicas, train))
         if finished:
             self._checkpoints.wait()
         self._record["finished"] = finished
@@ -291,16 +307,16 @@ def check_directory(directory: Path, identity: Identity) -> dict | None:
 
 
 def compile_stage(
-    lanes: Lanes, train: TrainState, options: RunOptions, cache: Cached | None = None
+    replicas: Replicas, train: TrainState, options: RunOptions, cache: Cached | None = None
 ):
     """(schedule, dispatch, feed, streams) of a stage, or of what its feature cache leaves of it."""
-    whole = lanes.setup
+    whole = replicas.setup
     if cache is None:
-        feed, streams = make_feed(lanes, options), make_streams(lanes)
+        feed, streams = make_feed(replicas, options), make_streams(replicas)
     else:
-        lanes, feed, streams = cache.lanes, cache.feed, cache.streams
-    setup, stage = lanes.setup, lanes.setup.stage
-    view = abstract_page(feed, len(lanes), stage.batch_size)
+        replicas, feed, streams = cache.replicas, cache.feed, cache.streams
+    setup, stage = replicas.setup, replicas.setup.stage
+    view = abstract_page(feed, len(replicas), stage.batch_size)
     first = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (train, view.own)
     )
@@ -314,7 +330,7 @@ def compile_stage(
     args = (*first, view.shared, index)
     schedule = choose(setup, one_step, args, options)
     if not options.steps_per_dispatch:
-        steps = page_steps(feed, len(lanes), stage.batch_size, schedule.steps)
+        steps = page_steps(feed, len(replicas), stage.batch_size, schedule.steps)
         schedule = dataclasses.replace(schedule, steps=steps)
     if cache is not None:
         if schedule.seeds == "vmap" and convolves(whole):
@@ -325,20 +341,24 @@ def compile_stage(
         numbers = (stage.name, cache.note, before, after)
         logger.info("stage %s: %s; %.4g MFLOP a step and seed become %.4g", *numbers)
     if schedule.seeds == "vmap":
-        feed = shared_by_points(feed, lanes)
+        feed = shared_by_points(feed, replicas)
     logger.info("stage %s: %s", stage.name, schedule)
-    dispatch = make_dispatch(lanes, schedule, shard_state(train.carry), feed)
+    dispatch = make_dispatch(replicas, schedule, shard_state(train.carry), feed)
     return schedule, dispatch, feed, streams
 
 
 def dispatches(
-    step: int, steps: int, stage: Stage, options: RunOptions, look: Look | None = None
+    step: int, steps: int, stage: Stage, options: RunOptions, validation: Validation | None = None
 ) -> Iterator[tuple[int, int]]:
     """(first step, first step of the next one) of each dispatch from `step` to the stage's end.
 
     It has at most `steps` steps, and ends where something is due.
     """
-    due = (options.checkpoint_every, stage.method.prepare_every, look.every if look else 0)
+    due = (
+        options.checkpoint_every,
+        stage.method.prepare_every,
+        validation.every if validation else 0,
+    )
     while step < stage.num_steps:
         stops = [(step // every + 1) * every for every in due if every]
         first, step = step, min(step + steps, stage.num_steps, *stops)

@@ -20,7 +20,7 @@ from jaxtl.plan.batch import sides_of
 from jaxtl.train.feed.examples import abstract_page, active_heads, gather, host_feed
 from jaxtl.train.resolve.contract import differing
 from jaxtl.train.resolve.convolutions import convolutions
-from jaxtl.train.resolve.lanes import Lanes, over_seeds
+from jaxtl.train.resolve.replicas import Replicas, over_seeds
 from jaxtl.train.resolve.stage import Setup, roles_of
 from jaxtl.train.state import TrainState, begin, group
 from jaxtl.train.step import make_step
@@ -48,21 +48,21 @@ def rehearse(setup: Setup, arm: str, seeds: tuple[int, ...]) -> Setup:
     return dataclasses.replace(setup, convolutions=convolutions(program.jaxpr))
 
 
-def abstract_values(lanes: Lanes) -> dict[str, jax.ShapeDtypeStruct]:
-    """The swept numbers of one lane, without their values."""
-    return {field: jax.ShapeDtypeStruct((), jnp.float32) for field in lanes.values}
+def abstract_values(replicas: Replicas) -> dict[str, jax.ShapeDtypeStruct]:
+    """The swept numbers of one replica, without their values."""
+    return {field: jax.ShapeDtypeStruct((), jnp.float32) for field in replicas.values}
 
 
-def first_step(lanes: Lanes) -> tuple[Callable, tuple]:
-    """(values, ...) -> all that a lane computes up to its first step; with abstract arguments.
+def first_step(replicas: Replicas) -> tuple[Callable, tuple]:
+    """(values, ...) -> all that a replica computes up to its first step; with abstract arguments.
 
     It returns the state of the method, and (the train state before the step, that after it,
     metrics), None for a method without updates.
     """
-    setup, stage = lanes.setup, lanes.setup.stage
+    setup, stage = replicas.setup, replicas.setup.stage
 
     def step(values, params, state, shared, own, index, rng):
-        changed = lanes.at(values)
+        changed = replicas.at(values)
         method = changed.stage.method
         memory = ()
         if method.state is not None:
@@ -73,11 +73,11 @@ def first_step(lanes: Lanes) -> tuple[Callable, tuple]:
         train = begin(changed, *group(changed, params), state)
         return memory, (train, *make_step(changed)(train, batch, rng, jnp.int32(0)))
 
-    feed = abstract_page(host_feed(lanes[:1]), 1, stage.batch_size)
+    feed = abstract_page(host_feed(replicas[:1]), 1, stage.batch_size)
     index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
     own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), feed.own)
     args = (setup.params, setup.state, feed.shared, own, index, jax.random.key(0))
-    return step, (abstract_values(lanes), *args)
+    return step, (abstract_values(replicas), *args)
 
 
 def _check_form(before: TrainState, after: TrainState, metrics: Mapping[str, Any]) -> None:

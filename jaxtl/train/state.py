@@ -2,8 +2,8 @@
 
 It starts from fresh and loaded parameters, the method's own state, its optimizers. It ends with the
 best parameters by validation, an average, or the last. The best ones so far are part of its state,
-one set for each lane: what a seed ends with does not depend on which other seeds train beside it,
-and a stopped run loses none of it.
+one set for each replica: what a seed ends with does not depend on which other seeds train beside
+it, and a stopped run loses none of it.
 """
 
 import functools
@@ -20,17 +20,17 @@ from jaxtl.plan import Method, Metric, Params, PyTree, State
 from jaxtl.train.feed.examples import abstract_batch, columns
 from jaxtl.train.mesh import shard_state, to_host
 from jaxtl.train.resolve.contract import check_loss, differing
-from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup, initialise, loaded
 
 Groups = dict[str, Params]
 
 
 class Best(NamedTuple):
-    """The best parameters so far, each lane's own.
+    """The best parameters so far, each replica's own.
 
     Attributes:
-        value: [lanes] float, of the metric that decides.
+        value: [replicas] float, of the metric that decides.
         trainable, state: at that step; the average in place of what trains, if one is kept.
     """
 
@@ -40,7 +40,7 @@ class Best(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a stage holds while it trains, of one lane or with a leading axis of lanes.
+    """All that a stage holds while it trains, of one replica or with a leading axis of replicas.
 
     Attributes:
         trainable: {optimizer: the parameters that it trains, nested by path}.
@@ -91,7 +91,7 @@ def averages(method: Method) -> bool:
 
 
 def begin(setup: Setup, trainable: Groups, frozen: Params, state: State) -> TrainState:
-    """One lane before its first step."""
+    """One replica before its first step."""
     optimizers = setup.stage.method.optimizers
     return TrainState(
         trainable=trainable,
@@ -125,13 +125,13 @@ def _losses(setup: Setup, number: int) -> jax.Array:
     return returned[0]
 
 
-class Look(NamedTuple):
+class Validation(NamedTuple):
     """How a stage looks at data that it does not train on, and keeps its best parameters.
 
     Attributes:
         metric: which of what is measured decides; None keeps the last parameters.
         every: steps between looks; the last step is always looked at.
-        measure: (params, state) -> {key of a metric: [lanes]}, leaves lead with the axis of lanes.
+        measure: (params, state), leaves [replicas, ...] -> {key of a metric: [replicas]}.
     """
 
     metric: Metric | None
@@ -139,48 +139,48 @@ class Look(NamedTuple):
     measure: Callable[[Params, State], Mapping[str, np.ndarray]]
 
 
-def start(lanes: Lanes, source: tuple[Params, State] | None) -> TrainState:
-    """A stage before its first step, leaves with the leading axis of lanes."""
-    setup, method = lanes.setup, lanes.setup.stage.method
+def start(replicas: Replicas, source: tuple[Params, State] | None) -> TrainState:
+    """A stage before its first step, leaves with the leading axis of replicas."""
+    setup, method = replicas.setup, replicas.setup.stage.method
 
     def fresh(seed: jax.Array) -> dict[str, jax.Array]:
         leaves = map(flatten, initialise(setup.stage, setup.inputs, setup.shape, seed))
         return {path: leaf for tree in leaves for path, leaf in tree.items() if path in setup.fresh}
 
-    leaves = jax.jit(jax.vmap(fresh))(jnp.asarray(lanes.seeds))
-    leaves |= loaded(setup, source, len(lanes))
+    leaves = jax.jit(jax.vmap(fresh))(jnp.asarray(replicas.seeds))
+    leaves |= loaded(setup, source, len(replicas))
     params, statistics = (
         nest({path: jnp.asarray(leaves[path]) for path in flatten(tree)})
         for tree in (setup.params, setup.state.statistics)
     )
-    params = after_loading(lanes, params)
+    params = after_loading(replicas, params)
     memory = None
     if method.state is not None:
 
         def method_state(params, statistics, values):
-            here = lanes.at(values)
+            here = replicas.at(values)
             return here.stage.method.state(here.model, params, statistics, here.shape)
 
-        each = jax.jit(jax.vmap(method_state, axis_size=len(lanes)))
-        memory = remembered(method, each(params, statistics, dict(lanes.values)), source)
+        each = jax.jit(jax.vmap(method_state, axis_size=len(replicas)))
+        memory = remembered(method, each(params, statistics, dict(replicas.values)), source)
     state = State(statistics, memory)
     if method.prepare is not None:
-        params, state = prepare(lanes, params, state)
-    train = assemble(lanes, params, state)
+        params, state = prepare(replicas, params, state)
+    train = assemble(replicas, params, state)
     return jax.device_put(train, shard_state(train))
 
 
-def after_loading(lanes: Lanes, params: Params) -> Params:
-    """Parameters with those that adapters compute from others, on the host, lane after lane."""
-    shared = lanes.setup
+def after_loading(replicas: Replicas, params: Params) -> Params:
+    """Parameters with those that adapters compute from others, on the host, one by one."""
+    shared = replicas.setup
     if not shared.solvers:
         return params
     host, results = to_host(params), []
-    for i, setup in enumerate(lanes.setups):
-        lane = jax.tree.map(lambda leaf, i=i: leaf[i], host)
+    for i, setup in enumerate(replicas.setups):
+        replica = jax.tree.map(lambda leaf, i=i: leaf[i], host)
         for adapter in setup.solvers:
-            lane = adapter.after_loading(lane)
-        results.append(flatten(lane))
+            replica = adapter.after_loading(replica)
+        results.append(flatten(replica))
     flat = flatten(params)
     for path in shared.fresh.intersection(flat):
         if any(matches(adapter.solves, path) for adapter in shared.solvers):
@@ -198,25 +198,25 @@ def remembered(method: Method, new: PyTree, source: tuple[Params, State] | None)
     return before if before is not None and shapes(before) == shapes(new) else new
 
 
-def assemble(lanes: Lanes, params: Params, state: State) -> TrainState:
+def assemble(replicas: Replicas, params: Params, state: State) -> TrainState:
     """Group the parameters and start the optimizers."""
-    trainable, frozen = group(lanes.setup, params)
+    trainable, frozen = group(replicas.setup, params)
 
-    def begin_lane(trainable: Groups, state: State, values: dict[str, jax.Array]) -> TrainState:
-        return begin(lanes.at(values), trainable, {}, state)
+    def begin_replica(trainable: Groups, state: State, values: dict[str, jax.Array]) -> TrainState:
+        return begin(replicas.at(values), trainable, {}, state)
 
-    each = jax.jit(jax.vmap(begin_lane, axis_size=len(lanes)))
-    train = each(trainable, state, dict(lanes.values))
+    each = jax.jit(jax.vmap(begin_replica, axis_size=len(replicas)))
+    train = each(trainable, state, dict(replicas.values))
     given = (train.trainable, train.average, train.state)
     trainable, average, state = jax.tree.map(jnp.copy, given)  # a dispatch donates them
     return train._replace(trainable=trainable, frozen=frozen, average=average, state=state)
 
 
-def prepare(lanes: Lanes, params: Params, state: State):
-    """Run the method's pass over the data on the host, lane after lane."""
-    results, shared = [], lanes.setup
+def prepare(replicas: Replicas, params: Params, state: State):
+    """Run the method's pass over the data on the host, replica after replica."""
+    results, shared = [], replicas.setup
     params, state = to_host((params, state))
-    for i, (seed, setup) in enumerate(zip(lanes.seeds, lanes.setups, strict=True)):
+    for i, (seed, setup) in enumerate(zip(replicas.seeds, replicas.setups, strict=True)):
         given = jax.tree.map(lambda leaf, i=i: leaf[i], (params, state))
         stage, heads = setup.stage, setup.model.heads
         domains = [columns(domain, heads, seed) for domain in stage.domains]
@@ -238,35 +238,35 @@ def prepare(lanes: Lanes, params: Params, state: State):
     return jax.tree.map(lambda new, old: new.astype(old.dtype), stacked, (params, state))
 
 
-def abstract_state(lanes: Lanes, look: Look | None = None) -> TrainState:
+def abstract_state(replicas: Replicas, validation: Validation | None = None) -> TrainState:
     """What training starts from, without its values; for `jax.eval_shape`."""
     params, state = jax.tree.map(
-        lambda leaf: jnp.zeros((len(lanes), *leaf.shape), leaf.dtype),
-        (lanes.setup.params, lanes.setup.state),
+        lambda leaf: jnp.zeros((len(replicas), *leaf.shape), leaf.dtype),
+        (replicas.setup.params, replicas.setup.state),
     )
-    return with_best(assemble(lanes, params, state), look)
+    return with_best(assemble(replicas, params, state), validation)
 
 
-def without_constants(lanes: Lanes, train: TrainState) -> TrainState:
+def without_constants(replicas: Replicas, train: TrainState) -> TrainState:
     """What a checkpoint holds: all but the parameters that the stage loads and never changes."""
-    constant = lanes.setup.constant
+    constant = replicas.setup.constant
     return train._replace(frozen=split(train.frozen, lambda path: path in constant)[1])
 
 
 def with_constants(
-    lanes: Lanes, train: TrainState, source: tuple[Params, State] | None
+    replicas: Replicas, train: TrainState, source: tuple[Params, State] | None
 ) -> TrainState:
     """What a checkpoint holds, with the rest as the stage before or `weights` have it."""
-    there, constant = loaded(lanes.setup, source, len(lanes)), lanes.setup.constant
+    there, constant = loaded(replicas.setup, source, len(replicas)), replicas.setup.constant
     constants = nest({path: jnp.asarray(leaf) for path, leaf in there.items() if path in constant})
     constants = jax.device_put(constants, shard_state(constants))
     return train._replace(frozen=join(train.frozen, constants))
 
 
-def prepare_again(lanes: Lanes, train: TrainState) -> TrainState:
+def prepare_again(replicas: Replicas, train: TrainState) -> TrainState:
     """The method's periodic pass; the optimizers keep their state."""
-    params, state = prepare(lanes, train.params, train.state)
-    trainable, frozen = group(lanes.setup, params)
+    params, state = prepare(replicas, train.params, train.state)
+    trainable, frozen = group(replicas.setup, params)
     train = train._replace(trainable=trainable, frozen=frozen, state=state)
     return jax.device_put(train, shard_state(train))
 
@@ -282,27 +282,29 @@ def deployed(train: TrainState) -> tuple[Params, State]:
     return join(*(train.average or train.trainable).values(), train.frozen), train.state
 
 
-def with_best(train: TrainState, look: Look | None) -> TrainState:
+def with_best(train: TrainState, validation: Validation | None) -> TrainState:
     """The same with its best parameters so far, none of which has been looked at."""
-    if look is None or look.metric is None:
+    if validation is None or validation.metric is None:
         return train
-    value = jnp.full(train.failed.shape, -look.metric.sign * jnp.inf)
+    value = jnp.full(train.failed.shape, -validation.metric.sign * jnp.inf)
     copied = jax.tree.map(jnp.copy, (train.average or train.trainable, train.state))
     return train._replace(best=Best(value, *copied))
 
 
-def looked(train: TrainState, look: Look) -> tuple[Best | None, Mapping[str, np.ndarray]]:
-    """(the best parameters after a look at those of now, what was measured {metric: [lanes]})."""
-    values = look.measure(*deployed(train._replace(best=None)))
-    if look.metric is None:
+def looked(
+    train: TrainState, validation: Validation
+) -> tuple[Best | None, Mapping[str, np.ndarray]]:
+    """(the best parameters up to now, what was measured of these {metric: [replicas]})."""
+    values = validation.measure(*deployed(train._replace(best=None)))
+    if validation.metric is None:
         return train.best, values
-    now = Best(values[look.metric.key], train.average or train.trainable, train.state)
-    return _better(train.best, now, look.metric.sign), values
+    now = Best(values[validation.metric.key], train.average or train.trainable, train.state)
+    return _better(train.best, now, validation.metric.sign), values
 
 
 @jax.jit
 def _better(best: Best, new: Best, sign: int) -> Best:
-    """Lane by lane; the earlier one where they are equal, never one whose value is NaN."""
+    """Replica by replica; the earlier one where they are equal, never one whose value is NaN."""
     wins = (new.value - best.value) * sign > 0
 
     def choose(new, old):

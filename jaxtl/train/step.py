@@ -1,4 +1,4 @@
-"""Training steps: the gradient of what trains, then Optax; many steps of all lanes in one call.
+"""Training steps: the gradient of what trains, then Optax; many steps of all replicas in one call.
 
 The gradient is taken with respect to the trainable groups alone, so what is frozen costs neither a
 gradient nor optimizer state; the result has the bits of `optax.multi_transform` with
@@ -19,7 +19,7 @@ from jaxtl.train.gradients import gradient
 from jaxtl.train.mesh import current_mesh, replicated, shard_batch
 from jaxtl.train.optimizers import transform
 from jaxtl.train.resolve.contract import FAILED, check_loss, loss_name
-from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.schedule import Schedule
 from jaxtl.train.resolve.stage import Setup
 from jaxtl.train.state import Groups, TrainState, averages
@@ -54,7 +54,7 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
             `per_example`; their gradients are averaged before the optimizer sees them.
 
     Returns:
-        (train state, batch, rng, step) -> (train state, {metric: []}); pure, for one lane.
+        (train state, batch, rng, step) -> (train state, {metric: []}); pure, for one replica.
     """
     method = setup.stage.method
 
@@ -152,23 +152,23 @@ def last_good(old: TrainState, new: TrainState, finite: jax.Array, step: jax.Arr
     )
 
 
-def make_dispatch(lanes: Lanes, schedule: Schedule, carried: PyTree, feed: Feed) -> Callable:
-    """The compiled call that advances all lanes by up to `schedule.steps` steps.
+def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed: Feed) -> Callable:
+    """The compiled call that advances all replicas by up to `schedule.steps` steps.
 
     Args:
-        lanes, schedule: what to compile.
+        replicas, schedule: what to compile.
         carried: shardings of the carry.
         feed: what will be gathered from, or its shapes.
 
     Returns:
         (carry, frozen, feed, seeds [L], values {field: [L]}, block [L, steps, batch, domains],
         first step, count) -> (carry, {metric: [L, steps]}); the leaves of carry and frozen lead
-        with the axis of lanes, carry is donated, metrics beyond `count` are 0.
+        with the axis of replicas, carry is donated, metrics beyond `count` are 0.
     """
     mesh, axes = current_mesh(), (0, 0, Feed(None, 0), 0, 0, 0, None, None)
 
-    def one_lane(carry, frozen, feed, seed, values, block, first, count):
-        setup = lanes.at(values)
+    def one_replica(carry, frozen, feed, seed, values, block, first, count):
+        setup = replicas.at(values)
         step_fn = make_step(setup, schedule.micro_batches)
 
         def drawn(i):
@@ -189,32 +189,32 @@ def make_dispatch(lanes: Lanes, schedule: Schedule, carried: PyTree, feed: Feed)
         return jax.lax.fori_loop(0, count, body, (carry, empty))
 
     def one_after_the_other(carry, frozen, feed, seeds, values, block, *numbers):
-        def run(lane):
-            carry, frozen, own, *rest = lane
-            return one_lane(carry, frozen, Feed(feed.shared, own), *rest, *numbers)
+        def run(replica):
+            carry, frozen, own, *rest = replica
+            return one_replica(carry, frozen, Feed(feed.shared, own), *rest, *numbers)
 
         every = (carry, frozen, feed.own, seeds, values, block)
         if schedule.seeds == "map":
             return jax.lax.map(run, every)
-        results = [run(jax.tree.map(lambda x, i=i: x[i], every)) for i in range(len(lanes))]
+        results = [run(jax.tree.map(lambda x, i=i: x[i], every)) for i in range(len(replicas))]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
     def by_seeds_and_points(carry, frozen, feed, seeds, values, block, *numbers):
         """The points of a seed share its batch: a layer that reads it is one product for all."""
-        points, count = lanes.points, len(lanes) // lanes.points
+        points, count = replicas.points, len(replicas) // replicas.points
         carry, frozen, values = jax.tree.map(
             lambda leaf: leaf.reshape(points, count, *leaf.shape[1:]), (carry, frozen, values)
         )
-        one_seed = jax.vmap(one_lane, (0, 0, None, None, 0, None, None, None))
+        one_seed = jax.vmap(one_replica, (0, 0, None, None, 0, None, None, None))
         all_seeds = jax.vmap(one_seed, (1, 1, Feed(None, 0), 0, 1, 0, None, None), out_axes=1)
         results = all_seeds(carry, frozen, feed, seeds[:count], values, block[:count], *numbers)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
 
     own = jax.tree.leaves(feed.own)
     if schedule.seeds != "vmap":
-        all_lanes = one_after_the_other
-    elif own and len(own[0]) < len(lanes):
-        all_lanes = by_seeds_and_points
+        all_replicas = one_after_the_other
+    elif own and len(own[0]) < len(replicas):
+        all_replicas = by_seeds_and_points
     else:
-        all_lanes = jax.vmap(one_lane, axes)
-    return jax.jit(all_lanes, donate_argnums=0, out_shardings=(carried, replicated()))
+        all_replicas = jax.vmap(one_replica, axes)
+    return jax.jit(all_replicas, donate_argnums=0, out_shardings=(carried, replicated()))

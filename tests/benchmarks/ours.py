@@ -16,7 +16,7 @@ from jaxtl.paths import flatten
 from jaxtl.plan import Experiment, Params, PyTree, Stage, State, maximize
 from jaxtl.pretrained import FileWeights
 from jaxtl.study.checks.experiments import Node
-from jaxtl.study.traced import Point, Sweep, group_lanes
+from jaxtl.study.traced import Point, Sweep, group_replicas
 from jaxtl.train.feed import cache
 from jaxtl.train.feed.examples import Feed, gather, page
 from jaxtl.train.feed.order import Stream, index_block
@@ -24,7 +24,7 @@ from jaxtl.train.feed.prefix import constant_prefix
 from jaxtl.train.loop import Trained, compile_stage, train_stage
 from jaxtl.train.mesh import make_mesh
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.schedule import Schedule
 from jaxtl.train.resolve.stage import Setup, resolve
 from jaxtl.train.state import TrainState, start
@@ -91,12 +91,12 @@ def build(
         jax.config.update("jax_num_cpu_devices", math.prod(sizes))
         jax.set_mesh(make_mesh(mesh))
     setup, source = resolved(stage, seeds, params)
-    lanes = over_seeds(setup, seeds)
-    full, features = start(lanes, source), None
+    replicas = over_seeds(setup, seeds)
+    full, features = start(replicas, source), None
     if cached:
-        features = cache.cached(lanes, full, options, Path(tempfile.gettempdir()))
+        features = cache.cached(replicas, full, options, Path(tempfile.gettempdir()))
         assert features is not None
-    return Program(setup, full, *compile_stage(lanes, full, options, features))
+    return Program(setup, full, *compile_stage(replicas, full, options, features))
 
 
 def ours(
@@ -154,7 +154,7 @@ def swept(
     seeds: tuple[int, ...],
     params: Params,
 ) -> Callable[[int], float]:
-    """run(units) of a stage at several values of a field, which are lanes beside the seeds."""
+    """run(units) of a stage at several values of a field, which are replicas beside the seeds."""
 
     def experiment(values: Mapping[str, Any]) -> Experiment:
         return Experiment({"arm": [build(values)]}, "arm", {}, maximize("nothing"))
@@ -166,11 +166,11 @@ def swept(
         nodes = {setup.stage.name: Node(setup, None)}
         points.append(Point({field: value}, {}, made, nodes))
     sweep = Sweep([point.values for point in points], [{}] * len(points), experiment)
-    lanes = group_lanes(setup.stage.name, points, sweep, seeds)
+    replicas = group_replicas(setup.stage.name, points, sweep, seeds)
     source = jax.tree.map(lambda leaf: np.concatenate([leaf] * len(points)), source)
-    full = start(lanes, source)
-    program = Program(setup, full, *compile_stage(lanes, full, RunOptions()))
-    return steps(program, lanes.seeds, dict(lanes.values))
+    full = start(replicas, source)
+    program = Program(setup, full, *compile_stage(replicas, full, RunOptions()))
+    return steps(program, replicas.seeds, dict(replicas.values))
 
 
 def steps(

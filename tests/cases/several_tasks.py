@@ -10,7 +10,7 @@ from jaxtl.losses import task_losses
 from jaxtl.models import apply_flat, classes, regression
 from jaxtl.plan import Stage, State, labelled
 from jaxtl.train.feed.examples import gather, host_feed
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import start
 from jaxtl.train.step import make_step
@@ -36,9 +36,9 @@ def stage(method, domains=1, steps=10):
 def begun(method, domains=1):
     """(setup, train state of one seed, batch)."""
     setup = resolve(stage(method, domains), None)
-    lanes = over_seeds(setup, (0,))
-    train = jax.tree.map(lambda leaf: leaf[0], start(lanes, None))
-    feed = host_feed(lanes)
+    replicas = over_seeds(setup, (0,))
+    train = jax.tree.map(lambda leaf: leaf[0], start(replicas, None))
+    feed = host_feed(replicas)
     own = jax.tree.map(lambda leaf: leaf[0], feed.own)
     index = jnp.tile(jnp.arange(SIZE)[:, None], (1, domains))
     return setup, train, gather(setup.stage, feed.shared, own, index, KEY)

@@ -21,7 +21,7 @@ from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Run
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 
 OPTIONS = RunOptions(checkpoint_every=5, steps_per_dispatch=4)

@@ -11,7 +11,7 @@ import pytest
 from tiny import blobs, body, compiled_once, mlp_stage, run_tiny  # noqa: F401
 
 from jaxtl.losses import reversal_schedule
-from jaxtl.measure.criteria import Judge
+from jaxtl.measure.criteria import CriteriaScorer
 from jaxtl.methods import adapt, transfer
 from jaxtl.metrics import classification
 from jaxtl.plan import Criterion, Experiment, Stage, labelled, maximize, minimize, unlabelled
@@ -133,7 +133,7 @@ def test_mistakes_are_found_before_any_work(tmp_path, fields, message):
 
 
 @pytest.mark.slow
-def test_a_judge_hides_labels_and_shares_what_criteria_look_at():
+def test_a_criteria_scorer_hides_labels_and_shares_what_criteria_look_at():
     seen = []
 
     def note(predict, target):
@@ -142,21 +142,23 @@ def test_a_judge_hides_labels_and_shares_what_criteria_look_at():
 
     hidden = Criterion((unlabelled(target_set(), "source"),), note)
     known = Criterion((labelled(HELD_OUT, "source"),), lambda p, s: s["labels"]["source"].sum())
-    judge = Judge({"hidden": hidden, "again": hidden, "known": known}, (0, 1), batch_size=7)
+    scorer = CriteriaScorer(
+        {"hidden": hidden, "again": hidden, "known": known}, (0, 1), batch_size=7
+    )
     model = body()
     inputs = jnp.zeros((1, 5))
     params, state = jax.vmap(lambda s: model.init(jax.random.key(s), inputs))(jnp.arange(2))
     method = transfer.full(optax.adam(1e-2))
-    scores = judge.scores(model, method, params, state)
+    scores = scorer.scores(model, method, params, state)
     assert list(scores) == ["criteria/hidden", "criteria/again", "criteria/known"]
     np.testing.assert_allclose(scores["criteria/hidden"], 0, atol=1e-3)
     np.testing.assert_array_equal(scores["criteria/known"], [30, 30])
-    assert len(judge._views) == 2 and seen[0]["features"] is seen[1]["features"]
+    assert len(scorer._views) == 2 and seen[0]["features"] is seen[1]["features"]
     assert seen[0]["labels"].shape == (24,)
     other = Criterion(
         (unlabelled(target_set(), "source"),), lambda p, t: t["labels"]["source"].max()
     )
-    found = Judge({"o": other}, (0,), 8).scores(
+    found = CriteriaScorer({"o": other}, (0,), 8).scores(
         model, method, *jax.tree.map(lambda leaf: leaf[:1], (params, state))
     )
     np.testing.assert_array_equal(found["criteria/o"], [-1])

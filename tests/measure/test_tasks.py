@@ -17,7 +17,7 @@ from jaxtl.models import classes
 from jaxtl.paths import flatten
 from jaxtl.plan import Experiment, Stage, State, labelled, maximize, unlabelled
 from jaxtl.train.feed.examples import columns
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import start
 

@@ -114,7 +114,7 @@ def weights(directory, stage):
         pytest.param("ema", (0.9, 0.1), "full", marks=pytest.mark.slow),
     ],
 )
-def test_lanes_train_as_points_would_alone(tmp_path, field, values, arm):
+def test_replicas_train_as_points_would_alone(tmp_path, field, values, arm):
     points = [{field: value} for value in values]
     extra = {"ema": 0.5} if field == "ema" else {}
     summary, output = run(tmp_path / "sweep", points, arms=(arm,), **extra)
@@ -152,7 +152,7 @@ def test_what_decides_more_than_a_number_has_a_program_for_each_value(tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_schedule_that_branches_on_its_value_has_programs_of_lanes_of_the_rest(tmp_path):
+def test_a_schedule_that_branches_on_its_value_has_programs_of_replicas_of_the_rest(tmp_path):
     points = [{"schedule": 0.3, "rate": rate} for rate in (0.1, 0.2)]
     points += [{"schedule": 0.6, "rate": rate} for rate in (0.1, 0.2)]
     _, output = run(tmp_path, points, arms=("scratch", "full"))
@@ -165,10 +165,10 @@ def test_a_schedule_that_branches_on_its_value_has_programs_of_lanes_of_the_rest
 def test_one_program_for_all_points_and_seeds(tmp_path, monkeypatch):
     made, make = [], loop.make_dispatch
 
-    def spy(lanes, *args):
+    def spy(replicas, *args):
         def lower(*given):
-            made.append(len(lanes))
-            return make(lanes, *args).lower(*given)
+            made.append(len(replicas))
+            return make(replicas, *args).lower(*given)
 
         return types.SimpleNamespace(lower=lower)
 
@@ -184,8 +184,8 @@ def test_points_share_the_columns_of_a_seed_if_they_are_the_same(
 ):
     seen, compile_stage = [], loop.compile_stage
 
-    def spy(lanes, *args):
-        program = compile_stage(lanes, *args)
+    def spy(replicas, *args):
+        program = compile_stage(replicas, *args)
         seen.append({len(leaf) for leaf in jax.tree.leaves(program[2].own)})
         return program
 
@@ -201,7 +201,7 @@ def test_the_experiment_itself_is_not_trained_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_closed_form_has_a_lane_for_each_point(tmp_path):
+def test_a_closed_form_has_a_replica_for_each_point(tmp_path):
     points = [{"weight": 1e-3}, {"weight": 2.0}]
     summary, output = run(tmp_path, points, arms=("ridge",))
     assert "pretrain as it is; ridge in one program" in output

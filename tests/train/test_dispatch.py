@@ -23,7 +23,7 @@ from jaxtl.train.feed.order import index_block
 from jaxtl.train.loop import compile_stage, dispatches
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.convolutions import Convolutions, convolutions
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.schedule import PATCH_BYTES
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import abstract_state, start
@@ -109,9 +109,9 @@ def test_the_carry_is_donated_and_the_frozen_part_is_not():
     stage = dataclasses.replace(mlp_stage(), method=dataclasses.replace(method, fresh_frozen=True))
     setup, seeds = resolve(stage, None), (0, 1)
     options = dataclasses.replace(OPTIONS, feature_cache=False)
-    lanes = over_seeds(setup, seeds)
-    full = start(lanes, None)
-    schedule, dispatch, feed, streams = compile_stage(lanes, full, options)
+    replicas = over_seeds(setup, seeds)
+    full = start(replicas, None)
+    schedule, dispatch, feed, streams = compile_stage(replicas, full, options)
     carry = full.carry
     block = index_block(streams, 0, schedule.steps, stage.batch_size)
     args = (full.frozen, feed, jnp.asarray(seeds), {}, block, np.int32(0), np.int32(2))
@@ -174,9 +174,9 @@ def test_convolutions_inside_loops_and_compiled_functions_are_found():
 
 def schedule(stage, **options):
     setup = resolve(stage, None)
-    lanes = over_seeds(setup, (0, 1))
-    full = jax.eval_shape(lambda: abstract_state(lanes))
-    return compile_stage(lanes, full, RunOptions(**options))[0]
+    replicas = over_seeds(setup, (0, 1))
+    full = jax.eval_shape(lambda: abstract_state(replicas))
+    return compile_stage(replicas, full, RunOptions(**options))[0]
 
 
 def test_micro_batches_are_as_asked_for_or_fit_the_cache():

@@ -32,7 +32,7 @@ from jaxtl.train.feed.examples import make_streams
 from jaxtl.train.feed.order import index_block
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.signals import Interrupted
 from jaxtl.train.state import start

@@ -12,7 +12,7 @@ from jaxtl.train.feed.order import index_block
 from jaxtl.train.loop import compile_stage
 from jaxtl.train.mesh import check_batch, make_mesh, shard_batch, shard_state, to_host
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import start
 
@@ -57,9 +57,9 @@ def test_a_step_split_over_devices_sums_gradients_and_gathers_no_activations(bui
     stage = Stage("s", build({"y": models.classes(3)}), method, [domain], 16, 4)
     setup = resolve(stage, None)
     with jax.set_mesh(make_mesh("data=8")):
-        lanes = over_seeds(setup, (0, 1))
-        full = start(lanes, None)
-        schedule, dispatch, feed, streams = compile_stage(lanes, full, RunOptions())
+        replicas = over_seeds(setup, (0, 1))
+        full = start(replicas, None)
+        schedule, dispatch, feed, streams = compile_stage(replicas, full, RunOptions())
         block = index_block(streams, 0, schedule.steps, 16)
         carry = full.carry
         args = (carry, full.frozen, feed, np.int32([0, 1]), {}, block, np.int32(0), np.int32(4))

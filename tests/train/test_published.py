@@ -16,7 +16,7 @@ from jaxtl.paths import flatten
 from jaxtl.pretrained import Entry, Scheme
 from jaxtl.study.checks.experiments import plan_stages
 from jaxtl.study.source_run import SourceRun
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import start
 from jaxtl.train.store.checkpoints import ITEM, restore_chain, restore_weights

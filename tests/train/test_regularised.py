@@ -18,7 +18,7 @@ from jaxtl.paths import flatten
 from jaxtl.plan import Stage, labelled, unlabelled
 from jaxtl.train.feed.examples import gather, make_feed
 from jaxtl.train.feed.prefix import constant_prefix, needs_only_features
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import start
 from jaxtl.train.step import make_step
@@ -81,8 +81,8 @@ def source():
 
 def two_steps(setup, step):
     """All leaves before the stage's first step and after its second, and the losses."""
-    stage, lanes = setup.stage, over_seeds(setup, (0,))
-    full, feed = start(lanes, source()[1]), make_feed(lanes, OPTIONS)
+    stage, replicas = setup.stage, over_seeds(setup, (0,))
+    full, feed = start(replicas, source()[1]), make_feed(replicas, OPTIONS)
     full, own = jax.tree.map(lambda leaf: leaf[0], (full, feed.own))
     first, losses = full, []
     for i in range(2):

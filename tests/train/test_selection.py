@@ -1,4 +1,4 @@
-"""The best parameters by validation: each lane its own, whatever stops the stage."""
+"""The best parameters by validation: each replica its own, whatever stops the stage."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ from jaxtl.metrics import classification
 from jaxtl.paths import flatten
 from jaxtl.plan import Experiment, Stage, labelled, maximize, minimize
 from jaxtl.train.signals import Interrupted
-from jaxtl.train.state import Look
+from jaxtl.train.state import Validation
 from jaxtl.train.store.checkpoints import restore_weights
 
 KERNEL = "heads/source/kernel"
@@ -43,7 +43,7 @@ class Looking:
     def __init__(self, sign=1):
         self.seen = []
         metric = (maximize if sign == 1 else minimize)("validation", "size")
-        self.look = Look(metric, 5, self.measure)
+        self.validation = Validation(metric, 5, self.measure)
 
     def measure(self, params, state):
         kernel = np.asarray(flatten(params)[KERNEL], np.float64)
@@ -53,16 +53,16 @@ class Looking:
 
 @pytest.mark.parametrize("ema", [None, 0.8])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_each_lane_ends_with_its_best_look(tmp_path, sign, ema):
+def test_each_replica_ends_with_its_best_look(tmp_path, sign, ema):
     looking = Looking(sign)
-    run = train(wandering(ema), tmp_path, seeds=(0, 1, 2), look=looking.look)
+    run = train(wandering(ema), tmp_path, seeds=(0, 1, 2), validation=looking.validation)
     assert len(looking.seen) == 4  # steps 5, 10, 15 and the last
     values = np.array([value for value, _ in looking.seen])
     best = np.argmax(sign * values, axis=0)
     assert len(set(best.tolist())) > 1
-    for lane, at in enumerate(best):
+    for replica, at in enumerate(best):
         for path, leaf in flatten(looking.seen[at][1]).items():
-            np.testing.assert_array_equal(flatten(run.params)[path][lane], leaf[lane])
+            np.testing.assert_array_equal(flatten(run.params)[path][replica], leaf[replica])
     rows = np.isfinite(run.curves["validation/size"][:, 0])
     np.testing.assert_array_equal(run.curves["step"][rows], [5, 10, 15, 17])
     np.testing.assert_allclose(run.curves["validation/size"][rows], values)
@@ -72,13 +72,13 @@ def test_each_lane_ends_with_its_best_look(tmp_path, sign, ema):
 
 def test_a_look_changes_nothing_but_what_is_kept(tmp_path):
     looking = Looking()
-    train(wandering(), tmp_path / "looked", look=looking.look)
+    train(wandering(), tmp_path / "looked", validation=looking.validation)
     plain = train(wandering(), tmp_path / "plain")
     assert_same(looking.seen[-1][1], plain.params)
 
 
 def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path):
-    whole = train(wandering(0.8), tmp_path / "whole", look=Looking().look)
+    whole = train(wandering(0.8), tmp_path / "whole", validation=Looking().validation)
 
     def stop(step, metrics):
         if step < 15:
@@ -86,7 +86,9 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path):
 
     for _ in range(20):
         try:
-            run = train(wandering(0.8), tmp_path / "cut", progress=stop, look=Looking().look)
+            run = train(
+                wandering(0.8), tmp_path / "cut", progress=stop, validation=Looking().validation
+            )
             break
         except Interrupted:
             continue
@@ -103,7 +105,7 @@ def test_a_value_that_is_not_finite_is_never_the_best(tmp_path):
         seen.append(np.asarray(flatten(params)[KERNEL]))
         return {"v": np.array(next(values))}
 
-    run = train(wandering(), tmp_path, look=Look(maximize("v"), 5, measure))
+    run = train(wandering(), tmp_path, validation=Validation(maximize("v"), 5, measure))
     np.testing.assert_array_equal(flatten(run.params)[KERNEL][0], seen[1][0])
     np.testing.assert_array_equal(flatten(run.params)[KERNEL][1], seen[0][1])
 

@@ -30,8 +30,8 @@ def stage_of(name: str, method=None) -> Stage:
     return Stage(name, model, method or METHODS[name], domains, 8, 0)
 
 
-def accuracy(stage, trained, lane):
-    params, state = jax.tree.map(lambda leaf: leaf[lane], (trained.params, trained.state))
+def accuracy(stage, trained, replica):
+    params, state = jax.tree.map(lambda leaf: leaf[replica], (trained.params, trained.state))
     table = TARGET.table()
     if stage.method.predict is None:
         output, _ = stage.model.apply(params, state.statistics, table.inputs)
@@ -47,7 +47,7 @@ def test_alignments_are_deployed_and_loaded(tmp_path):
         first, again = (train(stage, tmp_path / name) for _ in range(2))
         assert_same(first.params, again.params)
         assert_same(first.state, again.state)
-        found[name] = [accuracy(stage, again, lane) for lane in (0, 1)]
+        found[name] = [accuracy(stage, again, replica) for replica in (0, 1)]
         assert found[name][0] == found[name][1]  # nothing is drawn
     for name in METHODS.keys() - {"nearest"}:
         assert found[name][0] > found["nearest"][0] + 0.1

@@ -16,7 +16,7 @@ from jaxtl.paths import flatten, join
 from jaxtl.plan import Method, Stage, Update, labelled, stateless, unlabelled
 from jaxtl.train.feed.examples import active_heads, columns, gather, make_feed
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import initialise, resolve
 from jaxtl.train.state import start
 from jaxtl.train.step import make_step, whole_transformation

@@ -26,7 +26,7 @@ from jaxtl.train.feed.order import Stream
 from jaxtl.train.feed.prefix import Prefix, constant_prefix, needs_only_features
 from jaxtl.train.mesh import replicate, replicated, to_host
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -39,14 +39,14 @@ class Cached(NamedTuple):
     """A stage that starts from features.
 
     Attributes:
-        lanes: the stage's, with the rest of the model.
+        replicas: the stage's, with the rest of the model.
         feed: the examples that are drawn, with features as inputs; on the host if they lie on disk.
-        streams: [lanes][domains] orders of the rows of the feed.
+        streams: [replicas][domains] orders of the rows of the feed.
         note: what is cached, for the log.
-        flops: operations that a step of one lane is spared.
+        flops: operations that a step of one replica is spared.
     """
 
-    lanes: Lanes
+    replicas: Replicas
     feed: Feed
     streams: list[list[Stream]]
     note: str
@@ -59,12 +59,14 @@ def flops(function: Callable, *args: PyTree) -> float:
     return analysis.get("flops", math.nan)
 
 
-def cached(lanes: Lanes, train: TrainState, options: RunOptions, directory: Path) -> Cached | None:
+def cached(
+    replicas: Replicas, train: TrainState, options: RunOptions, directory: Path
+) -> Cached | None:
     """Compute the features of a stage, if the method cannot tell the difference.
 
     Args:
         train: the state of the stage, before its first step or any later one.
-        options: whether, and how much memory the features of all lanes may take.
+        options: whether, and how much memory the features of all replicas may take.
         directory: of the stage; takes features that need more, in files without a name, which are
             gone when the process ends.
 
@@ -72,7 +74,7 @@ def cached(lanes: Lanes, train: TrainState, options: RunOptions, directory: Path
         None where no block is frozen from the first one on, where features change from step to
         step, and where the disk is full.
     """
-    setup, stage = lanes.setup, lanes.setup.stage
+    setup, stage = replicas.setup, replicas.setup.stage
     if not (options.feature_cache and stage.num_steps and stage.method.updates):
         return None
     prefix = constant_prefix(setup)
@@ -83,8 +85,8 @@ def cached(lanes: Lanes, train: TrainState, options: RunOptions, directory: Path
         logger.info("stage %s: %s not cached, its method reads more", stage.name, what)
         return None
     first, rest = setup.model.cut(prefix.block)
-    shared = _same_in_all_lanes(train, prefix)
-    rows = drawn_rows(stage, lanes.seeds, shared)
+    shared = _same_in_all_replicas(train, prefix)
+    rows = drawn_rows(stage, replicas.seeds, shared)
     run, weights = _forward(first), (train.params, train.state.statistics)
     example = jax.eval_shape(run, *weights, 0, setup.inputs)
     saved = flops(run, *weights, 0, setup.inputs) * stage.batch_size * len(stage.domains)
@@ -101,8 +103,8 @@ def cached(lanes: Lanes, train: TrainState, options: RunOptions, directory: Path
         logger.warning("stage %s: no %s: %s", stage.name, what, error)
         return None
     _fill(stored, functools.partial(run, *weights), stage, rows)
-    feed, streams = _feed(lanes, stored, rows, on_disk)
-    return Cached(lanes.with_model(rest), feed, streams, what, saved)
+    feed, streams = _feed(replicas, stored, rows, on_disk)
+    return Cached(replicas.with_model(rest), feed, streams, what, saved)
 
 
 def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.ndarray]:
@@ -127,7 +129,7 @@ def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.nd
     return result
 
 
-def _same_in_all_lanes(train: TrainState, prefix: Prefix) -> bool:
+def _same_in_all_replicas(train: TrainState, prefix: Prefix) -> bool:
     leaves = flatten(train.frozen) | flatten(train.state.statistics)
     arrays = (to_host(leaves[path]) for path in prefix.reads)
     return all((array == array[:1]).all() for array in arrays)
@@ -184,7 +186,7 @@ def _fill(stored: list[PyTree], run: Callable, stage: Stage, rows: list[np.ndarr
 
 
 def _feed(
-    lanes: Lanes,
+    replicas: Replicas,
     stored: list[PyTree],
     rows: list[np.ndarray],
     on_disk: bool,
@@ -195,24 +197,24 @@ def _feed(
         stored: [domains] features, leaves [groups, n, ...].
         rows: [domains] of [groups, n], their rows in the tables.
     """
-    whole, shared, own, streams = host_feed(lanes), [], [], [[] for _ in lanes.seeds]
-    domains = lanes.setup.stage.domains
+    whole, shared, own, streams = host_feed(replicas), [], [], [[] for _ in replicas.seeds]
+    domains = replicas.setup.stage.domains
     for d, (domain, features, groups) in enumerate(zip(domains, stored, rows, strict=True)):
-        members = np.broadcast_to(groups, (len(lanes), groups.shape[1]))
+        members = np.broadcast_to(groups, (len(replicas), groups.shape[1]))
         labels = {name: values[members] for name, values in whole.shared[d]["labels"].items()}
-        lane_rows = np.arange(len(lanes))[:, None], members
-        of_lane = jax.tree.map(lambda leaf, at=lane_rows: leaf[at], whole.own[d])
-        of_lane |= {"labels": labels, "index": members}
+        replica_rows = np.arange(len(replicas))[:, None], members
+        of_replica = jax.tree.map(lambda leaf, at=replica_rows: leaf[at], whole.own[d])
+        of_replica |= {"labels": labels, "index": members}
         if len(groups) == 1 and not on_disk:
             shared.append({"inputs": jax.tree.map(lambda leaf: leaf[0], features)})
-            own.append(of_lane)
+            own.append(of_replica)
         else:
             inputs = jax.tree.map(
-                lambda leaf: np.broadcast_to(leaf, (len(lanes), *leaf.shape[1:])), features
+                lambda leaf: np.broadcast_to(leaf, (len(replicas), *leaf.shape[1:])), features
             )
             shared.append({})
-            own.append({"inputs": inputs, **of_lane})
-        for i, seed in enumerate(lanes.seeds):
+            own.append({"inputs": inputs, **of_replica})
+        for i, seed in enumerate(replicas.seeds):
             # A row that is never drawn may point anywhere.
             places = np.searchsorted(members[i], domain.dataset.rows(seed))
             streams[i].append(Stream(np.minimum(places, members.shape[1] - 1), seed, d))

@@ -24,7 +24,7 @@ from jaxtl.plan.batch import Batch
 from jaxtl.train.feed.order import Stream, index_block
 from jaxtl.train.mesh import replicate
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup, role_of, roles_of
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ class Feed(NamedTuple):
 
     Attributes:
         shared: [its columns that are the same for all seeds], leaves [n, ...].
-        own: [its columns of each lane], leaves [lanes, n, ...]; or of each seed, where all points
-            of a sweep share them.
+        own: [its columns of each replica], leaves [replicas, n, ...]; or of each seed, where all
+            points of a sweep share them.
     """
 
     shared: list[dict[str, PyTree]]
@@ -91,15 +91,15 @@ def active_heads(stage: Stage) -> tuple[str, ...]:
     return tuple(head for head in stage.model.heads if head in named)
 
 
-def make_feed(lanes: Lanes, options: RunOptions) -> Feed:
+def make_feed(replicas: Replicas, options: RunOptions) -> Feed:
     """The stage's examples, on the device if they fit; images as they are stored (uint8)."""
-    feed = host_feed(lanes)
+    feed = host_feed(replicas)
     inputs = [columns["inputs"] for columns in feed.shared]
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(inputs))
     if not is_streamed(inputs) and size <= device_limit(options):
         return replicate(feed)
     what = "streamed" if is_streamed(inputs) else "read from memory"
-    logger.info("stage %s: %.1f MB of inputs are %s", lanes.setup.stage.name, size / 2**20, what)
+    logger.info("stage %s: %.1f MB of inputs are %s", replicas.setup.stage.name, size / 2**20, what)
     return feed
 
 
@@ -116,15 +116,15 @@ def on_device(feed: Feed) -> bool:
     return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(feed))
 
 
-def host_feed(lanes: Lanes) -> Feed:
-    """The whole tables of the stage on the host; weights are 0 where a lane has no example."""
-    shared, of_lanes = [], []
-    for d, domain in enumerate(lanes.setup.stage.domains):
-        table, heads = domain.dataset.table(), lanes.setup.stage.model.heads
+def host_feed(replicas: Replicas) -> Feed:
+    """The whole tables of the stage on the host; weights are 0 where a replica has no example."""
+    shared, of_replicas = [], []
+    for d, domain in enumerate(replicas.setup.stage.domains):
+        table, heads = domain.dataset.table(), replicas.setup.stage.model.heads
         labels = {head: _labels(domain, heads[head], table, head)[0] for head in domain.heads}
-        weights = {h: np.zeros((len(lanes), *x.shape), np.float32) for h, x in labels.items()}
-        present = np.zeros((len(lanes), len(table)), np.float32)
-        for i, (seed, setup) in enumerate(zip(lanes.seeds, lanes.setups, strict=True)):
+        weights = {h: np.zeros((len(replicas), *x.shape), np.float32) for h, x in labels.items()}
+        present = np.zeros((len(replicas), len(table)), np.float32)
+        for i, (seed, setup) in enumerate(zip(replicas.seeds, replicas.setups, strict=True)):
             rows, same_domain = domain.dataset.rows(seed), setup.stage.domains[d]
             present[i, rows] = drawn = _present(same_domain, table, rows)
             for head in domain.heads:
@@ -132,33 +132,33 @@ def host_feed(lanes: Lanes) -> Feed:
                     same_domain, heads[head], table, rows, head, drawn
                 )
         shared.append({"inputs": table.inputs, "labels": labels})
-        of_lanes.append({"weights": weights, "present": present})
-    return Feed(shared, of_lanes)
+        of_replicas.append({"weights": weights, "present": present})
+    return Feed(shared, of_replicas)
 
 
-def shared_by_points(feed: Feed, lanes: Lanes) -> Feed:
+def shared_by_points(feed: Feed, replicas: Replicas) -> Feed:
     """The feed with the columns of the first point only, if they are those of every point."""
-    if lanes.points == 1 or not on_device(feed):
+    if replicas.points == 1 or not on_device(feed):
         return feed
 
     def alike(leaf: jax.Array) -> bool:
-        points = leaf.reshape(lanes.points, -1, *leaf.shape[1:])
+        points = leaf.reshape(replicas.points, -1, *leaf.shape[1:])
         return bool((points == points[:1]).all())
 
     if not all(map(alike, jax.tree.leaves(feed.own))):
         return feed
-    seeds = len(lanes) // lanes.points
+    seeds = len(replicas) // replicas.points
     return Feed(feed.shared, jax.tree.map(lambda leaf: leaf[:seeds], feed.own))
 
 
-def make_streams(lanes: Lanes) -> list[list[Stream]]:
-    """[lanes][domains] orders of the examples; lanes of one seed share theirs."""
-    domains = lanes.setup.stage.domains
+def make_streams(replicas: Replicas) -> list[list[Stream]]:
+    """[replicas][domains] orders of the examples; replicas of one seed share theirs."""
+    domains = replicas.setup.stage.domains
     of_seed = {
         seed: [Stream(domain.dataset.rows(seed), seed, d) for d, domain in enumerate(domains)]
-        for seed in set(lanes.seeds)
+        for seed in set(replicas.seeds)
     }
-    return [of_seed[seed] for seed in lanes.seeds]
+    return [of_seed[seed] for seed in replicas.seeds]
 
 
 def gather(
@@ -169,7 +169,7 @@ def gather(
     Args:
         stage: its domains say what is augmented, its heads what is filled in where a domain lacks
             a label.
-        shared, own: as in `Feed`, `own` without its axis of lanes.
+        shared, own: as in `Feed`, `own` without its axis of replicas.
         index: [batch, domains] int32.
         rng: key of the augmentations.
     """
@@ -215,7 +215,7 @@ def pages(
 
     Args:
         feed: if it is on the host, rows are read ahead of their dispatch in threads.
-        streams: [lanes][domains].
+        streams: [replicas][domains].
         bounds: (first step, first step of the next dispatch).
         steps: length of the block of indices; beyond the dispatch's end it repeats the last step.
         batch_size: examples of a domain in a step.
@@ -270,24 +270,24 @@ def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
 
     Args:
         feed: all of it is on the host, or nothing.
-        block: [lanes, steps, batch, domains] int32 rows.
+        block: [replicas, steps, batch, domains] int32 rows.
 
     Returns:
-        A feed of these rows alone, in which the lanes share nothing, and their places in it.
+        A feed of these rows alone, in which the replicas share nothing, and their places in it.
     """
     if on_device(feed):
         return feed, block
-    lanes, steps, batch, domains = block.shape
-    rows = block.reshape(lanes, steps * batch, domains)
-    each = np.arange(lanes)[:, None]
-    of_lanes = [
+    replicas, steps, batch, domains = block.shape
+    rows = block.reshape(replicas, steps * batch, domains)
+    each = np.arange(replicas)[:, None]
+    of_replicas = [
         {"index": rows[..., d]}
         | jax.tree.map(lambda leaf, d=d: leaf[rows[..., d]], shared)
         | jax.tree.map(lambda leaf, d=d: leaf[each, rows[..., d]], columns)
         for d, (shared, columns) in enumerate(zip(feed.shared, feed.own, strict=True))
     ]
     places = np.arange(steps * batch, dtype=np.int32).reshape(1, steps, batch, 1)
-    return Feed([{} for _ in of_lanes], of_lanes), np.broadcast_to(places, block.shape)
+    return Feed([{} for _ in of_replicas], of_replicas), np.broadcast_to(places, block.shape)
 
 
 def abstract_page(feed: Feed, seeds: int, rows: int) -> Feed:
@@ -302,11 +302,11 @@ def abstract_page(feed: Feed, seeds: int, rows: int) -> Feed:
     if on_device(feed):
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), feed)
     index = jax.ShapeDtypeStruct((seeds, rows), jnp.int32)
-    of_lanes = [
+    of_replicas = [
         {"index": index} | shapes(s, 1) | shapes(o, 2)
         for s, o in zip(feed.shared, feed.own, strict=True)
     ]
-    return Feed([{} for _ in of_lanes], of_lanes)
+    return Feed([{} for _ in of_replicas], of_replicas)
 
 
 def page_steps(feed: Feed, seeds: int, batch_size: int, most: int) -> int:

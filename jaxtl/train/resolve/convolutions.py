@@ -21,7 +21,7 @@ class Convolutions(NamedTuple):
 
 
 def convolutions(jaxpr: jex.Jaxpr) -> Convolutions:
-    """Look for convolutions in a program and in all that it calls."""
+    """Validation for convolutions in a program and in all that it calls."""
     native, patch_bytes, forward = False, 0, False
     for eqn in jaxpr.eqns:
         subs = list(jex.jaxprs_in_params(eqn.params))

@@ -31,7 +31,7 @@ class Schedule:
     """How a stage is compiled.
 
     Attributes:
-        seeds: how the axis of lanes (seeds, and points of a sweep) is run.
+        seeds: how the axis of replicas (seeds, and points of a sweep) is run.
         steps: at most so many steps per dispatch.
         micro_batches: parts that the batch of a `per_example` update is cut into.
     """

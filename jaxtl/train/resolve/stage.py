@@ -322,14 +322,14 @@ def load_problems(
     return problems
 
 
-def loaded(setup: Setup, source: tuple[Params, State] | None, lanes: int) -> dict[str, Any]:
-    """{path: leaf with the leading axis of lanes} of what the stage does not initialise.
+def loaded(setup: Setup, source: tuple[Params, State] | None, replicas: int) -> dict[str, Any]:
+    """{path: leaf with the leading axis of replicas} of what the stage does not initialise.
 
     Args:
         source: (params, state) of the stage before.
     """
     if source is None:
-        shapes = {p: (lanes, *leaf.shape) for p, leaf in setup.published.items()}
+        shapes = {p: (replicas, *leaf.shape) for p, leaf in setup.published.items()}
         return {p: np.broadcast_to(setup.published[p], shape) for p, shape in shapes.items()}
     there = flatten(source[0]) | flatten(source[1].statistics)
     here = flatten(setup.params) | flatten(setup.state.statistics)

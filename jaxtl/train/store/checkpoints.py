@@ -1,7 +1,7 @@
 """Orbax checkpoints of a stage: asynchronous, atomic, the latest two kept.
 
 A checkpoint holds a `TrainState` whose frozen parameters are those that were not loaded, every leaf
-with the leading axis of lanes, under the number of the step it was taken after.
+with the leading axis of replicas, under the number of the step it was taken after.
 """
 
 import itertools

@@ -12,7 +12,7 @@ from jaxtl.plan import PyTree
 from jaxtl.train.mesh import is_primary
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.contract import FAILED
-from jaxtl.train.resolve.lanes import Lanes
+from jaxtl.train.resolve.replicas import Replicas
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +27,14 @@ class Log:
         directory: Path,
         options: RunOptions,
         num_steps: int,
-        lanes: Lanes,
+        replicas: Replicas,
         step: int,
     ):
-        self._path, self._num_steps, self._lanes = directory / "metrics.jsonl", num_steps, lanes
+        self._path, self._num_steps, self._replicas = (
+            directory / "metrics.jsonl",
+            num_steps,
+            replicas,
+        )
         self._every = options.log_every or max(1, num_steps // 500)
         self._events = None
         if not is_primary():
@@ -48,7 +52,7 @@ class Log:
         """Append the steps of one dispatch; returns the number of finished steps and the last.
 
         Args:
-            looked: {metric: [lanes]} on validation data after the last of these steps.
+            looked: {metric: [replicas]} on validation data after the last of these steps.
 
         Raises:
             ValueError: no seed is left whose losses and gradients are finite.
@@ -56,20 +60,20 @@ class Log:
         """
         metrics = {name: np.asarray(values)[:, :count] for name, values in metrics.items()}
         failed = metrics.pop(FAILED)[:, -1]
-        for lane, step in enumerate(failed):
+        for replica, step in enumerate(failed):
             if first <= step < first + count:
                 logger.warning(
                     "stage %s: the loss of %s is not finite at step %d; it stays at its last good "
                     "state",
                     self._path.parent.name,
-                    self._lanes.describe(lane),
+                    self._replicas.describe(replica),
                     step + 1,
                 )
-        if (failed >= 0).all() and not self._lanes.swept:
+        if (failed >= 0).all() and not self._replicas.swept:
             raise ValueError(
                 f"stage {self._path.parent.name!r}: the loss is not finite in any seed, first at "
-                f"step {failed.min() + 1} in {self._lanes.describe(int(failed.argmin()))}; lower "
-                f"the learning rate or look at the data ({self._path.parent})"
+                f"step {failed.min() + 1} in {self._replicas.describe(int(failed.argmin()))}; "
+                f"lower the learning rate or look at the data ({self._path.parent})"
             )
         last = {name: values[:, -1] for name, values in metrics.items()}
         if not is_primary():
@@ -105,7 +109,7 @@ def read_log(directory: Path) -> list[dict]:
 
 
 def read_curves(directory: Path) -> dict[str, np.ndarray]:
-    """{"step": [t], metric: [t, lanes]} of a stage's directory; NaN where nothing was logged."""
+    """{"step": [t], metric: [t, replicas]} of a stage's directory; NaN where nothing was logged."""
     lines = read_log(directory)
     names = dict.fromkeys(["step", *(name for line in lines for name in line)])
     width = len(next((v for line in lines for k, v in line.items() if k != "step"), ()))

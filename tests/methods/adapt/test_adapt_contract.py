@@ -17,7 +17,7 @@ from jaxtl.paths import flatten
 from jaxtl.plan import Stage, labelled, unlabelled
 from jaxtl.train.feed.examples import gather, make_feed
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import start
 from jaxtl.train.step import make_step
@@ -96,9 +96,9 @@ def before():
 def begun(method, chosen):
     """(setup, what the first seed starts from, three batches)."""
     setup = resolve(Stage("adapt", MODEL, method, chosen, 8, 3), before()[0])
-    lanes = over_seeds(setup, (0,))
+    replicas = over_seeds(setup, (0,))
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
-    full, feed = first(start(lanes, before()[1])), make_feed(lanes, RunOptions())
+    full, feed = first(start(replicas, before()[1])), make_feed(replicas, RunOptions())
     own, batches = first(feed.own), []
     for i in range(3):
         index = (jnp.arange(8)[:, None] + 8 * i) % jnp.array([[24, 8, 20]])

@@ -14,7 +14,7 @@ from jaxtl.plan import Stage, State, labelled, unlabelled
 from jaxtl.plan.batch import make_batch
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 
 B, C = 6, 3
@@ -143,14 +143,14 @@ def trained(method, directory, begun, *, garbage=False, source=True, present=ran
     parent, weights = begun
     steps = 150 if method.updates else 0
     stage = Stage("s", parent.stage.model, method, domains_of(garbage, source, present), 20, steps)
-    lanes = over_seeds(resolve(stage, parent), (0,))
-    return train_stage(lanes, weights, directory, {"stage": "s"}, OPTIONS)
+    replicas = over_seeds(resolve(stage, parent), (0,))
+    return train_stage(replicas, weights, directory, {"stage": "s"}, OPTIONS)
 
 
 def accuracy(run, method, dataset):
     """Of the model that a stage leaves."""
     params, state = jax.tree.map(lambda leaf: leaf[0], (run.params, run.state))
-    table, model = dataset.table().select(dataset.rows(0)), run.lanes.setup.model
+    table, model = dataset.table().select(dataset.rows(0)), run.replicas.setup.model
     if method.predict is None:
         output = model.apply(params, state.statistics, table.inputs)[0]
     else:

@@ -213,7 +213,7 @@ def test_a_lwf_stage_keeps_its_start_in_the_engine():
     """The method's state is that of the first step, whatever later steps did."""
     from jaxtl import data
     from jaxtl.plan import Stage, labelled
-    from jaxtl.train.resolve.lanes import over_seeds
+    from jaxtl.train.resolve.replicas import over_seeds
     from jaxtl.train.resolve.stage import resolve
     from jaxtl.train.state import start as begin
     from jaxtl.train.step import make_step

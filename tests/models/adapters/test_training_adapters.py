@@ -30,7 +30,7 @@ from jaxtl.plan.batch import make_batch
 from jaxtl.train.feed.prefix import constant_prefix
 from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import begin, group, start
 from jaxtl.train.step import make_step

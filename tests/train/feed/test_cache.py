@@ -35,7 +35,7 @@ from jaxtl.train.feed.order import index_block
 from jaxtl.train.feed.prefix import constant_prefix
 from jaxtl.train.loop import compile_stage, train_stage
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import start
 

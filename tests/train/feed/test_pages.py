@@ -41,7 +41,7 @@ from jaxtl.train.feed.examples import (
 )
 from jaxtl.train.feed.order import index_block
 from jaxtl.train.loop import dispatches
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.signals import Interrupted
 
@@ -121,8 +121,8 @@ def test_inputs_above_the_limit_stay_on_the_host(tmp_path):
     wide = data.arrays(rng.normal(size=(300, 1000)).astype(np.float32), np.arange(300) % 3)
     plan = stage(wide, wide.few(5), steps=9)
     small, large = (dataclasses.replace(OPTIONS, device_data_mb=mb) for mb in (1, 9))
-    lanes = over_seeds(resolve(plan, None), SEEDS)
-    feeds = [make_feed(lanes, options) for options in (small, large, OPTIONS)]
+    replicas = over_seeds(resolve(plan, None), SEEDS)
+    feeds = [make_feed(replicas, options) for options in (small, large, OPTIONS)]
     assert [on_device(feed) for feed in feeds] == [False, True, True]
     runs = [train(plan, tmp_path / str(i), options=o) for i, o in enumerate((small, large))]
     assert_same_run(*runs)
@@ -147,14 +147,14 @@ def constant(table):
 def test_pages_read_ahead_keep_the_order():
     values = np.random.default_rng(0).normal(size=(ROWS, 4)).astype(np.float32)
     plan = stage(slow(values), slow(-values).take(9), steps=31)
-    lanes = over_seeds(resolve(plan, None), SEEDS)
-    feed, streams = make_feed(lanes, OPTIONS), make_streams(lanes)
+    replicas = over_seeds(resolve(plan, None), SEEDS)
+    feed, streams = make_feed(replicas, OPTIONS), make_streams(replicas)
     bounds = list(dispatches(7, 4, plan, OPTIONS))
     assert [start for start, _ in bounds] == [7, 10, 14, 15, 19, 20, 24, 25, 29, 30]
     found = list(pages(feed, streams, bounds, 4, plan.batch_size, threads=8))
     assert len(found) == len(bounds)
     for (start, stop), (rows, places) in zip(bounds, found, strict=True):
-        block = index_block(make_streams(lanes), start, stop - start, plan.batch_size)
+        block = index_block(make_streams(replicas), start, stop - start, plan.batch_size)
         for d, sign in enumerate((1, -1)):
             for s in range(len(SEEDS)):
                 at = places[s, : stop - start, :, d]
@@ -306,7 +306,7 @@ def test_a_large_file_is_not_loaded(tmp_path):
         from jaxtl.methods import transfer
         from jaxtl.models import classes
         from jaxtl.plan import Stage, State, labelled
-        from jaxtl.train.resolve.lanes import over_seeds
+        from jaxtl.train.resolve.replicas import over_seeds
         from jaxtl.train.loop import train_stage
         from jaxtl.train.options import RunOptions
         from jaxtl.train.resolve.stage import resolve
@@ -318,8 +318,8 @@ def test_a_large_file_is_not_loaded(tmp_path):
             stage = Stage(str(rows), model, transfer.full(optax.sgd(0.1)),
                           [labelled(dataset, "head")], 8, 24)
             place = directory / f"stage_{rows}"
-            lanes = over_seeds(resolve(stage, None), (0,))
-            train_stage(lanes, None, place, {}, RunOptions())
+            replicas = over_seeds(resolve(stage, None), (0,))
+            train_stage(replicas, None, place, {}, RunOptions())
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
         directory = Path(sys.argv[1])

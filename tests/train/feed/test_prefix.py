@@ -19,7 +19,7 @@ from jaxtl.plan import Method, labelled
 from jaxtl.train.feed.cache import cached
 from jaxtl.train.feed.prefix import constant_prefix, needs_only_features
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.lanes import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 
 

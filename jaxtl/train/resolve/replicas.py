@@ -11,16 +11,16 @@ from jaxtl.train.resolve.stage import Setup
 
 
 @dataclasses.dataclass(frozen=True)
-class Lanes:
+class Replicas:
     """Trainings of one stage that share a compiled program.
 
     Attributes:
-        seeds: of each lane.
-        setups: the resolved stage of each lane; they differ in swept numbers only.
-        values: {field: [lanes] float32}, the swept numbers, which the program takes as arrays.
+        seeds: of each replica.
+        setups: the resolved stage of each replica; they differ in swept numbers only.
+        values: {field: [replicas] float32}, the swept numbers, which the program takes as arrays.
         rebuild: {field: []} -> the stage with these numbers, traced.
-        swept: the lanes belong to points of a sweep, where all seeds of a point may fail.
-        points: how many points; the lanes are the seeds of one after those of another.
+        swept: the replicas belong to points of a sweep, where all seeds of a point may fail.
+        points: how many points; the replicas are the seeds of one after those of another.
     """
 
     seeds: tuple[int, ...]
@@ -32,20 +32,20 @@ class Lanes:
 
     @property
     def setup(self) -> Setup:
-        """What all lanes share."""
+        """What all replicas share."""
         return self.setups[0]
 
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def __getitem__(self, cut: slice) -> "Lanes":
+    def __getitem__(self, cut: slice) -> "Replicas":
         values = {name: column[cut] for name, column in self.values.items()}
         return dataclasses.replace(
             self, seeds=self.seeds[cut], setups=self.setups[cut], values=values, points=1
         )
 
     def at(self, values: Mapping[str, jax.Array]) -> Setup:
-        """The setup of one lane inside the program, where its swept numbers are `values`."""
+        """The setup of one replica inside the program, where its swept numbers are `values`."""
         if self.rebuild is None:
             return self.setup
         stage = self.rebuild(values)
@@ -54,8 +54,8 @@ class Lanes:
             self.setup, stage=dataclasses.replace(stage, model=model), model=model
         )
 
-    def with_model(self, model: Model) -> "Lanes":
-        """The same lanes with another model in place of the whole one, such as the rest of it."""
+    def with_model(self, model: Model) -> "Replicas":
+        """The same replicas with another model instead of the whole one, such as the rest of it."""
 
         def changed(setup: Setup) -> Setup:
             stage = dataclasses.replace(setup.stage, model=model)
@@ -63,12 +63,12 @@ class Lanes:
 
         return dataclasses.replace(self, setups=tuple(map(changed, self.setups)))
 
-    def describe(self, lane: int) -> str:
+    def describe(self, replica: int) -> str:
         """`seed 3`, or `seed 3 at learning_rate=0.1`."""
-        point = ", ".join(f"{name}={values[lane]:g}" for name, values in self.values.items())
-        return f"seed {self.seeds[lane]}" + (f" at {point}" if point else "")
+        point = ", ".join(f"{name}={values[replica]:g}" for name, values in self.values.items())
+        return f"seed {self.seeds[replica]}" + (f" at {point}" if point else "")
 
 
-def over_seeds(setup: Setup, seeds: tuple[int, ...]) -> Lanes:
-    """One lane for each seed, no sweep."""
-    return Lanes(tuple(seeds), (setup,) * len(seeds))
+def over_seeds(setup: Setup, seeds: tuple[int, ...]) -> Replicas:
+    """One replica for each seed, no sweep."""
+    return Replicas(tuple(seeds), (setup,) * len(seeds))

@@ -1,4 +1,4 @@
-"""What is looked at while a stage trains: validation and criteria, measured on all its lanes."""
+"""What is looked at while a stage trains: validation and criteria, measured on all its replicas."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from jaxtl.study.checks.experiments import Node, criteria_heads
 from jaxtl.train.feed.examples import device_limit
 from jaxtl.train.mesh import replicated
 from jaxtl.train.options import RunOptions
-from jaxtl.train.state import Look
+from jaxtl.train.state import Validation
 
 
 def make_evaluator(
@@ -26,19 +26,19 @@ def make_evaluator(
     )
 
 
-def make_look(
+def make_validation(
     experiment: Experiment,
     nodes: Mapping[str, Node],
     name: str,
     evaluators: Sequence[Evaluator],
-) -> Look | None:
+) -> Validation | None:
     """What is looked at while a stage trains that ends an arm: criteria, and what selects.
 
     With criteria the primary metric is taken down too, to say what they would have picked; it
     decides nothing. A model without the heads of the criteria is not scored by any.
 
     Args:
-        evaluators: one for each point of a sweep whose lanes train together.
+        evaluators: one for each point of a sweep whose replicas train together.
     """
     select = selecting_metric(experiment)
     ends = {stages[-1].name for stages in experiment.arms.values()}
@@ -65,7 +65,7 @@ def make_look(
         metrics = flat_metrics(found) | derived_metrics(experiment, flat_metrics(found))
         found = {metric.key: metrics[metric.key] for metric in wanted if metric.key in metrics}
         if scored:
-            found |= evaluator.judge.scores(stage.model, stage.method, *own)
+            found |= evaluator.scorer.scores(stage.model, stage.method, *own)
         return found
 
     def measure(params: Params, state: State) -> dict[str, np.ndarray]:
@@ -77,7 +77,7 @@ def make_look(
             parts.append(measure_point(evaluator, *own))
         return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
 
-    return Look(chosen, experiment.select_every, measure)
+    return Validation(chosen, experiment.select_every, measure)
 
 
 def named_heads(nodes: Mapping[str, Node], stage: str | None) -> set[str]:
