@@ -1,9 +1,10 @@
-"""The nouns: what a batch, a model, a method, a domain, a stage and an experiment are.
+"""The nouns: what a batch, a model, a method, a domain, a stage, an experiment, a panel are.
 
 All of them are values. An experiment compares arms; an arm is a chain of stages; a stage trains
 one model with one method on some domains. Nothing here computes anything.
 """
 
+from jaxtl.plan.analysis import Analysis
 from jaxtl.plan.batch import Batch, Role, make_batch
 from jaxtl.plan.experiment import (
     Columns,
@@ -17,6 +18,18 @@ from jaxtl.plan.experiment import (
 )
 from jaxtl.plan.method import Head, Method, Module, StageShape
 from jaxtl.plan.metric import CRITERIA, Direction, Metric, key_parts, maximize, minimize
+from jaxtl.plan.panel import (
+    Cloud,
+    Curve,
+    Grid,
+    Images,
+    Line,
+    Matrix,
+    Panel,
+    Scatter,
+    Table,
+    Texts,
+)
 from jaxtl.plan.reading import Data, Model, Wanted, Weights
 from jaxtl.plan.update import (
     Aggregate,
@@ -34,28 +47,39 @@ from jaxtl.plan.update import (
 __all__ = [
     "CRITERIA",
     "Aggregate",
+    "Analysis",
     "Batch",
+    "Cloud",
     "Columns",
     "Combine",
     "Criterion",
+    "Curve",
     "Data",
     "Direction",
     "Domain",
     "Evaluation",
     "Experiment",
+    "Grid",
     "Head",
+    "Images",
+    "Line",
     "LossFn",
+    "Matrix",
     "Method",
     "Metric",
     "Model",
     "Module",
+    "Panel",
     "Params",
     "PyTree",
     "Role",
+    "Scatter",
     "Stage",
     "StageShape",
     "State",
     "Statistics",
+    "Table",
+    "Texts",
     "Update",
     "Wanted",
     "Weigh",

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxtl.form import FILE_NAME, INT32, PRINTABLE, Name, Patterns, checked
+from jaxtl.plan.analysis import Analysis
 from jaxtl.plan.batch import Role
 from jaxtl.plan.method import Method
 from jaxtl.plan.metric import Metric
@@ -177,6 +178,8 @@ class Experiment:
         select_every: steps between looks at `select` and `criteria`.
         criteria: {name: Criterion}, measured while the last stage of an arm trains. The report says
             what the primary metric would be at the step that each of them picks.
+        analyses: what is said of every arm besides its metrics, in the order of the report; None
+            for `jaxtl.measure.analyses.default()`.
     """
 
     arms: Mapping[Annotated[str, PRINTABLE], Sequence[Stage]]
@@ -189,3 +192,4 @@ class Experiment:
     select: Metric | None = None
     select_every: int = 100
     criteria: Mapping[Name, Criterion] = dataclasses.field(default_factory=dict)
+    analyses: Sequence[Analysis] | None = None

@@ -6,7 +6,7 @@ import optax
 from jaxtl.losses import entropy, softened_divergence, virtual_adversarial
 from jaxtl.methods.adapt.pseudo_labels import pooled
 from jaxtl.methods.adapt.sides import as_rows, example_mean, head_of
-from jaxtl.methods.adapt.teacher import copy_of, renewed, taught
+from jaxtl.methods.teacher import start_teacher, teacher_outputs, update_teacher
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Params, State
@@ -45,7 +45,7 @@ def dirt_t(
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         head, before, inputs = head_of(batch), state, as_rows(batch.inputs)
-        kept = renewed(state.method, params, state, step % every == 0)
+        kept = update_teacher(state.method, params, state, step % every == 0)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         _, logits = pooled(output, batch)
 
@@ -54,7 +54,7 @@ def dirt_t(
             return output["logits"][head]
 
         present = as_rows(batch.present)
-        key, believed = jax.random.fold_in(rng, 1), taught(model, params, kept, inputs)[0]
+        key, believed = jax.random.fold_in(rng, 1), teacher_outputs(model, params, kept, inputs)[0]
         metrics = {
             "entropy": present.mean() * entropy(logits, present),
             "smoothness": virtual_adversarial(predict, key, inputs, logits, present, radius=radius),
@@ -66,4 +66,4 @@ def dirt_t(
         loss += teacher_weight * metrics["divergence"]
         return loss, (state._replace(method=kept), metrics)
 
-    return one_update(groups, loss_fn, per_example=True, state=copy_of(groups))
+    return one_update(groups, loss_fn, per_example=True, state=start_teacher(groups))

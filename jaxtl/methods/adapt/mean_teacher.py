@@ -8,7 +8,7 @@ import optax
 
 from jaxtl.losses import supervised
 from jaxtl.methods.adapt.sides import at_domains, head_of, targets_of
-from jaxtl.methods.adapt.teacher import averaged, copy_of, taught
+from jaxtl.methods.teacher import average, start_teacher, teacher_outputs
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Params, PyTree, State
@@ -53,7 +53,7 @@ def mean_teacher(
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         sources, targets = sides_of(batch.roles)
         head, kept = head_of(batch), dict(state.method)
-        kept["params"] = averaged(kept, params, decay)
+        kept["params"] = average(kept, params, decay)
         seen, keys = targets_of(batch.inputs, batch), jax.random.split(rng, 5)
         views = [seen if augment is None else augment(key, seen) for key in keys[:2]]
         first = at_domains(batch.inputs, sources)
@@ -69,7 +69,9 @@ def mean_teacher(
         labels, weights = at_domains((batch.labels, batch.weights), sources + targets)
         sorted_batch = batch.replace(labels=labels, weights=weights)
         task, _ = supervised(model.heads, {head: logits}, sorted_batch)
-        output, kept["statistics"] = taught(model, params, kept, views[1], rng=keys[4], train=True)
+        output, kept["statistics"] = teacher_outputs(
+            model, params, kept, views[1], rng=keys[4], train=True
+        )
         teacher = jax.nn.softmax(output["logits"][head])
         sure = (teacher.max(-1) > confidence).astype(jnp.float32)
         present = targets_of(batch.present, batch)
@@ -89,6 +91,8 @@ def mean_teacher(
         return loss, (State(statistics, kept), metrics)
 
     def predict(model: Model, params: Params, state: State, inputs: PyTree):
-        return taught(model, params, state.method, inputs)[0]
+        return teacher_outputs(model, params, state.method, inputs)[0]
 
-    return one_update(groups, loss_fn, per_example=False, state=copy_of(groups), predict=predict)
+    return one_update(
+        groups, loss_fn, per_example=False, state=start_teacher(groups), predict=predict
+    )

@@ -6,7 +6,7 @@ import optax
 from jaxtl.losses import supervised
 from jaxtl.methods.adapt.pseudo_labels import confident_cross_entropy
 from jaxtl.methods.adapt.sides import split_sides, targets_of
-from jaxtl.methods.adapt.teacher import copy_of, renewed, taught
+from jaxtl.methods.teacher import start_teacher, teacher_outputs, update_teacher
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Batch, Method, Model, Params, State
@@ -44,11 +44,11 @@ def self_training(
     groups = as_groups(tx)
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        kept = renewed(state.method, params, state, step % every == 0)
+        kept = update_teacher(state.method, params, state, step % every == 0)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
         _, target = split_sides(output, batch)
-        believed, _ = taught(model, params, kept, targets_of(batch.inputs, batch))
+        believed, _ = teacher_outputs(model, params, kept, targets_of(batch.inputs, batch))
         (head,) = batch.labels
         loss, share = confident_cross_entropy(
             target.logits, believed["logits"][head], threshold, target.present
@@ -56,4 +56,4 @@ def self_training(
         metrics = {"task_loss": task, "pseudo_loss": loss, "pseudo_share": share}
         return task + weight * loss, (state._replace(method=kept), metrics)
 
-    return one_update(groups, loss_fn, per_example=True, state=copy_of(groups))
+    return one_update(groups, loss_fn, per_example=True, state=start_teacher(groups))

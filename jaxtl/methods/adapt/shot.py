@@ -11,7 +11,7 @@ import optax
 from jaxtl.losses import information_maximization
 from jaxtl.methods.adapt.pseudo_labels import pooled
 from jaxtl.methods.adapt.sides import as_rows, head_of
-from jaxtl.methods.adapt.teacher import copied, taught
+from jaxtl.methods.teacher import copy_student, teacher_outputs
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat, outputs
 from jaxtl.plan import Batch, Columns, Method, Model, Params, PyTree, StageShape, State, Statistics
@@ -46,7 +46,7 @@ def shot(
     def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         shapes = {name: params["heads"][name]["kernel"].shape for name in model.heads}
         centroids = {name: jnp.zeros((size, n + 1)) for name, (n, size) in shapes.items()}
-        return {**copied(groups, params, statistics), "centroids": centroids}
+        return {**copy_student(groups, params, statistics), "centroids": centroids}
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         kept = dict(state.method["centroids"])
@@ -56,14 +56,14 @@ def shot(
         for head in domains[0].labels:
             logits = np.concatenate([part["logits"][head] for part in seen])
             kept[head] = class_centroids(features, logits).astype(np.float32)
-        now = copied(groups, params, state.statistics)
+        now = copy_student(groups, params, state.statistics)
         return params, state._replace(method={**now, "centroids": kept})
 
     def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         features, logits = pooled(output, batch)
         kept = state.method
-        then, _ = taught(model, params, kept, as_rows(batch.inputs))
+        then, _ = teacher_outputs(model, params, kept, as_rows(batch.inputs))
         labels = nearest(
             then["features"].reshape(features.shape), kept["centroids"][head_of(batch)]
         )

@@ -1,0 +1,35 @@
+"""What an analysis is: what it takes down of each arm, and the panels that show it of all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from jaxtl.form import FILE_NAME, checked
+from jaxtl.plan.panel import Panel
+from jaxtl.plan.update import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+@checked
+class Analysis:
+    """A question asked of every trained arm, answered by panels.
+
+    In two steps, as arms of one experiment may be trained in several runs: what was taken down of
+    an arm is kept with it, and the panels are made anew of all arms there are.
+
+    Attributes:
+        name: of what it measured in summary.json, of its panel there and of its figure.
+        measure: (`jaxtl.measure.TrainedArm`) -> nested dict of NumPy arrays of one arm; None where
+            there is nothing to say of it. A seed that failed is NaN.
+        panels: ({arm: what was measured}, `jaxtl.measure.Comparison`) -> {name: panel of all arms},
+            empty where there is nothing to show. A panel that is alone has the analysis's name.
+        in_summary: what was measured stands in the arm's entry of summary.json too, under `name`:
+            leaves are [seeds], written with their mean and interval.
+    """
+
+    name: Annotated[str, FILE_NAME]
+    measure: Callable[[Any], PyTree | None]
+    panels: Callable[[Mapping[str, PyTree], Any], Mapping[str, Panel]]
+    in_summary: bool = False
