@@ -32,11 +32,22 @@ def build(config: Config) -> Experiment:
     adam, targets = optax.adam(3e-3), [r".*/(query|value)/kernel"]
 
     def tune(name, method, model=model, fresh=("heads/.*",)):
-        return [Stage(name, model, method, few, 16, config.steps, fresh, weights)]
+        return [
+            Stage(
+                name,
+                model,
+                method,
+                domains=few,
+                batch_size=16,
+                num_steps=config.steps,
+                fresh=fresh,
+                weights=weights,
+            )
+        ]
 
-    def adapt(name, model, trains=".*", tx=adam, wrap=lambda method: method):
+    def attach(name, model, trains=".*", tx=adam, wrap=lambda method: method):
         method = transfer.grouped({"all": ((f"{name}/{trains}", "heads/.*"), tx)})
-        return tune(name, wrap(method), model, ("heads/.*", f"{name}/.*"))
+        return tune(name, wrap(method), model, fresh=("heads/.*", f"{name}/.*"))
 
     vera = {"trains": "backbone/.*", "wrap": lambda m: dataclasses.replace(m, fresh_frozen=True)}
     budget = transfer.adalora_budget(adam, config.steps, cool_down=config.steps // 3)
@@ -48,12 +59,14 @@ def build(config: Config) -> Experiment:
         "full": tune("full", transfer.grouped(full)),
         "bitfit": tune("bitfit", transfer.bitfit(adam)),
         "norms": tune("norms", transfer.norm_tuning(adam)),
-        "lora": adapt("lora", adapters.lora(model, targets)),
-        "dora": adapt("dora", adapters.dora(model, targets)),
-        "pissa": adapt("pissa", adapters.pissa(model, targets), trains=".*/(a|b)"),
-        "adalora": adapt("adalora", adapters.adalora(model, targets), **adalora),
-        "vera": adapt("vera", adapters.vera(model, targets), **vera),
-        **{other.__name__: adapt(other.__name__, other(model)) for other in others},
+        "lora": attach("lora", adapters.lora(model, targets)),
+        "dora": attach("dora", adapters.dora(model, targets)),
+        "pissa": attach("pissa", adapters.pissa(model, targets), trains=".*/(a|b)"),
+        "adalora": attach("adalora", adapters.adalora(model, targets), **adalora),
+        "vera": attach("vera", adapters.vera(model, targets), **vera),
+        **{other.__name__: attach(other.__name__, other(model)) for other in others},
     }
     evals = {"kitchen": classification(test, "sentiment")}
-    return Experiment(arms, "probe", evals, maximize("kitchen", "accuracy"))
+    return Experiment(
+        arms=arms, baseline="probe", evals=evals, primary=maximize("kitchen", "accuracy")
+    )

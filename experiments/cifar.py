@@ -37,21 +37,38 @@ def build(config: Config) -> Experiment:
     few = target.train.few(config.labels_per_class)
     vary = data.chain(data.random_crop(size=size), data.random_flip())
     model = models.cifar_conv_net({"source": classes(5), "target": classes(5)})
-    adam, batch = optax.adam(config.learning_rate), config.batch_size
-    on_source = [labelled(source.train, "source", augment=vary)]
-    pretrain = Stage("pretrain", model, transfer.full(adam), on_source, batch, config.source_steps)
+    adam = optax.adam(config.learning_rate)
+    pretrain = Stage(
+        "pretrain",
+        model,
+        transfer.full(adam),
+        domains=[labelled(source.train, "source", augment=vary)],
+        batch_size=config.batch_size,
+        num_steps=config.source_steps,
+    )
 
-    def adapt(name, method):
-        domains, fresh = [labelled(few, "target")], ("heads/target/.*",)
-        return Stage(name, model, method, domains, batch, config.target_steps, fresh)
+    def fine_tune(name, method):
+        return Stage(
+            name,
+            model,
+            method,
+            domains=[labelled(few, "target")],
+            batch_size=config.batch_size,
+            num_steps=config.target_steps,
+            fresh=("heads/target/.*",),
+        )
 
     partial = transfer.partial(adam, freeze=("backbone/conv_.*",))
     arms = {
-        "scratch": [adapt("scratch", transfer.full(adam))],
-        "full": [pretrain, adapt("full", transfer.full(adam))],
-        "partial": [pretrain, adapt("partial", partial)],
-        "probe": [pretrain, adapt("probe", transfer.probe(adam))],
+        "scratch": [fine_tune("scratch", transfer.full(adam))],
+        "full": [pretrain, fine_tune("full", transfer.full(adam))],
+        "partial": [pretrain, fine_tune("partial", partial)],
+        "probe": [pretrain, fine_tune("probe", transfer.probe(adam))],
     }
-    tests = {"target": target.test, "source": source.center_crop(size).test}
-    evals = {name: classification(dataset, name) for name, dataset in tests.items()}
-    return Experiment(arms, "scratch", evals, maximize("target", "accuracy"))
+    evals = {
+        "target": classification(target.test, "target"),
+        "source": classification(source.center_crop(size).test, "source"),
+    }
+    return Experiment(
+        arms=arms, baseline="scratch", evals=evals, primary=maximize("target", "accuracy")
+    )

@@ -32,22 +32,35 @@ def build(config: Config) -> Experiment:
     source, target = digits.classes(range(5)), digits.classes(range(5, 10))
     few = target.train.few(config.labels_per_class)  # drawn per seed
     model = models.conv_net({"source": classes(5), "target": classes(5)})
-    adam, batch = optax.adam(config.learning_rate), config.batch_size
-    on_source = [labelled(source.train, "source")]
-    pretrain = Stage("pretrain", model, transfer.full(adam), on_source, batch, config.source_steps)
+    adam = optax.adam(config.learning_rate)
+    pretrain = Stage(
+        "pretrain",
+        model,
+        transfer.full(adam),
+        domains=[labelled(source.train, "source")],
+        batch_size=config.batch_size,
+        num_steps=config.source_steps,
+    )
 
-    def adapt(name, method, steps=config.target_steps):
-        fresh = ("heads/target/.*",)
-        return Stage(name, model, method, [labelled(few, "target")], batch, steps, fresh)
+    def fine_tune(name, method, steps=config.target_steps):
+        return Stage(
+            name,
+            model,
+            method,
+            domains=[labelled(few, "target")],
+            batch_size=config.batch_size,
+            num_steps=steps,
+            fresh=("heads/target/.*",),
+        )
 
     partial = transfer.partial(adam, freeze=("backbone/conv_.*",))
     return Experiment(
         arms={
-            "scratch": [adapt("scratch", transfer.full(adam))],
-            "full": [pretrain, adapt("full", transfer.full(adam))],
-            "partial": [pretrain, adapt("partial", partial)],
-            "probe": [pretrain, adapt("probe", transfer.probe(adam))],
-            "ridge": [pretrain, adapt("ridge", transfer.ridge(), steps=0)],
+            "scratch": [fine_tune("scratch", transfer.full(adam))],
+            "full": [pretrain, fine_tune("full", transfer.full(adam))],
+            "partial": [pretrain, fine_tune("partial", partial)],
+            "probe": [pretrain, fine_tune("probe", transfer.probe(adam))],
+            "ridge": [pretrain, fine_tune("ridge", transfer.ridge(), steps=0)],
         },
         baseline="scratch",
         evals={

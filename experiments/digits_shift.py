@@ -39,21 +39,26 @@ def build(config: Config) -> Experiment:
     digits, shifted = data.digits(), SHIFTS[config.shift](data.digits())
     model = models.conv_net({"d": models.classes(10)}, batch_norm=True)
     tx, steps = optax.adam(1e-3), config.steps
-    old, new = labelled(digits.train, "d"), unlabelled(shifted.train, "d")
+    plain, unseen = labelled(digits.train, "d"), unlabelled(shifted.train, "d")
 
-    def stage(name, method, *domains, steps=steps):
-        return Stage(name, model, method, domains, 64, steps)
+    def stage(name, method, domains, steps=steps):
+        return Stage(name, model, method, domains=domains, batch_size=64, num_steps=steps)
 
-    start = [stage("source", transfer.full(tx), old)]
+    start = [stage("source", transfer.full(tx), [plain])]
     slow = adapt.slow_optimizers(steps)
-    methods = adapt.catalogue(tx, num_steps=steps, tx_by_method=slow)
+    table = adapt.catalogue(tx, num_steps=steps, tx_by_method=slow)
     chosen = ("dan", "deep_coral", "dann", "cdan_e", "mcc", "self_training")
-    arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
-    arms |= {name: [*start, stage(name, methods[name], old, new)] for name in chosen}
+    arms = {"source_only": [*start, stage("source_only", transfer.full(tx), [plain])]}
+    arms |= {name: [*start, stage(name, table[name], [plain, unseen])] for name in chosen}
     shot = adapt.shot(optax.sgd(1e-2, momentum=0.9, nesterov=True))  # the paper's optimizer
-    arms["shot"] = [*start, stage("shot", shot, new)]
-    arms["adabn"] = [*start, stage("adabn", transfer.refresh_statistics(), new, steps=0)]
-    arms["target_only"] = [stage("target_only", transfer.full(tx), labelled(shifted.train, "d"))]
-    tests = {"target": shifted.test, "source": digits.test}
-    evals = {name: classification(test, "d") for name, test in tests.items()}
-    return Experiment(arms, "source_only", evals, maximize("target", "accuracy"))
+    arms["shot"] = [*start, stage("shot", shot, [unseen])]
+    arms["adabn"] = [*start, stage("adabn", transfer.refresh_statistics(), [unseen], steps=0)]
+    ceiling = stage("target_only", transfer.full(tx), [labelled(shifted.train, "d")])
+    arms["target_only"] = [ceiling]
+    evals = {
+        "target": classification(shifted.test, "d"),
+        "source": classification(digits.test, "d"),
+    }
+    return Experiment(
+        arms=arms, baseline="source_only", evals=evals, primary=maximize("target", "accuracy")
+    )

@@ -34,13 +34,26 @@ def build(config: Config) -> Experiment:
     smoothed = models.classes(5, label_smoothing=0.1)
     smooth = dataclasses.replace(model, heads={**heads, "target": smoothed})
     adam = optax.adam(config.learning_rate)
-    full, co_tuning = transfer.full(adam), {"source": "imagenet", "target": "target"}
+    full = transfer.full(adam)
 
     def tune(name, method, model=model, steps=config.steps):
-        return [Stage(name, model, method, few, 25, steps, ("heads/target/.*",), weights)]
+        return [
+            Stage(
+                name,
+                model,
+                method,
+                domains=few,
+                batch_size=25,
+                num_steps=steps,
+                fresh=("heads/target/.*",),
+                weights=weights,
+            )
+        ]
 
     arms = {
-        "scratch": [Stage("scratch", model, full, few, 25, config.steps)],
+        "scratch": [
+            Stage("scratch", model, full, domains=few, batch_size=25, num_steps=config.steps)
+        ],
         "probe": tune("probe", transfer.probe(optax.adam(1e-2)), steps=200),
         "full": tune("full", full),
         "layerwise": tune("layerwise", transfer.full(transfer.layerwise(model, adam, 0.75))),
@@ -49,8 +62,12 @@ def build(config: Config) -> Experiment:
         "sam": tune("sam", transfer.sam(full)),
         "stoch_norm": tune("stoch_norm", full, models.stoch_norm(model)),
         "delta": tune("delta", transfer.delta(adam, blocks={"stage_7": 320})),
-        "co_tuning": tune("co_tuning", transfer.co_tuning(adam, **co_tuning)),
+        "co_tuning": tune(
+            "co_tuning", transfer.co_tuning(adam, source="imagenet", target="target")
+        ),
         "bi_tuning": tune("bi_tuning", transfer.bi_tuning(adam, head="target")),
     }
     evals = {"target": classification(flowers.test, "target")}
-    return Experiment(arms, "full", evals, maximize("target", "accuracy"))
+    return Experiment(
+        arms=arms, baseline="full", evals=evals, primary=maximize("target", "accuracy")
+    )

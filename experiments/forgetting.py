@@ -39,23 +39,41 @@ def build(config: Config) -> Experiment:
     full, ewc = transfer.full(adam), transfer.ewc(adam, strength=config.strength)
     lwf = transfer.lwf(adam, heads=["digit"], strength=1.0, temperature=2.0)
 
-    def stage(name, trains, method, *domains, **read):
-        steps = config.batch_size, config.steps
-        return Stage(name, model, method, domains, *steps, trains=trains, **read)
+    def stage(name, method, domains, trains, reads=()):
+        return Stage(
+            name,
+            model,
+            method,
+            domains=domains,
+            batch_size=config.batch_size,
+            num_steps=config.steps,
+            trains=trains,
+            data=dict(reads),
+        )
 
-    def chain(arm, method, former=False):
-        stages = [stage("task_1", ["task_1"], full, labelled(tasks["task_1"].train, "digit"))]
-        for before, name in itertools.pairwise(names):
-            seen = tasks[before].train.take(config.fisher_examples)
-            read = {"former": labelled(seen, "digit")} if former else {}
-            new = labelled(tasks[name].train, "digit")
-            stages.append(stage(f"{arm}_{name}", [name], method, new, data=read))
+    def chain(arm, method, reads_former=False):
+        first = [labelled(tasks["task_1"].train, "digit")]
+        stages = [stage("task_1", full, first, trains=["task_1"])]
+        for former, name in itertools.pairwise(names):
+            few = labelled(tasks[former].train.take(config.fisher_examples), "digit")
+            domains = [labelled(tasks[name].train, "digit")]
+            former_data = {"former": few} if reads_former else {}
+            stages.append(stage(f"{arm}_{name}", method, domains, trains=[name], reads=former_data))
         return stages
 
-    chains = {"fine_tuning": chain("fine_tuning", full), "lwf": chain("lwf", lwf)}
-    chains["ewc"] = chain("ewc", ewc, former=True)
-    every = [labelled(task.train, "digit", weight=1 / len(tasks)) for task in tasks.values()]
-    arms = chains | {"joint": [stage("joint", names, full, *every)]}
+    all_tasks = [labelled(task.train, "digit", weight=1 / len(tasks)) for task in tasks.values()]
+    arms = {
+        "fine_tuning": chain("fine_tuning", full),
+        "lwf": chain("lwf", lwf),
+        "ewc": chain("ewc", ewc, reads_former=True),
+        "joint": [stage("joint", full, all_tasks, trains=names)],
+    }
     evals = {name: classification(task.test, "digit") for name, task in tasks.items()}
     mean = {"mean/accuracy": lambda m: sum(m[f"{name}/accuracy"] for name in names) / len(names)}
-    return Experiment(arms, "fine_tuning", evals, maximize("mean", "accuracy"), mean)
+    return Experiment(
+        arms=arms,
+        baseline="fine_tuning",
+        evals=evals,
+        primary=maximize("mean", "accuracy"),
+        derived=mean,
+    )

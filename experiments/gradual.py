@@ -33,26 +33,47 @@ def build(config: Config) -> Experiment:
     source, target = digits.classes(range(5)), digits.classes(range(5, 10))
     few = target.train.few(config.labels_per_class)
     model = models.conv_net({"source": classes(5), "target": classes(5)})
-    adam, batch, steps = optax.adam(config.learning_rate), config.batch_size, config.target_steps
-    full, on_source = transfer.full(adam), [labelled(source.train, "source")]
-    pretrain = Stage("pretrain", model, full, on_source, batch, config.source_steps)
+    adam, steps = optax.adam(config.learning_rate), config.target_steps
+    full = transfer.full(adam)
+    pretrain = Stage(
+        "pretrain",
+        model,
+        full,
+        domains=[labelled(source.train, "source")],
+        batch_size=config.batch_size,
+        num_steps=config.source_steps,
+    )
 
-    def adapt(name, method=full, steps=steps):
-        fresh = ("heads/target/.*",)
-        return Stage(name, model, method, [labelled(few, "target")], batch, steps, fresh)
+    def fine_tune(name, method=full, steps=steps):
+        return Stage(
+            name,
+            model,
+            method,
+            domains=[labelled(few, "target")],
+            batch_size=config.batch_size,
+            num_steps=steps,
+            fresh=("heads/target/.*",),
+        )
 
-    thaw = [["heads/target/.*"], ["backbone/dense_0/.*"], ["backbone/conv_.*"]]
+    unfrozen_in_order = [["heads/target/.*"], ["backbone/dense_0/.*"], ["backbone/conv_.*"]]
     slow = {
         "heads": (("heads/.*",), adam),
         "backbone": (("backbone/.*",), optax.adam(config.learning_rate / 10)),
     }
-    half = adapt("lp_ft", steps=steps // 2)
+    half = fine_tune("lp_ft", steps=steps // 2)
     arms = {
-        "full": [pretrain, adapt("full")],
-        "slow_backbone": [pretrain, adapt("slow_backbone", transfer.grouped(slow))],
+        "full": [pretrain, fine_tune("full")],
+        "slow_backbone": [pretrain, fine_tune("slow_backbone", transfer.grouped(slow))],
         "lp_ft": [pretrain, *transfer.linear_probe_then_fine_tune(half, adam, steps - steps // 2)],
-        "gradual": [pretrain, *transfer.gradual_unfreezing(adapt("gradual"), adam, thaw)],
+        "gradual": [
+            pretrain,
+            *transfer.gradual_unfreezing(fine_tune("gradual"), adam, unfrozen_in_order),
+        ],
     }
-    tests = {"target": target.test, "source": source.test}
-    evals = {name: classification(dataset, name) for name, dataset in tests.items()}
-    return Experiment(arms, "full", evals, maximize("target", "accuracy"))
+    evals = {
+        "target": classification(target.test, "target"),
+        "source": classification(source.test, "source"),
+    }
+    return Experiment(
+        arms=arms, baseline="full", evals=evals, primary=maximize("target", "accuracy")
+    )

@@ -45,21 +45,34 @@ def build(config: Config) -> Experiment:
     source = source.standardize()
     few = target.train.few(config.labels_per_class)
     model = models.mlp({"species": classes(2)}, hidden=(16,))
-    adam, batch = optax.adam(config.learning_rate), config.batch_size
-    on_source = [labelled(which_is_larger(source.train), {"species": "size"})]
-    pretrain = Stage("pretrain", model, transfer.full(adam), on_source, batch, config.source_steps)
+    adam = optax.adam(config.learning_rate)
+    pretrain = Stage(
+        "pretrain",
+        model,
+        transfer.full(adam),
+        domains=[labelled(which_is_larger(source.train), {"species": "size"})],
+        batch_size=config.batch_size,
+        num_steps=config.source_steps,
+    )
 
-    def adapt(name, method, fresh=()):
-        domains = [labelled(which_is_larger(few), {"species": "size"})]
-        return Stage(name, model, method, domains, batch, config.target_steps, fresh)
+    def fine_tune(name, method, fresh=()):
+        return Stage(
+            name,
+            model,
+            method,
+            domains=[labelled(which_is_larger(few), {"species": "size"})],
+            batch_size=config.batch_size,
+            num_steps=config.target_steps,
+            fresh=fresh,
+        )
 
     head = ("heads/.*",)
     return Experiment(
         arms={
-            "scratch": [adapt("scratch", transfer.full(adam))],
-            "full": [pretrain, adapt("full", transfer.full(adam), fresh=head)],
-            "full_with_head": [pretrain, adapt("full_with_head", transfer.full(adam))],
-            "probe": [pretrain, adapt("probe", transfer.probe(adam), fresh=head)],
+            "scratch": [fine_tune("scratch", transfer.full(adam))],
+            "full": [pretrain, fine_tune("full", transfer.full(adam), fresh=head)],
+            "full_with_head": [pretrain, fine_tune("full_with_head", transfer.full(adam))],
+            "probe": [pretrain, fine_tune("probe", transfer.probe(adam), fresh=head)],
         },
         baseline="scratch",
         evals={"target": classification(which_is_larger(target.test), "species", column="size")},

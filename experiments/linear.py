@@ -48,13 +48,23 @@ def build(config: Config) -> Experiment:
     adam, ridge = transfer.full(optax.adam(1e-2)), transfer.ridge()
 
     def stage(name, model, method, dataset, steps=0):
-        return Stage(name, model, method, [labelled(dataset, "y")], 64, steps)
+        return Stage(
+            name, model, method, domains=[labelled(dataset, "y")], batch_size=64, num_steps=steps
+        )
 
-    network = stage("network", deep, adam, source, config.steps)
+    network = stage("network", deep, adam, dataset=source, steps=config.steps)
     arms = {
-        "scratch": [stage("scratch", linear, ridge, few)],
-        "parameter": [stage("source", linear, ridge, source), stage("biased", linear, biased, few)],
-        "feature": [network, stage("feature", deep, ridge, few)],
-        "deep": [network, stage("deep", deep, adam, few, config.steps // 5)],
+        "scratch": [stage("scratch", linear, ridge, dataset=few)],
+        "parameter": [
+            stage("source", linear, ridge, dataset=source),
+            stage("biased", linear, biased, dataset=few),
+        ],
+        "feature": [network, stage("feature", deep, ridge, dataset=few)],
+        "deep": [network, stage("deep", deep, adam, dataset=few, steps=config.steps // 5)],
     }
-    return Experiment(arms, "scratch", {"target": regression(test, "y")}, minimize("target", "mse"))
+    return Experiment(
+        arms=arms,
+        baseline="scratch",
+        evals={"target": regression(test, "y")},
+        primary=minimize("target", "mse"),
+    )

@@ -43,18 +43,33 @@ def build(config: Config) -> Experiment:
     def arm(name, lambdas, each=None):
         domain = functools.partial(labelled, head="digit", example_weights=each)
         domains = [domain(SHIFTS[d](few), weight=value) for d, value in lambdas.items()]
-        return [Stage(name, model, adam, domains, config.batch_size, config.steps)]
+        return [
+            Stage(
+                name,
+                model,
+                adam,
+                domains=domains,
+                batch_size=config.batch_size,
+                num_steps=config.steps,
+            )
+        ]
 
-    one, scores = dict.fromkeys(SHIFTS, 1.0), [f"{name}/accuracy" for name in SHIFTS]
+    equal, scores = dict.fromkeys(SHIFTS, 1.0), [f"{name}/accuracy" for name in SHIFTS]
     arms = {
         "plain_only": arm("plain_only", {"plain": 1.0}),
-        "uniform": arm("uniform", one),
-        "noisy_double": arm("noisy_double", one | {"noisy": 2.0}),
-        "balanced": arm("balanced", one, data.balanced()),
+        "uniform": arm("uniform", equal),
+        "noisy_double": arm("noisy_double", equal | {"noisy": 2.0}),
+        "balanced": arm("balanced", equal, data.balanced()),
     }
     evals = {d: classification(shift(digits.test), "digit") for d, shift in SHIFTS.items()}
     derived = {
         "worst/accuracy": lambda metrics: min(metrics[name] for name in scores),
         "mean/accuracy": Derived(lambda m: sum(m[name] for name in scores) / len(scores), "max"),
     }
-    return Experiment(arms, "uniform", evals, maximize("worst", "accuracy"), derived)
+    return Experiment(
+        arms=arms,
+        baseline="uniform",
+        evals=evals,
+        primary=maximize("worst", "accuracy"),
+        derived=derived,
+    )

@@ -33,26 +33,34 @@ def build(config: Config) -> Experiment:
     source = data.tfds("mnist").pad(2).rgb().resize(size)
     target = data.tfds("mnist_m_remade").resize(size)["train"]
     test = data.tfds("mnist_m_part").resize(size)["test"]
-    train, held_out = source.train.split(0.95)
-    old, new = labelled(train, "d", augment=varied), unlabelled(target, "d", augment=varied)
+    source_train, held_out = source.train.split(0.95)
+    plain = labelled(source_train, "d")
+    on_source = labelled(source_train, "d", augment=varied)
+    on_target = unlabelled(target, "d", augment=varied)
     model = models.conv_net({"d": models.classes(10)}, batch_norm=True)
     tx, steps = optax.adam(1e-3), config.steps
 
-    def stage(name, method, *domains, steps=steps):
-        return Stage(name, model, method, domains, 64, steps)
+    def stage(name, method, domains, steps=steps):
+        return Stage(name, model, method, domains=domains, batch_size=64, num_steps=steps)
 
-    start = [stage("source", transfer.full(tx), old, steps=config.source_steps)]
-    arms = {"plain": [stage("plain", transfer.full(tx), labelled(train, "d"))]}
-    arms["source_only"] = [*start, stage("source_only", transfer.full(tx), old)]
-    own = adapt.slow_optimizers(steps)
-    methods = adapt.catalogue(tx, num_steps=steps, tx_by_method=own, strong=varied)
+    start = [stage("source", transfer.full(tx), [on_source], steps=config.source_steps)]
+    arms = {"plain": [stage("plain", transfer.full(tx), [plain])]}
+    arms["source_only"] = [*start, stage("source_only", transfer.full(tx), [on_source])]
+    slow = adapt.slow_optimizers(steps)
+    table = adapt.catalogue(tx, num_steps=steps, tx_by_method=slow, strong=varied)
     for name in ("dan", "dann", "cdan_e", "mcc", "self_training", "fix_match"):
-        arms[name] = [*start, stage(name, methods[name], old, new)]
-    slow = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper
-    arms["shot"] = [*start, stage("shot", adapt.shot(slow, weight=0.1), unlabelled(target, "d"))]
-    known = labelled(target, "d", augment=varied)
-    arms["target_only"] = [stage("target_only", transfer.full(tx), known)]
+        arms[name] = [*start, stage(name, table[name], [on_source, on_target])]
+    sgd = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper
+    shot = adapt.shot(sgd, weight=0.1)
+    arms["shot"] = [*start, stage("shot", shot, [unlabelled(target, "d")])]
+    ceiling = [labelled(target, "d", augment=varied)]
+    arms["target_only"] = [stage("target_only", transfer.full(tx), ceiling)]
     evals = {"target": classification(test, "d"), "source": classification(source.test, "d")}
-    judges = criteria(held_out, target.take(1000), "d")
-    primary = maximize("target", "accuracy")
-    return Experiment(arms, "source_only", evals, primary, select_every=300, criteria=judges)
+    return Experiment(
+        arms=arms,
+        baseline="source_only",
+        evals=evals,
+        primary=maximize("target", "accuracy"),
+        select_every=300,
+        criteria=criteria(held_out, target.take(1000), "d"),
+    )

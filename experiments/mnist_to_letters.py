@@ -33,27 +33,42 @@ class Config:
 
 
 def build(config: Config) -> Experiment:
-    train, test, letters = SPLITS.get(config.dataset, ("train", "test", range(10)))
+    train_split, test_split, letters = SPLITS.get(config.dataset, ("train", "test", range(10)))
     source = data.tfds("mnist")
-    few = data.tfds(config.dataset, split=train).classes(letters).few(config.labels_per_class)
-    target_test = data.tfds(config.dataset, split=test).classes(letters)
+    few = data.tfds(config.dataset, split=train_split).classes(letters).few(config.labels_per_class)
+    target_test = data.tfds(config.dataset, split=test_split).classes(letters)
     model = models.mlp({"digit": classes(10), "letter": classes(len(letters))}, hidden=(256,))
-    adam, batch = optax.adam(config.learning_rate), config.batch_size
-    on_source = [labelled(source.train, "digit")]
-    pretrain = Stage("pretrain", model, transfer.full(adam), on_source, batch, config.source_steps)
+    adam = optax.adam(config.learning_rate)
+    pretrain = Stage(
+        "pretrain",
+        model,
+        transfer.full(adam),
+        domains=[labelled(source.train, "digit")],
+        batch_size=config.batch_size,
+        num_steps=config.source_steps,
+    )
 
-    def adapt(name, method, steps=config.target_steps):
-        fresh = ("heads/letter/.*",)
-        return Stage(name, model, method, [labelled(few, "letter")], batch, steps, fresh)
+    def fine_tune(name, method, steps=config.target_steps):
+        return Stage(
+            name,
+            model,
+            method,
+            domains=[labelled(few, "letter")],
+            batch_size=config.batch_size,
+            num_steps=steps,
+            fresh=("heads/letter/.*",),
+        )
 
     arms = {
-        "scratch": [adapt("scratch", transfer.full(adam))],
-        "full": [pretrain, adapt("full", transfer.full(adam))],
-        "probe": [pretrain, adapt("probe", transfer.probe(adam))],
-        "ridge": [pretrain, adapt("ridge", transfer.ridge(), steps=0)],
+        "scratch": [fine_tune("scratch", transfer.full(adam))],
+        "full": [pretrain, fine_tune("full", transfer.full(adam))],
+        "probe": [pretrain, fine_tune("probe", transfer.probe(adam))],
+        "ridge": [pretrain, fine_tune("ridge", transfer.ridge(), steps=0)],
     }
     evals = {
         "letters": classification(target_test, "letter"),
         "digits": classification(source.test, "digit"),
     }
-    return Experiment(arms, "scratch", evals, maximize("letters", "accuracy"))
+    return Experiment(
+        arms=arms, baseline="scratch", evals=evals, primary=maximize("letters", "accuracy")
+    )

@@ -30,31 +30,50 @@ class Config:
 def build(config: Config) -> Experiment:
     source, target = (data.tfds(name).resize((16, 16)) for name in (config.source, config.target))
     affine = data.random_affine(scale=(0.7, 1.4), degrees=10, shear=0.2, translate=0.1)
-    train, held_out = source.train.split(0.95)
-    old, new = labelled(train, "d", augment=affine), unlabelled(target.train, "d", augment=affine)
-    known, clean = labelled(target.train, "d", augment=affine), unlabelled(target.train, "d")
+    source_train, held_out = source.train.split(0.95)
+    on_source = labelled(source_train, "d", augment=affine)
+    on_target = unlabelled(target.train, "d", augment=affine)
     model = models.conv_net({"d": models.classes(10)}, batch_norm=True)
 
-    def stage(name, method, *domains, steps=config.steps, trains=()):
-        return Stage(name, model, method, domains, 64, steps, trains=trains)
+    def stage(name, method, domains, steps=config.steps, trains=()):
+        return Stage(
+            name, model, method, domains=domains, batch_size=64, num_steps=steps, trains=trains
+        )
 
-    peaks = (1e-3, 1e-2)
-    rates = [optax.cosine_decay_schedule(p, config.steps) if config.decay else p for p in peaks]
-    tx, shot_tx = optax.adam(rates[0]), optax.sgd(rates[1], momentum=0.9, nesterov=True)
-    own = {"tx_by_method": adapt.slow_optimizers(config.steps), "strong": affine, "radius": 0.5}
-    methods = adapt.catalogue(tx, num_steps=config.steps, **own)
-    methods["adda"] = adapt.adda(optax.adam(1e-4))
-    shot = adapt.shot(shot_tx, weight=0.1)  # the paper's weight for digits
-    alone = {"shot_im": adapt.shot_im(shot_tx), "shot": shot, "tent": adapt.tent(tx)}
-    start = [stage("source", transfer.full(tx), old, trains=["source"])]
-    arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
-    for name, method in (methods | alone).items():
-        aim = clean if name in ("mean_teacher", "fix_match", "shot") else new  # own views, or none
-        arms[name] = [*start, stage(name, method, *[old] * (name in methods), aim)]
-    arms["adabn"] = [*start, stage("adabn", transfer.refresh_statistics(), new, steps=0)]
-    arms["dirt_t"] = [*arms["vada"], stage("dirt_t", adapt.dirt_t(tx, radius=0.5), new)]
-    arms["target_only"] = [stage("target_only", transfer.full(tx), known)]
+    def rate(peak):
+        return optax.cosine_decay_schedule(peak, config.steps) if config.decay else peak
+
+    tx, shot_tx = optax.adam(rate(1e-3)), optax.sgd(rate(1e-2), momentum=0.9, nesterov=True)
+    start = [stage("source", transfer.full(tx), [on_source], trains=["source"])]
+    arms = {"source_only": [*start, stage("source_only", transfer.full(tx), [on_source])]}
+    both = adapt.catalogue(
+        tx,
+        num_steps=config.steps,
+        tx_by_method=adapt.slow_optimizers(config.steps),
+        strong=affine,
+        radius=0.5,
+    )
+    both["adda"] = adapt.adda(optax.adam(1e-4))
+    alone = {
+        "shot_im": adapt.shot_im(shot_tx),
+        "shot": adapt.shot(shot_tx, weight=0.1),  # the paper's weight for digits
+        "tent": adapt.tent(tx),
+    }
+    plain = unlabelled(target.train, "d")  # for methods that make views of their own, or none
+    for name, method in (both | alone).items():
+        unseen = plain if name in ("mean_teacher", "fix_match", "shot") else on_target
+        domains = [on_source, unseen] if name in both else [unseen]
+        arms[name] = [*start, stage(name, method, domains)]
+    arms["adabn"] = [*start, stage("adabn", transfer.refresh_statistics(), [on_target], steps=0)]
+    arms["dirt_t"] = [*arms["vada"], stage("dirt_t", adapt.dirt_t(tx, radius=0.5), [on_target])]
+    ceiling = labelled(target.train, "d", augment=affine)
+    arms["target_only"] = [stage("target_only", transfer.full(tx), [ceiling])]
     evals = {"target": classification(target.test, "d"), "source": classification(source.test, "d")}
-    judges = criteria(held_out, target.train.take(1000), "d")
-    primary = maximize("target", "accuracy")
-    return Experiment(arms, "source_only", evals, primary, select_every=200, criteria=judges)
+    return Experiment(
+        arms=arms,
+        baseline="source_only",
+        evals=evals,
+        primary=maximize("target", "accuracy"),
+        select_every=200,
+        criteria=criteria(held_out, target.train.take(1000), "d"),
+    )

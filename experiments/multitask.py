@@ -33,7 +33,7 @@ def build(config: Config) -> Experiment:
     digits = data.digits()
     digits = digits.relabel("odd", lambda table: table.labels["label"] % 2, ["even", "odd"])
     digits = digits.relabel("high", lambda table: table.labels["label"] // 5, ["0-4", "5-9"])
-    train = digits.train.hide("label", config.missing)
+    mostly_hidden = digits.train.hide("label", config.missing)
     tasks = {"digit": "label", "odd": "odd", "high": "high"}
     model = models.conv_net({"digit": classes(10), "odd": classes(2), "high": classes(2)})
     adam = optax.adam(config.learning_rate)
@@ -41,8 +41,17 @@ def build(config: Config) -> Experiment:
     def arm(name, heads):
         lambdas = {head: config.lambda_auxiliary for head in heads if head != "digit"}
         columns = {head: tasks[head] for head in heads}
-        method, domains = transfer.full(adam, lambdas=lambdas), [labelled(train, columns)]
-        return [Stage(name, model, method, domains, config.batch_size, config.steps)]
+        method, domains = transfer.full(adam, lambdas=lambdas), [labelled(mostly_hidden, columns)]
+        return [
+            Stage(
+                name,
+                model,
+                method,
+                domains=domains,
+                batch_size=config.batch_size,
+                num_steps=config.steps,
+            )
+        ]
 
     return Experiment(
         arms={

@@ -36,11 +36,11 @@ def build(config: Config) -> Experiment:
     adam, slow = optax.adam(config.learning_rate), optax.adam(config.learning_rate / 10)
     groups = {"heads": (("heads/.*",), adam), "rest": ((".*",), slow)}
 
-    def stage(name, method, steps=config.steps, model=model, **start):
-        return Stage(name, model, method, few, 32, steps, **start)
+    def stage(name, method, steps=config.steps, model=model, **loaded):
+        return Stage(name, model, method, domains=few, batch_size=32, num_steps=steps, **loaded)
 
-    def tune(name, method, **more):
-        return [stage(name, method, fresh=("(heads|lora)/.*",), weights=weights, **more)]
+    def tune(name, method, **options):
+        return [stage(name, method, fresh=("(heads|lora)/.*",), weights=weights, **options)]
 
     probe = tune("probe", transfer.probe(adam), steps=300)
     lp_ft = [*probe, stage("lp_ft", transfer.anchored(transfer.grouped(groups)))]
@@ -50,11 +50,15 @@ def build(config: Config) -> Experiment:
         "probe": probe,
         "full": tune("full", transfer.grouped(groups)),
         "lp_ft": lp_ft,
-        "wise_ft": [*lp_ft, stage("wise_ft", transfer.wise_ft(0.5), 0)],
+        "wise_ft": [*lp_ft, stage("wise_ft", transfer.wise_ft(0.5), steps=0)],
         "lora": tune("lora", low_rank, model=lora),
         "bitfit": tune("bitfit", transfer.bitfit(adam)),
         "l2_sp": tune("l2_sp", transfer.l2_sp(groups)),
         "bss": tune("bss", transfer.bss(groups)),
     }
-    tests = {"target": classification(test, "target")}
-    return Experiment(arms, "scratch", tests, maximize("target", "accuracy"))
+    return Experiment(
+        arms=arms,
+        baseline="scratch",
+        evals={"target": classification(test, "target")},
+        primary=maximize("target", "accuracy"),
+    )

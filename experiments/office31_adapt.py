@@ -37,20 +37,24 @@ def build(config: Config) -> Experiment:
     images = data.tfds("office31_128").resize((96, 96))
     office = pretrained.features(images, LITE0, weights)
     source, target = (office[name] for name in config.pair.split("_"))
-    old, new = labelled(source, "object"), unlabelled(target, "object")
+    domains = [labelled(source, "object"), unlabelled(target, "object")]
     model = models.mlp({"object": models.classes(31, label_smoothing=0.1)}, (256,))
     tx, steps = optax.adam(config.learning_rate), config.steps
 
-    def stage(name, method, *domains, steps=steps):
-        return Stage(name, model, method, domains, 64, steps)
+    def stage(name, method, domains=domains):
+        return Stage(name, model, method, domains=domains, batch_size=64, num_steps=steps)
 
-    start = [stage("source", transfer.full(tx), old)]
-    own = {"tx_by_method": adapt.slow_optimizers(steps), "random_features": 1024}
-    methods = adapt.catalogue(tx, num_steps=steps, **own)
+    start = [stage("source", transfer.full(tx), domains[:1])]
+    slow = adapt.slow_optimizers(steps)
+    table = adapt.catalogue(tx, num_steps=steps, tx_by_method=slow, random_features=1024)
     chosen = ("dan", "jan", "deep_coral", "dann", "cdan_e", "mdd", "mcc", "bnm")
-    arms = {"source_only": [*start, stage("source_only", transfer.full(tx), old)]}
-    arms |= {name: [*start, stage(name, methods[name], old, new)] for name in chosen}
-    slow = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper
-    arms["shot"] = [*start, stage("shot", adapt.shot(slow), new)]
-    evals = {"target": classification(target, "object")}
-    return Experiment(arms, "source_only", evals, maximize("target", "accuracy"))
+    arms = {"source_only": [*start, stage("source_only", transfer.full(tx), domains[:1])]}
+    arms |= {name: [*start, stage(name, table[name])] for name in chosen}
+    sgd = optax.sgd(1e-2, momentum=0.9, nesterov=True)  # of SHOT's paper
+    arms["shot"] = [*start, stage("shot", adapt.shot(sgd), domains[1:])]
+    return Experiment(
+        arms=arms,
+        baseline="source_only",
+        evals={"target": classification(target, "object")},
+        primary=maximize("target", "accuracy"),
+    )

@@ -36,7 +36,7 @@ def build(config: Config) -> Experiment:
     source, target = (surf[name].standardize() for name in config.pair.split("_"))
     model = models.linear({"class": models.classes(10)})
     domains = [labelled(source, "class"), unlabelled(target, "class")]
-    methods = {
+    closed_forms = {
         "nearest": adapt.unaligned(),
         "svm": adapt.unaligned(adapt.linear_svm()),
         "pca": adapt.joint_pca(),
@@ -50,6 +50,13 @@ def build(config: Config) -> Experiment:
         "kmm": adapt.kmm(),
         "ot": adapt.ot_map(),
     }
-    arms = {name: [Stage(name, model, m, domains, 64, 0)] for name, m in methods.items()}
-    evals = {"target": classification(target, "class")}
-    return Experiment(arms, "nearest", evals, maximize("target", "accuracy"))
+    arms = {
+        name: [Stage(name, model, method, domains=domains, batch_size=64, num_steps=0)]
+        for name, method in closed_forms.items()
+    }
+    return Experiment(
+        arms=arms,
+        baseline="nearest",
+        evals={"target": classification(target, "class")},
+        primary=maximize("target", "accuracy"),
+    )

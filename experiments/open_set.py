@@ -27,12 +27,12 @@ class Config:
     steps: int = 600
 
 
-def known(table):
+def known_or_six(table):
     return np.minimum(table.labels["label"], 6)
 
 
 def build(config: Config) -> Experiment:
-    digits = data.digits().relabel("label", known, (*"012345", "unknown"))
+    digits = data.digits().relabel("label", known_or_six, (*"012345", "unknown"))
     shifted = data.rotated(digits, config.degrees)
     source, target = digits.train.split(0.5)[0].only(range(6)), shifted.train.split(0.5)[1]
     model = models.conv_net({"digit": classes(7)}, batch_norm=True)
@@ -40,7 +40,16 @@ def build(config: Config) -> Experiment:
     on_source, on_target = [labelled(source, "digit")], [unlabelled(target, "digit")]
 
     def arm(name, method, domains):
-        return [Stage(name, model, method, domains, config.batch_size, config.steps)]
+        return [
+            Stage(
+                name,
+                model,
+                method,
+                domains=domains,
+                batch_size=config.batch_size,
+                num_steps=config.steps,
+            )
+        ]
 
     plain = adapt.rejecting(transfer.full(sgd), head="digit")
     growing = losses.reversal_schedule(config.steps)

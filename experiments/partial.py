@@ -36,20 +36,30 @@ def build(config: Config) -> Experiment:
     batch, steps = config.batch_size, config.target_steps
     sgd = optax.sgd(lambda step: 0.01 / (1 + 10 * step / steps) ** 0.75, momentum=0.9)
     on_source = [labelled(source, "digit")]
-    first = Stage("source", model, transfer.full(sgd), on_source, batch, config.source_steps)
+    first = Stage(
+        "source",
+        model,
+        transfer.full(sgd),
+        domains=on_source,
+        batch_size=batch,
+        num_steps=config.source_steps,
+    )
     domains = [*on_source, unlabelled(target, "digit")]
     growing = losses.reversal_schedule(steps)
     smaller = losses.reversal_schedule(steps, high=0.1)
 
-    def adapted(name, method):
-        return [first, Stage(name, model, method, domains, batch, steps)]
+    def arm(name, method):
+        return [
+            first,
+            Stage(name, model, method, domains=domains, batch_size=batch, num_steps=steps),
+        ]
 
     return Experiment(
         arms={
-            "source_only": adapted("source_only", transfer.full(sgd)),
-            "dann": adapted("dann", adapt.dann(sgd, reversal=growing)),
-            "pada": adapted("pada", adapt.pada(sgd, reversal=growing, every=100)),
-            "iwan": adapted("iwan", adapt.iwan(sgd, reversal=smaller)),
+            "source_only": arm("source_only", transfer.full(sgd)),
+            "dann": arm("dann", adapt.dann(sgd, reversal=growing)),
+            "pada": arm("pada", adapt.pada(sgd, reversal=growing, every=100)),
+            "iwan": arm("iwan", adapt.iwan(sgd, reversal=smaller)),
         },
         baseline="source_only",
         evals={

@@ -36,13 +36,13 @@ def build(config: Config) -> Experiment:
     slow, fast = optax.adam(config.learning_rate), optax.adam(3e-3)
     full = transfer.grouped({"heads": (("heads/.*",), fast), "rest": ((".*",), slow)})
 
-    def stage(name, method, model=model, on=few, steps=config.target_steps, **start):
-        return Stage(name, model, method, on, 16, steps, **start)
+    def stage(name, method, model=model, domains=few, steps=config.target_steps, **start):
+        return Stage(name, model, method, domains=domains, batch_size=16, num_steps=steps, **start)
 
-    many = [labelled(books, "sentiment")]
-    source = stage("books", full, on=many, steps=config.source_steps, **minilm)
+    on_books = [labelled(books, "sentiment")]
+    source = stage("books", full, domains=on_books, steps=config.source_steps, **minilm)
 
-    def adapted(name, model):
+    def with_adapter(name, model):
         method = transfer.grouped({"all": ((f"({name}|heads)/.*",), fast)})
         return [source, stage(name, method, model, fresh=(f"{name}/.*",))]
 
@@ -51,10 +51,14 @@ def build(config: Config) -> Experiment:
         "books": [source],
         "probe": [source, stage("probe", transfer.probe(fast))],
         "full": [source, stage("full", full)],
-        "lora": adapted("lora", adapters.lora(model, [r".*/(query|value)/kernel"])),
-        "ia3": adapted("ia3", adapters.ia3(model)),
-        "prompt": adapted("prompt", adapters.prompt(model, 8)),
+        "lora": with_adapter("lora", adapters.lora(model, [r".*/(query|value)/kernel"])),
+        "ia3": with_adapter("ia3", adapters.ia3(model)),
+        "prompt": with_adapter("prompt", adapters.prompt(model, 8)),
     }
-    tests = {"kitchen": kitchen_test, "books": books_test}
-    evals = {name: classification(dataset, "sentiment") for name, dataset in tests.items()}
-    return Experiment(arms, "no_source", evals, maximize("kitchen", "accuracy"))
+    evals = {
+        "kitchen": classification(kitchen_test, "sentiment"),
+        "books": classification(books_test, "sentiment"),
+    }
+    return Experiment(
+        arms=arms, baseline="no_source", evals=evals, primary=maximize("kitchen", "accuracy")
+    )

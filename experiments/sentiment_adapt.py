@@ -38,7 +38,7 @@ def build(config: Config) -> Experiment:
     source, target = source.standardize(), target.standardize(like=source)
     model, ridge = models.linear({"sentiment": models.classes(2)}), adapt.linear_ridge()
     domains = [labelled(source, "sentiment"), unlabelled(target, "sentiment")]
-    methods = {
+    closed_forms = {
         "source": adapt.unaligned(ridge),
         "coral": adapt.coral_map(ridge),
         "subspaces": adapt.subspace_alignment(ridge, dim=100),
@@ -50,6 +50,13 @@ def build(config: Config) -> Experiment:
         "kliep": adapt.kliep(ridge),
         "ot": adapt.ot_map(ridge, class_weight=0.0),
     }
-    arms = {name: [Stage(name, model, m, domains, 64, 0)] for name, m in methods.items()}
-    evals = {"target": classification(target, "sentiment")}
-    return Experiment(arms, "source", evals, maximize("target", "accuracy"))
+    arms = {
+        name: [Stage(name, model, method, domains=domains, batch_size=64, num_steps=0)]
+        for name, method in closed_forms.items()
+    }
+    return Experiment(
+        arms=arms,
+        baseline="source",
+        evals={"target": classification(target, "sentiment")},
+        primary=maximize("target", "accuracy"),
+    )

@@ -37,24 +37,39 @@ def build(config: Config) -> Experiment:
     adam, steps = optax.adam(config.learning_rate), config.target_steps
 
     def stage(name, method, domains, steps=steps, fresh=()):
-        return Stage(name, model, method, domains, config.batch_size, steps, fresh)
+        return Stage(
+            name,
+            model,
+            method,
+            domains=domains,
+            batch_size=config.batch_size,
+            num_steps=steps,
+            fresh=fresh,
+        )
 
-    def adapt(name, method, *domains):
+    def on_target(name, method, domains):
         return stage(name, method, domains, fresh=("heads/target/.*",))
 
     full = transfer.full(adam)
     partial = transfer.partial(adam, freeze=("backbone/conv_.*",))
     shared, task = labelled(mnist.train, "source"), labelled(few, "target")
-    pretrain = stage("pretrain", full, [shared], config.source_steps)
-    joint = {f"joint_{value:g}": labelled(few, "target", weight=value) for value in config.lambdas}
-    ceiling = stage("all_labels", full, [labelled(usps.train, "target")], config.source_steps)
+    pretrain = stage("pretrain", full, [shared], steps=config.source_steps)
+    joint = {
+        f"joint_{value:g}": [shared, labelled(few, "target", weight=value)]
+        for value in config.lambdas
+    }
+    ceiling = stage("all_labels", full, [labelled(usps.train, "target")], steps=config.source_steps)
     arms = {
         "scratch": [stage("scratch", full, [task])],
-        "full": [pretrain, adapt("full", full, task)],
-        "partial": [pretrain, adapt("partial", partial, task)],
-        **{name: [pretrain, adapt(name, full, shared, few)] for name, few in joint.items()},
+        "full": [pretrain, on_target("full", full, [task])],
+        "partial": [pretrain, on_target("partial", partial, [task])],
+        **{name: [pretrain, on_target(name, full, domains)] for name, domains in joint.items()},
         "all_labels": [ceiling],
     }
-    tests = {"target": usps.test, "source": mnist.test}
-    evals = {name: classification(dataset, name) for name, dataset in tests.items()}
-    return Experiment(arms, "scratch", evals, maximize("target", "accuracy"))
+    evals = {
+        "target": classification(usps.test, "target"),
+        "source": classification(mnist.test, "source"),
+    }
+    return Experiment(
+        arms=arms, baseline="scratch", evals=evals, primary=maximize("target", "accuracy")
+    )

@@ -36,18 +36,28 @@ def build(config: Config) -> Experiment:
     sgd = optax.sgd(0.01, momentum=0.9, nesterov=True)
     batch, steps = config.batch_size, config.target_steps
     on_source, on_target = [labelled(source, "digit")], [unlabelled(target, "digit")]
-    first = Stage("source", model, transfer.full(sgd), on_source, batch, config.source_steps)
+    first = Stage(
+        "source",
+        model,
+        transfer.full(sgd),
+        domains=on_source,
+        batch_size=batch,
+        num_steps=config.source_steps,
+    )
 
-    def adapted(name, method, domains=on_target):
-        return [first, Stage(name, model, method, domains, batch, steps)]
+    def arm(name, method, domains=on_target):
+        return [
+            first,
+            Stage(name, model, method, domains=domains, batch_size=batch, num_steps=steps),
+        ]
 
-    both = [*on_source, labelled(target, "digit")]
+    with_labels = [*on_source, labelled(target, "digit")]
     return Experiment(
         arms={
             "source_only": [first],
-            "shot_im": adapted("shot_im", adapt.shot_im(sgd)),
-            "shot": adapted("shot", adapt.shot(sgd, weight=0.1, every=11)),
-            "supervised": adapted("supervised", transfer.full(sgd), both),
+            "shot_im": arm("shot_im", adapt.shot_im(sgd)),
+            "shot": arm("shot", adapt.shot(sgd, weight=0.1, every=11)),
+            "supervised": arm("supervised", transfer.full(sgd), with_labels),
         },
         baseline="source_only",
         evals={

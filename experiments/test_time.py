@@ -34,14 +34,30 @@ def build(config: Config) -> Experiment:
     model = models.conv_net({"digit": classes(10)}, batch_norm=True)
     batch, adam = config.batch_size, optax.adam(1e-3)
     on_source, on_target = [labelled(source, "digit")], [unlabelled(target, "digit")]
-    full, steps = transfer.full(adam), config.source_steps
-    first = Stage("source", model, full, on_source, batch, steps, trains=["source"])
+    first = Stage(
+        "source",
+        model,
+        transfer.full(adam),
+        domains=on_source,
+        batch_size=batch,
+        num_steps=config.source_steps,
+        trains=["source"],
+    )
     statistics = transfer.refresh_statistics(1024)
-    refresh = Stage("refreshed", model, statistics, on_target, batch, 0)
-    tent = Stage("tent", model, adapt.tent(adam), on_target, batch, config.target_steps)
+    refresh = Stage(
+        "refreshed", model, statistics, domains=on_target, batch_size=batch, num_steps=0
+    )
+    tent = Stage(
+        "tent",
+        model,
+        adapt.tent(adam),
+        domains=on_target,
+        batch_size=batch,
+        num_steps=config.target_steps,
+    )
 
     def head(name):
-        return Stage(name, model, adapt.t3a(), on_target, batch, 0)
+        return Stage(name, model, adapt.t3a(), domains=on_target, batch_size=batch, num_steps=0)
 
     return Experiment(
         arms={

@@ -37,17 +37,30 @@ def build(config: Config) -> Experiment:
     model = models.conv_net({name: models.classes(5) for name in ("source", "target")})
     adam, first = optax.adam(config.learning_rate), transfer.full(optax.adam(1e-3))
     many = [labelled(source.train, "source")]
-    pretrain = Stage("pretrain", model, first, many, 64, config.source_steps)
+    pretrain = Stage(
+        "pretrain", model, first, domains=many, batch_size=64, num_steps=config.source_steps
+    )
 
-    def adapt(name, method):
-        return Stage(name, model, method, few, 64, config.target_steps, ("heads/target/.*",))
+    def fine_tune(name, method):
+        return Stage(
+            name,
+            model,
+            method,
+            domains=few,
+            batch_size=64,
+            num_steps=config.target_steps,
+            fresh=("heads/target/.*",),
+        )
 
     return Experiment(
         arms={
-            "scratch": [adapt("scratch", transfer.full(adam))],
-            "full": [pretrain, adapt("full", transfer.full(adam))],
-            "partial": [pretrain, adapt("partial", transfer.partial(adam, freeze=CONVOLUTIONS))],
-            "probe": [pretrain, adapt("probe", transfer.probe(adam))],
+            "scratch": [fine_tune("scratch", transfer.full(adam))],
+            "full": [pretrain, fine_tune("full", transfer.full(adam))],
+            "partial": [
+                pretrain,
+                fine_tune("partial", transfer.partial(adam, freeze=CONVOLUTIONS)),
+            ],
+            "probe": [pretrain, fine_tune("probe", transfer.probe(adam))],
         },
         baseline="scratch",
         evals={

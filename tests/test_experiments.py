@@ -153,6 +153,25 @@ def test_form(path):
     assert all(isinstance(node, ast.AnnAssign) and node.value for node in config.body)
 
 
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_reads_without_a_puzzle(path):
+    """Arguments by keyword after the third, and no local name that means something else above it."""
+    tree = ast.parse(path.read_text())
+    imported = {a.asname or a.name for n in ast.walk(tree) for a in getattr(n, "names", ())}
+    rooms = {path.parent.name for path in (ROOT / "jaxtl").glob("*/__init__.py")}
+    rooms |= {path.parent.name for path in (ROOT / "jaxtl").glob("methods/*/__init__.py")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            assert len(node.args) <= 3, ast.unparse(node)
+        starred = isinstance(node, ast.Starred) and isinstance(node.value, ast.BinOp)
+        assert not starred, ast.unparse(node)
+        named = [node.id] if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else []
+        if isinstance(node, ast.FunctionDef):
+            named += [node.name, *(arg.arg for arg in (*node.args.args, *node.args.kwonlyargs))]
+        shadows = (imported | rooms).intersection(named)
+        assert not shadows, (path.name, shadows)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_plan(name):
     requires(name)
