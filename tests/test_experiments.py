@@ -155,7 +155,7 @@ def test_form(path):
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_reads_without_a_puzzle(path):
-    """Arguments by keyword after the third, and no local name that means something else above it."""
+    """Arguments by keyword after the third; no local name that means something else above it."""
     tree = ast.parse(path.read_text())
     imported = {a.asname or a.name for n in ast.walk(tree) for a in getattr(n, "names", ())}
     rooms = {path.parent.name for path in (ROOT / "jaxtl").glob("*/__init__.py")}
