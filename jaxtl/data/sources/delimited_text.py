@@ -1,10 +1,20 @@
-"""The cells of a text file, line by line, and what is wrong with the text."""
+"""The cells of a text file, the numbers in its columns, and what is wrong with them."""
 
 import codecs
 import csv
+import io
+import logging
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxtl.data.sources.label_spelling import is_missing
+from jaxtl.data.sources.names import nfc
+from jaxtl.paths import unknown
 
 PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zX", b"\xd0\xcf\x11\xe0")
 MARKS = {
@@ -14,79 +24,180 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+SHOWN_ERRORS = 5
+MANY_ROWS = 10  # numbers that count up through fewer are no surprise
+LARGEST = float(np.finfo(np.float32).max)
+TRUTH = {"true": 1.0, "false": 0.0}
+DELIMITERS = ",;\t|"  # of which one may be the right one
+UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")  # pandas names an index so
+OVERFLOW = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+PUNCTUATED = re.compile(r"[+-]?\d[\d.,'_\s]*")
+
+logger = logging.getLogger(__name__)
 
 
-def rows_of(path: str, delimiter: str, encoding: str | None) -> Iterator[tuple[int, list[str]]]:
-    """(line, its cells without blanks around them) of a file, for lines that are not blank.
+class Format(NamedTuple):
+    """What the user says about the files, see `csv`."""
 
-    Args:
-        path: of the file.
-        delimiter: one sign.
-        encoding: None for what a mark at its start says, else UTF-8.
+    label: str
+    regression: bool
+    delimiter: str
+    encoding: str | None
 
-    Raises:
-        ValueError: there is no file, it is no text of that encoding, a quote is not closed.
-    """
-    if not os.path.isfile(path):
-        raise ValueError(f"no file {path}")
-    line = 0
+
+class Cells(NamedTuple):
+    """A file: {feature: numbers [n] float64}, and the labels as they are written."""
+
+    numbers: dict[str, np.ndarray]
+    labels: list[str]
+
+
+def read_cells(path: str, version: Any, form: Format) -> Cells:
+    """Reads a file, in the version that it has; all its problems at once."""
+    rows = _rows(path, form.delimiter, form.encoding)
+    header = [nfc(name) for name in next(rows, (0, []))[1]]
+    label, features, unnamed = _columns(path, header, form)
+    lines, columns, problems = [], [[] for _ in header], []
+    for line, cells in rows:
+        if len(cells) == len(header):
+            lines.append(line)
+            for column, cell in zip(columns, cells, strict=True):
+                column.append(cell)
+        else:
+            hint = ", the last one empty" if cells[-1] == "" else ""
+            problems.append(f"line {line} has {len(cells)} cells{hint}, the header {len(header)}")
+    numeric = {i: [*map(number_of, columns[i])] for i in features}
+    if form.regression:
+        numeric[label] = [0.0 if is_missing(text) else number_of(text) for text in columns[label]]
+    for i in sorted(numeric):
+        cells = zip(lines, columns[i], numeric[i], strict=True)
+        if wrong := [(line, text) for line, text, value in cells if value is None]:
+            problems.append(_not_numbers(header[i], wrong))
+    problems += [
+        f"column {i + 1} has no name ({header[i]!r}) and more than row numbers; name or remove it"
+        for i in unnamed
+        if not _numbers_rows(columns[i])
+    ]
+    if problems:
+        shown = "; ".join(problems[:SHOWN_ERRORS])
+        more = f"; {len(problems) - SHOWN_ERRORS} more" if len(problems) > SHOWN_ERRORS else ""
+        raise ValueError(f"{path}: {shown}{more}")
+    if not lines:
+        raise ValueError(f"{path} has no rows")
+    for i in unnamed:
+        logger.warning("%s: column %d has no name (%r) and is left out", path, i + 1, header[i])
+    values = {header[i]: np.array(numeric[i], np.float64) for i in features}
+    for name, column in values.items():
+        if len(column) >= MANY_ROWS and np.array_equal(column - column[0], range(len(column))):
+            logger.warning("%s: column %r, which numbers the rows, is an input", path, name)
+    return Cells(values, [*map(nfc, columns[label])])
+
+
+def _columns(path: str, header: list[str], form: Format) -> tuple[int, list[int], list[int]]:
+    """Positions of the label, of the features and of columns without a name."""
+    if not header:
+        raise ValueError(f"{path} is empty")
+    if len(header) == 1 and (others := [d for d in DELIMITERS if d in header[0]]):
+        raise ValueError(
+            f"{path} has one column, {header[0][:80]!r}; if {others[0]!r} separates its columns, "
+            f"pass delimiter={others[0]!r}"
+        )
+    places: dict[str, list[str]] = {}
+    for i, name in enumerate(header, 1):
+        places.setdefault(name, []).append(str(i))
+    if twice := [name for name in places if name and len(places[name]) > 1]:
+        shown = "; ".join(
+            f"{name!r} is the name of the columns {' and '.join(places[name])}" for name in twice
+        )
+        raise ValueError(f"{path}: {shown}; rename or remove all but one")
+    if form.label not in header:
+        numeric = any(number_of(name) is not None for name in header)
+        hint = " The first line should name the columns, but it holds numbers." if numeric else ""
+        raise ValueError(f"{path}: {unknown('column', form.label, header)}{hint}")
+    label = header.index(form.label)
+    others = [i for i in range(len(header)) if i != label]
+    unnamed = [i for i in others if UNNAMED.fullmatch(header[i])]
+    features = [i for i in others if i not in unnamed]
+    if not features:
+        raise ValueError(f"{path} has no column of inputs beside {form.label!r}")
+    return label, features, unnamed
+
+
+def number_of(text: str) -> float | None:
+    """The finite number that float32 holds, None if a text is none."""
     try:
-        encoding = _encoding(path, encoding)
-        with open(path, newline="", encoding=encoding) as file:
-            reader = csv.reader(
-                _without_nul(file, path),
-                delimiter=delimiter,
-                skipinitialspace=True,
-                strict=True,
-            )
-            for cells in reader:
-                line += 1
-                if reader.line_num > line:
-                    raise ValueError(
-                        f"{path}: a cell goes from line {line} to line {reader.line_num}; is a "
-                        "quote missing?"
-                    )
-                if any(cells := [cell.strip() for cell in cells]) or len(cells) > 1:
-                    yield line, cells
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        value = float(text)
+    except ValueError:
+        return TRUTH.get(text.lower())
+    return value if abs(value) <= LARGEST and "_" not in text else None
+
+
+def _not_numbers(column: str, cells: list[tuple[int, str]]) -> str:
+    """What is wrong in a column: its first cell that is no number, and how many there are."""
+    line, text = cells[0]
+    shown = text if len(text) < 40 else text[:40] + "..."
+    if is_missing(text):
+        reason = "is not a number but a missing value; fill it in, or remove the row or column"
+    elif PUNCTUATED.fullmatch(text):
+        reason = "is not a number; write it with a decimal point and no thousands separators"
+    elif OVERFLOW.fullmatch(text):
+        reason = "is not a number that float32 holds"
+    else:
+        reason = "is not a number"
+    more = f" ({len(cells)} such cells in the column)" if len(cells) > 1 else ""
+    return f"line {line}, column {column!r}: {shown!r} {reason}{more}"
+
+
+def _numbers_rows(cells: list[str]) -> bool:
+    """Whether a column only tells the rows apart by whole numbers, or is empty."""
+    whole = all(re.fullmatch(r"\d+", cell) for cell in cells)
+    return (whole and len(set(cells)) == len(cells)) or not any(cells)
+
+
+def _rows(path: str, delimiter: str, encoding: str | None) -> Iterator[tuple[int, list[str]]]:
+    """(line, its cells without blanks around them) of a file, for lines that hold something."""
+    text, line = io.StringIO(_text(path, encoding), newline=""), 0
+    reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        for line, cells in enumerate(reader, 1):
+            if reader.line_num > line:
+                raise ValueError(
+                    f"{path}: a cell goes from line {line} to line {reader.line_num}; is a quote "
+                    "missing?"
+                )
+            if any(cells := [cell.strip() for cell in cells]):
+                yield line, cells
     except csv.Error as error:
         reason = "a quote is not closed" if "unexpected end" in str(error) else error
         raise ValueError(f"{path}, line {line + 1}: {reason}") from error
-    except UnicodeError as error:
-        raise ValueError(
-            f"{path} is not {encoding} text{_where(path, encoding)}. Save it as UTF-8 or pass its "
-            "encoding, such as encoding='latin-1' (Windows: 'cp1252')"
-        ) from error
 
 
-def _encoding(path: str, given: str | None) -> str:
-    """The one that the file's first bytes declare, else the given one, else UTF-8."""
-    with open(path, "rb") as file:
-        start = file.read(4)
-    if start.startswith(PACKED):
+def _text(path: str, encoding: str | None) -> str:
+    """A file's content, in the encoding that its first bytes declare, else the given one."""
+    if not os.path.isfile(path):
+        raise ValueError(f"no file {path}")
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    if content.startswith(PACKED):
         raise ValueError(
             f"{path} is a compressed file or one of Excel; unpack it or save it as CSV"
         )
-    marked = (encoding for mark, encoding in MARKS.items() if start.startswith(mark))
-    return next(marked, given or "utf-8")
-
-
-def _where(path: str, encoding: str) -> str:
-    content = Path(path).read_bytes()
+    marked = (codec for mark, codec in MARKS.items() if content.startswith(mark))
+    encoding = next(marked, encoding or "utf-8")
     try:
-        content.decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        return f" (byte 0x{content[error.start]:02x} in line {line})"
-    return ""
-
-
-def _without_nul(lines: Iterable[str], path: str) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if "\0" in line:
-            raise ValueError(
-                f"{path}, line {number} holds NUL bytes: it is no text, or UTF-16 without a mark, "
-                "for which encoding='utf-16-le' or 'utf-16-be' is right"
-            )
-        yield line
+        raise ValueError(
+            f"{path} is not {encoding} text (byte 0x{content[error.start]:02x} in line {line}). "
+            "Save it as UTF-8 or pass its encoding, such as encoding='latin-1' (Windows: 'cp1252')"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(
+            f"{path}, line {line} holds NUL bytes: it is no text, or UTF-16 without a mark, for "
+            "which encoding='utf-16-le' or 'utf-16-be' is right"
+        )
+    return text

@@ -1,10 +1,9 @@
 """Class labels as they are written in text: missing ones, numbers, and which are the same."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
-from jaxtl.data.sources.names import natural, refuse_alike
+from jaxtl.data.sources.names import natural, refuse_alike, spelled_twice
 from jaxtl.paths import unknown
 
 MISSING = frozenset({"", "na", "nan", "n/a", "null", "none", "<na>", "#n/a", "?"})  # in any case
@@ -17,66 +16,55 @@ WHOLE = re.compile(r"([+-]?)(0|[1-9][0-9]*)(\.0*)?")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
-class LabelSpace(NamedTuple):
-    """Class names and the index of each spelling."""
-
-    names: tuple[str, ...]
-    indices: Mapping[str, int]
-
-    def index(self, text: str) -> int:
-        """Of the class that a label means, -1 if it is missing."""
-        return self.indices.get(text, -1)
-
-
 def label_space(
-    labels: Sequence[str], classes: tuple[str, ...] | None, column: str, files: Iterable[str]
-) -> LabelSpace:
-    """The classes of some labels.
+    labels: Sequence[str], classes: tuple[str, ...] | None, what: str
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """(names of the classes, {spelling: its class}) of some labels; missing ones have no class.
 
     Args:
         labels: as they are written.
         classes: names of the classes, None for those that the labels name.
-        column, files: for messages.
+        what: the files and the column, for messages.
 
     Raises:
         ValueError: labels that are not among `classes`; without `classes`: no label, labels that
             seem to be values, or two spellings of what seems to be one class.
     """
-    what = f"{', '.join(files)}: {column}"
     texts = set(labels)
     if classes is not None:
-        return _given(texts, classes, what)
-    texts = {text for text in texts if text.casefold() not in MISSING}
+        return classes, _matched(texts, classes, what)
+    texts = sorted(text for text in texts if not is_missing(text))
     if not texts:
         raise ValueError(f"{what}: all labels are missing; say which classes there are: classes=")
     numbers = {text: number(text) for text in texts}
-    numeric = None not in numbers.values()
-    labelled = sum(text in texts for text in labels)
-    if numeric:
+    labelled = sum(not is_missing(text) for text in labels)
+    if None not in numbers.values():
         _refuse_values(set(numbers.values()), labelled, what)
         names = tuple(sorted(set(numbers.values()), key=int))
-        return LabelSpace(names, {t: names.index(n) for t, n in numbers.items()})
+        return names, {text: names.index(value) for text, value in numbers.items()}
     if all(map(COMMA.fullmatch, texts)):
         raise ValueError(
-            f"{what}: labels such as {min(texts)!r} are numbers with a decimal comma; write a "
+            f"{what}: labels such as {texts[0]!r} are numbers with a decimal comma; write a "
             f"point and {REMEDY}"
         )
     if len(texts) > max(MANY, ODD_SHARE * labelled):
         raise ValueError(
-            f"{what}: {len(texts)} different labels in {labelled} rows, such as {min(texts)!r}; if "
+            f"{what}: {len(texts)} different labels in {labelled} rows, such as {texts[0]!r}; if "
             "they are classes, name them in classes="
         )
-    spellings: dict[str, list[str]] = {}
-    for text in sorted(texts):
-        spellings.setdefault(numbers[text] or _plain(text), []).append(text)
-    if twice := [" and ".join(map(repr, same)) for same in spellings.values() if len(same) > 1]:
+    if twice := spelled_twice(texts, lambda text: numbers[text] or _without_zeros(text)):
         raise ValueError(
             f"{what}: the same number in different spellings: {'; '.join(twice[:SHOWN])}; write "
             "them alike, or name them in classes="
         )
-    refuse_alike(sorted(texts), f"{what}: labels")
+    refuse_alike(texts, f"{what}: labels")
     names = tuple(sorted(texts, key=natural))
-    return LabelSpace(names, {name: i for i, name in enumerate(names)})
+    return names, {name: i for i, name in enumerate(names)}
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell stands for nothing."""
+    return text.casefold() in MISSING
 
 
 def number(text: str) -> str | None:
@@ -95,31 +83,26 @@ def number(text: str) -> str | None:
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
 
 
-def _plain(text: str) -> str:
+def _without_zeros(text: str) -> str:
     """Digits without the zeros in front of them; another text as it is."""
     return text.lstrip("0") or "0" if text.isdecimal() else text
 
 
-def _given(texts: set[str], classes: tuple[str, ...], what: str) -> LabelSpace:
-    by_number: dict[Any, int] = {}
-    for i, name in enumerate(classes):
-        value = number(name)
-        if value in by_number and value is not None:
-            raise ValueError(f"{what}: classes has {classes[by_number[value]]!r} and {name!r}")
-        by_number[value] = i
-    by_number.pop(None, None)
-    indices = {name: i for i, name in enumerate(classes)}
-    strangers = []
-    for text in sorted(texts):
-        if text not in indices and (value := number(text)) in by_number:
-            indices[text] = by_number[value]
-        elif text not in indices and text.casefold() not in MISSING:
-            strangers.append(text)
+def _matched(texts: set[str], classes: tuple[str, ...], what: str) -> dict[str, int]:
+    """{spelling: its class}, the same if the text is, or the number that it is."""
+    numeric = {name: number(name) for name in classes if number(name) is not None}
+    if twice := spelled_twice(numeric, numeric.get):
+        raise ValueError(f"{what}: classes has {twice[0]}")
+    places = {name: i for i, name in enumerate(classes)}
+    by_number = {value: places[name] for name, value in numeric.items()}
+    others = texts - places.keys()
+    places |= {text: by_number[number(text)] for text in others if number(text) in by_number}
+    strangers = [text for text in sorted(others - places.keys()) if not is_missing(text)]
     if strangers:
         shown = " ".join(unknown("class", text, classes) for text in strangers[:SHOWN])
         more = f" {len(strangers) - SHOWN} more." if len(strangers) > SHOWN else ""
         raise ValueError(f"{what}: {shown}{more}")
-    return LabelSpace(classes, indices)
+    return places
 
 
 def _refuse_values(values: set[str], labelled: int, what: str) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jaxtl.data.columns import names_of
@@ -40,18 +40,22 @@ def class_names(classes: Iterable[Any] | None) -> tuple[str, ...] | None:
     return None if classes is None else tuple(map(nfc, names_of(classes, "label")))
 
 
+def spelled_twice(names: Iterable[str], key: Callable[[str], str]) -> list[str]:
+    """`'a' and 'A'`, for all names that share a key."""
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(key(name), []).append(name)
+    return [" and ".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
+
+
 def refuse_alike(names: Iterable[str], what: str) -> None:
     """Refuse names that only upper and lower case, or blanks, tell apart.
 
     Raises:
         ValueError: naming them, and how to say that they are meant.
     """
-    spellings: dict[str, list[str]] = {}
-    for name in names:
-        spellings.setdefault(" ".join(name.split()).casefold(), []).append(name)
-    problems = [" and ".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
-    if problems:
+    if twice := spelled_twice(names, lambda name: " ".join(name.split()).casefold()):
         raise ValueError(
-            f"{what} that differ only in case or blanks: {'; '.join(problems[:5])}; write them "
+            f"{what} that differ only in case or blanks: {'; '.join(twice[:5])}; write them "
             "alike, or name them in classes= if they are different classes"
         )
