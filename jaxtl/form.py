@@ -101,14 +101,17 @@ def checked(target: F) -> F:
     @functools.wraps(target)
     def call(*args, **kwargs):
         hints, problems = _hints(target), []
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
+        arguments = signature.bind(*args, **kwargs).arguments
+        owner = f" of {arguments['self'].name}" if "self" in arguments else ""
+        for name, value in arguments.items():
             if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
                 hint = Sequence[hints[name]] if name in hints else Any
             else:
                 hint = hints.get(name, Any)
             problems += wrong(name, value, hint)
         if problems:
-            raise ValueError("\n".join(f"{target.__name__}: {problem}" for problem in problems))
+            place = f"{target.__name__}{owner}"
+            raise ValueError("\n".join(f"{place}: {problem}" for problem in problems))
         return target(*args, **kwargs)
 
     return call

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -18,6 +18,12 @@ from jaxtl.data.steps import images, selections, text, transforms
 from jaxtl.data.steps.selections import generator
 from jaxtl.data.steps.transforms import name_of
 from jaxtl.data.table import Call, Table, loaded
+from jaxtl.form import AT_LEAST_0, AT_LEAST_1, Limit, Size, checked
+
+Count = Annotated[int, AT_LEAST_1]
+Part = Annotated[float, Limit("in (0, 1)", lambda value: 0 < value < 1)]
+Share = Annotated[float, Limit("in [0, 1]", lambda value: 0 <= value <= 1)]
+Length = Annotated[int, Limit("at least 3", lambda value: value >= 3)]  # [CLS], a token and [SEP]
 
 
 class Step(NamedTuple):
@@ -69,13 +75,13 @@ class Dataset:
         Raises:
             ValueError: there are not the examples asked for.
         """
-        rows, size, before, chain = None, 0, (), ""
+        rows, size, done, chain = None, 0, (), ""
         with self._named_errors():
             for step in (*self.steps, Step(selections.everything, selects=True)):
                 if not step.selects:
-                    before += (step,)
+                    done += (step,)
                     continue
-                table = loaded(_table_call(self.load, before))
+                table = loaded(_table_call(self.load, done))
                 if rows is None:
                     rows, size = np.arange(len(table)), len(table)
                 if len(table) != size:
@@ -90,11 +96,16 @@ class Dataset:
 
     def history(self) -> Iterator[tuple[Step, Table, Table]]:
         """(transform, the table before it, the table after it), in order, subsets left out."""
-        steps, before = tuple(step for step in self.steps if not step.selects), loaded(self.load)
-        for i, step in enumerate(steps, 1):
-            after = loaded(_table_call(self.load, steps[:i]))
-            yield step, before, after
-            before = after
+        tables = [
+            loaded(_table_call(self.load, self.transforms[:i]))
+            for i in range(len(self.transforms) + 1)
+        ]
+        return zip(self.transforms, tables[:-1], tables[1:], strict=True)
+
+    @property
+    def transforms(self) -> tuple[Step, ...]:
+        """The steps that are no subsets."""
+        return tuple(step for step in self.steps if not step.selects)
 
     def class_names(self, column: str = "label") -> tuple[str, ...]:
         """Names of the classes; empty if the column has none."""
@@ -109,44 +120,43 @@ class Dataset:
 
     # Subsets.
 
-    def classes(self, keep: Iterable[int | str], column: str = "label") -> Self:
+    @checked
+    def classes(self, keep: Sequence[int | str], column: str = "label") -> Self:
         """Only these classes (indices or names), renumbered 0, 1, ... in the order given."""
-        keep = self._chosen("classes", keep)
+        keep = tuple(keep)
         relabelled = self._then(
             f"classes({_brief(keep)})", transforms.relabel_classes, keep, column
         )
         return relabelled._then("", selections.with_label, column, selects=True)
 
-    def only(self, keep: Iterable[int | str], column: str = "label") -> Self:
+    @checked
+    def only(self, keep: Sequence[int | str], column: str = "label") -> Self:
         """Only these classes (indices or names), which keep their numbers and names."""
-        keep = self._chosen("only", keep)
+        keep = tuple(keep)
         return self._then(f"only({_brief(keep)})", selections.only, keep, column, selects=True)
 
-    def few(self, k: int, column: str = "label") -> Self:
+    @checked
+    def few(self, k: Count, column: str = "label") -> Self:
         """k examples of each class, drawn per seed; those of a smaller k are among them."""
-        k = self._whole("few", "k", k, 1)
         return self._then(f"few({k})", selections.few, k, column, selects=True)
 
-    def take(self, n: int) -> Self:
+    @checked
+    def take(self, n: Count) -> Self:
         """n examples, drawn per seed; those of a smaller n are among them."""
-        n = self._whole("take", "n", n, 1)
         return self._then(f"take({n})", selections.take, n, selects=True)
 
-    def split(self, fraction: float) -> tuple[Self, Self]:
+    @checked
+    def split(self, fraction: Part) -> tuple[Self, Self]:
         """Two disjoint parts, drawn per seed; the first has `fraction` of the examples."""
-        if not (_is_number(fraction) and 0 < fraction < 1):
-            raise ValueError(f"split of {self.name}: fraction must be in (0, 1), got {fraction!r}")
         first, second = (
             self._then(f"split({fraction})[{part}]", selections.split, fraction, part, selects=True)
             for part in (0, 1)
         )
         return first, second
 
+    @checked
     def slice(self, start: int | None = None, stop: int | None = None) -> Self:
         """The examples from start to stop, in the order of the table, as `list[start:stop]`."""
-        for bound in (start, stop):
-            if bound is not None:
-                self._whole("slice", "a bound", bound)
         return self._then(f"slice({start}, {stop})", selections.slice, start, stop, selects=True)
 
     # Transforms.
@@ -174,13 +184,12 @@ class Dataset:
         classes = None if classes is None else names_of(classes, column)
         return self._then(f"relabel({column})", transforms.relabel, column, fn, classes)
 
-    def hide(self, column: str, fraction: float) -> Self:
+    @checked
+    def hide(self, column: str, fraction: Share) -> Self:
         """Missing labels (-1 or NaN) for a fraction of the rows, the same ones for every seed.
 
         They are drawn from a fixed generator that depends on the column and the number of rows.
         """
-        if not (_is_number(fraction) and 0 <= fraction <= 1):
-            raise ValueError(f"hide of {self.name}: fraction must be in [0, 1], got {fraction!r}")
         return self._then(f"hide({column}, {fraction})", transforms.hide, column, fraction)
 
     def standardize(self, like: "Dataset | None" = None) -> Self:
@@ -191,10 +200,10 @@ class Dataset:
         """
         return self._then("standardize()", transforms.standardize, (like or self)._table_call())
 
-    def resize(self, size: tuple[int, int]) -> Self:
+    @checked
+    def resize(self, size: tuple[Size, Size]) -> Self:
         """Images of this (height, width), see `images.resize`."""
-        height, width = self._size("resize", size)
-        return self._images(f"resize({height}x{width})", images.resize, (height, width))
+        return self._images("resize({}x{})".format(*size), images.resize, tuple(size))
 
     def grayscale(self) -> Self:
         """Images of one channel, see `images.grayscale`."""
@@ -204,18 +213,19 @@ class Dataset:
         """Images of three channels, see `images.rgb`."""
         return self._images("rgb()", images.rgb)
 
-    def pad(self, pixels: int) -> Self:
+    @checked
+    def pad(self, pixels: Annotated[int, AT_LEAST_0]) -> Self:
         """Images with a black frame."""
-        pixels = self._whole("pad", "pixels", pixels, 0)
         return self._images(f"pad({pixels})", images.pad, pixels)
 
-    def center_crop(self, size: tuple[int, int]) -> Self:
+    @checked
+    def center_crop(self, size: tuple[Size, Size]) -> Self:
         """The middle (height, width) of each image."""
-        height, width = self._size("center_crop", size)
-        return self._images(f"center_crop({height}x{width})", images.center_crop, (height, width))
+        return self._images("center_crop({}x{})".format(*size), images.center_crop, tuple(size))
 
+    @checked
     def tokenize(
-        self, tokenizer: str | os.PathLike, length: int, *, lowercase: bool = True
+        self, tokenizer: str | os.PathLike, length: Length, *, lowercase: bool = True
     ) -> Self:
         """Texts as WordPieces: {"ids", "mask"}, both [n, length] int32, the mask 1 for a token.
 
@@ -232,9 +242,8 @@ class Dataset:
             ValueError: a length under 3; on use, a file that is none or has other special tokens,
                 and inputs that are not one text an example.
         """
-        length = self._whole("tokenize", "length", length, 3)  # [CLS], a token and [SEP]
-        file = os.fspath(tokenizer)
-        return self._then(f"tokenize({length})", text.tokenize, file, length, lowercase)
+        arguments = (os.fspath(tokenizer), int(length), bool(lowercase))
+        return self._then(f"tokenize({length})", text.tokenize, *arguments)
 
     def map_images(self, fn: Callable[..., np.ndarray], *arguments: Any) -> Self:
         """(images [n, height, width, channels], *arguments) -> images, for all image inputs."""
@@ -244,32 +253,12 @@ class Dataset:
         """One more label column, `matched`: the classes of `column`, numbered by these names."""
         return self._then("", transforms.match_classes, column, names, matched)
 
-    def _chosen(self, what: str, keep: Iterable[int | str]) -> tuple[int | str, ...]:
-        if isinstance(keep, str) or not isinstance(keep, Iterable):
-            raise ValueError(f"{what} of {self.name}: expected a list of classes, got {keep!r}")
-        return tuple(k if isinstance(k, str) else self._whole(what, "a class", k) for k in keep)
-
-    def _size(self, what: str, size: tuple[int, int]) -> tuple[int, int]:
-        if not isinstance(size, Sequence | np.ndarray) or len(size) != 2 or isinstance(size, str):
-            raise ValueError(f"{what} of {self.name}: expected (height, width), got {size!r}")
-        height, width = (self._whole(what, "a side", side, 1) for side in size)
-        return height, width
-
-    def _whole(self, what: str, name: str, value: Any, least: int | None = None) -> int:
-        is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not is_whole or (least is not None and value < least):
-            bound = " a whole number" if least is None or not is_whole else f" at least {least}"
-            raise ValueError(f"{what} of {self.name}: {name} must be{bound}, got {value!r}")
-        return int(value)
-
     def _images(self, label: str, fn: Callable[..., np.ndarray], *arguments: Any) -> Self:
         return self._then(label, transforms.map_images, fn, arguments)
 
     def _then(self, label: str, function: Callable, *arguments: Any, selects: bool = False) -> Self:
-        name, step = (
-            f"{self.name}.{label}" if label else self.name,
-            Step(function, arguments, selects),
-        )
+        name = f"{self.name}.{label}" if label else self.name
+        step = Step(function, arguments, selects)
         try:
             hash(step)
         except TypeError as error:
@@ -277,7 +266,7 @@ class Dataset:
         return dataclasses.replace(self, name=name, steps=(*self.steps, step))
 
     def _table_call(self) -> Call:
-        return _table_call(self.load, tuple(step for step in self.steps if not step.selects))
+        return _table_call(self.load, self.transforms)
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -301,10 +290,6 @@ def _transformed(load: Call, steps: tuple[Step, ...]) -> Table:
             f"{name_of(last.function)} must return a Table, it returned a {type(table).__name__}"
         )
     return table
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _brief(values: tuple) -> str:

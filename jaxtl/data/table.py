@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -39,9 +39,8 @@ class Table:
     classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        leaves = {
-            f"inputs{jax.tree_util.keystr(path)}": leaf for path, leaf in _leaves(self.inputs)
-        }
+        inputs = jax.tree_util.tree_leaves_with_path(self.inputs)
+        leaves = {f"inputs{jax.tree_util.keystr(path)}": leaf for path, leaf in inputs}
         leaves |= {f"labels[{column!r}]": values for column, values in self.labels.items()}
         if scalars := [name for name, leaf in leaves.items() if np.ndim(leaf) == 0]:
             raise ValueError(f"expected arrays with a leading axis of rows, got {scalars[0]} []")
@@ -107,9 +106,19 @@ class Table:
             )
         return self.classes[column]
 
+    def places(self, keep: Sequence[int | str], column: str) -> list[int]:
+        """Where classes, given as indices or names, stand among those of a column.
 
-def _leaves(tree: PyTree) -> list[tuple[Any, np.ndarray]]:
-    return jax.tree_util.tree_flatten_with_path(tree)[0]
+        Raises:
+            ValueError: the column has no such class, or no classes at all.
+        """
+        names = self.names(column)
+        for k in keep:
+            if isinstance(k, str) and k not in names:
+                raise ValueError(unknown("class", k, names))
+            if not isinstance(k, str) and not 0 <= k < len(names):
+                raise ValueError(f"class {k} is outside the label space 0 to {len(names) - 1}")
+        return [names.index(k) if isinstance(k, str) else k for k in keep]
 
 
 class Call(NamedTuple):

@@ -11,7 +11,7 @@ from prepared_dataset import png, prepare
 
 from jaxtl import data
 from jaxtl.data import streamed
-from jaxtl.data.steps import images
+from jaxtl.data.sources import image_files
 from jaxtl.data.steps.transforms import moments
 from jaxtl.data.streamed import Streamed, is_streamed
 from jaxtl.train.feed.order import Stream
@@ -194,8 +194,8 @@ def test_tfds_reads_the_same_rows_when_they_are_asked_for(root, monkeypatch):
     assert is_streamed(lazy.inputs) and lazy.inputs.shape == (45, 6, 5, 3)
     for column in resident.labels:
         np.testing.assert_array_equal(lazy.labels[column], resident.labels[column])
-    decoded, decode = [], images.decode
-    monkeypatch.setattr(images, "decode", lambda *a: decoded.append(1) or decode(*a))
+    decoded, decode = [], image_files.decode
+    monkeypatch.setattr(image_files, "decode", lambda *a: decoded.append(1) or decode(*a))
     rows = np.array([[40, 3], [3, 12]])
     np.testing.assert_array_equal(lazy.inputs[rows], resident.inputs[rows])
     assert len(decoded) == 3

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxtl.data.sources import image_files
 from jaxtl.data.steps import images
 
 
@@ -88,7 +89,7 @@ def _fits(values: np.ndarray, limits: np.iinfo) -> bool:
 
 def _image(path: str, feature: Any, value: bytes, size: tuple[int, int] | None) -> np.ndarray:
     try:
-        pixels = images.decode(io.BytesIO(value), feature.shape[-1], size)
+        pixels = image_files.decode(io.BytesIO(value), feature.shape[-1], size)
     except ValueError as error:
         raise ValueError(f"feature {path!r}: {error}") from error
     wanted = shape_of(feature, size)

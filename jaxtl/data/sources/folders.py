@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxtl.data.dataset import Dataset
+from jaxtl.data.sources import image_files
 from jaxtl.data.sources.names import class_names, in_order, natural, nfc, refuse_alike
 from jaxtl.data.sources.stamps import stamp
 from jaxtl.data.steps import images
@@ -34,7 +35,6 @@ SPLITS = re.compile(  # train, Validation, test_set, train2017
     r"(train(ing)?|val(id(ation)?)?|dev|eval(uation)?|test(ing)?)[_ -]?(set|data|images|\d{4})?",
     re.I,
 )
-SMALL = 8  # times smaller than what they are resized to: worth a word
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ def image_folder(
 ) -> Dataset:
     """Images (PNG, JPEG, WebP, BMP, TIFF, GIF, PPM) in one folder for each class.
 
-    How they are decoded: see `images.decode`. Folders in a class folder belong to its class. Left
-    alone, wherever they stand: hidden files and folders, what systems leave behind (`__MACOSX`,
-    `Thumbs.db`, ...), links to folders inside a class folder, and, with a word in the log, files
-    that are no images and images outside the class folders.
+    How they are decoded: see `image_files.decode`. Folders in a class folder belong to its class.
+    Left alone, wherever they stand: hidden files and folders, what systems leave behind
+    (`__MACOSX`, `Thumbs.db`, ...), links to folders inside a class folder, and, with a word in the
+    log, files that are no images and images outside the class folders.
 
     Args:
         path: the folder of the class folders.
@@ -83,20 +83,25 @@ def _image_folder(
     folders = _class_folders(Path(path), classes)
     names = classes or tuple(folders)
     files = _image_files(path, folders)
-    if classes is None:
-        _expect_classes(path, folders, files)
+    if classes is None and len(folders) == 1:
+        _expect_images(path, folders, files)
     if empty := [name for name in names if name not in folders]:
         logger.info("%s: no folder of the classes %s", path, ", ".join(empty))
-    paths = [str(file) for name in folders for file in files[name]]
+    paths = [file for name in folders for file in files[name]]
     labels = np.repeat([names.index(name) for name in folders], [*map(len, files.values())])
-    headers = [images.header(file) for file in paths]
-    _tell(path, paths, headers, size)
+    headers = [image_files.header(file) for file in paths]
+    animated = [file for file, header in zip(paths, headers, strict=True) if header.animated]
+    if animated:
+        logger.warning(
+            "%s: %d files hold several pictures, of which the first is read, such as %s",
+            *(path, len(animated), animated[0]),
+        )
     channels = max(header.shape[2] for header in headers)
     shapes = {(*header.shape[:2], channels) for header in headers}
     shape = size or images.one_shape(shapes, path)[:2]
 
     def read(rows: np.ndarray) -> np.ndarray:
-        return images.stack([images.decode(paths[i], channels, size) for i in rows], path)
+        return images.stack([image_files.decode(paths[i], channels, size) for i in rows], path)
 
     inputs = Streamed((len(paths), *shape, channels), np.uint8, read)
     inputs = inputs if stream(streamed, inputs.nbytes, path) else inputs[:]
@@ -111,39 +116,36 @@ def _class_folders(root: Path, classes: tuple[str, ...] | None) -> dict[str, Pat
         entries = sorted((e for e in root.iterdir() if not _is_litter(e.name)), key=_natural)
     except OSError as error:
         raise ValueError(f"cannot look into the folder {root}: {error.strerror}") from error
-    loose = [entry for entry in entries if entry.suffix.lower() in (*READ, *UNREAD)]
-    loose = [entry for entry in loose if entry.is_file()]
-    folders = [entry for entry in entries if entry.is_dir()]
+    loose = [e for e in entries if e.suffix.lower() in (*READ, *UNREAD) and e.is_file()]
+    folders: dict[str, Path] = {}
+    for entry in entries:
+        if entry.is_dir():
+            name = nfc(entry.name)
+            if name in folders:
+                raise ValueError(f"{root} has two folders {name!r} in different Unicode forms")
+            folders[name] = entry
     if not folders:
-        there = f"{len(loose)} images but " if loose else ""
-        raise ValueError(f"{root} has {there}no class folders; each class has a folder of its own")
-    by_name: dict[str, Path] = {}
-    for folder in folders:
-        name = nfc(folder.name)
-        if name in by_name:
-            raise ValueError(f"{root} has two folders {name!r} in different Unicode forms")
-        by_name[name] = folder
+        images_there = f"{len(loose)} images but " if loose else ""
+        raise ValueError(
+            f"{root} has {images_there}no class folders; each class has a folder of its own"
+        )
     if classes is None:
-        refuse_alike(by_name, f"{root}: class folders")
-        _refuse_splits(root, tuple(by_name))
-    elif strangers := [name for name in by_name if name not in classes]:
+        refuse_alike(folders, f"{root}: class folders")
+        splits = [name for name in folders if SPLITS.fullmatch(name)]
+        if len(splits) > 1 or len(splits) == len(folders):
+            raise ValueError(
+                f"{root} holds splits ({', '.join(splits)}), not classes: pass "
+                f"{root / splits[0]}, or classes={list(folders)} if they are classes"
+            )
+    elif strangers := [name for name in folders if name not in classes]:
         raise ValueError(f"{root}: {' '.join(unknown('class', s, classes) for s in strangers)}")
-    _refuse_links(root, by_name)
+    _refuse_links(root, folders)
     if loose:
         logger.warning(
             "%s: %d images outside the class folders are left alone, such as %s",
             *(root, len(loose), loose[0].name),
         )
-    return {name: by_name[name] for name in classes or in_order(by_name) if name in by_name}
-
-
-def _refuse_splits(root: Path, names: tuple[str, ...]) -> None:
-    splits = [name for name in names if SPLITS.fullmatch(name)]
-    if len(splits) > 1 or len(splits) == len(names):
-        raise ValueError(
-            f"{root} holds splits ({', '.join(splits)}), not classes: pass {root / splits[0]}, or "
-            f"classes={list(names)} if they are classes"
-        )
+    return {name: folders[name] for name in classes or in_order(folders) if name in folders}
 
 
 def _refuse_links(root: Path, folders: dict[str, Path]) -> None:
@@ -167,14 +169,14 @@ def _image_files(root: str, folders: dict[str, Path]) -> dict[str, list[Path]]:
     for name, folder in folders.items():
         entries = sorted(_files(folder), key=_natural)
         files[name] = [file for file in entries if file.suffix.lower() in READ]
-        rest = [file.suffix.lower() for file in entries if file.suffix.lower() not in READ]
-        others.update(suffix for suffix in rest if suffix not in UNREAD)
-        unread = collections.Counter(suffix for suffix in rest if suffix in UNREAD)
+        suffixes = collections.Counter(file.suffix.lower() for file in entries)
+        rest = collections.Counter({s: n for s, n in suffixes.items() if s not in READ})
+        unread = collections.Counter({s: n for s, n in rest.items() if s in UNREAD})
+        others += rest - unread
         if unread:
             problems.append(f"{name!r} has images that are not read ({_counts(unread)})")
         elif not files[name]:
-            there = _counts(collections.Counter(rest)) or "nothing"
-            problems.append(f"{name!r} has no image ({there})")
+            problems.append(f"{name!r} has no image ({_counts(rest) or 'nothing'})")
     if problems:
         shown = "; ".join(problems[:5]) + (f"; {len(problems) - 5} more" if problems[5:] else "")
         raise ValueError(
@@ -195,46 +197,21 @@ def _files(folder: Path) -> Iterator[Path]:
         raise ValueError(f"cannot look into the folder {error.filename}: {error.strerror}")
 
     for place, below, names in os.walk(folder, onerror=refuse):
-        linked = [name for name in below if Path(place, name).is_symlink()]
-        for name in linked:
+        for name in [name for name in below if Path(place, name).is_symlink()]:
             logger.warning("%s is a link to a folder and is left alone", Path(place, name))
-        below[:] = [name for name in below if name not in linked and not _is_litter(name)]
+        below[:] = [name for name in below if not _is_litter(name)]  # links are not followed
         yield from (Path(place, name) for name in names if not _is_litter(name))
 
 
-def _expect_classes(root: str, folders: dict[str, Path], files: dict[str, list[Path]]) -> None:
+def _expect_images(root: str, folders: dict[str, Path], files: dict[str, list[Path]]) -> None:
     """Refuse a folder too high up: one folder in it, which holds nothing but folders of images."""
-    if len(folders) > 1:
-        return
-    ((name, top),) = folders.items()
-    parts = {file.relative_to(top).parts[0] for file in files[name] if file.parent != top}
-    if len(parts) > 1 and all(file.parent != top for file in files[name]):
+    ((name, folder),) = folders.items()
+    places = {file.relative_to(folder).parent.parts[:1] for file in files[name]}
+    if len(places) > 1 and () not in places:
+        shown = ", ".join(sorted((part for (part,) in places), key=natural)[:3])
         raise ValueError(
             f"{root} has one class folder, {name!r}, and the images are in folders of it "
-            f"({', '.join(sorted(parts, key=natural)[:3])}, ...): pass {top}, or "
-            f"classes=[{name!r}] if it is the only class"
-        )
-
-
-def _tell(
-    root: str, paths: list[str], headers: list[images.Header], size: tuple[int, int] | None
-) -> None:
-    """Log what is read but not as one might think."""
-    animated = [path for path, header in zip(paths, headers, strict=True) if header.animated]
-    if animated:
-        logger.warning(
-            "%s: %d files hold several pictures, of which the first is read, such as %s",
-            *(root, len(animated), animated[0]),
-        )
-    small = [
-        (path, header.shape[:2])
-        for path, header in zip(paths, headers, strict=True)
-        if size and any(n * SMALL < wanted for n, wanted in zip(header.shape, size, strict=False))
-    ]
-    if small:
-        logger.warning(
-            "%s: %d images are far smaller than %dx%d, such as %s (%dx%d)",
-            *(root, len(small), *size, small[0][0], *small[0][1]),
+            f"({shown}, ...): pass {folder}, or classes=[{name!r}] if it is the only class"
         )
 
 

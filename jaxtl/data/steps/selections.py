@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxtl.data.table import Table
-from jaxtl.paths import unknown
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
@@ -28,14 +27,7 @@ def with_label(table: Table, rows: np.ndarray, draw: Callable, column: str) -> n
 def only(
     table: Table, rows: np.ndarray, draw: Callable, keep: tuple[int | str, ...], column: str
 ) -> np.ndarray:
-    names = table.names(column)
-    for k in keep:
-        if isinstance(k, str) and k not in names:
-            raise ValueError(unknown("class", k, names))
-        if not isinstance(k, str) and not 0 <= k < len(names):
-            raise ValueError(f"class {k} is outside the label space 0 to {len(names) - 1}")
-    index = [names.index(k) if isinstance(k, str) else k for k in keep]
-    return rows[np.isin(table.column(column)[rows], index)]
+    return rows[np.isin(table.column(column)[rows], table.places(keep, column))]
 
 
 def few(table: Table, rows: np.ndarray, draw: Callable, k: int, column: str) -> np.ndarray:

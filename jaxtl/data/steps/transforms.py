@@ -12,7 +12,6 @@ from jaxtl.data.columns import as_column, names_of
 from jaxtl.data.steps.selections import generator
 from jaxtl.data.streamed import Streamed, chunks
 from jaxtl.data.table import Call, PyTree, Table, loaded
-from jaxtl.paths import unknown
 
 
 def name_of(fn: Callable) -> str:
@@ -20,14 +19,9 @@ def name_of(fn: Callable) -> str:
 
 
 def relabel_classes(table: Table, keep: tuple[int | str, ...], column: str) -> Table:
+    index = table.places(keep, column)
     names, labels = table.names(column), table.labels[column]
-    for k in keep:
-        if isinstance(k, str) and k not in names:
-            raise ValueError(unknown("class", k, names))
-    index = [names.index(k) if isinstance(k, str) else k for k in keep]
-    outside = [i for i in (*index, *np.unique(labels[labels != -1])) if not 0 <= i < len(names)]
-    if outside:
-        raise ValueError(f"class {outside[0]} is outside the label space 0 to {len(names) - 1}")
+    table.places(np.unique(labels[labels != -1]), column)  # all that the column holds
     if len(set(index)) < len(index) or not index:
         raise ValueError(f"classes: each must be given once, got {keep}")
     renumbered = np.full(len(names) + 1, -1, np.int32)  # the last entry serves label -1
@@ -61,8 +55,9 @@ def map_images(table: Table, fn: Callable[..., np.ndarray], arguments: tuple) ->
 def relabel(
     table: Table, column: str, fn: Callable[[Table], np.ndarray], classes: tuple[str, ...] | None
 ) -> Table:
-    watched = _Watched(table.labels)
-    labels = fn(_with_labels(table, watched))
+    watched, twin = _Watched(table.labels), copy.copy(table)
+    object.__setattr__(twin, "labels", watched)  # a constructor would copy them
+    labels = fn(twin)
     if classes is None:
         labels = np.asarray(labels).astype(np.float32)
     labels, names = as_column(labels, classes and names_of(classes, column), column)
@@ -92,13 +87,6 @@ class _Watched(dict):
     def __getitem__(self, column: str) -> np.ndarray:
         self.columns_read.add(column)
         return super().__getitem__(column)
-
-
-def _with_labels(table: Table, labels: Mapping[str, np.ndarray]) -> Table:
-    """The same table, whose labels are read through this mapping."""
-    twin = copy.copy(table)
-    object.__setattr__(twin, "labels", labels)
-    return twin
 
 
 def match_classes(table: Table, column: str, names: tuple[str, ...], matched: str) -> Table:

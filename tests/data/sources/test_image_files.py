@@ -12,6 +12,7 @@ import PIL.ImageOps
 import PIL.PngImagePlugin
 import pytest
 
+from jaxtl.data.sources import image_files
 from jaxtl.data.steps import images
 
 RNG = np.random.default_rng(0)
@@ -29,10 +30,10 @@ def file(image, kind="PNG", **options):
 
 def decoded(stream, *arguments):
     """What `decode` gives, after comparing it with what `header` promises."""
-    pixels = images.decode(stream, *arguments)
+    pixels = image_files.decode(stream, *arguments)
     stream.seek(0)
     if not arguments:
-        assert images.header(stream).shape == pixels.shape
+        assert image_files.header(stream).shape == pixels.shape
     assert pixels.dtype == np.uint8
     return pixels
 
@@ -57,7 +58,7 @@ def test_numbers_without_a_range_are_refused(dtype, tmp_path):
     path = tmp_path / "depth.tif"
     PIL.Image.fromarray(np.ones((3, 3), dtype)).save(path)
     with pytest.raises(ValueError, match=r"cannot read the image .*depth\.tif: it holds .* 32 bit"):
-        images.decode(path)
+        image_files.decode(path)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
@@ -82,7 +83,7 @@ def test_png_may_declare_its_orientation_behind_the_pixels(early):
     chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
     whole = file(GRAY).getvalue()
     place = whole.index(b"IDAT" if early else b"IEND") - 4
-    pixels = decoded(io.BytesIO(whole[:place] + chunk + whole[place:]))
+    pixels = image_files.decode(io.BytesIO(whole[:place] + chunk + whole[place:]))
     np.testing.assert_array_equal(pixels[..., 0], np.rot90(GRAY, -1))
 
 
@@ -158,8 +159,8 @@ def test_the_first_of_several_pictures(kind):
     stream = file(pictures[0], kind, save_all=True, append_images=pictures[1:], **options)
     assert decoded(stream)[0, 0, 0] > 250
     stream.seek(0)
-    assert images.header(stream).animated
-    assert not images.header(file(pictures[0], kind)).animated
+    assert image_files.header(stream).animated
+    assert not image_files.header(file(pictures[0], kind)).animated
 
 
 def png_of(width, height, colours=False):
@@ -188,7 +189,7 @@ def png_of(width, height, colours=False):
 def test_sizes_are_checked_before_pixels_are_read(size, tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(png_of(*size)[:4000])
-    for read in (images.header, images.decode):
+    for read in (image_files.header, image_files.decode):
         with pytest.raises(ValueError, match=r"bomb.png: .* (pixels; at most|exceeds limit)"):
             read(path)
 
@@ -200,14 +201,14 @@ def test_damaged_files_say_which(kind, tmp_path):
     for cut in (0, 1, 9, len(whole) // 2):
         path.write_bytes(whole[:cut])
         with pytest.raises(ValueError, match=f"cannot read the image {path}: "):
-            images.decode(path)
+            image_files.decode(path)
     for _ in range(60):  # damaged in three places: read, or refused in one line
         damaged = bytearray(whole)
         for place in rng.integers(0, min(len(whole), 300), 3):
             damaged[place] = rng.integers(256)
         path.write_bytes(damaged)
         try:
-            images.decode(path, 3, (4, 4))
+            image_files.decode(path, 3, (4, 4))
         except ValueError as error:
             assert str(error).startswith(f"cannot read the image {path}: ")
             assert "\n" not in str(error)
@@ -217,14 +218,14 @@ def test_other_kinds_of_files_are_not_opened(tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
     with pytest.raises(ValueError, match="it is no PNG, JPEG"):
-        images.decode(path)
+        image_files.decode(path)
 
 
 @pytest.mark.parametrize("image", [GRAY, COLOURS], ids=["gray", "colours"])
 def test_large_images_are_resized_alike(image, monkeypatch):
     image = np.kron(image, np.ones((9, 9, *[1] * (image.ndim - 2)), np.uint8))
     whole = decoded(file(image), None, (7, 9))
-    monkeypatch.setattr(images, "LARGE", 0)
+    monkeypatch.setattr(image_files, "LARGE", 0)
     assert np.abs(decoded(file(image), None, (7, 9)).astype(int) - whole).max() <= 1
 
 
@@ -250,9 +251,9 @@ def test_a_small_file_takes_little_memory_and_time(size, tmp_path):
     assert path.stat().st_size < 2**20
     program = f"""
 import resource, sys
-from jaxtl.data.steps import images
+from jaxtl.data.sources import image_files
 try:
-    images.decode({str(path)!r}, 3, (8, 8))
+    image_files.decode({str(path)!r}, 3, (8, 8))
 except ValueError as error:
     print("refused", error)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
