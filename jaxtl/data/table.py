@@ -82,6 +82,27 @@ class Table:
         labels = self.column(column)
         return labels >= 0 if column in self.classes else ~np.isnan(labels)
 
+    def with_labels(
+        self,
+        column: str,
+        labels: np.ndarray,
+        names: tuple[str, ...] | None,
+        known: np.ndarray | None = None,
+    ) -> "Table":
+        """The table with one label column more, or another one of that name.
+
+        Args:
+            labels: [n, ...], classes if there are `names`, else values.
+            known: bool [n] or [n, ...], of labels that are not missing; those that are if None.
+        """
+        if known is not None:
+            labels = np.array(labels)
+            labels[~known] = np.nan if names is None else -1
+        classes = {other: names for other, names in self.classes.items() if other != column}
+        if names is not None:
+            classes[column] = names
+        return dataclasses.replace(self, labels={**self.labels, column: labels}, classes=classes)
+
     def labels_of(self, column: str, head: Head) -> tuple[np.ndarray, np.ndarray]:
         """(labels, which are known), both [n, ...], as a head reads a column.
 

@@ -1,4 +1,7 @@
-"""Image arrays on the host: [n, height, width, channels] in, the same layout and dtype out."""
+"""Image arrays on the host: [n, height, width, channels] in, the same layout and dtype out.
+
+What takes its functions from the namespace of its array can be traced by JAX too, see `traceable`.
+"""
 
 import math
 import operator
@@ -29,7 +32,7 @@ def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         rows = slice(start, start + chunk)
         part = images[rows].astype(np.float32)
         part = np.einsum("ih,nhwc,jw->nijc", vertical, part, horizontal, optimize=True)
-        resized[rows] = _like(images, part)
+        resized[rows] = cast_like(part, images)
     return resized
 
 
@@ -42,10 +45,10 @@ def triangles(old: int, new: int) -> np.ndarray:
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def _like(images: np.ndarray, values: np.ndarray) -> np.ndarray:
+def cast_like(values: Any, images: Any) -> Any:
     """`values` in the dtype of `images`, rounded and clipped if that is uint8."""
     if images.dtype == np.uint8:
-        return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+        return values.__array_namespace__().rint(values).clip(0, 255).astype(np.uint8)
     return values.astype(images.dtype)
 
 
@@ -57,7 +60,7 @@ def grayscale(images: np.ndarray) -> np.ndarray:
     gray = np.empty((*images.shape[:3], 1), images.dtype)
     weights = np.array([[0.299], [0.587], [0.114]], np.float32)
     for start in range(0, len(images), CHUNK):
-        gray[start : start + CHUNK] = _like(images, images[start : start + CHUNK] @ weights)
+        gray[start : start + CHUNK] = cast_like(images[start : start + CHUNK] @ weights, images)
     return gray
 
 
@@ -66,7 +69,7 @@ def rgb(images: np.ndarray) -> np.ndarray:
     if images.shape[3] == 3:
         return images
     _expect_channels(images, 1)
-    return np.repeat(images, 3, axis=3)
+    return images.__array_namespace__().repeat(images, 3, axis=3)
 
 
 def _expect_channels(images: np.ndarray, channels: int) -> None:
@@ -76,7 +79,9 @@ def _expect_channels(images: np.ndarray, channels: int) -> None:
 
 def pad(images: np.ndarray, pixels: int) -> np.ndarray:
     """A black frame of `pixels` on each side."""
-    return np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+    return images.__array_namespace__().pad(
+        images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
+    )
 
 
 def center_crop(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

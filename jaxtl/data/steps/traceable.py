@@ -21,7 +21,8 @@ def resize(pixels: jax.Array, size: tuple[int, int]) -> jax.Array:
     vertical, horizontal = map(images.triangles, pixels.shape[1:3], size)
     exact = jax.lax.Precision.HIGHEST
     rows = jnp.einsum("ih,nhwc->niwc", vertical, pixels.astype(jnp.float32), precision=exact)
-    return _like(pixels, jnp.einsum("niwc,jw->nijc", rows, horizontal, precision=exact))
+    resized = jnp.einsum("niwc,jw->nijc", rows, horizontal, precision=exact)
+    return images.cast_like(resized, pixels)
 
 
 def grayscale(pixels: jax.Array) -> jax.Array:
@@ -29,25 +30,14 @@ def grayscale(pixels: jax.Array) -> jax.Array:
     if pixels.shape[3] == 1:
         return pixels
     weights = np.array([[[[0.299, 0.587, 0.114]]]], np.float32)
-    return _like(pixels, (pixels.astype(jnp.float32) * weights).sum(3, keepdims=True))
-
-
-def rgb(pixels: jax.Array) -> jax.Array:
-    """`images.rgb`."""
-    return pixels if pixels.shape[3] == 3 else jnp.repeat(pixels, 3, axis=3)
-
-
-def pad(pixels: jax.Array, width: int) -> jax.Array:
-    """`images.pad`."""
-    return jnp.pad(pixels, ((0, 0), (width, width), (width, width), (0, 0)))
+    gray = (pixels.astype(jnp.float32) * weights).sum(3, keepdims=True)
+    return images.cast_like(gray, pixels)
 
 
 IMAGES: dict[Callable, Callable] = {
     images.resize: resize,
     images.grayscale: grayscale,
-    images.rgb: rgb,
-    images.pad: pad,
-    images.center_crop: images.center_crop,
+    **{function: function for function in (images.rgb, images.pad, images.center_crop)},
 }
 """{a function of `images`: (images, *arguments) -> images, traceable}."""
 
@@ -64,9 +54,3 @@ def scale(values: jax.Array, moments: Moments | None) -> jax.Array:
         values = (values - whole.astype(values.dtype)).astype(jnp.float32)
         return (values - (mean - whole).astype(np.float32)) * factor
     return (values - mean.astype(np.float32)) * factor
-
-
-def _like(pixels: jax.Array, values: jax.Array) -> jax.Array:
-    if pixels.dtype == jnp.uint8:
-        return jnp.clip(jnp.rint(values), 0, 255).astype(jnp.uint8)
-    return values.astype(pixels.dtype)

@@ -26,11 +26,7 @@ def relabel_classes(table: Table, keep: tuple[int | str, ...], column: str) -> T
         raise ValueError(f"classes: each must be given once, got {keep}")
     renumbered = np.full(len(names) + 1, -1, np.int32)  # the last entry serves label -1
     renumbered[index] = np.arange(len(index))
-    return dataclasses.replace(
-        table,
-        labels={**table.labels, column: renumbered[labels]},
-        classes={**table.classes, column: tuple(names[i] for i in index)},
-    )
+    return table.with_labels(column, renumbered[labels], tuple(names[i] for i in index))
 
 
 def map_images(table: Table, fn: Callable[..., np.ndarray], arguments: tuple) -> Table:
@@ -63,18 +59,13 @@ def relabel(
     labels, names = as_column(labels, classes and names_of(classes, column), column)
     if len(labels) != len(table):
         raise ValueError(f"the function returned {len(labels)} labels for {len(table)} rows")
-    for other in sorted(watched.columns_read):
-        missing = ~table.known(other)
-        if missing.shape != labels.shape:
-            missing = missing.reshape(len(table), -1).any(1)
-        labels = np.array(labels)
-        labels[missing] = np.nan if names is None else -1
-    others = {name: names for name, names in table.classes.items() if name != column}
-    return dataclasses.replace(
-        table,
-        labels={**table.labels, column: labels},
-        classes=others if names is None else {**others, column: names},
-    )
+    known = np.ones(labels.shape, bool)
+    for other in watched.columns_read:
+        known_there = table.known(other)
+        if known_there.shape != labels.shape:
+            known_there = known_there.reshape(len(table), -1).all(1)
+        known[~known_there] = False
+    return table.with_labels(column, labels, names, known)
 
 
 class _Watched(dict):
@@ -92,19 +83,14 @@ class _Watched(dict):
 def match_classes(table: Table, column: str, names: tuple[str, ...], matched: str) -> Table:
     """One more column: the classes of another one, numbered by these names."""
     places = np.array([*map(names.index, table.names(column)), -1], np.int32)
-    return dataclasses.replace(
-        table,
-        labels={**table.labels, matched: places[table.labels[column]]},
-        classes={**table.classes, matched: names},
-    )
+    return table.with_labels(matched, places[table.labels[column]], names)
 
 
 def hide(table: Table, column: str, fraction: float) -> Table:
-    labels = table.column(column).copy()
-    hidden = generator(0, "hide", column).permutation(len(labels))
-    missing = -1 if column in table.classes else np.nan
-    labels[hidden[: round(fraction * len(labels))]] = missing
-    return dataclasses.replace(table, labels={**table.labels, column: labels})
+    labels, known = table.column(column), np.ones(len(table), bool)
+    order = generator(0, "hide", column).permutation(len(table))
+    known[order[: round(fraction * len(table))]] = False
+    return table.with_labels(column, labels, table.classes.get(column), known)
 
 
 def standardize(table: Table, like: Call) -> Table:
@@ -173,11 +159,12 @@ def moments(leaf: np.ndarray | Streamed) -> Moments:
     count, (mean, squares) = 0, np.zeros((2, *leaf.shape[1:]))
     least, most = np.full_like(mean, np.inf), np.full_like(mean, -np.inf)
     for chunk in chunks(leaf):
-        own = chunk.mean(0, dtype=np.float64)
-        own_squares = ((chunk - own) ** 2).sum(0)
+        chunk_mean = chunk.mean(0, dtype=np.float64)
+        chunk_squares = ((chunk - chunk_mean) ** 2).sum(0)
         total = count + len(chunk)
-        squares = squares + own_squares + (own - mean) ** 2 * (count * len(chunk) / total)
-        mean = mean + (own - mean) * (len(chunk) / total)
+        shift = chunk_mean - mean
+        squares = squares + chunk_squares + shift**2 * (count * len(chunk) / total)
+        mean = mean + shift * (len(chunk) / total)
         least, most = np.minimum(least, chunk.min(0)), np.maximum(most, chunk.max(0))
         count = total
     return Moments(mean, np.sqrt(squares / max(count, 1)), least, most)
