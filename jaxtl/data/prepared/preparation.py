@@ -5,11 +5,11 @@ import logging
 import os
 from pathlib import Path
 
-from jaxtl.data.prepared.tfds_files import open_builder
 from jaxtl.data.prepared.tfds_folders import (
     OWN,
     data_root,
     known_names,
+    open_builder,
     parse_name,
     prepared,
     split_names,

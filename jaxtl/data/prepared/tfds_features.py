@@ -1,7 +1,6 @@
 """One feature of a TFDS dataset as an array: what kind it is, and what its values become."""
 
 import io
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,15 @@ from jaxtl.data.sources import image_files
 from jaxtl.data.steps import images
 
 
-def flat(features: Any, keys: tuple[str, ...] = ()) -> Iterable[tuple[str, tuple[tuple, Any]]]:
-    """(path, (keys, feature)) of all leaves of a FeaturesDict."""
+def flat(features: Any, prefix: str = "") -> dict[str, Any]:
+    """{path: feature} of all leaves of a FeaturesDict."""
     import tensorflow_datasets as tfds
 
+    leaves = {}
     for key, feature in features.items():
-        if isinstance(feature, tfds.features.FeaturesDict):
-            yield from flat(feature, (*keys, key))
-        else:
-            yield "/".join((*keys, key)), ((*keys, key), feature)
+        is_dict = isinstance(feature, tfds.features.FeaturesDict)
+        leaves |= flat(feature, f"{prefix}{key}/") if is_dict else {f"{prefix}{key}": feature}
+    return leaves
 
 
 def shape_of(feature: Any, size: tuple[int, int] | None) -> tuple[int | None, ...]:

@@ -1,15 +1,21 @@
-"""Where TFDS keeps prepared datasets, and which ones it can prepare, without importing it."""
+"""Where TFDS keeps prepared datasets, whether they are whole, and which ones it can prepare.
+
+TFDS itself is imported only when a dataset is opened.
+"""
 
 import functools
 import importlib.util
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxtl.data.prepared.tfds_features import flat, is_class
 from jaxtl.paths import closest
 
+MAX_CLASSES = 2**20
 OWN = {"usps": "jaxtl.data.prepared.usps"}  # builders of ours and the modules that register them
 
 
@@ -32,19 +38,19 @@ def prepared(name: str, root: str) -> Path:
         ValueError: it is unknown, not prepared, prepared in a format that needs TensorFlow, or its
             `dataset_info.json` is damaged.
     """
-    folder = find_folder(name, root)
-    base = parse_name(name)[0]
+    folder, base = find_folder(name, root), parse_name(name)[0]
     command = f"python launch.py --prepare={name}"
-    if folder is None and (emptied := _emptied(name, root)):
-        raise ValueError(damage(emptied[0], "it has no dataset_info.json"))
-    if folder is None and (base in known_names() or (Path(root) / base).is_dir()):
-        others = [other for other in prepared_names(root) if other.split("/")[0] == base]
-        there = f" (there: {', '.join(others)})" if others else ""
-        raise ValueError(
-            f"dataset {name!r} is not prepared in {_place(root)}{there}. Prepare it with: {command}"
-        )
     if folder is None:
+        if versions := _version_folders(name, root):
+            raise ValueError(damage(versions[-1], "it has no dataset_info.json"))
         local = prepared_names(root)
+        if base in known_names() or (Path(root) / base).is_dir():
+            others = [other for other in local if other.split("/")[0] == base]
+            there = f" (there: {', '.join(others)})" if others else ""
+            raise ValueError(
+                f"dataset {name!r} is not prepared in {_place(root)}{there}. Prepare it with: "
+                f"{command}"
+            )
         near = ", ".join(closest(name, known_names() | set(local))) or "none"
         raise ValueError(
             f"unknown dataset {name!r}. Closest names: {near}. "
@@ -58,34 +64,63 @@ def prepared(name: str, root: str) -> Path:
     return folder
 
 
+def open_builder(folder: Path, splits: Sequence[str]) -> Any:
+    """The builder of a prepared dataset, after a look at the files of some splits.
+
+    Raises:
+        ValueError: what describes the dataset cannot be parsed, a file is missing or cut off, or
+            holds another number of examples than is written down.
+    """
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+        parts = [builder.info.splits[name] for name in splits]
+        shards = [
+            (Path(file), length)
+            for part in parts
+            for file, length in zip(part.filepaths, part.shard_lengths, strict=True)
+        ]
+        features = flat(builder.info.features)
+    except Exception as error:  # whatever the parsers of TFDS come upon
+        reason = f"TFDS cannot read what describes the dataset ({type(error).__name__}: {error})"
+        raise ValueError(damage(folder, reason)) from error
+    for path, feature in features.items():
+        if is_class(feature) and not 0 < feature.num_classes <= MAX_CLASSES:
+            reason = f"{path!r} has {feature.num_classes} classes"
+            raise ValueError(damage(folder / "features.json", reason))
+    for file, length in shards:
+        if not file.is_file():
+            raise ValueError(damage(file, "it is missing"))
+        try:
+            reader = ArrayRecordReader(str(file))
+            count = reader.num_records()
+            reader.close()
+        except RuntimeError as error:
+            raise ValueError(damage(file, str(error))) from error
+        if count != length:
+            raise ValueError(damage(file, f"{count} examples, dataset_info.json says {length}"))
+    return builder
+
+
 def find_folder(name: str, root: str) -> Path | None:
     """`<root>/<name>[/<config>]/<version>` of the newest prepared version, or None."""
+    folders = reversed(_version_folders(name, root))
+    return next((path for path in folders if (path / "dataset_info.json").is_file()), None)
+
+
+def _version_folders(name: str, root: str) -> list[Path]:
+    """Folders that TFDS takes for prepared, oldest version first."""
     base, config, version = parse_name(name)
     default = Path(root, base, ".config", "metadata.json")
     if config is None and default.is_file():
         config = _object(default).get("default_config_name")
         if not isinstance(config, str):
             raise ValueError(damage(default, "it has no default_config_name"))
-    parent = Path(root, base, config or "")
-    found = [path.parent for path in parent.glob("*/dataset_info.json")]
-    found = [path for path in found if _version(path) and version in (None, path.name)]
-    return max(found, key=_version, default=None)
-
-
-def _emptied(name: str, root: str) -> list[Path]:
-    """Folders of versions that TFDS takes for prepared, but which do not say what they hold."""
-    base, config, version = parse_name(name)
-    parents = (
-        [Path(root, base, config)] if config else [Path(root, base), *Path(root, base).glob("*")]
-    )
-    folders = [path for parent in parents for path in parent.glob("*") if path.is_dir()]
-    return [
-        path
-        for path in folders
-        if _version(path)
-        and version in (None, path.name)
-        and not (path / "dataset_info.json").exists()
-    ]
+    folders = [path for path in Path(root, base, config or "").glob("*") if path.is_dir()]
+    folders = [path for path in folders if _version(path) and version in (None, path.name)]
+    return sorted(folders, key=_version)
 
 
 def parse_name(name: str) -> tuple[str, str | None, str | None]:

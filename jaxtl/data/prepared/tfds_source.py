@@ -1,10 +1,8 @@
 """Datasets prepared by TensorFlow Datasets, read from their folder without TensorFlow."""
 
-import functools
 import math
-import operator
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +10,25 @@ import numpy as np
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.prepared.tfds_features import column_of, dtype_of, flat, is_class, kind_of, shape_of
-from jaxtl.data.prepared.tfds_files import open_builder
-from jaxtl.data.prepared.tfds_folders import damage, data_root, find_folder, prepared, split_names
+from jaxtl.data.prepared.tfds_folders import (
+    damage,
+    data_root,
+    find_folder,
+    open_builder,
+    prepared,
+    split_names,
+)
 from jaxtl.data.splits import Splits
 from jaxtl.data.steps import images
 from jaxtl.data.streamed import Streamed, stream
 from jaxtl.data.table import Call, Table
+from jaxtl.form import checked
 from jaxtl.paths import unknown
 
-CHUNK = 1024  # records decoded at a time
+CHUNK = 1024  # records parsed at a time
 
 
+@checked
 def tfds(
     name: str,
     split: str | None = None,
@@ -32,7 +38,7 @@ def tfds(
     size: tuple[int, int] | None = None,
     data_dir: str | os.PathLike | None = None,
     streamed: bool | None = None,
-) -> Any:
+) -> Dataset | Splits:
     """A prepared dataset, decoded when it is used; nothing is ever downloaded.
 
         tfds("mnist").train    tfds("office31_128").webcam    tfds("mnist", "train[:5000]")
@@ -60,14 +66,6 @@ def tfds(
             prepares it) or damaged, an unknown split or feature, images of many sizes without
             `size`, or whole numbers of more than 32 bits.
     """
-    for what, value, kinds in (
-        ("name", name, str),
-        ("split", split, str | None),
-        ("inputs", inputs, str | Sequence | None),
-        ("labels", labels, str | Mapping | None),
-    ):
-        if not isinstance(value, kinds):
-            raise ValueError(f"tfds: {what} cannot be {value!r}")
     root, size = data_root(data_dir), images.image_size(size)
     inputs = tuple(inputs) if inputs is not None and not isinstance(inputs, str) else inputs
     labels = tuple(labels.items()) if isinstance(labels, Mapping) else labels
@@ -105,12 +103,10 @@ def _load(
     folder = prepared(name, root)
     import tensorflow_datasets as tfds
 
-    bases = _base_splits(split)
-    for base in bases - {"all"}:
-        if base not in split_names(folder):
-            raise ValueError(unknown("split", base, split_names(folder)))
-    bases = split_names(folder) if "all" in bases else sorted(bases)
-    builder = open_builder(folder, bases)
+    bases, splits = _base_splits(split), split_names(folder)
+    if wrong := sorted(bases - {*splits, "all"}):
+        raise ValueError(unknown("split", wrong[0], splits))
+    builder = open_builder(folder, splits if "all" in bases else sorted(bases))
     try:
         count = builder.info.splits[split].num_examples
     except Exception as error:  # TFDS raises nothing narrower for what is no slice
@@ -118,48 +114,43 @@ def _load(
         raise ValueError(f"cannot read the split {split!r}: {reason}") from error
     if count < 1:
         raise ValueError(f"the split {split!r} of {name!r} has no examples")
-    features = dict(flat(builder.info.features))
-    chosen_inputs, chosen_labels = _choose(features, builder.info.supervised_keys, inputs, labels)
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     source = builder.as_data_source(split, deserialize_method=raw)
-    arrays = [path for path in chosen_inputs if kind_of(features[path][1]) != "text"]
-    nbytes = _nbytes(builder.info, [features[path][1] for path in arrays], len(source), size)
-    lazy = {}
-    if stream(streamed, nbytes, f"{name}.{split}"):
-        lazy = {path: _streamed(source, folder, features, path, size) for path in arrays}
-    held = list({*chosen_inputs, *chosen_labels.values()} - (lazy.keys() - chosen_labels.values()))
-    read = _reader(source, folder, features, held, size)
-    starts = range(0, len(source), CHUNK) if held else ()
-    parts = [read(range(start, min(start + CHUNK, len(source)))) for start in starts]
-    columns = {path: images.concatenate([part[path] for part in parts], path) for path in held}
-    found = columns | lazy
-    single = len(chosen_inputs) == 1 and not isinstance(inputs, tuple)
+    features = flat(builder.info.features)
+    input_paths, label_paths = _choose(features, builder.info.supervised_keys, inputs, labels)
+
+    arrays = {path: features[path] for path in input_paths if kind_of(features[path]) != "text"}
+    on_disk = {}
+    if stream(streamed, _nbytes(builder.info, arrays.values(), count, size), f"{name}.{split}"):
+        on_disk = {path: _streamed(source, folder, path, arrays[path], size) for path in arrays}
+    held = {*label_paths.values(), *input_paths} - (on_disk.keys() - label_paths.values())
+    read = _reader(source, folder, {path: features[path] for path in held}, size)
+    in_memory = read(range(count)) if held else {}
+    columns = in_memory | on_disk
+    single = len(input_paths) == 1 and not isinstance(inputs, tuple)
     return Table(
-        found[chosen_inputs[0]] if single else {path: found[path] for path in chosen_inputs},
-        {column: columns[path] for column, path in chosen_labels.items()},
+        columns[input_paths[0]] if single else {path: columns[path] for path in input_paths},
+        {column: in_memory[path] for column, path in label_paths.items()},
         {
-            column: tuple(features[path][1].names)
-            for column, path in chosen_labels.items()
-            if is_class(features[path][1])
+            column: tuple(features[path].names)
+            for column, path in label_paths.items()
+            if is_class(features[path])
         },
     )
 
 
-def _streamed(
-    source: Any, folder: Path, features: Mapping[str, tuple[tuple, Any]], path: str, size: Any
-) -> Streamed:
-    feature = features[path][1]
+def _streamed(source: Any, folder: Path, path: str, feature: Any, size: Any) -> Streamed:
     shape = shape_of(feature, size)
     if None in shape:
         raise ValueError(
             f"feature {path!r} has examples of shape {list(shape)} (None: any), which cannot be "
             "streamed; images can, with size=(height, width)"
         )
-    read = _reader(source, folder, features, [path], size)
+    read = _reader(source, folder, {path: feature}, size)
     return Streamed((len(source), *shape), dtype_of(feature), lambda rows: read(rows)[path])
 
 
-def _nbytes(info: Any, features: Sequence[Any], count: int, size: Any) -> float:
+def _nbytes(info: Any, features: Collection[Any], count: int, size: Any) -> float:
     """Bytes of so many decoded examples, or at least what they take on disk."""
     shapes = [shape_of(feature, size) for feature in features]
     if any(None in shape for shape in shapes):
@@ -169,56 +160,47 @@ def _nbytes(info: Any, features: Sequence[Any], count: int, size: Any) -> float:
 
 
 def _reader(
-    source: Any,
-    folder: Path,
-    features: Mapping[str, tuple[tuple, Any]],
-    paths: Sequence[str],
-    size: Any,
-) -> Callable[[Iterable[int]], dict[str, np.ndarray]]:
+    source: Any, folder: Path, features: Mapping[str, Any], size: Any
+) -> Callable[[Sequence[int]], dict[str, np.ndarray]]:
     """rows -> {path: [rows, ...]}, of raw records; decodes these features and no others.
 
     The readers of array_record, which `source` opens when they are needed, are made for threads.
     """
     import tensorflow_datasets as tfds
 
-    wanted: dict[str, Any] = {}
-    encoded: dict[str, Any] = {}
-    for path in paths:
-        keys, feature = features[path]
-        _put(wanted, keys, feature)
-        if kind_of(feature) == "image":
-            _put(encoded, keys, tfds.decode.SkipDecoding())
-    decoder = tfds.features.FeaturesDict(wanted)
+    # A record names nested features by their paths, so that they can be read as flat ones.
+    decoder = tfds.features.FeaturesDict(dict(features))
+    encoded = {
+        path: tfds.decode.SkipDecoding()
+        for path, feature in features.items()
+        if kind_of(feature) == "image"
+    }
 
-    def read(rows: Iterable[int]) -> dict[str, np.ndarray]:
+    def read(rows: Sequence[int]) -> dict[str, np.ndarray]:
+        values: dict[str, list] = {path: [] for path in features}
         try:
-            records = source.__getitems__([int(row) for row in rows])
-            examples = [decoder.deserialize_example_np(r, decoders=encoded) for r in records]
+            for start in range(0, len(rows), CHUNK):
+                records = source.__getitems__([int(row) for row in rows[start : start + CHUNK]])
+                for record in records:
+                    example = decoder.deserialize_example_np(record, decoders=encoded)
+                    for path in features:
+                        values[path].append(example[path])
         except Exception as error:  # whatever damaged records make of the parsers
             reason = f"a record cannot be read ({type(error).__name__}: {error})"
             raise ValueError(damage(folder, reason)) from error
-        columns = {}
-        for path in paths:
-            keys, feature = features[path]
-            values = [functools.reduce(operator.getitem, keys, example) for example in examples]
-            columns[path] = column_of(path, feature, values, size)
-        return columns
+        return {path: column_of(path, features[path], values[path], size) for path in features}
 
     return read
 
 
-def _put(tree: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
-    functools.reduce(lambda d, key: d.setdefault(key, {}), keys[:-1], tree)[keys[-1]] = value
-
-
 def _choose(
-    features: Mapping[str, tuple[tuple, Any]],
+    features: Mapping[str, Any],
     supervised: Any,
     inputs: str | tuple[str, ...] | None,
     labels: str | tuple[tuple[str, str], ...] | None,
 ) -> tuple[list[str], dict[str, str]]:
     """Paths of the inputs and {column: path} of the labels, see `tfds`."""
-    kinds = {path: kind_of(feature) for path, (_, feature) in features.items()}
+    kinds = {path: kind_of(feature) for path, feature in features.items()}
     pair = supervised if isinstance(supervised, tuple) and len(supervised) == 2 else (None, None)
     if inputs is None and pair[0] in features:
         chosen = [pair[0]]
@@ -238,7 +220,7 @@ def _choose(
         if path not in features:
             raise ValueError(unknown("feature", path, features))
         if kinds[path] == "other":
-            raise ValueError(f"feature {path!r} ({features[path][1]}) cannot be read as an array")
+            raise ValueError(f"feature {path!r} ({features[path]}) cannot be read as an array")
     if not chosen:
         raise ValueError(f"no feature can serve as inputs; there are: {', '.join(features)}")
     return chosen, columns

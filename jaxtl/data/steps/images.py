@@ -99,12 +99,6 @@ def stack(arrays: Sequence[np.ndarray], what: str) -> np.ndarray:
     return np.stack(arrays)
 
 
-def concatenate(arrays: Sequence[np.ndarray], what: str) -> np.ndarray:
-    """`np.concatenate`; ValueError that names the sizes if the rows differ in shape."""
-    one_shape({array.shape[1:] for array in arrays}, what)
-    return np.concatenate(arrays)
-
-
 def one_shape(shapes: set[tuple[int, ...]], what: str) -> tuple[int, ...]:
     """The only one of the shapes; ValueError that names some of them if there are several."""
     if len(shapes) > 1:

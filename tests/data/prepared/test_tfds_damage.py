@@ -227,7 +227,7 @@ def test_sizes_are_checked_at_once(size):
     "options", [{"name": 3}, {"split": ["train"]}, {"labels": ["a", "b"]}, {"inputs": 3}]
 )
 def test_arguments_are_checked_at_once(options):
-    with pytest.raises(ValueError, match=f"tfds: {next(iter(options))} cannot be"):
+    with pytest.raises(ValueError, match=f"tfds: {next(iter(options))} must be"):
         data.tfds(**{"name": NAME} | options)
 
 
