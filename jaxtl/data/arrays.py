@@ -100,32 +100,45 @@ def stacked(rows: Sequence[Any]) -> np.ndarray:
 def _leaf(values: Any, place: str) -> np.ndarray | Streamed:
     on_disk = isinstance(values, np.memmap)
     values = values if on_disk else np.asarray(values)
-    kind, image = values.dtype.kind, is_image(values.shape)
-    if kind in "US":
-        values, kind = values.astype(object), "O"
-    if kind == "O":
+    if values.dtype.kind in "US":
+        values = values.astype(object)
+    if values.dtype.kind not in "Obiuf":
+        raise ValueError(f"{place} holds {values.dtype}; inputs are numbers or texts")
+    if values.dtype == object:
         if not any(isinstance(value, str | bytes) for value in values.ravel()):
             kinds = ", ".join(sorted({type(value).__name__ for value in values.ravel()}))
             raise ValueError(f"{place} holds objects ({kinds}); inputs are numbers or texts")
         return values
-    if kind not in "biuf":
-        raise ValueError(f"{place} holds {values.dtype}; inputs are numbers or texts")
     if values.ndim == 0:
         raise ValueError(f"{place} is a single number, not an array [n, ...]")
+    if on_disk and values.dtype.kind == "f":
+        first = np.asarray(values[: max(1, CHUNK // max(1, values[:1].size))])
+        return mapped_file(values, _numbers(first, place).dtype)
     if on_disk:
-        return _on_disk(values, place, image)
-    if values.dtype == np.uint8 or kind == "b":
-        return values if kind == "u" else values.astype(np.float32)
-    if kind == "f":
-        return _floats(values)
+        return mapped_file(values, values.dtype).map(lambda block: _numbers(block, place))
+    return _numbers(values, place)
+
+
+def _numbers(values: np.ndarray, place: str) -> np.ndarray:
+    """Numbers [n, ...] in the type and the range that the module says."""
+    kind, image = values.dtype.kind, is_image(values.shape)
+    if values.dtype == np.uint8:
+        return values
+    if kind == "f":  # float64 where float32 could not tell rows apart that differ
+        with np.errstate(over="ignore"):
+            narrow = values.astype(np.float32)
+        return values.astype(np.float64) if coarse(values, narrow).any() else narrow
+    if kind == "b":
+        return values.astype(np.float32)
     if image and values.dtype == np.uint16:
         return (values / np.float32(65535)).astype(np.float32)
     least, most = (int(values.min()), int(values.max())) if values.size else (0, 0)
     if image:
         if not 0 <= least <= most <= 255:
             raise ValueError(
-                f"{place} are images of {values.dtype} from {least} to {most}; integers of images "
-                "lie in 0..255, or in 0..65535 with dtype uint16; else give floats in [0, 1]"
+                f"{place} are images of {values.dtype} from {least} to {most}, beyond 0 to 255; "
+                "integers of images lie in 0..255, or in 0..65535 with dtype uint16; else give "
+                "floats in [0, 1]"
             )
         return values.astype(np.uint8)
     if not -(2**31) <= least <= most < 2**31:
@@ -140,36 +153,3 @@ def _leaf(values: Any, place: str) -> np.ndarray | Streamed:
 def is_image(shape: Sequence[int]) -> bool:
     """Whether an array of this shape is taken for images [n, height, width, channels]."""
     return len(shape) == 4 and shape[3] in (1, 3, 4)
-
-
-def _floats(values: np.ndarray) -> np.ndarray:
-    """float32, or float64 where float32 could not tell rows apart that differ."""
-    with np.errstate(over="ignore"):
-        narrow = values.astype(np.float32)
-    return values.astype(np.float64) if coarse(values, narrow).any() else narrow
-
-
-def _on_disk(values: np.memmap, place: str, image: bool) -> Streamed:
-    """The same rules, row by row as they are read."""
-    kind, dtype = values.dtype.kind, values.dtype
-    if dtype == np.uint8:
-        return mapped_file(values, np.uint8)
-    if kind == "f":
-        first = values[: max(1, CHUNK // max(1, values[:1].size))]
-        return mapped_file(values, _floats(np.asarray(first)).dtype)
-    if kind == "b":
-        return mapped_file(values, np.float32)
-    if image and dtype == np.uint16:
-        return mapped_file(values, np.uint16).map(lambda x: x / np.float32(65535))
-    wanted = np.uint8 if image else np.int32
-    bounds = np.iinfo(wanted)
-
-    def checked(block: np.ndarray) -> np.ndarray:
-        if block.size and not bounds.min <= block.min() <= block.max() <= bounds.max:
-            raise ValueError(
-                f"{place} in a file holds integers from {block.min()} to {block.max()}, beyond "
-                f"{bounds.min} to {bounds.max}"
-            )
-        return block.astype(wanted)
-
-    return mapped_file(values, dtype).map(checked)

@@ -33,9 +33,9 @@ def names_of(classes: Iterable[Any], column: str) -> tuple[str, ...]:
     """
     if isinstance(classes, Numbered):
         return classes
-    if isinstance(classes, str | bytes | set | frozenset):  # a set has no order
-        raise ValueError(f"classes of column {column!r}: expected a list of names, got {classes!r}")
     try:
+        if isinstance(classes, str | bytes | set | frozenset):  # a set has no order
+            raise TypeError
         names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in classes)
     except TypeError:
         raise ValueError(
@@ -116,43 +116,38 @@ def _plain(values: Any, column: str) -> np.ndarray:
         array = np.asarray(values)
     except ValueError as error:
         raise ValueError(f"label column {column!r}: rows of different lengths ({error})") from None
-    # NumPy writes numbers among texts as texts.
-    mixed = isinstance(values, list | tuple) and array.dtype.kind in "US"
-    values = np.array(values, object) if mixed else array
-    if values.dtype.kind in "US":
-        values = np.char.decode(values) if values.dtype.kind == "S" else values
-        return values.astype(object)
-    if values.dtype.kind in "biuf":
-        return values
-    if values.dtype.kind != "O":
+    if array.dtype.kind in "US":
+        array = np.array(values, object)  # NumPy writes numbers among texts as texts
+    if array.dtype.kind in "biuf":
+        return array
+    if array.dtype.kind != "O":
         raise ValueError(
-            f"label column {column!r} holds {values.dtype}; labels are integers (classes), texts "
+            f"label column {column!r} holds {array.dtype}; labels are integers (classes), texts "
             "(names of classes) or floats (values)"
         )
-    flat = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in values.ravel()]
-    missing = np.array([_is_missing(value) for value in flat], bool)
-    present = [value for value, gone in zip(flat, missing, strict=True) if not gone]
-    if all(isinstance(value, str) for value in present):
-        texts = np.empty(len(flat), object)
-        texts[:] = [None if gone else v for v, gone in zip(flat, missing, strict=True)]
-        return texts.reshape(values.shape)
-    if all(isinstance(value, bool | np.bool_ | int | np.integer) for value in present):
-        numbers = [-1 if gone else int(v) for v, gone in zip(flat, missing, strict=True)]
-    elif all(isinstance(value, int | np.integer | float | np.floating) for value in present):
-        numbers = [np.nan if gone else float(v) for v, gone in zip(flat, missing, strict=True)]
-    else:
-        kinds = ", ".join(sorted({type(value).__name__ for value in present}))
-        raise ValueError(
-            f"label column {column!r} holds objects of type {kinds}; labels are integers "
-            "(classes), texts (names of classes) or floats (values)"
-        )
-    return np.asarray(numbers).reshape(values.shape)
+    flat = [_plain_value(value) for value in array.ravel()]
+    present = [value for value in flat if value is not None]
+    for kinds, convert, missing in (
+        (str, str, None),
+        (bool | np.bool_ | int | np.integer, int, -1),
+        (int | np.integer | float | np.floating, float, np.nan),
+    ):
+        if all(isinstance(value, kinds) for value in present):
+            plain = [missing if value is None else convert(value) for value in flat]
+            return np.array(plain, object if convert is str else None).reshape(array.shape)
+    kinds = ", ".join(sorted({type(value).__name__ for value in present}))
+    raise ValueError(
+        f"label column {column!r} holds objects of type {kinds}; labels are integers "
+        "(classes), texts (names of classes) or floats (values)"
+    )
 
 
-def _is_missing(value: Any) -> bool:
-    """None, NaN, and pandas' NA and NaT."""
+def _plain_value(value: Any) -> Any:
+    """None for NaN and for pandas' NA and NaT, text for bytes, else the value."""
     is_nan = isinstance(value, float | np.floating) and value != value
-    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
+    if is_nan or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _names(
