@@ -1,8 +1,7 @@
 """What a model is to read, checked on the data: labels, ranges of images, token ids."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -11,7 +10,7 @@ from jaxtl.data import Dataset
 from jaxtl.data.arrays import is_image
 from jaxtl.data.columns import Numbered
 from jaxtl.data.streamed import Streamed
-from jaxtl.data.table import loaded
+from jaxtl.data.table import Table, loaded
 from jaxtl.models import index_bounds
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment, Head, Params, PyTree, State
@@ -45,8 +44,8 @@ def check_labels(
             f"{what} holds {labels.dtype}, head {name!r} expects class indices: integers from 0 on"
         )
     known = table.known(column)
-    rows_of_seed = [dataset.rows(seed) for seed in seeds]
-    rows = np.unique(np.concatenate(rows_of_seed))
+    rows_of_seed = {seed: dataset.rows(seed) for seed in seeds}
+    rows = np.unique(np.concatenate([*rows_of_seed.values()]))
     used = labels[rows][known[rows]]
     if head.integer and used.size and used.max() >= head.size:
         raise ValueError(
@@ -55,8 +54,7 @@ def check_labels(
         )
     if not head.integer:
         _check_values(dataset, column, name, head, used)
-    read = zip(seeds, rows_of_seed, strict=True)
-    return [seed for seed, rows in read if len(rows) and not known[rows].any()]
+    return [seed for seed, rows in rows_of_seed.items() if len(rows) and not known[rows].any()]
 
 
 def no_labels(dataset: Dataset, columns: Mapping[str, str], seeds: Sequence[int]) -> str:
@@ -80,7 +78,7 @@ def _renumbering(labels: np.ndarray, size: int) -> str:
 
 
 def _check_values(dataset: Dataset, column: str, name: str, head: Head, used: np.ndarray) -> None:
-    table = dataset.table()
+    """Refuse labels that a head of values cannot mean."""
     what = f"dataset {dataset.name}: label column {column!r}"
     if head.bounds is not None:
         low, high = head.bounds
@@ -91,16 +89,14 @@ def _check_values(dataset: Dataset, column: str, name: str, head: Head, used: np
                 f"{high:g}"
             )
         return
-    if column not in table.classes:
-        return
-    names = table.classes[column]
-    if not isinstance(names, Numbered) and not all(_is_number(text) for text in names):
+    names = dataset.table().classes.get(column, Numbered(0))
+    if not isinstance(names, Numbered) and not all(map(_is_number, names)):
         raise ValueError(
             f"{what} holds the classes {', '.join(names[:5])}, head {name!r} predicts numbers; "
             "`relabel` says which number each class is"
         )
     raw = loaded(dataset.load)
-    if column in raw.classes and not raw.known(column).all():
+    if names and column in raw.classes and not raw.known(column).all():
         raise ValueError(
             f"{what} holds integers, of which -1 may be a number or a missing one, and head "
             f"{name!r} predicts numbers: give floats, with NaN where a label is missing"
@@ -115,15 +111,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-class Reading(NamedTuple):
-    """Data that a stage's model reads.
-
-    Attributes:
-        place: where, for messages.
-    """
-
-    place: str
-    dataset: Dataset
+Reading = tuple[str, Dataset]
+"""(place for messages, data that a stage's model reads)."""
 
 
 def check_readings(
@@ -141,7 +130,7 @@ def check_readings(
     problems, notes = [], []
     for name, (setup, _) in setups.items():
         readings, published = _readings(experiment, setups, name)
-        for place, line in _range_lines(setup, readings, published):
+        for place, line in _range_lines(name, readings, published):
             (problems if place else notes).append(f"{place}{line}")
         problems += _id_lines(setup, readings)
     return list(dict.fromkeys(problems)), list(dict.fromkeys(notes))
@@ -152,65 +141,63 @@ def _readings(
 ) -> tuple[list[Reading], bool]:
     """(what a stage's model reads, in stages before and in evaluations too; if it is published)."""
     setup, parent = setups[name]
-    heads = setup.model.heads
-    stage = setup.stage
-    read = [*stage.domains, *stage.data.values()]
-    readings = [Reading(f"stage {name!r}: ", domain.dataset) for domain in read]
+    heads, stage = setup.model.heads, setup.stage
+    readings = [
+        (f"stage {name!r}: ", domain.dataset) for domain in (*stage.domains, *stage.data.values())
+    ]
     for evaluation_name, evaluation in experiment.evals.items():
         if evaluation.head in heads:
-            readings.append(Reading(f"evaluation {evaluation_name!r}: ", evaluation.dataset))
+            readings.append((f"evaluation {evaluation_name!r}: ", evaluation.dataset))
     for criterion_name, criterion in experiment.criteria.items():
         for domain in criterion.domains:
             if heads.keys() >= domain.heads.keys():
-                readings.append(Reading(f"criterion {criterion_name!r}: ", domain.dataset))
+                readings.append((f"criterion {criterion_name!r}: ", domain.dataset))
     published = stage.weights is not None
     while parent is not None:
-        above, grandparent = setups[parent]
-        readings += [
-            Reading(f"stage {parent!r}: ", domain.dataset) for domain in above.stage.domains
-        ]
-        published, parent = published or above.stage.weights is not None, grandparent
+        place, (setup, parent) = f"stage {parent!r}: ", setups[parent]
+        readings += [(place, domain.dataset) for domain in setup.stage.domains]
+        published = published or setup.stage.weights is not None
     return readings, published
 
 
 def _range_lines(
-    setup: Setup, readings: Sequence[Reading], published: bool
-) -> Iterable[tuple[str, str]]:
+    stage: str, readings: Sequence[Reading], published: bool
+) -> Iterator[tuple[str, str]]:
     """(place, problem) of images in another range than others; no place for what may be meant."""
-    images = [
-        (reading, path, leaf)
-        for reading in readings
-        for path, leaf in _leaves(reading.dataset)
-        if is_image(leaf.shape)
-    ]
-    for reading, path, leaf in images:
-        if leaf.dtype == np.uint8:
-            continue
-        low, high = _bounds(leaf)
+    of_bytes: dict[str, str] = {}  # {path: a dataset of uint8 images}
+    of_floats: list[tuple[str, Dataset, str]] = []
+    for place, dataset in readings:
+        for path, leaf in _leaves(dataset.table()).items():
+            if is_image(leaf.shape) and leaf.dtype == np.uint8:
+                of_bytes.setdefault(path, dataset.name)
+            elif is_image(leaf.shape):
+                of_floats.append((place, dataset, path))
+    for place, dataset, path in of_floats:
+        low, high = _bounds(dataset.table(), path)
         if low >= -0.01 and high <= 1.01:
             continue
-        scaled = [r.dataset.name for r, p, other in images if p == path and other.dtype == np.uint8]
-        said = f"images of dataset {reading.dataset.name} are floats from {low:.4g} to {high:.4g}"
-        stage = f"stage {setup.stage.name!r}"
-        if scaled:
+        images = f"images of dataset {dataset.name} are floats from {low:.4g} to {high:.4g}"
+        bright = low >= 0 and high > 1.5
+        remedy = "divide them by their largest possible value, or give uint8"
+        if path in of_bytes:
             yield (
-                reading.place,
-                f"{said}; {stage} reads images in [0, 1], as those of {scaled[0]}, which are "
-                "uint8: divide them by their largest possible value, or give uint8",
+                place,
+                f"{images}; stage {stage!r} reads images in [0, 1], as those of {of_bytes[path]}, "
+                f"which are uint8: {remedy}",
             )
-        elif published and low >= 0 and high > 1.5:
+        elif published and bright:
             yield (
-                reading.place,
-                f"{said}; the published weights of {stage} read images in [0, 1]: divide them by "
-                "their largest possible value, or give uint8",
+                place,
+                f"{images}; the published weights of stage {stage!r} read images in [0, 1]: "
+                f"{remedy}",
             )
         elif published:
-            yield "", f"{said}, which published weights of {stage} read as they are"
-        elif low >= 0 and high > 1.5:
-            yield "", f"{said}; floats are taken as they are, only integers are scaled to [0, 1]"
+            yield "", f"{images}, which published weights of stage {stage!r} read as they are"
+        elif bright:
+            yield "", f"{images}; floats are taken as they are, only integers are scaled to [0, 1]"
 
 
-def _id_lines(setup: Setup, readings: Sequence[Reading]) -> Iterable[str]:
+def _id_lines(setup: Setup, readings: Sequence[Reading]) -> Iterator[str]:
     """Problems with integers that a model looks up in a table."""
     if not any(np.issubdtype(leaf.dtype, np.integer) for leaf in jax.tree.leaves(setup.inputs)):
         return
@@ -219,43 +206,27 @@ def _id_lines(setup: Setup, readings: Sequence[Reading]) -> Iterable[str]:
         return setup.model.apply(params, state.statistics, inputs)[0]
 
     sizes = index_bounds(outputs, setup.params, setup.state, setup.inputs)
-    for reading in readings:
-        for path, leaf in _leaves(reading.dataset):
+    for place, dataset in readings:
+        for path, leaf in _leaves(dataset.table()).items():
             if path not in sizes or isinstance(leaf, Streamed) or leaf.dtype == object:
                 continue
-            low, high = _bounds(leaf)
+            low, high = _bounds(dataset.table(), path)
             if low < 0 or high >= sizes[path]:
                 yield (
-                    f"{reading.place}dataset {reading.dataset.name} has ids from {low} to {high}; "
-                    f"the model of stage {setup.stage.name!r} knows 0 to {sizes[path] - 1}: was it "
-                    "made with another tokenizer?"
+                    f"{place}dataset {dataset.name} has ids from {low} to {high}; the model of "
+                    f"stage {setup.stage.name!r} knows 0 to {sizes[path] - 1}: was it made with "
+                    "another tokenizer?"
                 )
 
 
-def _leaves(dataset: Dataset) -> list[tuple[str, np.ndarray | Streamed]]:
-    leaves = jax.tree_util.tree_leaves_with_path(dataset.table().inputs)
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
-
-
-def _bounds(leaf: np.ndarray | Streamed) -> tuple[float, float]:
-    """Least and largest number of an array, or of the first rows of what is streamed."""
-    return _bounds_of(_ById(leaf))
-
-
-class _ById:
-    """An array that is told from others by its identity."""
-
-    def __init__(self, leaf: np.ndarray | Streamed):
-        self.leaf = leaf
-
-    def __hash__(self) -> int:
-        return id(self.leaf)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and self.leaf is other.leaf
+def _leaves(table: Table) -> dict[str, np.ndarray | Streamed]:
+    leaves = jax.tree_util.tree_leaves_with_path(table.inputs)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 @functools.lru_cache(128)
-def _bounds_of(array: _ById) -> tuple[float, float]:
-    values = array.leaf[:SAMPLED_ROWS] if isinstance(array.leaf, Streamed) else array.leaf
+def _bounds(table: Table, path: str) -> tuple[float, float]:
+    """Least and largest number of a leaf, or of the first rows of what is streamed."""
+    leaf = _leaves(table)[path]
+    values = leaf[:SAMPLED_ROWS] if isinstance(leaf, Streamed) else leaf
     return (values.min().item(), values.max().item()) if values.size else (0.0, 0.0)
