@@ -9,8 +9,7 @@ of plain arrays) stand for positions.
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 
 from jaxtl.data import Dataset
 from jaxtl.data.columns import Numbered
@@ -20,7 +19,6 @@ from jaxtl.plan import Criterion, Domain, Evaluation, Experiment, Head, Stage
 SHOWN = 5
 
 Space = Sequence[str]
-Key = str | tuple[str, str]
 
 
 def match_classes(experiment: Experiment) -> tuple[Experiment, list[str]]:
@@ -33,86 +31,111 @@ def match_classes(experiment: Experiment) -> tuple[Experiment, list[str]]:
     Raises:
         ValueError: the classes of two datasets cannot be those of one head; all such cases.
     """
-    spaces: dict[Key, Space] = {}
+    heads, starters = _largest_heads(experiment), _starters(experiment)
+    spaces: dict[tuple[str, str | None], Space] = {}
     problems: list[str] = []
     notes: list[str] = []
-    uses = list(_uses(experiment))
-    for use in uses:
-        names = _names(use.dataset, use.column)
-        if names is None:
-            continue
-        if use.key not in spaces:
-            spaces[use.key] = names
-            continue
-        try:
-            where = f"{use.place}, {use.dataset.name}"
-            spaces[use.key] = _joined(spaces[use.key], names, use.head.size, notes, where)
-        except ValueError as error:
-            problems.append(f"{use.place}: dataset {use.dataset.name}, head {use.name!r}: {error}")
+
+    def class_columns(domain: Domain, stage: str | None) -> Iterator[tuple]:
+        """(head, column, the column's class names, key of the head's space) of what is read."""
+        for head, column in domain.heads.items() if domain.labelled else ():
+            if head not in heads or not heads[head].integer:
+                continue
+            if (names := _names(domain.dataset, column)) is not None:
+                yield head, column, names, (head, starters.get((stage, head), stage))
+
+    for place, stage, domain in _readers(experiment):
+        for head, _, names, key in class_columns(domain, stage):
+            where = f"{place}, {domain.dataset.name}"
+            try:
+                spaces[key] = _joined(spaces.get(key, names), names, heads[head].size, notes, where)
+            except ValueError as error:
+                problems.append(f"{place}: dataset {domain.dataset.name}, head {head!r}: {error}")
     if problems:
         raise ValueError("\n".join(dict.fromkeys(problems)))
-    numbered = {
-        (use.place, id(use.holder), use.name): tuple(spaces[use.key])
-        for use in uses
-        if use.key in spaces and _is_renumbered(use, spaces[use.key])
-    }
-    return _replaced(experiment, numbered), list(dict.fromkeys(notes))
+
+    def renumber(domain: Domain, stage: str | None = None) -> Domain:
+        dataset, columns = domain.dataset, dict(domain.heads)
+        for head, column, names, key in class_columns(domain, stage):
+            space = tuple(spaces[key])
+            if set(names) <= set(space) and tuple(names) != space:
+                columns[head] = f"{column} as {head}"
+                dataset = dataset.match_classes(column, space, columns[head])
+        if dataset is domain.dataset:
+            return domain
+        return dataclasses.replace(domain, dataset=dataset, heads=columns)
+
+    def renumber_stage(stage: Stage) -> Stage:
+        domains = [renumber(domain, stage.name) for domain in stage.domains]
+        data = {name: renumber(domain, stage.name) for name, domain in stage.data.items()}
+        if domains == list(stage.domains) and data == dict(stage.data):
+            return stage
+        return dataclasses.replace(stage, domains=domains, data=data)
+
+    def renumber_evaluation(evaluation: Evaluation) -> Evaluation:
+        domain = renumber(_as_domain(evaluation))
+        if domain.dataset is evaluation.dataset:
+            return evaluation
+        column = domain.heads[evaluation.head]
+        return dataclasses.replace(evaluation, dataset=domain.dataset, column=column)
+
+    def renumber_criterion(criterion: Criterion) -> Criterion:
+        return dataclasses.replace(criterion, domains=list(map(renumber, criterion.domains)))
+
+    # Arms share a stage by identity.
+    stages = {id(stage): renumber_stage(stage) for c in experiment.arms.values() for stage in c}
+    matched = dataclasses.replace(
+        experiment,
+        arms={arm: [stages[id(stage)] for stage in c] for arm, c in experiment.arms.items()},
+        evals={name: renumber_evaluation(e) for name, e in experiment.evals.items()},
+        criteria={name: renumber_criterion(c) for name, c in experiment.criteria.items()},
+    )
+    return matched, list(dict.fromkeys(notes))
 
 
-class Use(NamedTuple):
-    """A label column that is read for a head.
+def _readers(experiment: Experiment) -> Iterator[tuple[str, str | None, Domain]]:
+    """(place for messages, stage if it is one's, domain) of all that reads labels, training first.
 
-    Attributes:
-        place: for messages.
-        holder: the `Domain` or `Evaluation`.
-        key: of the label space: the head's name, or (name, stage) of a head that a later stage
-            starts anew.
-        name, head: the head.
+    An evaluation is a domain here.
     """
-
-    place: str
-    holder: Any
-    dataset: Dataset
-    column: str
-    key: Key
-    name: str
-    head: Head
-
-
-def _uses(experiment: Experiment) -> Iterator[Use]:
-    """All labels of classes that are read, training first."""
-    last: dict[str, set[str]] = {}  # heads that a stage has as an arm's last stage has them
-    first: dict[tuple[str, str], str] = {}  # where a head of a stage was started
-    heads: dict[str, Head] = {}
-    for chain in experiment.arms.values():
-        for i, stage in enumerate(chain):
-            for name, head in stage.model.heads.items():
-                starts = [j for j in range(1, i + 1) if _is_fresh(chain[j], name)]
-                first[stage.name, name] = chain[max(starts, default=0)].name
-                if not any(_is_fresh(later, name) for later in chain[i + 1 :]):
-                    last.setdefault(stage.name, set()).add(name)
-                if name not in heads or heads[name].size < head.size:
-                    heads[name] = head
-
-    def of_domain(place: str, domain: Domain, stage: str | None) -> Iterator[Use]:
-        for name, column in domain.heads.items() if domain.labelled else ():
-            if name in heads and heads[name].integer:
-                started_anew = stage is not None and name not in last.get(stage, ())
-                key = (name, first.get((stage, name))) if started_anew else name
-                yield Use(place, domain, domain.dataset, column, key, name, heads[name])
-
     for chain in experiment.arms.values():
         for stage in chain:
             for domain in (*stage.domains, *stage.data.values()):
-                yield from of_domain(f"stage {stage.name!r}", domain, stage.name)
+                yield f"stage {stage.name!r}", stage.name, domain
     for name, evaluation in experiment.evals.items():
-        columns = {evaluation.head: evaluation.column}
-        domain = Domain(evaluation.dataset, columns)
-        for use in of_domain(f"evaluation {name!r}", domain, None):
-            yield use._replace(holder=evaluation)
+        yield f"evaluation {name!r}", None, _as_domain(evaluation)
     for name, criterion in experiment.criteria.items():
         for domain in criterion.domains:
-            yield from of_domain(f"criterion {name!r}", domain, None)
+            yield f"criterion {name!r}", None, domain
+
+
+def _as_domain(evaluation: Evaluation) -> Domain:
+    return Domain(evaluation.dataset, {evaluation.head: evaluation.column})
+
+
+def _largest_heads(experiment: Experiment) -> dict[str, Head]:
+    """{name: the head of this name with the most outputs}."""
+    heads: dict[str, Head] = {}
+    for stage in (stage for chain in experiment.arms.values() for stage in chain):
+        for name, head in stage.model.heads.items():
+            if name not in heads or heads[name].size < head.size:
+                heads[name] = head
+    return heads
+
+
+def _starters(experiment: Experiment) -> dict[tuple[str | None, str], str | None]:
+    """{(stage, head): the stage that started the head}, None for a head as its arm ends with it."""
+    starters: dict[tuple[str | None, str], str | None] = {}
+    lasting = set()
+    for chain in experiment.arms.values():
+        for i, stage in enumerate(chain):
+            for head in stage.model.heads:
+                starts = [0, *(j for j in range(1, len(chain)) if _is_fresh(chain[j], head))]
+                start = max(j for j in starts if j <= i)
+                starters[stage.name, head] = chain[start].name
+                if start == starts[-1]:
+                    lasting.add((stage.name, head))
+    return starters | dict.fromkeys(lasting)
 
 
 def _is_fresh(stage: Stage, head: str) -> bool:
@@ -142,8 +165,8 @@ def _joined(space: Space, names: Space, size: int, notes: list[str], place: str)
             notes.append(f"{place}: classes are matched by name{lacks}")
         return space
     longest = max(len(names), len(space))
-    by_position = isinstance(names, Numbered) or isinstance(space, Numbered)
-    if by_position and len(new) == len(names) and longest <= size:
+    unnamed = [isinstance(each, Numbered) for each in (names, space)]
+    if any(unnamed) and len(new) == len(names) and longest <= size:
         named = space if isinstance(names, Numbered) else names
         notes.append(
             f"{place}: its classes and those of its head's other data are matched by position, as "
@@ -151,7 +174,7 @@ def _joined(space: Space, names: Space, size: int, notes: list[str], place: str)
         )
         return (*named, *Numbered(longest)[len(named) :])
     if len(space) + len(new) <= size:
-        return Numbered(len(space) + len(new)) if _numbers(space, names) else (*space, *new)
+        return Numbered(len(space) + len(new)) if all(unnamed) else (*space, *new)
     near = closest(new[0], space, 1)
     raise ValueError(
         f"its classes {_some(new)} are not among {_some(space)}, which the head's other data have"
@@ -160,68 +183,5 @@ def _joined(space: Space, names: Space, size: int, notes: list[str], place: str)
     )
 
 
-def _numbers(space: Space, names: Space) -> bool:
-    return isinstance(space, Numbered) and isinstance(names, Numbered)
-
-
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
-def _is_renumbered(use: Use, space: Space) -> bool:
-    """Whether a column must be numbered anew to be read by its head."""
-    names = _names(use.dataset, use.column)
-    return names is not None and set(names) <= set(space) and tuple(names) != tuple(space)
-
-
-def _replaced(
-    experiment: Experiment, numbered: Mapping[tuple[str, int, str], tuple[str, ...]]
-) -> Experiment:
-    """The experiment with the columns of these (place, holder, head) numbered by these names."""
-    stages: dict[int, Stage] = {}
-
-    def renumber(place: str, holder: Domain | Evaluation, columns: Mapping[str, str]):
-        """(dataset, {head: column}) of a domain or evaluation."""
-        dataset, columns = holder.dataset, dict(columns)
-        for head, column in columns.items():
-            if names := numbered.get((place, id(holder), head)):
-                columns[head] = f"{column} as {head}"
-                dataset = dataset.match_classes(column, names, columns[head])
-        return dataset, columns
-
-    def of_domain(place: str, domain: Domain) -> Domain:
-        dataset, columns = renumber(place, domain, domain.heads)
-        same = dataset is domain.dataset
-        return domain if same else dataclasses.replace(domain, dataset=dataset, heads=columns)
-
-    def of_stage(stage: Stage) -> Stage:
-        """The stage itself if nothing changes: arms share it."""
-        place = f"stage {stage.name!r}"
-        domains = [of_domain(place, domain) for domain in stage.domains]
-        named = {name: of_domain(place, domain) for name, domain in stage.data.items()}
-        before = (*stage.domains, *stage.data.values())
-        if all(a is b for a, b in zip((*domains, *named.values()), before, strict=True)):
-            return stage
-        return dataclasses.replace(stage, domains=domains, data=named)
-
-    def of_criterion(name: str, criterion: Criterion) -> Criterion:
-        domains = [of_domain(f"criterion {name!r}", domain) for domain in criterion.domains]
-        return dataclasses.replace(criterion, domains=domains)
-
-    def of_evaluation(name: str, evaluation: Evaluation) -> Evaluation:
-        columns = {evaluation.head: evaluation.column}
-        dataset, columns = renumber(f"evaluation {name!r}", evaluation, columns)
-        if dataset is evaluation.dataset:
-            return evaluation
-        return dataclasses.replace(evaluation, dataset=dataset, column=columns[evaluation.head])
-
-    for chain in experiment.arms.values():
-        for stage in chain:
-            if id(stage) not in stages:
-                stages[id(stage)] = of_stage(stage)
-    return dataclasses.replace(
-        experiment,
-        arms={arm: [stages[id(stage)] for stage in c] for arm, c in experiment.arms.items()},
-        evals={name: of_evaluation(name, e) for name, e in experiment.evals.items()},
-        criteria={name: of_criterion(name, c) for name, c in experiment.criteria.items()},
-    )
