@@ -22,7 +22,7 @@ from jaxtl.measure.outcome import arm_result, with_views
 from jaxtl.measure.results import ExperimentResult
 from jaxtl.models import computing_in
 from jaxtl.plan import Experiment
-from jaxtl.study.checks.experiments import Node, check_arms, check_selection, plan_stages, warnings
+from jaxtl.study.checks.experiments import Node, check_arms, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Checked, Done, Run, numeric_settings, run_record
@@ -116,7 +116,6 @@ def check(experiment: Experiment, run: Run) -> Checked:
     check_arms(experiment, arms)
     unwritable = claim(run)
     nodes = plan_stages(experiment, arms, run.seeds)
-    check_selection(experiment)
     identities = stage_identities(nodes, run)
     for name in nodes:
         check_directory(run.directory / "stages" / name, identities[name])

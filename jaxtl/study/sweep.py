@@ -18,7 +18,7 @@ from jaxtl.measure.evaluate import Evaluator, Measured
 from jaxtl.measure.outcome import arm_result
 from jaxtl.measure.results import ArmResult
 from jaxtl.models import computing_in
-from jaxtl.study.checks.experiments import check_arms, check_selection, plan_stages, warnings
+from jaxtl.study.checks.experiments import check_arms, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Checked, Done, run_record
@@ -101,7 +101,6 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
             experiment, _ = match_classes(experiment)
             check_arms(experiment, main.arms)
             nodes = plan_stages(experiment, main.arms, main.run.seeds, rehearsed=False)
-            check_selection(experiment)
             for node_name, node in nodes.items():
                 check_batch(current_mesh(), node_name, node.setup.stage.batch_size)
             if nodes.keys() != main.nodes.keys():

@@ -9,10 +9,15 @@ from jaxtl.blame import told
 from jaxtl.data import Dataset, validate
 from jaxtl.form import describe
 from jaxtl.paths import unknown
-from jaxtl.plan import Domain, Head
+from jaxtl.plan import Domain, Evaluation, Head
 from jaxtl.study.checks.data import check_labels, no_labels
 
 logger = logging.getLogger(__name__)
+
+
+def as_domain(evaluation: Evaluation) -> Domain:
+    """The domain whose labels an evaluation reads."""
+    return Domain(evaluation.dataset, {evaluation.head: evaluation.column})
 
 
 def check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, ...]) -> None:

@@ -1,6 +1,7 @@
 """Everything that can be wrong with an experiment, found before any work starts."""
 
 import dataclasses
+import itertools
 import logging
 import re
 import unicodedata
@@ -8,15 +9,14 @@ from collections.abc import Iterable, Mapping
 
 import jax
 
-from jaxtl.data import overlap, validate
+from jaxtl.data import overlap
 from jaxtl.data.streamed import is_streamed
 from jaxtl.measure.declarations import declaration_problems, undeclared
-from jaxtl.models import to_float
 from jaxtl.paths import unknown
-from jaxtl.plan import Evaluation, Experiment, PyTree, Stage
-from jaxtl.study.checks.data import check_labels, check_readings, no_labels
-from jaxtl.study.checks.domains import check_domain
-from jaxtl.study.checks.measurable import check_score, derived_reads, metric_names
+from jaxtl.plan import Data, Evaluation, Experiment, Head, PyTree, Stage
+from jaxtl.study.checks.data import check_readings
+from jaxtl.study.checks.domains import as_domain, check_domain
+from jaxtl.study.checks.measurable import abstract_inputs, check_score, derived_reads, metric_names
 from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.resolve.stage import Setup, resolve
 
@@ -51,48 +51,45 @@ def plan_stages(
     Raises:
         ValueError: whatever is wrong with the arms, stages, domains and evaluations, all at once.
     """
-    empty = [arm for arm, stages in experiment.arms.items() if not stages]
-    problems = [f"arm {arm!r} has no stages" for arm in empty]
+    problems = [f"arm {arm!r} has no stages" for arm, chain in experiment.arms.items() if not chain]
     nodes: dict[str, Node] = {}
-    chains: dict[str, tuple[Stage, str | None]] = {}
-    broken: set[str] = set()
+    placed: dict[str, tuple[Stage, str | None]] = {}
     for arm in arms:
-        parent = None
-        for stage in experiment.arms[arm]:
-            seen = chains.setdefault(stage.name, (stage, parent))
-            if seen != (stage, parent):
-                problems.append(
-                    f"arm {arm!r}: another stage is called {stage.name!r} too, with other content "
-                    "or after another stage; share one Stage value or rename it"
-                )
-            elif stage.name not in nodes and stage.name not in broken:
-                found = list(_stage_problems(stage, seeds))
-                if parent in broken:
-                    found.append("")
-                try:
-                    if not found:
-                        above = nodes[parent].setup if parent else None
-                        setup = resolve(stage, above)
-                        if rehearsed:
-                            setup = rehearse(setup, arm, seeds)
-                        nodes[stage.name] = Node(setup, parent)
-                except ValueError as error:
-                    found.append(str(error))
-                if found:
-                    broken.add(stage.name)
-                    problems += [problem for problem in found if problem]
-            parent = stage.name
-    problems += _twins("stages", chains)
+        for before, stage in itertools.pairwise((None, *experiment.arms[arm])):
+            parent = before.name if before else None
+            if stage.name in placed:
+                if placed[stage.name] != (stage, parent):
+                    problems.append(
+                        f"arm {arm!r}: another stage is called {stage.name!r} too, with other "
+                        "content or after another stage; share one Stage value or rename it"
+                    )
+                continue
+            placed[stage.name] = (stage, parent)
+            above = nodes.get(parent)
+            faults = list(_stage_problems(stage, seeds))
+            problems += faults
+            if faults or (before and not above):
+                continue
+            try:
+                setup = resolve(stage, above.setup if above else None)
+                setup = rehearse(setup, arm, seeds) if rehearsed else setup
+                nodes[stage.name] = Node(setup, parent)
+            except ValueError as error:
+                problems.append(str(error))
+    problems += _clashing_folders(placed)
     problems += _evaluation_problems(experiment, nodes, seeds)
     problems += _criterion_problems(experiment, nodes, seeds)
     if not problems:
-        problems += check_readings(experiment, _setups(nodes))[0]
+        problems = [
+            *check_readings(experiment, _setups(nodes))[0],
+            *_selection_problems(experiment),
+        ]
     if problems:
-        raise ValueError("\n".join(_merged(problems)))
+        raise ValueError("\n".join(_lines(problems)))
     return nodes
 
 
-def _merged(problems: Iterable[str]) -> list[str]:
+def _lines(problems: Iterable[str]) -> list[str]:
     """One line a problem; one that several stages or evaluations share, after their names."""
     places: dict[str, list[str]] = {}
     for problem in problems:
@@ -105,13 +102,13 @@ def _merged(problems: Iterable[str]) -> list[str]:
     return [": ".join(filter(None, (where, what))) for what, where in named.items()]
 
 
-def _twins(what: str, names: Iterable[str]) -> Iterable[str]:
-    """Names of folders that some file systems take for one."""
-    folded: dict[str, str] = {}
-    for name in names:
-        other = folded.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+def _clashing_folders(stages: Iterable[str]) -> Iterable[str]:
+    """Stages whose folders some file systems take for one."""
+    names: dict[str, str] = {}
+    for name in stages:
+        other = names.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
         if other != name:
-            yield f"{what} {other!r} and {name!r} would be one folder where case does not count"
+            yield f"stages {other!r} and {name!r} would be one folder where case does not count"
 
 
 def check_arms(experiment: Experiment, arms: Iterable[str]) -> None:
@@ -153,33 +150,21 @@ def _stage_problems(stage: Stage, seeds: tuple[int, ...]) -> Iterable[str]:
 def _evaluation_problems(
     experiment: Experiment, nodes: Mapping[str, Node], seeds: tuple[int, ...]
 ) -> Iterable[str]:
-    models = [stages[-1].model for stages in experiment.arms.values() if stages]
-    heads = {name: head for model in models for name, head in model.heads.items()}
+    heads = _last_heads(experiment)
     measured: dict[str, list[str]] = {}
-    complete = True
     for name, evaluation in experiment.evals.items():
-        if evaluation.head not in heads:
-            yield f"evaluation {name!r}: {unknown('head', evaluation.head, heads)}"
-            complete = False
-            continue
-        dataset, head = evaluation.dataset, heads[evaluation.head]
+        head = evaluation.head
         try:
-            measured[name] = metric_names(evaluation, head)
+            if head in heads:
+                measured[name] = metric_names(evaluation, heads[head])
         except ValueError as error:
-            yield f"evaluation {name!r}: its metrics do not fit head {evaluation.head!r}: {error}"
-            complete = False
+            yield f"evaluation {name!r}: its metrics do not fit head {head!r}: {error}"
         try:
-            validate(dataset)
-            blind = check_labels(dataset, evaluation.column, evaluation.head, head, seeds)
-            if blind:
-                raise ValueError(no_labels(dataset, {evaluation.head: evaluation.column}, blind))
+            check_domain(as_domain(evaluation), heads, seeds)
             _check_inputs(evaluation, nodes)
-            for seed in seeds:
-                if len(dataset.rows(seed)) == 0:
-                    raise ValueError(f"dataset {dataset.name} has no examples (seed {seed})")
         except ValueError as error:
             yield f"evaluation {name!r}: {error}"
-    if not complete:  # what a metric is called is not known
+    if measured.keys() != experiment.evals.keys():  # what a metric is called is not known
         return
     metrics = {f"{name}/{metric}" for name, names in measured.items() for metric in names}
     selectable = {*metrics, *experiment.criteria}
@@ -200,8 +185,7 @@ def _evaluation_problems(
 def _criterion_problems(
     experiment: Experiment, nodes: Mapping[str, Node], seeds: tuple[int, ...]
 ) -> Iterable[str]:
-    models = [stages[-1].model for stages in experiment.arms.values() if stages]
-    heads = {name: head for model in models for name, head in model.heads.items()}
+    heads = _last_heads(experiment)
     primary = experiment.evals.get(experiment.primary.evaluation)
     for name, criterion in experiment.criteria.items():
         try:
@@ -220,30 +204,34 @@ def _criterion_problems(
                     break
         except ValueError as error:
             yield f"criterion {name!r}: {error}"
-    select, read = experiment.select, criteria_heads(experiment)
+    select = experiment.select
+    if select is None or select.key not in experiment.criteria:
+        return
+    read = criteria_heads(experiment) & heads.keys()
     for arm, stages in experiment.arms.items():
-        if select is None or select.key not in experiment.criteria or not stages:
-            continue
-        if missing := sorted(read & heads.keys() - stages[-1].model.heads.keys()):
+        if stages and (missing := sorted(read - stages[-1].model.heads.keys())):
             yield (
                 f"select {select.key!r}: the model that ends arm {arm!r} has no head "
                 f"{missing[0]!r}, which the criteria read"
             )
 
 
+def _last_heads(experiment: Experiment) -> dict[str, Head]:
+    """{name: head} of the models that end arms."""
+    models = [stages[-1].model for stages in experiment.arms.values() if stages]
+    return {name: head for model in models for name, head in model.heads.items()}
+
+
 def criteria_heads(experiment: Experiment) -> set[str]:
     """The heads that its criteria read."""
-    domains = [domain for one in experiment.criteria.values() for domain in one.domains]
+    domains = [domain for each in experiment.criteria.values() for domain in each.domains]
     return {head for domain in domains for head in domain.heads}
 
 
 def _check_inputs(evaluation: Evaluation, nodes: Mapping[str, Node]) -> None:
     """Raises ValueError if a stage's model cannot read the examples of an evaluation."""
-    dataset = evaluation.dataset
-    inputs = jax.tree.map(lambda leaf: leaf[:1], dataset.table().inputs)
-    inputs = jax.eval_shape(to_float, inputs)
-    for node in nodes.values():
-        setup = node.setup
+    inputs = abstract_inputs(evaluation.dataset)
+    for setup in (node.setup for node in nodes.values()):
         if inputs == setup.inputs or evaluation.head not in setup.model.heads:
             continue
         try:
@@ -251,7 +239,8 @@ def _check_inputs(evaluation: Evaluation, nodes: Mapping[str, Node]) -> None:
         except Exception as error:  # whatever a layer makes of inputs that do not fit
             raise ValueError(
                 f"the model of stage {setup.stage.name!r} does not read the inputs of dataset "
-                f"{dataset.name}, {_shapes(inputs)}; it is trained on {_shapes(setup.inputs)}"
+                f"{evaluation.dataset.name}, {_shapes(inputs)}; it is trained on "
+                f"{_shapes(setup.inputs)}"
             ) from error
 
 
@@ -259,27 +248,23 @@ def _shapes(inputs: PyTree) -> str:
     return ", ".join(f"{leaf.dtype}{list(leaf.shape[1:])}" for leaf in jax.tree.leaves(inputs))
 
 
-def check_selection(experiment: Experiment) -> None:
-    """Check that parameters are selected by data which decides nothing else.
-
-    Raises:
-        ValueError: the validation shares examples with another evaluation, or is never looked at.
-    """
+def _selection_problems(experiment: Experiment) -> Iterable[str]:
+    """Whether parameters are selected by data which decides nothing else."""
     select = experiment.select
     if select is None and not experiment.criteria:
         return
     if experiment.select_every < 1:
-        raise ValueError(f"select_every must be at least 1, got {experiment.select_every}")
+        yield f"select_every must be at least 1, got {experiment.select_every}"
     if select is None or select.key in experiment.criteria:
         return
-    validation = experiment.evals[select.evaluation]
-    for other, evaluation in experiment.evals.items():
-        if other == select.evaluation:
+    validation = experiment.evals[select.evaluation].dataset
+    for name, evaluation in experiment.evals.items():
+        if name == select.evaluation:
             continue
-        if shared := len(overlap(validation.dataset, evaluation.dataset)):
-            raise ValueError(
+        if shared := len(overlap(validation, evaluation.dataset)):
+            yield (
                 f"select {select.key!r} reads {shared} examples of evaluation "
-                f"{other!r} ({evaluation.dataset.name}); select by validation data, such as one "
+                f"{name!r} ({evaluation.dataset.name}); select by validation data, such as one "
                 "part of target.train.split(0.8)"
             )
 
@@ -300,22 +285,17 @@ def warnings(experiment: Experiment, nodes: Mapping[str, Node]) -> list[str]:
 
 def leaks(experiment: Experiment, nodes: Mapping[str, Node]) -> list[str]:
     """One line for each labelled training set that shares examples with an evaluation."""
-    lines = {}
-    for node in nodes.values():
-        for domain in node.setup.stage.domains:
-            for name, evaluation in experiment.evals.items():
-                key = (domain.dataset, evaluation.dataset)
-                if domain.labelled and key not in lines:
-                    if any(is_streamed(dataset.table().inputs) for dataset in key):
-                        names = (evaluation.dataset.name, domain.dataset.name)
-                        logger.info("streamed: %s is not searched for examples of %s", *names)
-                        lines[key] = ""
-                        continue
-                    shared = len(overlap(domain.dataset, evaluation.dataset))
-                    lines[key] = (
-                        f"{shared} examples of evaluation {name!r} ({evaluation.dataset.name}) "
-                        f"stand in the training data {domain.dataset.name} too"
-                        if shared
-                        else ""
-                    )
-    return [line for line in lines.values() if line]
+    pairs: dict[tuple[Data, Data], str] = {}
+    for domain in (domain for node in nodes.values() for domain in node.setup.stage.domains):
+        for name, evaluation in experiment.evals.items() if domain.labelled else ():
+            pairs.setdefault((domain.dataset, evaluation.dataset), name)
+    lines = []
+    for (training, test), name in pairs.items():
+        if any(is_streamed(dataset.table().inputs) for dataset in (training, test)):
+            logger.info("streamed: %s is not searched for examples of %s", test.name, training.name)
+        elif shared := len(overlap(training, test)):
+            lines.append(
+                f"{shared} examples of evaluation {name!r} ({test.name}) stand in the training "
+                f"data {training.name} too"
+            )
+    return lines

@@ -15,6 +15,7 @@ from jaxtl.data import Dataset
 from jaxtl.data.columns import Numbered
 from jaxtl.paths import closest, matches
 from jaxtl.plan import Criterion, Domain, Evaluation, Experiment, Head, Stage
+from jaxtl.study.checks.domains import as_domain
 
 SHOWN = 5
 
@@ -73,7 +74,7 @@ def match_classes(experiment: Experiment) -> tuple[Experiment, list[str]]:
         return dataclasses.replace(stage, domains=domains, data=data)
 
     def renumber_evaluation(evaluation: Evaluation) -> Evaluation:
-        domain = renumber(_as_domain(evaluation))
+        domain = renumber(as_domain(evaluation))
         if domain.dataset is evaluation.dataset:
             return evaluation
         column = domain.heads[evaluation.head]
@@ -103,14 +104,10 @@ def _readers(experiment: Experiment) -> Iterator[tuple[str, str | None, Domain]]
             for domain in (*stage.domains, *stage.data.values()):
                 yield f"stage {stage.name!r}", stage.name, domain
     for name, evaluation in experiment.evals.items():
-        yield f"evaluation {name!r}", None, _as_domain(evaluation)
+        yield f"evaluation {name!r}", None, as_domain(evaluation)
     for name, criterion in experiment.criteria.items():
         for domain in criterion.domains:
             yield f"criterion {name!r}", None, domain
-
-
-def _as_domain(evaluation: Evaluation) -> Domain:
-    return Domain(evaluation.dataset, {evaluation.head: evaluation.column})
 
 
 def _largest_heads(experiment: Experiment) -> dict[str, Head]:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtl.blame import account, place_of, told
 from jaxtl.form import PRINTABLE, describe, is_array, wrong
 from jaxtl.models import to_float
-from jaxtl.plan import CRITERIA, Criterion, Evaluation, Head, PyTree, key_parts
+from jaxtl.plan import CRITERIA, Criterion, Data, Evaluation, Head, PyTree, key_parts
 from jaxtl.train.resolve.contract import differing
 from jaxtl.train.resolve.stage import Setup
 
@@ -21,9 +21,23 @@ TAKEN = ("step", "loss")
 METRICS = Mapping[Annotated[str, PRINTABLE], float]
 
 
+def abstract_inputs(dataset: Data, count: int = 1) -> PyTree:
+    """What a model is given of so many examples."""
+    inputs = jax.tree.map(lambda leaf: leaf[:1], dataset.table().inputs)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype),
+        jax.eval_shape(to_float, inputs),
+    )
+
+
+def _abstract_labels(head: Head, count: int) -> jax.ShapeDtypeStruct:
+    dtype = jnp.int32 if head.integer else jnp.float32
+    return jax.ShapeDtypeStruct((count, *head.label_shape), dtype)
+
+
 def metric_sums(evaluation: Evaluation, head: Head, count: int = 1) -> PyTree:
     """What an evaluation sums, over examples of zeros."""
-    labels = jnp.zeros((count, *head.label_shape), jnp.int32 if head.integer else jnp.float32)
+    labels = jnp.zeros_like(_abstract_labels(head, count))
     return evaluation.sums(jnp.zeros((count, head.size)), labels, jnp.zeros(labels.shape))
 
 
@@ -93,17 +107,8 @@ def check_score(criterion: Criterion, setup: Setup, seed: int) -> None:
     examples = []
     for domain in criterion.domains:
         count = len(domain.dataset.rows(seed))
-        inputs = jax.tree.map(lambda leaf: leaf[:1], domain.dataset.table().inputs)
-        inputs = jax.tree.map(
-            lambda leaf, n=count: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype),
-            jax.eval_shape(to_float, inputs),
-        )
-        labels = {}
-        for name in domain.heads:
-            head = model.heads[name]
-            dtype = jnp.int32 if head.integer else jnp.float32
-            labels[name] = jax.ShapeDtypeStruct((count, *head.label_shape), dtype)
-        examples.append({"inputs": inputs, "labels": labels})
+        labels = {name: _abstract_labels(model.heads[name], count) for name in domain.heads}
+        examples.append({"inputs": abstract_inputs(domain.dataset, count), "labels": labels})
     with _told(criterion.score, "its score"):
         jax.eval_shape(score, setup.params, setup.state, examples)
 
