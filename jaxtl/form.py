@@ -79,11 +79,27 @@ EXAMPLES = {  # how the values are written that a class alone does not tell
     "Module": "a module such as models.mlp_head((64,), 2)",
     "Weights": "published weights such as pretrained.resnet(file)",
 }
-SIMPLE = {
-    int: ("a whole number", numbers.Integral),
-    float: ("a number", numbers.Real),
-    str: ("text", str),
-    bool: ("True or False", bool | np.bool_),
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    """Whether it is a real number of this kind and no truth value; any that is traced is."""
+    if isinstance(value, jax.core.Tracer):
+        return True
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_real(value: Any) -> bool:
+    """Whether it is a real number, or an array of one without axes."""
+    if isinstance(value, np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer):
+        return value.ndim == 0 and value.dtype.kind in "iuf"
+    return _is_number(value, numbers.Real)
+
+
+SIMPLE = {  # {type: (what it is called, whether a value is one)}
+    int: ("a whole number", lambda value: _is_number(value, numbers.Integral)),
+    float: ("a number", _is_real),
+    str: ("text", lambda value: isinstance(value, str)),
+    bool: ("True or False", lambda value: isinstance(value, bool | np.bool_)),
 }
 
 
@@ -104,10 +120,9 @@ def checked(target: F) -> F:
         arguments = signature.bind(*args, **kwargs).arguments
         owner = f" of {arguments['self'].name}" if "self" in arguments else ""
         for name, value in arguments.items():
+            hint = hints.get(name, Any)
             if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
-                hint = Sequence[hints[name]] if name in hints else Any
-            else:
-                hint = hints.get(name, Any)
+                hint = Sequence[hint]
             problems += wrong(name, value, hint)
         if problems:
             place = f"{target.__name__}{owner}"
@@ -140,59 +155,61 @@ def wrong(place: str, value: Any, hint: Any) -> Iterator[str]:
     """`place must be ..., got ...` for each part of a value that does not fit."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        problems = list(wrong(place, value, arguments[0]))
-        limit = arguments[1]
-        if problems:
-            alone = problems == [_must(place, value, arguments[0])]
-            outside = alone and "{}" not in limit.words
-        else:
-            outside = not _traced(value) and not limit.holds(value)
-        yield from [_must(place, value, hint)] if outside else problems
+        kind, limit = arguments
+        problems = list(wrong(place, value, kind))
+        # Of a value of another type, a limit that only adds to the type's words says nothing.
+        if problems and ("{}" in limit.words or problems != [_must(place, value, kind)]):
+            yield from problems
+        elif problems or not (isinstance(value, jax.core.Tracer) or limit.holds(value)):
+            yield _must(place, value, hint)
     elif origin in (typing.Union, types.UnionType):
-        ways = [list(wrong(place, value, argument)) for argument in arguments]
-        if all(ways):
-            given = [w for w, a in zip(ways, arguments, strict=True) if a is not type(None)]
-            yield from given[0] if len(given) == 1 else [_must(place, value, hint)]
-    elif origin is tuple and arguments[-1] is not Ellipsis:
-        if not isinstance(value, tuple | list) or len(value) != len(arguments):
-            yield _must(place, value, hint)
-            return
-        for i, (part, argument) in enumerate(zip(value, arguments, strict=True)):
-            yield from wrong(f"{place}[{i}]", part, argument)
-    elif origin is collections.abc.Mapping:
-        if not isinstance(value, Mapping):
-            yield _must(place, value, hint)
-            return
-        for name, part in value.items():
-            problems = list(wrong(f"a name in {place}", name, arguments[0]))
-            yield from problems or wrong(f"{place}[{name!r}]", part, arguments[1])
-    elif origin in (collections.abc.Sequence, tuple):
-        if not _several(value, arguments[0]):
-            yield _must(place, value, hint)
-            return
-        for i, part in enumerate(value):
-            yield from wrong(f"{place}[{i}]", part, arguments[0])
-    elif not _fits(value, hint):
+        ways = {argument: list(wrong(place, value, argument)) for argument in arguments}
+        if all(ways.values()):
+            ways.pop(type(None), None)
+            yield from [_must(place, value, hint)] if len(ways) > 1 else next(iter(ways.values()))
+    elif (parts := _parts(place, value, hint)) is None:
         yield _must(place, value, hint)
-    elif getattr(hint, "__module__", "").startswith("jaxtl") and hasattr(hint, "_fields"):
-        for field, inner in _hints(hint).items():
-            yield from wrong(f"{place}.{field}", getattr(value, field), inner)
+    else:
+        for part in parts:
+            yield from wrong(*part)
+
+
+def _parts(place: str, value: Any, hint: Any) -> list[tuple[str, Any, Any]] | None:
+    """(place, value, annotation) of what a value holds; None if it is of another kind itself."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is collections.abc.Mapping:
+        if not isinstance(value, Mapping):
+            return None
+        names = [(f"a name in {place}", name, arguments[0]) for name in value]
+        return names + [(f"{place}[{name!r}]", part, arguments[1]) for name, part in value.items()]
+    if origin in (collections.abc.Sequence, tuple):
+        fixed = origin is tuple and arguments[-1] is not Ellipsis
+        if fixed:
+            fits = isinstance(value, tuple | list) and len(value) == len(arguments)
+        else:
+            fits = _several(value, arguments[0])
+        if not fits:
+            return None
+        hints = arguments if fixed else arguments[:1] * len(value)
+        return [(f"{place}[{i}]", *pair) for i, pair in enumerate(zip(value, hints, strict=True))]
+    if not _fits(value, hint):
+        return None
+    if getattr(hint, "__module__", "").startswith("jaxtl") and hasattr(hint, "_fields"):
+        return [(f"{place}.{name}", getattr(value, name), h) for name, h in _hints(hint).items()]
+    return []
 
 
 def _several(value: Any, part: Any) -> bool:
     """Whether it holds parts in an order; that of texts does not matter."""
-    if isinstance(value, str | bytes | Mapping):
-        return False
-    ordered = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim == 1)
-    return ordered or (part is str and isinstance(value, Collection) and np.ndim(value) == 0)
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1
+    kinds = Collection if part is str else Sequence
+    return isinstance(value, kinds) and not isinstance(value, str | bytes | Mapping)
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    if hint in (int, float):
-        number = isinstance(value, SIMPLE[hint][1]) or (hint is float and _scalar(value))
-        return _traced(value) or (number and not isinstance(value, bool))
     if hint in SIMPLE:
-        return isinstance(value, SIMPLE[hint][1])
+        return SIMPLE[hint][1](value)
     if typing.get_origin(hint) is Literal:
         return isinstance(value, str) and value in typing.get_args(hint)
     if hint is Callable or typing.get_origin(hint) is collections.abc.Callable:
@@ -214,7 +231,7 @@ def _takes(function: Callable, arguments: tuple) -> bool:
     except TypeError:
         return False
     except ValueError:  # of some built-in functions nothing is known
-        return True
+        pass
     return True
 
 
@@ -223,20 +240,6 @@ def _positional(function: Callable, count: int) -> bool:
     kinds = [p.kind for p in inspect.signature(function).parameters.values()]
     least = sum(kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds)
     return least == count or inspect.Parameter.VAR_POSITIONAL in kinds
-
-
-def _traced(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)
-
-
-def _scalar(value: Any) -> bool:
-    """Whether it is an array of one real number and no axes."""
-    return (
-        isinstance(value, np.ndarray | jax.Array)
-        and value.ndim == 0
-        and np.issubdtype(value.dtype, np.number)
-        and not np.issubdtype(value.dtype, np.complexfloating)
-    )
 
 
 def is_array(value: Any) -> bool:
