@@ -3,7 +3,6 @@
 Nothing here is done for a program that imports jaxtl.
 """
 
-import codecs
 import contextlib
 import io
 import logging
@@ -16,11 +15,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxtl.files import why_unwritable
 from jaxtl.train.options import RunOptions
 
 CONNECT_SECONDS, CLUSTER_SECONDS = 60, 300
 """How long processes wait for each other that people start, and that a cluster starts."""
-PLAIN = {"–": "-", "—": "-", "…": "...", "−": "-", "’": "'"}
 
 
 class Unfailing(io.FileIO):
@@ -48,17 +47,14 @@ def keep_output() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
         pass  # one of the three was closed: no file of the run must get its number
     os.close(descriptor)
-    codecs.register_error("plain", _plain)
     for number, name in ((1, "stdout"), (2, "stderr")):
-        old = getattr(sys, name)
-        at_once = getattr(old, "write_through", False)  # python -u
-        raw = Unfailing(number, "w", closefd=False)
+        before = getattr(sys, name)
+        unbuffered = getattr(before, "write_through", False)  # python -u
         stream = io.TextIOWrapper(
-            raw if at_once else io.BufferedWriter(raw),
-            old.encoding if old else "utf-8",
-            "plain",
-            line_buffering=number == 2 or os.isatty(number),
-            write_through=at_once,
+            io.BufferedWriter(Unfailing(number, "w", closefd=False)),
+            before.encoding if before else "utf-8",
+            "replace",
+            line_buffering=number == 2 or unbuffered or os.isatty(number),
         )
         setattr(sys, name, stream)
 
@@ -66,14 +62,8 @@ def keep_output() -> None:
 def lost_output() -> str | None:
     """Why what `keep_output` keeps was not written; None if it was, or its reader went away."""
     sys.stdout.flush()
-    error = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer).error
+    error = sys.stdout.buffer.raw.error
     return None if error is None or isinstance(error, BrokenPipeError) else error.strerror
-
-
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Letters that an encoding has, in place of those that it has not."""
-    text = "".join(PLAIN.get(letter, "?") for letter in error.object[error.start : error.end])
-    return text, error.end
 
 
 def configure(options: RunOptions, verbose: bool) -> None:
@@ -109,11 +99,10 @@ def cache_folder(option: str) -> str:
         if option == "auto":
             caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             option = str(Path(caches, "jaxtl", "compiled"))
-        Path(option).mkdir(parents=True, exist_ok=True)
-        if os.access(option, os.W_OK | os.X_OK):
+        if (reason := why_unwritable(Path(option))) is None:
             return option
-        reason = f"{option} cannot be written"
-    except (OSError, RuntimeError) as error:  # the latter: no home
+        reason = f"{option}: {reason}"
+    except RuntimeError as error:  # no home
         reason = str(error)
     print(f"warning: no compilation cache: {reason}", file=sys.stderr)
     return ""
@@ -169,12 +158,12 @@ def without_echoes(verbose: bool) -> Iterator[None]:
     if verbose:
         yield
         return
-    logger, before = logging.getLogger("absl"), sys.unraisablehook
+    logger, report = logging.getLogger("absl"), sys.unraisablehook
 
     def hook(unraisable) -> None:
         closed = str(unraisable.exc_value) == "Event loop is closed"
         if not (closed and unraisable.object is None):  # a callback of TensorStore's own threads
-            before(unraisable)
+            report(unraisable)
 
     logger.addFilter(_not_of_orbax)
     sys.unraisablehook = hook
@@ -183,7 +172,7 @@ def without_echoes(verbose: bool) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(_not_of_orbax)
-        sys.unraisablehook = before
+        sys.unraisablehook = report
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
@@ -205,19 +194,18 @@ def connect(distributed: str) -> None:
         return
     import jax
 
-    if distributed == "auto":
-        with _patience(distributed, CLUSTER_SECONDS):
-            try:
-                jax.distributed.initialize()
-            except ValueError as error:
-                raise ValueError(
-                    "--distributed=auto: no cluster says which processes there are; use "
-                    f"--distributed=ADDRESS:PORT,COUNT,INDEX ({error})"
-                ) from error
-        return
-    address, count, index = process(distributed)
-    with _patience(distributed, CONNECT_SECONDS):
-        jax.distributed.initialize(address, num_processes=count, process_id=index)
+    auto = distributed == "auto"
+    processes = () if auto else process(distributed)
+    with _patience(distributed, CLUSTER_SECONDS if auto else CONNECT_SECONDS):
+        try:
+            jax.distributed.initialize(*processes)
+        except ValueError as error:
+            if not auto:
+                raise
+            raise ValueError(
+                "--distributed=auto: no cluster says which processes there are; use "
+                f"--distributed=ADDRESS:PORT,COUNT,INDEX ({error})"
+            ) from error
 
 
 def process(distributed: str) -> tuple[str, int, int]:
@@ -228,24 +216,24 @@ def process(distributed: str) -> tuple[str, int, int]:
     """
     address, *numbers = distributed.split(",")
     host, _, port = address.rpartition(":")
-    wrong = f"--distributed={distributed}: "
+    refusal = f"--distributed={distributed}: "
     if not host or len(numbers) != 2 or not all(n.isdecimal() for n in (port, *numbers)):
-        raise ValueError(f"{wrong}expected off, auto or ADDRESS:PORT,COUNT,INDEX")
+        raise ValueError(f"{refusal}expected off, auto or ADDRESS:PORT,COUNT,INDEX")
     count, index = map(int, numbers)
     if not 0 < int(port) < 2**16:
-        raise ValueError(f"{wrong}a port is a number from 1 to 65535, got {port}")
+        raise ValueError(f"{refusal}a port is a number from 1 to 65535, got {port}")
+    if count == 0:
+        raise ValueError(f"{refusal}expected at least one process, got COUNT 0")
     if index >= count:
         raise ValueError(
-            f"{wrong}of {count} processes, INDEX is one of 0 to {count - 1}, got {index}"
-            if count
-            else f"{wrong}expected at least one process, got COUNT {count}"
+            f"{refusal}of {count} processes, INDEX is one of 0 to {count - 1}, got {index}"
         )
     try:
         socket.getaddrinfo(host.strip("[]"), int(port))
         if index == 0:
             socket.create_server(("", int(port))).close()
     except OSError as error:
-        raise ValueError(f"{wrong}{host}, port {port}: {error.strerror}") from error
+        raise ValueError(f"{refusal}{host}, port {port}: {error.strerror}") from error
     return address, count, index
 
 

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "export": "data experiment_file fields files models paths plan report train",
     "study": "blame data files form measure models paths plan report train",
     "arguments": "experiment_file fields files paths train",
-    "surroundings": "train",
+    "surroundings": "files train",
     "cli": "arguments blame data experiment_file export fields files report study "
     "surroundings train",
 }

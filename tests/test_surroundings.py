@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 def stream_to(descriptor, encoding="utf-8"):
     raw = surroundings.Unfailing(descriptor, "w", closefd=False)
-    return raw, io.TextIOWrapper(io.BufferedWriter(raw), encoding, "plain")
+    return raw, io.TextIOWrapper(io.BufferedWriter(raw), encoding)
 
 
 def run(*args, **how):
@@ -57,12 +57,6 @@ def test_a_pipe_that_is_full_for_now_is_waited_for():
     stream.flush()
     os.close(descriptor)
     assert raw.error is None and process.communicate()[0] == b"300000\n"
-
-
-def test_letters_that_an_encoding_lacks_are_replaced():
-    surroundings.codecs.register_error("plain", surroundings._plain)
-    for encoding, expected in (("ascii", b"- +1 ? ?"), ("latin-1", b"- +1 \xb2 ?")):
-        assert "– +1 ² 腕".encode(encoding, "plain") == expected
 
 
 def test_a_listing_into_nothing():
