@@ -162,13 +162,13 @@ def chosen_arms(text: str, known: Collection[str]) -> tuple[str, ...]:
     """
     if text == "all":
         return ()
+    stripped = {name.strip(): name for name in known}
     parts, arms = text.split(","), []
     while parts:
-        names = [",".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        fitting = [name for name in names if name in known or name.strip() in known]
-        name = fitting[0] if fitting else names[-1]
-        arms.append(name if name in known else name.strip())
-        parts = parts[name.count(",") + 1 :]
+        names = [",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)]
+        longest = next((name for name in names if name in stripped), names[-1])
+        arms.append(stripped.get(longest, longest))
+        parts = parts[longest.count(",") + 1 :]
     problems = [unknown("arm", arm, known) for arm in arms if arm not in known]
     problems += [f"--arms names {arm!r} twice" for arm, n in Counter(arms).items() if n > 1]
     if problems:

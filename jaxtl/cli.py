@@ -72,8 +72,11 @@ def main(argv: Sequence[str]) -> int:
     the user's raises is told with its place there; with --verbose after the whole traceback.
     """
     try:
-        launch, config_args = read(list(argv))
-        return conduct(launch, config_args) if launch.runs else answer(launch)
+        launch, config_args = read(argv)
+        if launch.runs:
+            return conduct(launch, config_args)
+        answer(launch)
+        return 0
     except NotWritten as error:
         print(
             f"error: cannot write {error.filename}: {error.strerror}; once that is mended, the "
@@ -94,21 +97,22 @@ def main(argv: Sequence[str]) -> int:
         return 1
 
 
-def answer(launch: Launch) -> int:
+def answer(launch: Launch) -> None:
     """Do what a command line asks for that trains nothing."""
     if launch.list:
-        return show_list()
-    if launch.prepare:
-        return prepare(launch)
-    if launch.export:
-        return export(launch)
-    print(USAGE)
-    if not launch.help:
-        raise ValueError("--experiment=NAME is missing; --list shows the names")
-    return show_flags()
+        show_list()
+    elif launch.prepare:
+        prepare(launch)
+    elif launch.export:
+        export(launch)
+    else:
+        print(USAGE)
+        if not launch.help:
+            raise ValueError("--experiment=NAME is missing; --list shows the names")
+        show_flags()
 
 
-def show_list() -> int:
+def show_list() -> None:
     """Print every experiment, what it asks and what was measured."""
     from rich.console import Console
     from rich.table import Table
@@ -125,37 +129,33 @@ def show_list() -> int:
         question = text.split("\n\n")[0].replace("\n", " ")
         table.add_row(*map(Text, (name, question, result_line(text))))
     Console().print(table)
-    return 0
 
 
-def show_flags() -> int:
+def show_flags() -> None:
     """Print every flag, what it means and its default."""
     for field in dataclasses.fields(Launch):
         if field.metadata:
             name, default = f"{'[no]' * (field.type is bool)}{field.name}", field.default
             shown = f" (default: {str(default).lower()})" if default not in ("", None, ()) else ""
             print(f"  --{name}: {field.metadata['help']}{shown}")
-    return 0
 
 
-def show_fields(launch: Launch) -> int:
+def show_fields(launch: Launch) -> None:
     """Print the fields of an experiment's Config and the run options."""
     for name in field_names(launch, ""):
         if "." in name:
             print(f"  --{name}={get_field(launch, name)!r}")
-    return 0
 
 
-def prepare(launch: Launch) -> int:
+def prepare(launch: Launch) -> None:
     """Prepare a TFDS dataset in the data directory."""
     from jaxtl import data
 
     data.prepare(launch.prepare, launch.run.data_dir or None)
     print(f"{launch.prepare} is prepared")
-    return 0
 
 
-def export(launch: Launch) -> int:
+def export(launch: Launch) -> None:
     """Write a model of a run to a file."""
     directory = Path(launch.export)
     check_request(directory, launch.format)
@@ -165,7 +165,6 @@ def export(launch: Launch) -> int:
 
     arm, stage = launch.arm or None, launch.stage or None
     print(export_run(directory, launch.format, arm, stage, launch.seed))
-    return 0
 
 
 def conduct(launch: Launch, config_args: Sequence[str]) -> int:
@@ -179,7 +178,8 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
     launch = dataclasses.replace(launch, config=read_config(module))
     if launch.help:
         print(module.__doc__ or "")
-        return show_fields(launch)
+        show_fields(launch)
+        return 0
     launch = parse(launch, "", config_args)
     points = sweep_points(launch.config, launch.sweep, read_sweep(module))
     configure(launch.run, launch.verbose)

@@ -8,7 +8,7 @@ import json
 import math
 import typing
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxtl.paths import unknown
@@ -34,11 +34,12 @@ def parse(default: Any, group: str, args: Sequence[str], others: Sequence[str] =
         flag, equals, text = arg.partition("=")
         name = flag.removeprefix(prefix)
         if flag not in known:
-            group, dot, _ = flag.partition(".")
-            alike = [name for name in known if name.partition(".")[:2] == (group, dot)]
-            listed = alike if dot else [name for name in known if "." not in name]
-            kind = "field" if dot else "flag"
-            problems.append(unknown(kind, flag, listed or known, [*known, *others]))
+            room = flag[: flag.find(".") + 1]  # `--config.`, nothing for a flag
+            alike = [
+                each for each in known if each.startswith(room) and ("." in each) == bool(room)
+            ]
+            kind = "field" if room else "flag"
+            problems.append(unknown(kind, flag, alike or known, [*known, *others]))
         elif not equals:
             problems.append(f"{arg}: write {arg}=VALUE")
         elif counts[flag] > 1:
@@ -53,7 +54,8 @@ def parse(default: Any, group: str, args: Sequence[str], others: Sequence[str] =
     return replace_fields(default, values)
 
 
-def field_names(config: Any, prefix: str) -> Any:
+def field_names(config: Any, prefix: str) -> Iterator[str]:
+    """Dotted names, after the prefix, of the fields that hold no further dataclass."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
@@ -127,22 +129,22 @@ def sweep_points(
     """
     if list(given) == [""]:
         return []
-    axes = [[(name, str(value)) for value in values] for name, values in default.items()]
-    if given:
-        axes = []
-        for name, equals, values in (text.partition("=") for text in given):
-            if not equals:
-                raise ValueError(f"--sweep={name}: expected FIELD=V1,V2,...")
-            if any(axis[0][0] == name for axis in axes):
-                raise ValueError(f"--sweep={name}=... stands twice; name all its values at once")
-            axes.append([(name, value) for value in split_values(values)])
+    axes = {name: list(map(str, values)) for name, values in ({} if given else default).items()}
+    for name, equals, values in (text.partition("=") for text in given):
+        if not equals:
+            raise ValueError(f"--sweep={name}: expected FIELD=V1,V2,...")
+        if name in axes:
+            raise ValueError(f"--sweep={name}=... stands twice; name all its values at once")
+        axes[name] = split_values(values)
     points: list[tuple[dict[str, Any], Any]] = []
-    for point in itertools.product(*axes) if axes else ():
-        swept = parse(config, "config", [f"--config.{name}={value}" for name, value in point])
-        values = {name: get_field(swept, name) for name, _ in point}
-        if endless := [name for name, value in values.items() if value in (math.inf, -math.inf)]:
-            raise ValueError(f"--sweep={endless[0]}: {values[endless[0]]} is no point of a sweep")
-        if any(values == there for there, _ in points):
+    for texts in itertools.product(*axes.values()) if axes else ():
+        args = [f"--config.{name}={text}" for name, text in zip(axes, texts, strict=True)]
+        swept = parse(config, "config", args)
+        values = {name: get_field(swept, name) for name in axes}
+        for name, value in values.items():
+            if value in (math.inf, -math.inf):
+                raise ValueError(f"--sweep={name}: {value} is no point of a sweep")
+        if any(values == others for others, _ in points):
             text = ", ".join(f"{name}={value}" for name, value in values.items())
             raise ValueError(f"--sweep: the point {text} stands twice")
         points.append((values, swept))
@@ -187,25 +189,22 @@ def from_json(default: Any, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
     Raises:
         ValueError: a value that its field does not take.
     """
+    from flax import traverse_util  # imports JAX, which a mistyped flag need not wait for
+
     names = set(field_names(default, ""))
-    written = dict(_dotted(values, names))
-    before = dict(_dotted(json_values(default), names))
+
+    def dotted(config: Mapping[str, Any]) -> dict[str, Any]:
+        return traverse_util.flatten_dict(
+            config, is_leaf=lambda path, _: ".".join(path) in names, sep="."
+        )
+
+    written, before = dotted(values), dotted(json_values(default))
     changed = {
         name: _from_json(default, name, value)
         for name, value in written.items()
         if name in names and value != before[name]
     }
     return replace_fields(default, changed), sorted(written.keys() - names)
-
-
-def _dotted(values: Mapping[str, Any], names: set[str], prefix: str = "") -> Any:
-    """Items of nested JSON objects under dotted names, down to those of fields."""
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and name not in names:
-            yield from _dotted(value, names, f"{name}.")
-        else:
-            yield name, value
 
 
 def _from_json(default: Any, name: str, value: Any) -> Any:

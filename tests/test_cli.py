@@ -538,6 +538,7 @@ def test_ctrl_c_while_nothing_trains_is_a_message_too(launch, monkeypatch):
         "dict(arms, more=arms['full'])",
         "{**arms, 'more': arms['full']}",
         "arms | {'more': arms['full']}",
+        "arms.update(more=arms['full']) or arms",
         "{name + end: arms[name] for name in arms for end in ('', '/all, with [r=8]')}",
     ],
 )
