@@ -25,34 +25,28 @@ class Reporter:
         Args:
             notes: what its line says at the end; may grow until then.
         """
-        began, last = time.perf_counter(), {}
+        began, loss = time.perf_counter(), ""
+        with Progress(
+            TextColumn("{task.description}", style="bold", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}", markup=False),
+            console=self.console,
+            transient=True,
+            disable=not (self.console.is_terminal and num_steps),
+        ) as progress:
+            task = progress.add_task(name, total=num_steps, loss="compiling")
 
-        def remember(step: int, metrics: dict[str, np.ndarray]) -> None:
-            last.update({"step": step, "text": _losses(metrics)})
+            def show(step: int, metrics: dict[str, np.ndarray]) -> None:
+                nonlocal loss
+                if "loss" in metrics:
+                    loss = f"loss {np.mean(metrics['loss']):.4g}"
+                progress.update(task, completed=step, loss=loss)
 
-        if self.console.is_terminal and num_steps:
-            with Progress(
-                TextColumn("{task.description}", style="bold", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[losses]}", markup=False),
-                console=self.console,
-                transient=True,
-            ) as progress:
-                task = progress.add_task(name, total=num_steps, losses="compiling")
-
-                def show(step: int, metrics: dict[str, np.ndarray]) -> None:
-                    remember(step, metrics)
-                    progress.update(task, completed=step, losses=last["text"])
-
-                yield show
-        else:
-            yield remember
+            yield show
         seconds = time.perf_counter() - began
-        details = ", ".join(
-            part for part in (f"{num_steps} steps", last.get("text", ""), *notes) if part
-        )
+        details = ", ".join(filter(None, (f"{num_steps} steps", loss, *notes)))
         self.say("stage ", (name, "bold"), f": {details} ({seconds:.1f} s)")
 
     @contextlib.contextmanager
@@ -68,9 +62,3 @@ class Reporter:
     def say(self, *parts: str | tuple[str, str]) -> None:
         """Print one line of texts, taken as they are, or (text, style)."""
         self.console.print(Text.assemble(*parts), highlight=False)
-
-
-def _losses(metrics: dict[str, np.ndarray]) -> str:
-    return ", ".join(
-        f"{name} {np.mean(values):.4g}" for name, values in metrics.items() if name == "loss"
-    )

@@ -9,7 +9,7 @@ which data) give a program for each of their values.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,33 +92,18 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
         ValueError: something is wrong with a point, which is named, or a directory holds another
             sweep.
     """
-    points = []
-    for values, config in zip(sweep.points, sweep.configs, strict=True):
-        if config == main.run.config:
-            continue
-        try:
-            experiment = computing_in(sweep.build(values), main.run.options.dtype)
-            experiment, _ = match_classes(experiment)
-            check_arms(experiment, main.arms)
-            nodes = plan_stages(experiment, main.arms, main.run.seeds, rehearsed=False)
-            for node_name, node in nodes.items():
-                check_batch(current_mesh(), node_name, node.setup.stage.batch_size)
-            if nodes.keys() != main.nodes.keys():
-                raise ValueError(
-                    f"its stages are called {', '.join(nodes)}, those of the experiment "
-                    f"{', '.join(main.nodes)}; their names must not depend on what is swept"
-                )
-        except ValueError as error:
-            raise ValueError(f"sweep, {label([values])}: {error}") from error
-        points.append(Point(values, config, experiment, nodes))
-    programs: dict[str, list[Program]] = {}
-    why: dict[str, str] = {}
+    pairs = zip(sweep.points, sweep.configs, strict=True)
+    points = [_check_point(main, sweep, *pair) for pair in pairs if pair[1] != main.run.config]
+    if not points:
+        return Plan(sweep, (), {}, {}, True, ())
     seeds, loaded = main.run.seeds, main.source_run.stages if main.source_run else ()
     heads = {name: h for node in main.nodes.values() for name, h in node.setup.model.heads.items()}
     shared = not main.experiment.criteria and all(
         same_evaluations(main.experiment, p.experiment, heads, seeds) for p in points
     )
-    for name, node in main.nodes.items() if points else ():
+    programs: dict[str, list[Program]] = {}
+    why: dict[str, str] = {}
+    for name, node in main.nodes.items():
         above = programs.get(node.parent, [])
         once = not above and (shared or main.experiment.select is None)
         setups = [point.nodes[name].setup for point in points]
@@ -127,10 +112,27 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
             continue
         chosen, why[name] = groups(name, points, sweep, seeds)
         programs[name] = [_program(name, main, points, group, above, sweep) for group in chosen]
-    for program in (program for several in programs.values() for program in several):
-        check_directory(program.directory, program.identity)
     lines = [line for point in points for line in warnings(point.experiment, point.nodes)]
     return Plan(sweep, points, programs, why, shared, lines)
+
+
+def _check_point(main: Checked, sweep: Sweep, values: Values, config: Mapping[str, Any]) -> Point:
+    """Build a point; raises ValueError if something is wrong with it, which names it."""
+    try:
+        experiment = computing_in(sweep.build(values), main.run.options.dtype)
+        experiment, _ = match_classes(experiment)
+        check_arms(experiment, main.arms)
+        nodes = plan_stages(experiment, main.arms, main.run.seeds, rehearsed=False)
+        for name, node in nodes.items():
+            check_batch(current_mesh(), name, node.setup.stage.batch_size)
+        if nodes.keys() != main.nodes.keys():
+            raise ValueError(
+                f"its stages are called {', '.join(nodes)}, those of the experiment "
+                f"{', '.join(main.nodes)}; their names must not depend on what is swept"
+            )
+    except ValueError as error:
+        raise ValueError(f"sweep, {label([values])}: {error}") from error
+    return Point(values, config, experiment, nodes)
 
 
 def label(points: Sequence[Values]) -> str:
@@ -148,6 +150,11 @@ def _program(
     parents: Sequence[Program],
     sweep: Sweep,
 ) -> Program:
+    """Resolve what some points of a stage share.
+
+    Raises:
+        ValueError: it does not fit the step, or its directory holds another program.
+    """
     run, parent = main.run, main.nodes[name].parent
     group = [points[i] for i in chosen]
     replicas = group_replicas(name, group, sweep, run.seeds)
@@ -156,11 +163,17 @@ def _program(
     replicas = dataclasses.replace(replicas, setups=(first, *replicas.setups[1:]))
     above = [p.identity for p in parents if set(p.points) & set(chosen)]
     above = above or ([main.identities[parent]] if parent else [])
-    record = {**run_record(run), "sweep": [dict(point.values) for point in group]}
-    about = {"parents": above} if above else None
-    weights, source_run = replicas.setup.stage.weights, run.options.source_run
-    made = identity(name, record, run.experiment_digest, source_run, weights, about)
-    directory = run.directory / "sweep" / label(record["sweep"]) / "stages" / name
+    swept = [dict(point.values) for point in group]
+    directory = run.directory / "sweep" / label(swept) / "stages" / name
+    made = identity(
+        name,
+        {**run_record(run), "sweep": swept},
+        run.experiment_digest,
+        run.options.source_run,
+        replicas.setup.stage.weights,
+        {"parents": above} if above else None,
+    )
+    check_directory(directory, made)
     return Program(chosen, replicas, directory, made)
 
 
@@ -170,8 +183,8 @@ def train_sweep(
     """({field: value}, {arm: ArmResult}) of each point, the experiment itself among them."""
     run, points = main.run, plan.points
     if points:
-        over = ", ".join(points[0].values)
-        reporter.say("sweep over ", (over, "bold"), f", {len(points)} points. {plan}")
+        fields = ", ".join(points[0].values)
+        reporter.say("sweep over ", (fields, "bold"), f", {len(points)} points. {plan}")
     evaluators = [
         done.evaluator.like(point.experiment.evals)
         if plan.shared
@@ -188,27 +201,26 @@ def train_sweep(
         for i, point in enumerate(points):
             if not programs:
                 trained[i][name] = done.trained[name]
-            stage, nodes = point.nodes[name].setup.stage, point.nodes
-            alike = plan.shared and stage.method.predict is None
+            nodes, method = point.nodes, point.nodes[name].setup.stage.method
+            alike = plan.shared and method.predict is None
             if alike and not programs:
                 measured[i][name] = done.measured[name]
                 continue
             if alike and programs[0].replicas.rebuild:
                 nodes = main.nodes  # computes the same, and is compiled already
-            one, heads = trained[i][name], named_heads(point.nodes, name)
+            model, weights = nodes[name].setup.stage.model, trained[i][name]
             measured[i][name] = evaluators[i].measure(
-                nodes[name].setup.stage.model, stage.method, one.params, one.state, heads
+                model, method, weights.params, weights.state, named_heads(point.nodes, name)
             )
-    results = {
-        digest(point.config): {
+    results = iter(
+        {
             arm: arm_result(arm, point.experiment, trained[i], measured[i], run.seeds)
             for arm in main.arms
         }
         for i, point in enumerate(points)
-    }
-    results[digest(dict(run.config))] = done.results
+    )
     return [
-        (values, results[digest(config)])
+        (values, done.results if config == run.config else next(results))
         for values, config in zip(plan.sweep.points, plan.sweep.configs, strict=True)
     ]
 
@@ -227,7 +239,7 @@ def _train(
     parent, source = main.nodes[name].parent, None
     if parent:
         above = [trained[i][parent] for i in program.points]
-        weights = [(one.params, one.state) for one in above]
+        weights = [(part.params, part.state) for part in above]
         source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *weights)
     validation = make_validation(
         points[0].experiment, points[0].nodes, name, [evaluators[i] for i in program.points]

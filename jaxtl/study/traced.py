@@ -52,11 +52,11 @@ def groups(
     """The points of a stage that can share a program, and why not all of them can."""
     reasons = {field: _untraceable(name, field, points, sweep) for field in points[0].values}
     fixed = [field for field, reason in reasons.items() if reason]
-    found: dict[str, list[int]] = {}
+    members: dict[str, list[int]] = {}
     for i, point in enumerate(points):
-        found.setdefault(repr([point.values[field] for field in fixed]), []).append(i)
+        members.setdefault(repr([point.values[field] for field in fixed]), []).append(i)
     result = []
-    for group in found.values():
+    for group in members.values():
         first = points[group[0]].nodes[name].setup
         if any(_differs(points[i].nodes[name].setup, first, seeds) for i in group):
             result += [[i] for i in group]
