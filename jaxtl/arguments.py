@@ -77,11 +77,11 @@ def read(argv: Sequence[str]) -> tuple[Launch, list[str]]:
         os.getcwd()
     except OSError as error:
         raise ValueError("the current directory is gone; change to one that exists") from error
-    args = spelled_out(argv[1:])
+    args = spell_out(argv[1:])
     config_args = [arg for arg in args if arg.startswith("--config.")]
     sweep = tuple(arg.removeprefix("--sweep=") for arg in args if arg.startswith("--sweep="))
     flags = [arg for arg in args if arg.startswith("-") and not arg.startswith(OF_EXPERIMENT)]
-    launch = parse(Launch(sweep=sweep), "", flags, written_fields(args))
+    launch = parse(Launch(sweep=sweep), "", flags, config_flags(args))
     for arg in args:
         name = arg.partition("=")[0]
         if not arg.startswith("-"):
@@ -96,7 +96,7 @@ def read(argv: Sequence[str]) -> tuple[Launch, list[str]]:
     return launch, config_args
 
 
-def spelled_out(words: Sequence[str]) -> list[str]:
+def spell_out(words: Sequence[str]) -> list[str]:
     """`--name=value` in place of `--name value`, and of `--name` and `--noname` of a switch.
 
     Raises:
@@ -105,11 +105,11 @@ def spelled_out(words: Sequence[str]) -> list[str]:
     args: list[str] = []
     for word in words:
         name, equals, text = word.partition("=")
-        off = name.replace("--no", "--", 1)
+        negated = f"--{name.removeprefix('--no')}"
         if args and args[-1] in TAKES_VALUE:
             args[-1] += f"={word}"
-        elif off in SWITCHES and off != name and not equals:
-            args.append(f"{off}=false")
+        elif negated in SWITCHES and not equals:
+            args.append(f"{negated}=false")
         elif name in SWITCHES:
             if equals and text.lower() not in TRUE + FALSE:
                 raise ValueError(f"{word}: expected true or false")
@@ -121,11 +121,11 @@ def spelled_out(words: Sequence[str]) -> list[str]:
     return args
 
 
-def written_fields(args: Sequence[str]) -> list[str]:
+def config_flags(args: Sequence[str]) -> list[str]:
     """The flags --config.* of the experiment, as far as its file tells them without being run."""
     for arg in args:
         if arg.startswith("--experiment="):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 return [f"--config.{name}" for name in config_fields(find(arg.partition("=")[2]))]
     return []
 
@@ -140,10 +140,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"--seeds={text}: expected a number or a list such as 0,3,7") from None
-    count = len(numbers) if "," in text else numbers[0]
-    if count > MOST_SEEDS:
+    seeds = numbers if "," in text else range(min(numbers[0], MOST_SEEDS + 1))
+    if len(seeds) > MOST_SEEDS:
         raise ValueError(f"--seeds={text}: at most {MOST_SEEDS:,} seeds train in one program")
-    seeds = numbers if "," in text else range(count)
     if not seeds or min(seeds) < 0 or max(seeds) >= 2**31 or len(set(numbers)) < len(numbers):
         raise ValueError(
             f"--seeds={text}: expected at least one seed, each in [0, 2**31) and named once"
@@ -151,25 +150,25 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def chosen_arms(text: str, known: Collection[str]) -> tuple[str, ...]:
+def parse_arms(text: str, names: Collection[str]) -> tuple[str, ...]:
     """`all` -> (), which stands for all; `a, b` -> ("a", "b"); a name may hold commas itself.
 
     Args:
-        known: names of the experiment's arms.
+        names: of the experiment's arms.
 
     Raises:
-        ValueError: names that are not known (with the closest), or one twice.
+        ValueError: other names (with the closest), or one twice.
     """
     if text == "all":
         return ()
-    stripped = {name.strip(): name for name in known}
+    stripped = {name.strip(): name for name in names}
     parts, arms = text.split(","), []
     while parts:
-        names = [",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)]
-        longest = next((name for name in names if name in stripped), names[-1])
+        joined = [",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)]
+        longest = next((text for text in joined if text in stripped), joined[-1])
         arms.append(stripped.get(longest, longest))
         parts = parts[longest.count(",") + 1 :]
-    problems = [unknown("arm", arm, known) for arm in arms if arm not in known]
+    problems = [unknown("arm", arm, names) for arm in arms if arm not in names]
     problems += [f"--arms names {arm!r} twice" for arm, n in Counter(arms).items() if n > 1]
     if problems:
         raise ValueError("\n".join(problems))

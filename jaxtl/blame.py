@@ -10,7 +10,7 @@ from types import ModuleType, TracebackType
 
 MOST_FRAMES = 8
 MOST_CHARACTERS = 400
-OURS = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 INSTALLED = {"site-packages", "dist-packages"}
 
@@ -23,17 +23,18 @@ def account(error: BaseException) -> str | None:
     alone is told, after the place. None: no file of the user's is involved.
     """
     frames = _frames(error.__traceback__)
-    if isinstance(error, SyntaxError) and _theirs(error.filename or ""):
-        return f"{_shown(error.filename)}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    if isinstance(error, SyntaxError) and _is_users(error.filename or ""):
+        file = _short_path(error.filename)
+        return f"{file}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     if not frames:
         return None
     place = _place(frames[-1])
-    if _refused(error):
+    if _is_refusal(error):
         return f"{place}: {error}"
     lines = [f"{place}: {summary(error)}"]
     if len(frames) > 1:
-        left_out = len(frames) - MOST_FRAMES
-        lines += [f"  ({left_out} calls before these)"] if left_out > 0 else []
+        omitted = len(frames) - MOST_FRAMES
+        lines += [f"  ({omitted} calls before these)"] if omitted > 0 else []
         for frame in frames[-MOST_FRAMES:]:
             lines.append(f"  {_place(frame)}: {frame.line}")
     return "\n".join(lines)
@@ -48,11 +49,11 @@ def summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {shown}" if shown else type(error).__name__
 
 
-def told(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """`account`, or what else is to be said of an exception in a library or in our own code."""
     if (message := account(error)) is not None:
         return message
-    if _refused(error):
+    if _is_refusal(error):
         return str(error)
     last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     return f"{summary(error)} (raised in {'/'.join(last.parts[-3:])})"
@@ -61,38 +62,38 @@ def told(error: Exception) -> str:
 def place_of(definition: ModuleType | Callable) -> str:
     """`experiments/mine.py`, or `experiments/mine.py, line 3, in loss`; empty if not the user's."""
     if isinstance(definition, ModuleType):
-        return _shown(definition.__file__ or definition.__name__)
+        return _short_path(definition.__file__ or definition.__name__)
     while isinstance(definition, functools.partial):
         definition = definition.func
     code = getattr(inspect.unwrap(definition), "__code__", None)
-    if code is None or not _theirs(code.co_filename):
+    if code is None or not _is_users(code.co_filename):
         return ""
-    return f"{_shown(code.co_filename)}, line {code.co_firstlineno}, in {code.co_name}"
+    return f"{_short_path(code.co_filename)}, line {code.co_firstlineno}, in {code.co_name}"
 
 
 def _frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:
-    return [frame for frame in traceback.extract_tb(trace) if _theirs(frame.filename)]
+    return [frame for frame in traceback.extract_tb(trace) if _is_users(frame.filename)]
 
 
-def _refused(error: BaseException) -> bool:
+def _is_refusal(error: BaseException) -> bool:
     """Whether it is a ValueError that our own code raised."""
     last = traceback.extract_tb(error.__traceback__)[-1].filename
-    return isinstance(error, ValueError) and Path(last).resolve().is_relative_to(OURS)
+    return isinstance(error, ValueError) and Path(last).resolve().is_relative_to(PACKAGE)
 
 
-def _theirs(filename: str) -> bool:
+def _is_users(filename: str) -> bool:
     if not filename or filename.startswith("<"):
         return False
     path = Path(filename).resolve()
-    library = path.is_relative_to(OURS) or path.is_relative_to(STANDARD)
+    library = path.is_relative_to(PACKAGE) or path.is_relative_to(STANDARD)
     return not library and INSTALLED.isdisjoint(path.parts)
 
 
-def _shown(filename: str) -> str:
+def _short_path(filename: str) -> str:
     path = Path(filename).resolve()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _place(frame: traceback.FrameSummary) -> str:
     inside = "" if frame.name == "<module>" else f", in {frame.name}"
-    return f"{_shown(frame.filename)}, line {frame.lineno}{inside}"
+    return f"{_short_path(frame.filename)}, line {frame.lineno}{inside}"

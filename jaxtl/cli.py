@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from jaxtl.arguments import Launch, chosen_arms, parse_seeds, read
+from jaxtl.arguments import Launch, parse_arms, parse_seeds, read
 from jaxtl.blame import account
 from jaxtl.experiment_file import (
     FOLDER,
-    built,
+    build_experiment,
     docstring,
     find,
     known_experiments,
@@ -197,14 +197,14 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
     from jaxtl.train.signals import Interrupted
     from jaxtl.train.store.identity import file_digest
 
-    experiment = built(module, launch.config)
+    experiment = build_experiment(module, launch.config)
     check_precision()
     run = Run(
         name=path.stem,
         config=json_values(launch.config),
         experiment_digest=file_digest(path),
         seeds=seeds,
-        arms=chosen_arms(launch.arms, experiment.arms),
+        arms=parse_arms(launch.arms, experiment.arms),
         directory=Path(launch.workdir) / path.stem,
         options=launch.run,
         resume=launch.resume,
@@ -215,7 +215,7 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
     sweep = Sweep(
         [values for values, _ in points],
         [json_values(config) for _, config in points],
-        lambda values: built(module, replace_fields(launch.config, values)),
+        lambda values: build_experiment(module, replace_fields(launch.config, values)),
     )
     reporter = Reporter(Console(quiet=not is_primary()))
     try:

@@ -34,17 +34,16 @@ def find(name: str) -> Path:
         ValueError: there is none.
     """
     if not name.endswith(".py") and "/" not in name:
-        known = known_experiments()
-        if name not in known:
-            raise ValueError(unknown("experiment", name, known))
+        if name not in (names := known_experiments()):
+            raise ValueError(unknown("experiment", name, names))
         return FOLDER / f"{name}.py"
     for place in (Path(user_path(name)), FOLDER / name):
         for file in (place, place.with_name(f"{place.name}.py")):
             if file.suffix == ".py" and file.is_file():
                 return file
-    known = known_experiments() if FOLDER.is_dir() else []
+    names = known_experiments() if FOLDER.is_dir() else []
     stem = Path(name).name.removesuffix(".py")
-    raise ValueError(f"no file {name}; {unknown('experiment', stem, known)}")
+    raise ValueError(f"no file {name}; {unknown('experiment', stem, names)}")
 
 
 def syntax_tree(path: Path) -> ast.Module:
@@ -76,20 +75,17 @@ def result_line(text: str) -> str:
 def config_fields(path: Path) -> list[str]:
     """Dotted names of the fields of a file's `Config`, as far as they are written in it."""
     nodes = [node for node in syntax_tree(path).body if isinstance(node, ast.ClassDef)]
-    classes = {node.name: node for node in nodes}
+    lines = {node.name: [x for x in node.body if isinstance(x, ast.AnnAssign)] for node in nodes}
 
-    def names(node: ast.ClassDef, inside: tuple[str, ...]) -> Iterator[str]:
-        for line in node.body:
-            if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name):
-                continue
-            below = classes.get(getattr(line.annotation, "id", ""))
-            if below is None:
-                yield line.target.id
-            elif below.name not in inside:
-                for name in names(below, (*inside, below.name)):
-                    yield f"{line.target.id}.{name}"
+    def names(kind: str, prefix: str = "") -> Iterator[str]:
+        for line in lines.get(kind, ()):
+            name, kind_below = (getattr(part, "id", "") for part in (line.target, line.annotation))
+            if kind_below in lines and kind_below != kind:
+                yield from names(kind_below, f"{prefix}{name}.")
+            elif name:
+                yield f"{prefix}{name}"
 
-    return list(names(classes["Config"], ("Config",))) if "Config" in classes else []
+    return list(names("Config"))
 
 
 def root_of(file: Path) -> Path:
@@ -173,7 +169,7 @@ def read_sweep(module: ModuleType) -> Mapping[str, Any]:
     return sweep
 
 
-def built(module: ModuleType, config: Any) -> Any:
+def build_experiment(module: ModuleType, config: Any) -> Any:
     """The `Experiment` that an experiment file builds.
 
     Raises:

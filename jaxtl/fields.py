@@ -27,19 +27,19 @@ def parse(default: Any, group: str, args: Sequence[str], others: Sequence[str] =
             dataclass refuses; all of them.
     """
     prefix = f"--{group}." if group else "--"
-    known = list(field_names(default, prefix))
+    names = list(field_names(default, prefix))
     counts = Counter(arg.partition("=")[0] for arg in args)
     values, problems = {}, []
     for arg in args:
         flag, equals, text = arg.partition("=")
         name = flag.removeprefix(prefix)
-        if flag not in known:
+        if flag not in names:
             room = flag[: flag.find(".") + 1]  # `--config.`, nothing for a flag
             alike = [
-                each for each in known if each.startswith(room) and ("." in each) == bool(room)
+                each for each in names if each.startswith(room) and ("." in each) == bool(room)
             ]
             kind = "field" if room else "flag"
-            problems.append(unknown(kind, flag, alike or known, [*known, *others]))
+            problems.append(unknown(kind, flag, alike or names, [*names, *others]))
         elif not equals:
             problems.append(f"{arg}: write {arg}=VALUE")
         elif counts[flag] > 1:

@@ -48,8 +48,8 @@ def _os_error(error: BaseException | None) -> int | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return error.errno
-        if found := re.search(r"os_error_code='(\d+)'", str(error)):
-            return int(found[1])
+        if match := re.search(r"os_error_code='(\d+)'", str(error)):
+            return int(match[1])
         error = error.__cause__
     return None
 

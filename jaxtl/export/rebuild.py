@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtl.experiment_file import FOLDER, built, module_of, read_config, root_of
+from jaxtl.experiment_file import FOLDER, build_experiment, module_of, read_config, root_of
 from jaxtl.export.request import check_run
 from jaxtl.fields import from_json
 from jaxtl.files import read_json
@@ -108,7 +108,7 @@ def rebuilt(file: Path, config: Mapping[str, Any]) -> Experiment:
         fields, gone = from_json(read_config(module), config)
         if gone:
             logger.warning("%s has no field %s any more, which the run set", file, ", ".join(gone))
-        return built(module, fields)
+        return build_experiment(module, fields)
     finally:
         sys.path.remove(folder)
 

@@ -52,11 +52,9 @@ class SourceRun:
                 checkpoint is damaged; all of it.
         """
         sources = {stage.name for arm in arms for stage in experiment.arms[arm][:-1]}
-        there = {
-            path.parent.name: read_json(path)
-            for path in sorted((self.directory / "stages").glob("*/stage.json"))
-        }
-        finished = {name: record for name, record in there.items() if record.get("finished")}
+        files = sorted((self.directory / "stages").glob("*/stage.json"))
+        records = {path.parent.name: read_json(path) for path in files}
+        finished = {name: record for name, record in records.items() if record.get("finished")}
         if not sources & finished.keys():
             raise ValueError(
                 f"run.source_run: {self.directory} has no finished stage among this experiment's "
@@ -90,22 +88,20 @@ class SourceRun:
         while (parent := nodes[chain[0].name].parent) is not None:
             chain.insert(0, nodes[parent].setup.stage)
         memory = setup.state.method if setup.stage.method.remembers else None
-        here = [flatten(tree) for tree in (setup.params, setup.state.statistics)]
-        stored, memory = restore_chain(self.directory, chain, self.seeds, here[0] | here[1], memory)
-        one = {p: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for p, leaf in stored.items()}
-        if lines := load_problems(here[0] | here[1], one, set()):
+        params, statistics = flatten(setup.params), flatten(setup.state.statistics)
+        leaves = params | statistics
+        stored, memory = restore_chain(self.directory, chain, self.seeds, leaves, memory)
+        if lines := load_problems(leaves, {path: leaf[0] for path, leaf in stored.items()}, set()):
             raise ValueError("does not fit this model:\n  " + "\n  ".join(lines))
-        ours = interface(setup)["classes"]
+        classes = interface(setup)["classes"]
         for head, names in record.get("classes", {}).items():
-            if head in ours and not _agree(names, ours[head]):
+            if head in classes and not _agree(names, classes[head]):
                 raise ValueError(
                     f"numbers the classes of head {head!r} as {', '.join(names)}, this experiment "
-                    f"as {', '.join(ours[head])}"
+                    f"as {', '.join(classes[head])}"
                 )
-        params, statistics = (
-            nest({p: np.asarray(stored[p], leaf.dtype) for p, leaf in flat.items()})
-            for flat in here
-        )
+        stored = {path: np.asarray(stored[path], leaf.dtype) for path, leaf in leaves.items()}
+        params, statistics = (nest({p: stored[p] for p in part}) for part in (params, statistics))
         state = State(statistics, memory)
         return jax.device_put((params, state), shard_state((params, state)))
 
@@ -127,6 +123,5 @@ class SourceRun:
 
 def _agree(names: Sequence[str], others: Sequence[str]) -> bool:
     """Whether two lists of class names number a head alike, or one of them only counts."""
-    shared = min(len(names), len(others))
-    counts = [list(map(str, range(len(each)))) == list(each) for each in (names, others)]
-    return any(counts) or list(names[:shared]) == list(others[:shared])
+    only_count = any(list(each) == list(map(str, range(len(each)))) for each in (names, others))
+    return only_count or all(a == b for a, b in zip(names, others, strict=False))

@@ -12,7 +12,7 @@ from jax.interpreters import partial_eval
 
 from jaxtl.data import Dataset
 from jaxtl.data.streamed import is_streamed
-from jaxtl.plan import Evaluation, Experiment, Head, PyTree, Stage
+from jaxtl.plan import Domain, Evaluation, Experiment, Head, PyTree, Stage
 from jaxtl.study.checks.experiments import Node
 from jaxtl.study.checks.measurable import metric_sums
 from jaxtl.train.feed.examples import host_feed
@@ -104,10 +104,10 @@ def _untraceable(name: str, field: str, points: Sequence[Point], sweep: Sweep) -
         lambda values: _stage(sweep.build({**points[0].values, **values}), name),
     )
     try:
-        jaxpr = _traced(*_outputs(replicas)).jaxpr
+        jaxpr = _trace(*_outputs(replicas)).jaxpr
         if partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1][0]:
             return f"the model reads {field}"
-        _traced(*first_step(replicas))
+        _trace(*first_step(replicas))
     except Exception as error:  # whatever build, Optax or a loss makes of a traced number
         return f"{field} cannot be traced ({type(error).__name__})"
     return ""
@@ -119,28 +119,27 @@ def same_training(setup: Setup, others: Sequence[Setup], seeds: tuple[int, ...])
     if prepares or any(_differs(other, setup, seeds) for other in others):
         return False
     replicas = over_seeds(setup, seeds)
-    weights, program = host_feed(replicas).own, _traced(*first_step(replicas))
+    columns, program = host_feed(replicas).own, _trace(*first_step(replicas))
     return all(
-        _equal(host_feed(other).own, weights)
-        and _same_program(_traced(*first_step(other)), program)
+        _equal(host_feed(other).own, columns) and _same_program(_trace(*first_step(other)), program)
         for other in (over_seeds(o, seeds) for o in others)
     )
 
 
-def _same_program(one: jex.ClosedJaxpr, other: jex.ClosedJaxpr) -> bool:
+def _same_program(a: jex.ClosedJaxpr, b: jex.ClosedJaxpr) -> bool:
     """Whether two traced programs read alike, but for addresses in memory."""
-    texts = {re.sub("0x[0-9a-f]+", "", str(program.jaxpr)) for program in (one, other)}
-    return len(texts) == 1 and _equal(one.consts, other.consts)
+    texts = {re.sub("0x[0-9a-f]+", "", str(program.jaxpr)) for program in (a, b)}
+    return len(texts) == 1 and _equal(a.consts, b.consts)
 
 
-def _traced(function: Callable, args: tuple) -> jex.ClosedJaxpr:
+def _trace(function: Callable, args: tuple) -> jex.ClosedJaxpr:
     return jax.make_jaxpr(function)(*args)
 
 
-def _equal(one: PyTree, other: PyTree) -> bool:
-    return jax.tree.structure(one) == jax.tree.structure(other) and jax.tree.all(
-        jax.tree.map(lambda a, b: np.array_equal(a, b), one, other)
-    )
+def _equal(a: PyTree, b: PyTree) -> bool:
+    """Whether two trees have the same form and the same numbers."""
+    same = jax.tree.structure(a) == jax.tree.structure(b)
+    return same and jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
 def _outputs(replicas: Replicas) -> tuple[Callable, tuple]:
@@ -157,30 +156,31 @@ def _outputs(replicas: Replicas) -> tuple[Callable, tuple]:
 def _differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:
     """Whether two setups differ in anything but the numbers of their methods."""
 
+    def domains(setup: Setup) -> list[Domain]:
+        return [*setup.stage.domains, *setup.stage.data.values()]
+
     def fixed(setup: Setup) -> tuple:
         stage, method = setup.stage, setup.stage.method
-        read = (*stage.domains, *stage.data.values())
-        roles = roles_of(stage), list(stage.data), [(dict(d.heads), d.labelled) for d in read]
+        reads = [(dict(domain.heads), domain.labelled) for domain in domains(setup)]
         numbers = (stage.batch_size, stage.num_steps, method.prepare_every, method.fresh_frozen)
         shapes = (setup.params, setup.state, setup.inputs)
-        loads = (setup.fresh, stage.weights)
-        return dict(setup.labels), setup.solved, loads, shapes, roles, numbers
+        patterns = (dict(setup.labels), setup.solved, setup.fresh)
+        return patterns, stage.weights, shapes, roles_of(stage), list(stage.data), reads, numbers
 
-    if fixed(a) != fixed(b):
-        return True
-    read = [(*s.stage.domains, *s.stage.data.values()) for s in (a, b)]
-    pairs = zip(*read, strict=True)
-    return not all(_same_data(one.dataset, other.dataset, seeds) for one, other in pairs)
+    return fixed(a) != fixed(b) or not all(
+        _same_data(*(domain.dataset for domain in pair), seeds)
+        for pair in zip(domains(a), domains(b), strict=True)
+    )
 
 
 def _same_data(a: Dataset, b: Dataset, seeds: Sequence[int]) -> bool:
     """Whether two handles hold the same examples, and draw the same of them for each seed."""
     if a == b:
         return True
-    one, other = ((d.table().inputs, dict(d.table().labels)) for d in (a, b))
-    if is_streamed((one, other)):
+    examples = [(data.table().inputs, dict(data.table().labels)) for data in (a, b)]
+    if is_streamed(examples):
         return False  # not read for this
-    return _equal(one, other) and _equal(*([d.rows(seed) for seed in seeds] for d in (a, b)))
+    return _equal(*examples) and _equal(*([d.rows(seed) for seed in seeds] for d in (a, b)))
 
 
 def same_evaluations(
@@ -198,10 +198,10 @@ def same_evaluations(
     def program(evaluation: Evaluation) -> jex.ClosedJaxpr:
         return jax.make_jaxpr(lambda: metric_sums(evaluation, heads[evaluation.head]))()
 
-    one, two = measured(main), measured(other)
-    return one.keys() == two.keys() and all(
+    first, second = measured(main), measured(other)
+    return first.keys() == second.keys() and all(
         (a.head, a.column) == (b.head, b.column)
         and _same_data(a.dataset, b.dataset, seeds)
         and _same_program(program(a), program(b))
-        for a, b in ((one[name], two[name]) for name in one)
+        for a, b in ((first[name], second[name]) for name in first)
     )

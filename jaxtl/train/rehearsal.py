@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxtl.blame import place_of, told
+from jaxtl.blame import explain, place_of
 from jaxtl.form import describe
 from jaxtl.paths import flatten
 from jaxtl.plan import PyTree
@@ -44,7 +44,7 @@ def rehearse(setup: Setup, arm: str, seeds: tuple[int, ...]) -> Setup:
             _check_form(*trains)
         _check_prediction(setup)
     except Exception as error:  # whatever a method, a model or an augmentation of one's own raises
-        raise ValueError(f"arm {arm!r}, stage {setup.stage.name!r}: {told(error)}") from error
+        raise ValueError(f"arm {arm!r}, stage {setup.stage.name!r}: {explain(error)}") from error
     return dataclasses.replace(setup, convolutions=convolutions(program.jaxpr))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxtl.blame import told
+from jaxtl.blame import explain
 from jaxtl.data import Dataset, validate
 from jaxtl.form import describe
 from jaxtl.paths import unknown
@@ -46,7 +46,7 @@ def check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, ..
                 weights = np.asarray(domain.example_weights(labels))
             except Exception as error:  # whatever a function of the user's raises
                 raise ValueError(
-                    f"dataset {dataset.name}: example_weights: {told(error)}"
+                    f"dataset {dataset.name}: example_weights: {explain(error)}"
                 ) from error
             if weights.dtype.kind not in "biuf":
                 raise ValueError(

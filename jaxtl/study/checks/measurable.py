@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.blame import account, place_of, told
+from jaxtl.blame import account, explain, place_of
 from jaxtl.form import PRINTABLE, describe, is_array, wrong
 from jaxtl.models import to_float
 from jaxtl.plan import CRITERIA, Criterion, Data, Evaluation, Head, PyTree, key_parts
@@ -47,21 +47,19 @@ def metric_names(evaluation: Evaluation, head: Head) -> list[str]:
     Raises:
         ValueError: its `sums` are none, or its `results` no numbers, or they raise.
     """
-    with _told(evaluation.sums, "its sums"):
+    with _naming_errors(evaluation.sums, "its sums"):
         sums = jax.eval_shape(lambda: _arrays(metric_sums(evaluation, head)))
         more = jax.eval_shape(lambda: _arrays(metric_sums(evaluation, head, 2)))
         if lines := list(differing(sums, more)):
             raise ValueError(f"the form depends on the number of examples: {'; '.join(lines)}")
-    with _told(evaluation.results, "its results"), np.errstate(all="ignore"):
+    with _naming_errors(evaluation.results, "its results"), np.errstate(all="ignore"):
         results = evaluation.results(jax.tree.map(lambda s: np.ones(s.shape), sums))
         if problems := list(wrong("the value", results, METRICS)):
             raise ValueError("; ".join(problems))
-        undefined = results
         with contextlib.suppress(ArithmeticError):
-            undefined = evaluation.results(jax.tree.map(lambda s: np.zeros(s.shape), sums))
-        if undefined.keys() != results.keys():
-            names = sorted(undefined.keys() ^ results.keys())
-            raise ValueError(f"which metrics there are depends on the data: {', '.join(names)}")
+            of_zeros = evaluation.results(jax.tree.map(lambda s: np.zeros(s.shape), sums))
+            if names := sorted(of_zeros.keys() ^ results.keys()):
+                raise ValueError(f"which metrics there are depends on the data: {', '.join(names)}")
     return list(results)
 
 
@@ -74,7 +72,7 @@ def derived_reads(name: str, derive: Callable, metrics: set[str]) -> set[str]:
     if name in TAKEN or name in metrics or key_parts(name)[0] == CRITERIA:
         raise ValueError(f"derived metric {name!r}: another number has that name")
     read = defaultdict(lambda: 1.0, dict.fromkeys(metrics, 1.0))
-    with _told(derive, f"derived metric {name!r}"):
+    with _naming_errors(derive, f"derived metric {name!r}"):
         try:
             value = derive(read)
         except ArithmeticError:
@@ -109,7 +107,7 @@ def check_score(criterion: Criterion, setup: Setup, seed: int) -> None:
         count = len(domain.dataset.rows(seed))
         labels = {name: _abstract_labels(model.heads[name], count) for name in domain.heads}
         examples.append({"inputs": abstract_inputs(domain.dataset, count), "labels": labels})
-    with _told(criterion.score, "its score"):
+    with _naming_errors(criterion.score, "its score"):
         jax.eval_shape(score, setup.params, setup.state, examples)
 
 
@@ -122,10 +120,10 @@ def _arrays(sums: PyTree) -> PyTree:
 
 
 @contextlib.contextmanager
-def _told(function: Callable, what: str) -> Iterator[None]:
+def _naming_errors(function: Callable, what: str) -> Iterator[None]:
     """Whatever a function of the user's raises, as a ValueError that says where it is written."""
     try:
         yield
     except Exception as error:
-        place = "" if account(error) else f" ({place_of(function)})"
-        raise ValueError(f"{what}{place.replace(' ()', '')}: {told(error)}") from error
+        place = "" if account(error) else place_of(function)
+        raise ValueError(f"{what}{place and f' ({place})'}: {explain(error)}") from error

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.blame import place_of, told
+from jaxtl.blame import explain, place_of
 from jaxtl.models import to_float
 from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
 from jaxtl.plan import Domain, Model, Params, PyTree, Stage, StageShape, State, Statistics
@@ -183,7 +183,7 @@ def resolve(stage: Stage, parent: Setup | None) -> Setup:
         return _resolve(stage, parent)
     except Exception as error:  # whatever a model or an augmentation of one's own raises
         prefix = f"stage {stage.name!r}"
-        message = told(error)
+        message = explain(error)
         raise ValueError(
             message if message.startswith(prefix) else f"{prefix}: {message}"
         ) from error
