@@ -1,5 +1,6 @@
 """Models: named blocks and heads around linen modules, as pure functions."""
 
+from jaxtl.models.adapter import Adapter
 from jaxtl.models.bert import BertConfig, bert
 from jaxtl.models.blocks import Block, standardize
 from jaxtl.models.conv_net import cifar_conv_net, conv_net
@@ -10,14 +11,11 @@ from jaxtl.models.indices import index_bounds
 from jaxtl.models.lenet import lenet
 from jaxtl.models.mlp import linear, mlp
 from jaxtl.models.model import (
-    Adapter,
     Network,
     apply_flat,
     from_blocks,
     from_functions,
     from_linen,
-    is_random,
-    parameter_count,
 )
 from jaxtl.models.outputs import forward, in_batches, outputs, to_float
 from jaxtl.models.precision import computing_in
@@ -46,14 +44,12 @@ __all__ = [
     "from_linen",
     "in_batches",
     "index_bounds",
-    "is_random",
     "lenet",
     "linear",
     "max_pool",
     "mlp",
     "mlp_head",
     "outputs",
-    "parameter_count",
     "regression",
     "resnet",
     "standardize",

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxtl import paths
 from jaxtl.form import Name, checked
-from jaxtl.models.checks import check_call, sound, with_same_shapes
+from jaxtl.models.checks import check_call, check_widths, with_same_shapes
 from jaxtl.plan import Params, PyTree, Statistics
 
 Around = Callable[..., PyTree]
@@ -68,11 +68,11 @@ class Block:
             ValueError: the layer cannot be called so, or has other variables.
         """
         call = functools.partial(self._run, train=False)
-        with nn.intercept_methods(sound):
+        with nn.intercept_methods(check_widths):
             outputs, variables = nn.init_with_output(call, self.layer)(key, inputs)
-        if strange := variables.keys() - {"params", "batch_stats"}:
+        if others := variables.keys() - {"params", "batch_stats"}:
             raise ValueError(
-                f"block {self.name!r} has variables in {', '.join(sorted(strange))}; a model "
+                f"block {self.name!r} has variables in {', '.join(sorted(others))}; a model "
                 "can hold those in params and batch_stats."
             )
         params, statistics = (variables.get(name, {}) for name in ("params", "batch_stats"))
@@ -105,7 +105,7 @@ class Block:
         call = nn.apply(functools.partial(self._run, train=train), self.layer, mutable)
         # Inside `apply`, because a compiled function ignores an interceptor around its call.
         with (
-            nn.intercept_methods(sound),
+            nn.intercept_methods(check_widths),
             nn.intercept_methods(_constant_statistics(self.name, live if train else ())),
             nn.intercept_methods(_wrap(self.name, around)),
         ):
@@ -115,11 +115,11 @@ class Block:
     def _run(self, layer: nn.Module, inputs: PyTree, *, train: bool) -> PyTree:
         if self.call is not None:
             return self.call(layer, inputs, train)
-        known = {"train": train, "training": train}
-        known |= {"deterministic": not train, "use_running_average": not train}
+        flags = {"train": train, "training": train}
+        flags |= {"deterministic": not train, "use_running_average": not train}
         taken = inspect.signature(type(layer).__call__).parameters
         # Linen refuses what is set on the module as well.
-        flags = {k: v for k, v in known.items() if k in taken and getattr(layer, k, None) is None}
+        flags = {k: v for k, v in flags.items() if k in taken and getattr(layer, k, None) is None}
         check_call(self.name, layer, inputs, flags)
         return layer(inputs, **flags)
 

@@ -82,14 +82,14 @@ def with_same_shapes(name: str, call: Callable, *arguments: Any, **options: Any)
     try:
         return call(*arguments, **options)
     except flax.errors.ScopeParamShapeError as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise ValueError(
             f"block {name!r}: parameters have other shapes than at the start; they may depend on "
-            f"the features of an example only, not on the number of examples: {said}"
+            f"the features of an example only, not on the number of examples: {reason}"
         ) from error
 
 
-def sound(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+def check_widths(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
     """A linen interceptor that refuses impossible layers.
 
     Raises:

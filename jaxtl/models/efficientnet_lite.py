@@ -86,7 +86,7 @@ def efficientnet_lite(
     blocks = [Block("stem", _Conv(32, (3, 3), strides=2), nn.relu6)]
     for i, depth in enumerate(depths):
         _, window, stride, expansion, channels = _STAGES[i]
-        features = _rounded(channels * VARIANTS[variant].width)
+        features = _round_channels(channels * VARIANTS[variant].width)
         stage = _Stage(features, window, stride, expansion, tuple(itertools.islice(rates, depth)))
         blocks.append(Block(f"stage_{i + 1}", stage))
     blocks.append(Block("top", _Top(1280, (1, 1), dropout=dropout)))
@@ -102,7 +102,7 @@ def stage_depths(variant: str) -> list[int]:
     return depths
 
 
-def _rounded(channels: float) -> int:
+def _round_channels(channels: float) -> int:
     """The nearest multiple of 8, but never more than a tenth below."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * channels else nearest + 8
@@ -156,8 +156,8 @@ class InvertedResidual(nn.Module):
         x = _Conv(self.features, (1, 1), name="project")(x, train)
         if x.shape != inputs.shape:
             return x
-        kept = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
-        return inputs + kept(x)
+        drop = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
+        return inputs + drop(x)
 
 
 class _Top(_Conv):

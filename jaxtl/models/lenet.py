@@ -11,32 +11,28 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
-from jaxtl.models.blocks import Block, identity, standardize
+from jaxtl.models.blocks import Block
 from jaxtl.models.convolution import max_pool
 from jaxtl.models.layers import Conv, Dense
 from jaxtl.models.model import from_blocks
 from jaxtl.plan import Head, Model
 
 
-def lenet(heads: Mapping[str, Head], normalize: tuple | None = None, dropout: float = 0.0) -> Model:
+def lenet(heads: Mapping[str, Head], dropout: float = 0.0) -> Model:
     """`conv_0` (20), `conv_1` (50), both 5 x 5 without padding and pooled, `dense_0` (500).
 
     Images are at least 16 x 16; 28 x 28 x 1 and ten classes make 431,080 parameters.
 
     Args:
         heads: {name: Head}.
-        normalize: (mean, std) of the pixels, scalars or one number a channel.
         dropout: share of the outputs of `dense_0` that is dropped in training.
     """
-    return from_blocks(
-        [
-            Block("conv_0", Conv(20, (5, 5), padding="VALID"), max_pool_relu),
-            Block("conv_1", Conv(50, (5, 5), padding="VALID"), max_pool_relu),
-            Block("dense_0", Dense(500, dropout=dropout), nn.relu),
-        ],
-        heads,
-        before=standardize(*normalize) if normalize else identity,
-    )
+    blocks = [
+        Block("conv_0", Conv(20, (5, 5), padding="VALID"), max_pool_relu),
+        Block("conv_1", Conv(50, (5, 5), padding="VALID"), max_pool_relu),
+        Block("dense_0", Dense(500, dropout=dropout), nn.relu),
+    ]
+    return from_blocks(blocks, heads)
 
 
 def max_pool_relu(inputs: jax.Array) -> jax.Array:

@@ -3,69 +3,18 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxtl import paths
 from jaxtl.form import Name, Patterns, checked
+from jaxtl.models.adapter import Adapter, Call
 from jaxtl.models.blocks import Around, Block, flatten, identity
 from jaxtl.models.checks import check_features, check_layer
 from jaxtl.plan import Head, Model, Params, PyTree, State, Statistics
-
-
-class Call(NamedTuple):
-    """A block about to be called, as an adapter sees and changes it.
-
-    Attributes:
-        block: the block.
-        weights: its own parameters.
-        inputs: what travels into it.
-        around: functions around its layers, the first is the innermost.
-        statistics: its batch statistics, None if it has none.
-        params: all that the model was given, the adapters' among them.
-        rng, train: as the model was called.
-    """
-
-    block: Block
-    weights: Params
-    inputs: PyTree
-    around: tuple[Around, ...]
-    statistics: Statistics | None
-    params: Params
-    rng: jax.Array | None
-    train: bool
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-@checked
-class Adapter:
-    """Parameters beside a model's, and what they do to it.
-
-    Attributes:
-        name: they live under `<name>/...`.
-        start: (model under the adapter, params, statistics, inputs, path -> PRNG key) -> {path
-            below the name: initial value}.
-        change: Call of a block -> Call.
-        merge: (model, params) -> params whose kernels contain the adapter's effect; None if it
-            cannot be merged.
-        unmerge: (model, merged params with the adapter's own) -> params; None if it cannot be
-            taken out again.
-        after_loading: params of a seed, NumPy -> params, where initial values come from loaded
-            weights. A stage in which they are fresh computes them before its first step.
-        solves: path patterns of what `after_loading` changes.
-    """
-
-    name: str
-    start: Callable[[Model, Params, Statistics, PyTree, Callable], Mapping[str, jax.Array]]
-    change: Callable[[Call], Call]
-    merge: Callable[[Model, Params], Params] | None = None
-    unmerge: Callable[[Model, Params], Params] | None = None
-    after_loading: Callable[[Params], Params] | None = None
-    solves: Patterns = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,9 +101,9 @@ class Network:
         if self.dtype is None:
             return self._apply(params, statistics, inputs, rng, train)
         narrow = functools.partial(_narrow, self.dtype)
-        output, new = self._apply(narrow(params), statistics, narrow(inputs), rng, train)
+        output, updated = self._apply(narrow(params), statistics, narrow(inputs), rng, train)
         output = jax.tree.map(lambda x: x.astype(jnp.float32), output)
-        return output, jax.tree.map(lambda x, old: x.astype(old.dtype), new, statistics)
+        return output, jax.tree.map(lambda x, old: x.astype(old.dtype), updated, statistics)
 
     def _apply(
         self,
@@ -164,31 +113,32 @@ class Network:
         rng: jax.Array | None,
         train: bool,
     ) -> tuple[dict[str, Any], Statistics]:
-        weights, of_blocks = params.get("backbone", {}), statistics.get("backbone", {})
+        weights, by_block = params.get("backbone", {}), statistics.get("backbone", {})
         x = self.before(inputs)
         for block in self.backbone:
-            name = block.name
-            own, old = weights.get(name, {}), of_blocks.get(name)
-            call = Call(block, own, x, tuple(self.around), old, params, rng, train)
+            name, current = block.name, by_block.get(block.name)
+            call = Call(
+                block, weights.get(name, {}), x, tuple(self.around), current, params, rng, train
+            )
             for adapter in reversed(self.adapters):
                 call = adapter.change(call)
-            x, new = block.apply(
+            x, updated = block.apply(
                 call.weights,
-                old,
+                current,
                 call.inputs,
                 rng=None if rng is None else paths.key(rng, name),
                 train=train,
                 live=self.live,
                 around=call.around,
             )
-            if new is not old:
-                of_blocks = {**of_blocks, name: new}
+            if updated is not current:
+                by_block = {**by_block, name: updated}
         features = self.finish(x)
         logits = {
             name: nn.Dense(head.size).apply({"params": params["heads"][name]}, flatten(features))
             for name, head in self.heads.items()
         }
-        statistics = {**statistics, "backbone": of_blocks} if of_blocks else statistics
+        statistics = {**statistics, "backbone": by_block} if by_block else statistics
         return {"features": features, "logits": logits}, statistics
 
     def cut(self, block: str) -> tuple["Network", "Network"]:
@@ -324,21 +274,3 @@ def apply_flat(
     output, statistics = model.apply(params, state.statistics, merged, rng=rng, train=train)
     output = jax.tree.map(lambda leaf: leaf.reshape(batch, domains, *leaf.shape[1:]), output)
     return output, state._replace(statistics=statistics)
-
-
-def is_random(model: Model, params: Params, statistics: Statistics, inputs: PyTree) -> bool:
-    """Whether training draws random numbers in the model (dropout); nothing is computed.
-
-    Args:
-        params, statistics, inputs: as `model.apply` takes them, or their `jax.ShapeDtypeStruct`s.
-    """
-    try:
-        jax.eval_shape(functools.partial(model.apply, train=True), params, statistics, inputs)
-    except flax.errors.InvalidRngError:
-        return True
-    return False
-
-
-def parameter_count(params: Params) -> int:
-    """How many numbers the leaves hold; they may be abstract."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

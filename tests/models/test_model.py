@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_facts import is_random
 
 from jaxtl import models, paths
 from jaxtl.models import Block, classes, from_blocks, from_linen
@@ -277,19 +278,19 @@ def test_standardize():
     broadcast = (x - mean) / std
     np.testing.assert_allclose(models.standardize(mean, std)(x), broadcast, rtol=1e-6)
     np.testing.assert_allclose(models.standardize(0.5, 2.0)(x), (x - 0.5) / 2, rtol=1e-6)
-    model = models.linear({}, normalize=(0.5, 2.0))
+    model = models.from_blocks([], {}, before=models.standardize(0.5, 2.0))
     np.testing.assert_allclose(
         model.apply({}, {}, x)[0]["features"], (x.reshape(2, -1) - 0.5) / 2, rtol=1e-6
     )
 
 
-def test_is_random():
+def test_dropout_draws_where_it_is():
     x = X.reshape(6, -1)
     for rate, random in ((0.0, False), (0.5, True)):
         model = models.mlp(HEADS, (4, 4), dropout=rate)
         abstract = jax.eval_shape(model.init, jax.random.key(0), x)
-        assert models.is_random(model, *abstract, x) == random
-    assert not models.is_random(model.cut("dense_0")[0].cut("dense_0")[1], *abstract, x[:, :4])
+        assert is_random(model, *abstract, x) == random
+    assert not is_random(model.cut("dense_0")[0].cut("dense_0")[1], *abstract, x[:, :4])
 
 
 def test_two_functions_are_a_backbone():

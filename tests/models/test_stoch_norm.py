@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from model_facts import is_random
 
-from jaxtl.models import Block, classes, from_blocks, is_random, stoch_norm
+from jaxtl.models import Block, classes, from_blocks, stoch_norm
 from jaxtl.models.layers import Conv
 
 X = np.random.default_rng(0).normal(1.0, 2.0, (16, 6, 6, 2)).astype(np.float32)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_facts import is_random
 from scipy.special import softmax
 
 from jaxtl import models
@@ -183,9 +184,9 @@ def test_the_pooler_is_a_dense_layer_with_tanh_on_the_first_token():
 def test_training_drops_out_and_evaluation_does_not(make):
     model, inputs = make(dropout=0.5)
     params = random(model, inputs)
-    assert models.is_random(model, params, {}, inputs)
+    assert is_random(model, params, {}, inputs)
     still, _ = make(dropout=0.0)
-    assert not models.is_random(still, params, {}, inputs)
+    assert not is_random(still, params, {}, inputs)
     expected = features(still, params, inputs, train=True)
     np.testing.assert_array_equal(features(model, params, inputs), expected)
     dropped = features(model, params, inputs, rng=RANDOM, train=True)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from model_facts import parameter_count
 
 from jaxtl import models
 from jaxtl.models.bert import VARIANTS as BERT_VARIANTS
@@ -36,7 +37,7 @@ BERTS = [
 
 
 def count(model, inputs):
-    return models.parameter_count(jax.eval_shape(model.init, jax.random.key(0), inputs)[0])
+    return parameter_count(jax.eval_shape(model.init, jax.random.key(0), inputs)[0])
 
 
 def test_every_variant_is_in_the_table():

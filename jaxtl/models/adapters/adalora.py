@@ -39,11 +39,11 @@ def adalora(
 
     def start(kernel: Kernel, matrix: jax.Array, key: Callable) -> Leaves:
         shapes = {"p": (kernel.rows, rank), "q": (rank, kernel.columns)}
-        drawn = {
+        leaves = {
             leaf: 0.02 * jax.random.normal(key(leaf), shape, matrix.dtype)
             for leaf, shape in shapes.items()
         }
-        return {**drawn, "values": jnp.zeros(rank, matrix.dtype)}
+        return {**leaves, "values": jnp.zeros(rank, matrix.dtype)}
 
     def delta(leaves: Leaves) -> jax.Array:
         return (leaves["p"] * (scale * leaves["values"])[None]) @ leaves["q"]
@@ -60,8 +60,8 @@ def adalora(
 def triplets(params: Params) -> list[str]:
     """Paths under which P, the values and Q of a kernel stand, sorted."""
     flat = paths.flatten(params)
-    owners = {path.removesuffix("/values") for path in flat if path.endswith("/values")}
-    return sorted(o for o in owners if all(f"{o}/{leaf}" in flat for leaf in TRIPLET))
+    layers = {path.removesuffix("/values") for path in flat if path.endswith("/values")}
+    return sorted(layer for layer in layers if all(f"{layer}/{leaf}" in flat for leaf in TRIPLET))
 
 
 def orthogonality(params: Params) -> jax.Array:
@@ -76,8 +76,8 @@ def orthogonality(params: Params) -> jax.Array:
         [] float >= 0.
     """
     flat, total = paths.flatten(params), jnp.zeros(())
-    for owner in triplets(params):
-        p, q = flat[f"{owner}/p"], flat[f"{owner}/q"]
+    for layer in triplets(params):
+        p, q = flat[f"{layer}/p"], flat[f"{layer}/q"]
         for gram in (p.T @ p, q @ q.T):
             total += jnp.sum((gram - jnp.eye(len(gram), dtype=gram.dtype)) ** 2)
     return total

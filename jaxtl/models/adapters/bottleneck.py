@@ -7,10 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl import paths
-from jaxtl.models.adapters.attach import attach
+from jaxtl.models.adapter import Adapter, Call, attach, leaves_of
 from jaxtl.models.adapters.layers import target_layers, trace_layers
-from jaxtl.models.model import Adapter, Call
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -44,11 +42,7 @@ def houlsby(
     Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019. arXiv:1902.00751,
     Section 2.1.
     """
-
-    def combine(inputs: jax.Array, outputs: jax.Array, network: Callable) -> jax.Array:
-        return outputs + network(outputs)
-
-    return _bottleneck(model, targets, size, activation, name, combine, beside=False)
+    return _bottleneck(model, targets, size, activation, name)
 
 
 def parallel(
@@ -71,11 +65,7 @@ def parallel(
     He et al., "Towards a Unified View of Parameter-Efficient Transfer Learning", 2022.
     arXiv:2110.04366, Section 3.3 ("scaled parallel adapter").
     """
-
-    def combine(inputs: jax.Array, outputs: jax.Array, network: Callable) -> jax.Array:
-        return outputs + scale * network(inputs)
-
-    return _bottleneck(model, targets, size, activation, name, combine, beside=True)
+    return _bottleneck(model, targets, size, activation, name, scale)
 
 
 def _bottleneck(
@@ -84,19 +74,18 @@ def _bottleneck(
     size: int,
     activation: Activation,
     name: str,
-    combine: Callable,
-    beside: bool,
+    scale: float | None = None,
 ) -> Model:
-    """A network around layers.
+    """A network after layers, or beside them.
 
     Args:
-        combine: (first input of the layer, its outputs, network) -> outputs.
-        beside: the network reads the layer's inputs, otherwise its outputs.
+        scale: of the network's outputs, which then reads the layer's inputs; None for one that
+            reads its outputs.
     """
     targets = tuple(targets)
 
     def widths(layer: nn.Module, inputs: tuple, outputs: PyTree) -> tuple[int, int] | None:
-        read = inputs[0] if beside and inputs else outputs
+        read = outputs if scale is None or not inputs else inputs[0]
         if not (isinstance(read, jax.Array) and isinstance(outputs, jax.Array)):
             return None
         return read.shape[-1], outputs.shape[-1]
@@ -109,10 +98,11 @@ def _bottleneck(
         leaves = {}
         for path, (wide_in, wide_out) in layers.items():
             bound = 1 / math.sqrt(wide_in)
-            down = key(f"{path}/down/kernel")
-            down = jax.random.uniform(down, (wide_in, size), minval=-bound, maxval=bound)
+            rng = key(f"{path}/down/kernel")
             leaves |= {
-                f"{path}/down/kernel": down,
+                f"{path}/down/kernel": jax.random.uniform(
+                    rng, (wide_in, size), minval=-bound, maxval=bound
+                ),
                 f"{path}/down/bias": jnp.zeros(size),
                 f"{path}/up/kernel": jnp.zeros((size, wide_out)),
                 f"{path}/up/bias": jnp.zeros(wide_out),
@@ -120,24 +110,22 @@ def _bottleneck(
         return leaves
 
     def change(call: Call) -> Call:
-        flat = paths.flatten(call.params.get(name, {}))
+        leaves = leaves_of((call.block.name,), call.params, name)
 
-        def insert(path: str, layer: nn.Module, inner: Callable, *given, **flags) -> PyTree:
-            outputs = inner(*given, **flags)
-            if f"{path}/down/kernel" not in flat:
+        def insert(path: str, layer: nn.Module, run: Callable, *given, **flags) -> PyTree:
+            outputs = run(*given, **flags)
+            if f"{path}/down" not in leaves:
                 return outputs
-
-            def network(x: jax.Array) -> jax.Array:
-                return _dense(flat, f"{path}/up", activation(_dense(flat, f"{path}/down", x)))
-
-            return combine(given[0], outputs, network)
+            hidden = _dense(leaves[f"{path}/down"], outputs if scale is None else given[0])
+            added = _dense(leaves[f"{path}/up"], activation(hidden))
+            return outputs + (added if scale is None else scale * added)
 
         return call._replace(around=(insert, *call.around))
 
     return attach(model, Adapter(name, start, change))
 
 
-def _dense(flat: Mapping[str, jax.Array], path: str, x: jax.Array) -> jax.Array:
-    kernel, bias = (flat[f"{path}/{leaf}"].astype(x.dtype) for leaf in ("kernel", "bias"))
+def _dense(leaves: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+    kernel, bias = (leaves[leaf].astype(x.dtype) for leaf in ("kernel", "bias"))
     outputs = x.reshape(-1, x.shape[-1]) @ kernel + bias[None]
     return outputs.reshape(*x.shape[:-1], -1)

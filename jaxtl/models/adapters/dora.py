@@ -9,19 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl import paths
-from jaxtl.models.adapters.attach import leaves_of
-from jaxtl.models.adapters.kernels import (
-    Family,
-    Kernel,
-    Leaves,
-    Weight,
-    matrix_of,
-    on_kernels,
-    rank_problem,
-)
+from jaxtl.models.adapters.kernels import Family, Kernel, Leaves, Weight, on_kernels, rank_problem
 from jaxtl.models.adapters.lora import start_low_rank
-from jaxtl.plan import Model, Params
+from jaxtl.plan import Model
 
 
 def dora(
@@ -41,8 +31,8 @@ def dora(
     scale = alpha / rank
 
     def start(kernel: Kernel, matrix: jax.Array, key: Callable) -> Leaves:
-        own = start_low_rank(matrix, rank, key)
-        return {**own, "magnitude": jnp.linalg.norm(matrix, axis=0)}
+        magnitude = jnp.linalg.norm(matrix, axis=0)
+        return {**start_low_rank(matrix, rank, key), "magnitude": magnitude}
 
     def weigh(weight: Weight, leaves: Leaves) -> Weight:
         moved = weight["kernel"] + scale * (leaves["a"] @ leaves["b"])
@@ -51,17 +41,19 @@ def dora(
         norms = jnp.maximum(jax.lax.stop_gradient(norms), jnp.finfo(jnp.float32).tiny)
         return {"kernel": moved * (leaves["magnitude"] / norms)[None]}
 
-    def after_loading(params: Params) -> Params:
-        flat = paths.flatten(params)
-        for layer, own in leaves_of(model.blocks, params, name).items():
-            matrix = matrix_of(params, layer, own["b"].shape[-1])
-            norms = np.linalg.norm(np.float64(matrix), axis=0)
-            flat[f"{name}/{layer}/magnitude"] = jnp.asarray(norms, own["magnitude"].dtype)
-        return paths.nest(flat)
+    def solve(matrix: np.ndarray) -> dict[str, np.ndarray]:
+        return {"magnitude": np.linalg.norm(matrix, axis=0)}
 
     def columns(leaves: Leaves, size: int) -> int:
         return leaves["b"].shape[-1]
 
-    family = Family(start, columns, weigh, None, problem=rank_problem(rank))
-    solves = (f"{name}/.*/magnitude",)
-    return on_kernels(model, targets, family, name, after_loading=after_loading, solves=solves)
+    family = Family(
+        start,
+        columns,
+        weigh,
+        None,
+        problem=rank_problem(rank),
+        solve=solve,
+        solves=("magnitude",),
+    )
+    return on_kernels(model, targets, family, name)

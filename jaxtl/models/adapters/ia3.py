@@ -42,11 +42,8 @@ def ia3(
             if matches(patterns, kernel.path)
         }
 
-    def weigh(weight: Weight, leaves: Leaves) -> Weight:
-        return _scaled(weight, leaves)
-
     def unweigh(weight: Weight, leaves: Leaves) -> Weight:
-        return _scaled(weight, {leaf: 1 / value for leaf, value in leaves.items()})
+        return _scale(weight, {leaf: 1 / value for leaf, value in leaves.items()})
 
     def columns(leaves: Leaves, size: int) -> int:
         return len(leaves["outputs"]) if "outputs" in leaves else size // len(leaves["inputs"])
@@ -56,11 +53,11 @@ def ia3(
             return "the inputs of a convolution are not multiplied; name it in `outputs`"
         return None
 
-    family = Family(start, columns, weigh, unweigh, problem=problem)
+    family = Family(start, columns, _scale, unweigh, problem=problem)
     return on_kernels(model, (*outputs, *inputs), family, name)
 
 
-def _scaled(weight: Weight, leaves: Leaves) -> Weight:
+def _scale(weight: Weight, leaves: Leaves) -> Weight:
     scaled = dict(weight)
     if "inputs" in leaves:
         scaled["kernel"] = scaled["kernel"] * leaves["inputs"][:, None]

@@ -5,17 +5,19 @@ heads * head width] and [heads * head width, d] of linen's attention, [height * 
 a convolution, where `in` is the number of input channels of one group: 1 if it is depthwise.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxtl import paths
-from jaxtl.models.adapters.attach import attach, leaves_of
+from jaxtl.models.adapter import Adapter, Call, attach, leaves_of
 from jaxtl.models.adapters.layers import Layer, layers_of, look, trace_layers
-from jaxtl.models.model import Adapter, Call
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
 Leaves = Mapping[str, jax.Array]
@@ -58,6 +60,9 @@ class Family(NamedTuple):
             a plain layer; None for whatever does not add.
         problem: Kernel -> why it cannot be adapted, or None.
         shared: ([Kernel], key) -> {name: leaf}, read by all kernels, under `<adapter>/shared/`.
+        solve: (matrix of a loaded kernel, float64) -> {name: value} of the leaves that start from
+            it; None if none do.
+        solves: their names.
     """
 
     start: Callable[..., Leaves]
@@ -67,6 +72,8 @@ class Family(NamedTuple):
     beside: Callable[[jax.Array, Leaves], jax.Array] | None = None
     problem: Callable[[Kernel], str | None] = lambda kernel: None
     shared: Callable[..., Leaves] | None = None
+    solve: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None
+    solves: Sequence[str] = ()
 
 
 def additive(
@@ -78,12 +85,13 @@ def additive(
         last: name of a leaf [..., columns].
     """
 
-    def moved(sign: int) -> Callable[[Weight, Leaves], Weight]:
+    def add(sign: int) -> Callable[[Weight, Leaves], Weight]:
         return lambda weight, leaves: {"kernel": weight["kernel"] + sign * delta(leaves)}
 
-    return Family(
-        start, lambda leaves, size: leaves[last].shape[-1], moved(1), moved(-1), beside, **more
-    )
+    def columns(leaves: Leaves, size: int) -> int:
+        return leaves[last].shape[-1]
+
+    return Family(start, columns, add(1), add(-1), beside, **more)
 
 
 def rank_problem(rank: int) -> Callable[[Kernel], str | None]:
@@ -99,13 +107,7 @@ def rank_problem(rank: int) -> Callable[[Kernel], str | None]:
 
 
 def on_kernels(
-    model: Model,
-    targets: Sequence[str],
-    family: Family,
-    name: str,
-    dropout: float = 0.0,
-    after_loading: Callable[[Params], Params] | None = None,
-    solves: Sequence[str] = (),
+    model: Model, targets: Sequence[str], family: Family, name: str, dropout: float = 0.0
 ) -> Model:
     """The model with kernels that a family adapts.
 
@@ -115,7 +117,6 @@ def on_kernels(
         family: what is done to them.
         name: where the adapter's parameters live.
         dropout: share of a plain layer's inputs that is dropped, in training, before `beside`.
-        after_loading, solves: as in `Adapter`.
 
     Raises:
         ValueError: from `init`: a target matches no kernel, or a kernel cannot be adapted.
@@ -137,8 +138,7 @@ def on_kernels(
         if not chosen:
             return {}
         layers = trace_layers(model, params, statistics, inputs, look)
-        kernels = _kernels(chosen, layers, _multiplied(params))
-        _check(kernels, family, dropout)
+        kernels = _kernels(chosen, layers, _multiplied(params), family, dropout)
         leaves = {}
         for kernel in kernels:
             matrix = flat[kernel.path].reshape(kernel.rows, kernel.columns)
@@ -151,42 +151,51 @@ def on_kernels(
 
     def change(call: Call) -> Call:
         leaves = _with_shared((call.block.name,), call.params, name)
-        plain: dict[str, int] = {}
+        input_axes: dict[str, int] = {}  # of the layers that something is added beside
         if family.beside is not None and leaves:
             layers, multiplied = layers_of(call), _multiplied(call.params)
-            beside = [p for p in leaves if p in layers and layers[p].plain and p not in multiplied]
-            plain = {p: layers[p].input_axes for p in beside}
-        if inside := [path for path in leaves if path not in plain]:
+            input_axes = {
+                path: layer.input_axes
+                for path, layer in layers.items()
+                if path in leaves and layer.plain and path not in multiplied
+            }
+        if inside := [path for path in leaves if path not in input_axes]:
             block = {"backbone": {call.block.name: call.weights}}
-            block = _changed(block, inside, leaves, family.weigh, family.columns)
+            block = _change(block, inside, leaves, family.weigh, family.columns)
             call = call._replace(weights=block["backbone"][call.block.name])
 
-        def add(path: str, layer: nn.Module, inner: Callable, *given, **flags) -> PyTree:
-            outputs = inner(*given, **flags)
-            if path not in plain:
+        def add(path: str, layer: nn.Module, run: Callable, *given, **flags) -> PyTree:
+            outputs = run(*given, **flags)
+            if path not in input_axes:
                 return outputs
-            x = given[0].astype(outputs.dtype)
+            x, place = given[0].astype(outputs.dtype), f"{name}/{path}"
             if dropout:
-                rng, drawn = call.rng, f"{name}/{path}"
-                rngs = {} if rng is None else {"dropout": paths.key(rng, drawn)}
                 drop = nn.Dropout(dropout, deterministic=not call.train, parent=None)
+                rngs = {} if call.rng is None else {"dropout": paths.key(call.rng, place)}
                 x = drop.apply({}, x, rngs=rngs)
             cast = {leaf: value.astype(outputs.dtype) for leaf, value in leaves[path].items()}
-            x = x.reshape(*x.shape[: x.ndim - plain[path]], -1)
+            x = x.reshape(*x.shape[: x.ndim - input_axes[path]], -1)
             return outputs + family.beside(x, cast).reshape(outputs.shape)
 
-        return call._replace(around=(add, *call.around)) if plain else call
+        return call._replace(around=(add, *call.around)) if input_axes else call
 
-    def folding(weigh: Callable[[Weight, Leaves], Weight]) -> Callable[[Model, Params], Params]:
-        def fold(model: Model, params: Params) -> Params:
-            leaves = _with_shared(model.blocks, params, name)
-            return _changed(params, leaves, leaves, weigh, family.columns)
+    def fold(weigh: Callable, model: Model, params: Params) -> Params:
+        leaves = _with_shared(model.blocks, params, name)
+        return _change(params, leaves, leaves, weigh, family.columns)
 
-        return fold
+    def after_loading(params: Params) -> Params:
+        flat = paths.flatten(params)
+        for layer, leaves in leaves_of(model.blocks, params, name).items():
+            kernel = flat[_kernel_path(layer, flat)]
+            matrix = kernel.reshape(-1, family.columns(leaves, kernel.size))
+            for leaf, value in family.solve(np.float64(matrix)).items():
+                flat[f"{name}/{layer}/{leaf}"] = jnp.asarray(value, leaves[leaf].dtype)
+        return paths.nest(flat)
 
-    merge = folding(family.weigh)
-    unmerge = None if family.unweigh is None else folding(family.unweigh)
-    return attach(model, Adapter(name, start, change, merge, unmerge, after_loading, solves))
+    merge = functools.partial(fold, family.weigh)
+    unmerge = family.unweigh and functools.partial(fold, family.unweigh)
+    solve, solves = family.solve and after_loading, [f"{name}/.*/{x}" for x in family.solves]
+    return attach(model, Adapter(name, start, change, merge, unmerge, solve, solves))
 
 
 def unmerge(model: Model, merged: Params, adapter: Params) -> Params:
@@ -201,31 +210,26 @@ def unmerge(model: Model, merged: Params, adapter: Params) -> Params:
         ValueError: the adapter cannot be merged, or not be taken out again (DoRA, whose merged
             columns do not tell what their norms were): keep the parameters from before.
     """
-    last = model.adapters[-1] if model.adapters else None
-    if last is None or last.unmerge is None:
+    if not model.adapters or model.adapters[-1].unmerge is None:
         raise ValueError(
             "this adapter cannot be taken out of merged parameters; keep those from before."
         )
+    last = model.adapters[-1]
     return last.unmerge(model, {**merged, last.name: adapter})
-
-
-def matrix_of(params: Params, layer: str, columns: int) -> jax.Array:
-    """The kernel [rows, columns] whose adapter lives at `layer`."""
-    flat = paths.flatten(params)
-    return flat[_kernel_path(layer, flat)].reshape(-1, columns)
 
 
 def _with_shared(blocks: Sequence[str], params: Params, name: str) -> dict[str, Leaves]:
     """{layer: its leaves and the shared ones}, in some blocks."""
     shared = params.get(name, {}).get(SHARED, {})
-    return {layer: {**shared, **own} for layer, own in leaves_of(blocks, params, name).items()}
+    by_layer = leaves_of(blocks, params, name)
+    return {layer: {**shared, **leaves} for layer, leaves in by_layer.items()}
 
 
 def _kernel_path(layer: str, flat: Mapping[str, Any]) -> str:
     return f"{layer}/kernel" if f"{layer}/kernel" in flat else layer
 
 
-def _changed(
+def _change(
     params: Params,
     layers: Iterable[str],
     leaves: Mapping[str, Leaves],
@@ -241,8 +245,8 @@ def _changed(
         bias = path.removesuffix("kernel") + "bias"
         if path != layer and bias in flat:
             weight["bias"] = flat[bias].reshape(columns)
-        for what, value in change(weight, leaves[layer]).items():
-            place = path if what == "kernel" else bias
+        for leaf, value in change(weight, leaves[layer]).items():
+            place = path if leaf == "kernel" else bias
             flat[place] = value.reshape(flat[place].shape).astype(flat[place].dtype)
     return paths.nest(flat)
 
@@ -255,38 +259,34 @@ def _multiplied(params: Params) -> set[str]:
 
 
 def _kernels(
-    chosen: Mapping[str, jax.Array], layers: Mapping[str, Layer], multiplied: set[str]
+    chosen: Mapping[str, jax.Array],
+    layers: Mapping[str, Layer],
+    multiplied: set[str],
+    family: Family,
+    dropout: float,
 ) -> list[Kernel]:
-    """Raises ValueError for kernels that stand for several layers; all of them."""
+    """Raises ValueError for kernels that cannot be adapted; all of them."""
     kernels, problems = [], []
     for path, leaf in chosen.items():
         owner = path.removesuffix("/kernel")
         layer = layers.get(owner, Layer())
+        axes = leaf.ndim - 1 if layer.input_axes is None else layer.input_axes
+        rows = math.prod(leaf.shape[:axes])
+        dense, plain = layer.dense or leaf.ndim == 2, layer.plain and owner not in multiplied
+        kernel = Kernel(path, owner, rows, leaf.size // rows, dense, plain)
+        kernels.append(kernel)
         if layer.kernel_axes not in (None, leaf.ndim):
             problems.append(
                 f"{path} {list(leaf.shape)} holds the kernels of several layers (`nn.scan`, "
                 "`nn.vmap` or `batch_dims`), which adapters cannot tell apart."
             )
-            continue
-        axes = leaf.ndim - 1 if layer.input_axes is None else layer.input_axes
-        rows = math.prod(leaf.shape[:axes])
-        dense, plain = layer.dense or leaf.ndim == 2, layer.plain and owner not in multiplied
-        kernels.append(Kernel(path, owner, rows, leaf.size // rows, dense, plain))
-    if problems:
-        raise ValueError("\n".join(problems))
-    return kernels
-
-
-def _check(kernels: Sequence[Kernel], family: Family, dropout: float) -> None:
-    """Raises ValueError for kernels that the family cannot adapt; all of them."""
-    problems = []
-    for kernel in kernels:
-        if reason := family.problem(kernel):
-            problems.append(f"{kernel.path}: {reason}.")
-        if dropout and not kernel.plain:
+        elif reason := family.problem(kernel):
+            problems.append(f"{path}: {reason}.")
+        elif dropout and not plain:
             problems.append(
-                f"{kernel.path}: inputs can be dropped beside `nn.Dense` and `nn.DenseGeneral` "
+                f"{path}: inputs can be dropped beside `nn.Dense` and `nn.DenseGeneral` "
                 "only; this kernel is adapted in weight space. Leave it out or set dropout=0."
             )
     if problems:
         raise ValueError("\n".join(problems))
+    return kernels

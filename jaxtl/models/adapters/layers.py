@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 
 from jaxtl import paths
+from jaxtl.models.adapter import Call
 from jaxtl.models.blocks import Around, Block
-from jaxtl.models.model import Call
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
 Read = Callable[[nn.Module, tuple, PyTree], Any]

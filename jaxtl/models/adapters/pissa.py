@@ -7,21 +7,11 @@ Models", 2024. arXiv:2404.02948.
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxtl import paths
-from jaxtl.models.adapters.attach import leaves_of
-from jaxtl.models.adapters.kernels import (
-    Kernel,
-    Leaves,
-    additive,
-    matrix_of,
-    on_kernels,
-    rank_problem,
-)
+from jaxtl.models.adapters.kernels import Kernel, Leaves, additive, on_kernels, rank_problem
 from jaxtl.models.adapters.lora import start_low_rank
-from jaxtl.plan import Model, Params
+from jaxtl.plan import Model
 
 
 def pissa(model: Model, targets: Sequence[str], rank: int = 8, name: str = "pissa") -> Model:
@@ -39,27 +29,29 @@ def pissa(model: Model, targets: Sequence[str], rank: int = 8, name: str = "piss
     """
 
     def start(kernel: Kernel, matrix: jax.Array, key: Callable) -> Leaves:
-        own = start_low_rank(matrix, rank, key)
-        return {**own, "start_a": own["a"], "start_b": own["b"]}
+        leaves = start_low_rank(matrix, rank, key)
+        return {**leaves, "start_a": leaves["a"], "start_b": leaves["b"]}
 
     def delta(leaves: Leaves) -> jax.Array:
         return leaves["a"] @ leaves["b"] - leaves["start_a"] @ leaves["start_b"]
 
     def beside(inputs: jax.Array, leaves: Leaves) -> jax.Array:
-        now = (inputs @ leaves["a"]) @ leaves["b"]
-        return now - (inputs @ leaves["start_a"]) @ leaves["start_b"]
+        added = (inputs @ leaves["a"]) @ leaves["b"]
+        return added - (inputs @ leaves["start_a"]) @ leaves["start_b"]
 
-    def after_loading(params: Params) -> Params:
-        flat = paths.flatten(params)
-        for layer, own in leaves_of(model.blocks, params, name).items():
-            matrix = matrix_of(params, layer, own["b"].shape[-1])
-            left, values, right = np.linalg.svd(np.float64(matrix), full_matrices=False)
-            root = np.sqrt(values[:rank])
-            a, b = left[:, :rank] * root, root[:, None] * right[:rank]
-            new = {"a": a, "b": b, "start_a": a, "start_b": b}
-            flat |= {f"{name}/{layer}/{p}": jnp.asarray(v, own[p].dtype) for p, v in new.items()}
-        return paths.nest(flat)
+    def solve(matrix: np.ndarray) -> dict[str, np.ndarray]:
+        left, values, right = np.linalg.svd(matrix, full_matrices=False)
+        root = np.sqrt(values[:rank])
+        a, b = left[:, :rank] * root, root[:, None] * right[:rank]
+        return {"a": a, "b": b, "start_a": a, "start_b": b}
 
-    family = additive(start, delta, beside, "b", problem=rank_problem(rank))
-    solves = (f"{name}/.*",)
-    return on_kernels(model, targets, family, name, after_loading=after_loading, solves=solves)
+    family = additive(
+        start,
+        delta,
+        beside,
+        "b",
+        problem=rank_problem(rank),
+        solve=solve,
+        solves=("a", "b", "start_a", "start_b"),
+    )
+    return on_kernels(model, targets, family, name)

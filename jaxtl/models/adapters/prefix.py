@@ -6,9 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.adapters.attach import attach, leaves_of
+from jaxtl.models.adapter import Adapter, Call, attach, leaves_of
 from jaxtl.models.adapters.layers import target_layers, trace_layers
-from jaxtl.models.model import Adapter, Call
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
 

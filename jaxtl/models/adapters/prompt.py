@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.adapters.attach import attach
-from jaxtl.models.model import Adapter, Call
+from jaxtl.models.adapter import Adapter, Call, attach
 from jaxtl.paths import unknown
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
@@ -45,7 +44,6 @@ def prompt(
     Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", 2021.
     arXiv:2104.08691.
     """
-    _check_blocks(model, (first, last))
     return _tokens(model, length, [first], last, 0, lambda width: limit, name)
 
 
@@ -76,8 +74,7 @@ def visual_prompt(
 
     Jia et al., "Visual Prompt Tuning", 2022. arXiv:2203.12119, Eq. 4-6.
     """
-    _check_blocks(model, (first, last))
-    return _tokens(model, length, [first], last, 1, _visual(patch), name)
+    return deep_visual_prompt(model, length, re.escape(first), last, patch, name)
 
 
 def deep_visual_prompt(
@@ -99,19 +96,12 @@ def deep_visual_prompt(
 
     Jia et al., "Visual Prompt Tuning", 2022. arXiv:2203.12119, Eq. 7-8.
     """
-    chosen = [block for block in model.blocks if re.fullmatch(layers, block)]
-    _check_blocks(model, (*(chosen or [layers]), last))
-    return _tokens(model, length, chosen, last, 1, _visual(patch), name)
+    places = [block for block in model.blocks if re.fullmatch(layers, block)] or [layers]
 
+    def limit(width: int) -> float:
+        return math.sqrt(6 / (3 * patch**2 + width))
 
-def _visual(patch: int) -> Callable[[int], float]:
-    return lambda width: math.sqrt(6 / (3 * patch**2 + width))
-
-
-def _check_blocks(model: Model, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in model.blocks:
-            raise ValueError(unknown("block", name, model.blocks))
+    return _tokens(model, length, places, last, 1, limit, name)
 
 
 def _tokens(
@@ -130,7 +120,13 @@ def _tokens(
         last: the block before which they are taken away.
         at: how many tokens stand in front of them.
         limit: width -> bound of the uniform initial values.
+
+    Raises:
+        ValueError: the model has no such block.
     """
+    for block in (*places, last):
+        if block not in model.blocks:
+            raise ValueError(unknown("block", block, model.blocks))
     edited = [block for block in model.blocks if block in {*places, last}]
 
     def insert(call: Call, tokens: Callable[[str, PyTree], jax.Array]) -> Call:
@@ -144,7 +140,7 @@ def _tokens(
             return call
         new = None if block == last else tokens(block, call.inputs)
         removed = 0 if block == edited[0] else length
-        return call._replace(inputs=_spliced(call.inputs, new, at, removed))
+        return call._replace(inputs=_splice(call.inputs, new, at, removed))
 
     def start(
         model: Model, params: Params, statistics: Statistics, inputs: PyTree, key: Callable
@@ -174,7 +170,7 @@ def _hidden(x: PyTree) -> jax.Array:
     return x["hidden"] if isinstance(x, Mapping) else x
 
 
-def _spliced(x: PyTree, new: jax.Array | None, at: int, removed: int) -> PyTree:
+def _splice(x: PyTree, new: jax.Array | None, at: int, removed: int) -> PyTree:
     """Tokens `at` ... `at + removed` replaced by new ones, or by none."""
 
     def replace(array: jax.Array, middle: jax.Array | None) -> jax.Array:

@@ -30,8 +30,8 @@ def apply_stacked(
     """
     base = paths.flatten(params)
 
-    def one(own: Params) -> dict[str, Any]:
-        whole = paths.nest({**base, **paths.flatten(own)})
-        return model.apply(whole, statistics, inputs, **options)[0]
+    def apply(adapter: Params) -> dict[str, Any]:
+        params = paths.nest({**base, **paths.flatten(adapter)})
+        return model.apply(params, statistics, inputs, **options)[0]
 
-    return jax.vmap(one)(stacked)
+    return jax.vmap(apply)(stacked)

@@ -3,6 +3,7 @@
 Kopiczko et al., "VeRA: Vector-based Random Matrix Adaptation", 2024. arXiv:2310.11454.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -48,12 +49,9 @@ def vera(
         up = leaves["up"][:, : len(leaves["b"])]
         return (inputs_down * leaves["d"][None]) @ up * leaves["b"][None]
 
-    def moved(sign: int) -> Callable:
-        def move(weight: Weight, leaves: Leaves) -> Weight:
-            down = leaves["down"][: len(weight["kernel"])]
-            return {"kernel": weight["kernel"] + sign * low_rank(down, leaves)}
-
-        return move
+    def weigh(weight: Weight, leaves: Leaves, sign: int = 1) -> Weight:
+        down = leaves["down"][: len(weight["kernel"])]
+        return {"kernel": weight["kernel"] + sign * low_rank(down, leaves)}
 
     def beside(inputs: jax.Array, leaves: Leaves) -> jax.Array:
         flat = inputs.reshape(-1, inputs.shape[-1])
@@ -63,7 +61,8 @@ def vera(
     def columns(leaves: Leaves, size: int) -> int:
         return len(leaves["b"])
 
-    family = Family(start, columns, moved(1), moved(-1), beside, shared=shared)
+    unweigh = functools.partial(weigh, sign=-1)
+    family = Family(start, columns, weigh, unweigh, beside, shared=shared)
     return on_kernels(model, targets, family, name, dropout)
 
 

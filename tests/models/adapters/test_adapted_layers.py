@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from model_facts import is_random
 from tiny_transformers import (
     HEADS,
     adapter_of,
@@ -26,7 +27,7 @@ from tiny_transformers import (
     vectors,
 )
 
-from jaxtl import models, paths
+from jaxtl import paths
 from jaxtl.models import Block, adapters, from_blocks, from_linen
 
 ALL = ("backbone/.*/kernel",)
@@ -97,7 +98,7 @@ def test_dropout_drops_inputs_of_the_low_rank_part():
     np.testing.assert_allclose(np.where(np.abs(kept) < 1e-5, 2 * X, kept), 2 * X, atol=1e-5)
     assert np.any((np.abs(kept) < 1e-5) != (np.abs(other) < 1e-5))
     np.testing.assert_allclose(added(None, False), X, atol=1e-5)
-    assert models.is_random(tuned, params, {}, X)
+    assert is_random(tuned, params, {}, X)
     with pytest.raises(flax.errors.InvalidRngError):
         added(None, True)
 

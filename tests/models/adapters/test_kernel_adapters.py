@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_facts import parameter_count
 from tiny_transformers import (
     adapter_of,
     chain,
@@ -20,7 +21,7 @@ from tiny_transformers import (
     vectors,
 )
 
-from jaxtl import models, paths
+from jaxtl import paths
 from jaxtl.models import adapters, classes
 
 ALL = ("backbone/.*/kernel",)
@@ -143,7 +144,7 @@ def computed(name):
 @pytest.mark.parametrize("name", ROWS)
 def test_values(name):
     tuned, own, params, _, found = computed(name)
-    assert models.parameter_count(own) == ROWS[name].count
+    assert parameter_count(own) == ROWS[name].count
     np.testing.assert_allclose(found["begin"], found["base"], rtol=1e-5, atol=1e-6)
     expected = network(params, name, ROWS[name].formula)
     assert np.abs(expected - found["base"]).max() > 0.03

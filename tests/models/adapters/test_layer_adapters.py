@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from model_facts import parameter_count
 from tiny_transformers import (
     LENGTH,
     NUM_HEADS,
@@ -92,7 +93,7 @@ def test_on_transformers(build, count):
     tuned = build(model)
     name = "vpt" if visual else build.__name__
     own = adapter_of(tuned, name, x)
-    assert models.parameter_count(own) == count and tuned.merge(own)[0] is tuned
+    assert parameter_count(own) == count and tuned.merge(own)[0] is tuned
     params = {**base, name: moved(own, scale=1.0)}
     both = stacked({name: own}, {name: params[name]})
 

@@ -1,0 +1,84 @@
+"""Adapters: parameters beside a model's, and how they are put on it and found again."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxtl import paths
+from jaxtl.form import Patterns, checked
+from jaxtl.models.blocks import Around, Block
+from jaxtl.plan import Model, Params, PyTree, Statistics
+
+
+class Call(NamedTuple):
+    """A block about to be called, as an adapter sees and changes it.
+
+    Attributes:
+        block: the block.
+        weights: its own parameters.
+        inputs: what travels into it.
+        around: functions around its layers, the first is the innermost.
+        statistics: its batch statistics, None if it has none.
+        params: all that the model was given, the adapters' among them.
+        rng, train: as the model was called.
+    """
+
+    block: Block
+    weights: Params
+    inputs: PyTree
+    around: tuple[Around, ...]
+    statistics: Statistics | None
+    params: Params
+    rng: jax.Array | None
+    train: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+@checked
+class Adapter:
+    """Parameters beside a model's, and what they do to it.
+
+    Attributes:
+        name: they live under `<name>/...`.
+        start: (model under the adapter, params, statistics, inputs, path -> PRNG key) -> {path
+            below the name: initial value}.
+        change: Call of a block -> Call.
+        merge: (model, params) -> params whose kernels contain the adapter's effect; None if it
+            cannot be merged.
+        unmerge: (model, merged params with the adapter's own) -> params; None if it cannot be
+            taken out again.
+        after_loading: params of a seed, NumPy -> params, where initial values come from loaded
+            weights. A stage in which they are fresh computes them before its first step.
+        solves: path patterns of what `after_loading` changes.
+    """
+
+    name: str
+    start: Callable[[Model, Params, Statistics, PyTree, Callable], Mapping[str, jax.Array]]
+    change: Callable[[Call], Call]
+    merge: Callable[[Model, Params], Params] | None = None
+    unmerge: Callable[[Model, Params], Params] | None = None
+    after_loading: Callable[[Params], Params] | None = None
+    solves: Patterns = ()
+
+
+def attach(model: Model, adapter: Adapter) -> Model:
+    """A model with parameters under `<name>/...`; its own keep their paths and values.
+
+    Raises:
+        ValueError: the name has a slash.
+    """
+    if "/" in adapter.name:
+        raise ValueError(f"the name of an adapter has no slash, got {adapter.name!r}.")
+    return dataclasses.replace(model, adapters=(*model.adapters, adapter))
+
+
+def leaves_of(blocks: Sequence[str], params: Params, name: str) -> dict[str, dict[str, Any]]:
+    """{path of a layer in one of the blocks: {last part of the path: leaf}} of an adapter."""
+    leaves: dict[str, dict[str, Any]] = {}
+    below = params.get(name, {}).get("backbone", {})
+    for path, leaf in paths.flatten({block: below.get(block, {}) for block in blocks}).items():
+        layer, last = path.rsplit("/", 1)
+        leaves.setdefault(f"backbone/{layer}", {})[last] = leaf
+    return leaves
