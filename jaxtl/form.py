@@ -77,7 +77,8 @@ EXAMPLES = {  # how the values are written that a class alone does not tell
     "Metric": "maximize('evaluation', 'metric') or minimize(...)",
     "Model": "a model such as models.mlp(heads)",
     "Module": "a module such as models.mlp_head((64,), 2)",
-    "Weights": "published weights such as pretrained.resnet(file)",
+    "Scheme": "names such as those of pretrained.RESNET",
+    "Weights": "published weights such as pretrained.weights(file, pretrained.RESNET)",
 }
 
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "metrics": "plan",
     "transferability": "plan",
     "methods": "data losses models paths plan",
-    "pretrained": "data files models paths plan",
+    "pretrained": "data files form models paths plan",
     "train": "blame data files form models paths plan",
     "measure": "data losses metrics models paths plan train transferability",
     "report": "files measure metrics plan",

@@ -35,13 +35,13 @@ def members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     for name, info in names.items():
         if info.compress_type not in _METHODS:
             raise Unreadable(
-                f"{shortened(name)} is compressed by method {info.compress_type}, expected none "
+                f"{shorten(name)} is compressed by method {info.compress_type}, expected none "
                 "or deflate"
             )
     return names
 
 
-def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+def unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """The bytes of a member, as many as it says; the archive checks their sum.
 
     Raises:
@@ -50,11 +50,11 @@ def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     with archive.open(info) as file:
         content = file.read(info.file_size)  # without a size, zipfile inflates first and cuts then
     if len(content) < info.file_size:
-        raise Unreadable(f"{shortened(info.filename)} is shorter than it says")
+        raise Unreadable(f"{shorten(info.filename)} is shorter than it says")
     return content
 
 
-def shortened(text: object, length: int = 80) -> str:
+def shorten(text: object, length: int = 80) -> str:
     """A text of a file that may say anything, on one line of bounded length."""
     line = " ".join(str(text)[: 4 * length].split())
     printable = "".join(c if c.isprintable() else "?" for c in line)

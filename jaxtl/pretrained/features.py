@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxtl.data import Dataset, Splits, Table
 from jaxtl.data.streamed import select
+from jaxtl.form import Size, checked
 from jaxtl.models import outputs, to_float
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Model, State, Weights
@@ -21,7 +22,8 @@ logger = logging.getLogger(__name__)
 Data = TypeVar("Data", Dataset, Splits)
 
 
-def features(data: Data, model: Model, weights: Weights, *, batch_size: int = 64) -> Data:
+@checked
+def features(data: Data, model: Model, weights: Weights, *, batch_size: Size = 64) -> Data:
     """The same examples with a frozen model's features as inputs, [n, features] float32.
 
     They are computed when the data are first used, for all rows, and kept in memory: for all arms,
@@ -38,18 +40,10 @@ def features(data: Data, model: Model, weights: Weights, *, batch_size: int = 64
         ValueError: an argument is of another kind; when the data are used, the weights do not fit
             the model, the model does not take the data, or features are not finite.
     """
-    if not isinstance(model, Model):
-        raise ValueError(f"`model` is one of jaxtl.models, got {type(model).__name__}")
-    if not (hasattr(weights, "read") and hasattr(weights, "name")):
-        raise ValueError(
-            f"`weights` are pretrained.weights(location, schemes), got {type(weights).__name__}"
-        )
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"`batch_size` is an integer of at least 1, got {batch_size!r}")
     return data.map(_Extractor(model, weights, batch_size))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class _Extractor:
     """table -> table; equal to another one of the same model value and equal weights."""
 
@@ -58,21 +52,13 @@ class _Extractor:
     batch_size: int
     by_row = True  # so that `train.preprocessing` need not try it
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Extractor):
-            return NotImplemented
-        alike = self.weights == other.weights and self.batch_size == other.batch_size
-        return self.model is other.model and alike
-
-    def __hash__(self) -> int:
-        return hash((id(self.model), self.weights, self.batch_size))
-
     @property
     def __name__(self) -> str:
         return f"features of {self.weights.name}"
 
     @functools.cached_property
     def _backbone(self) -> Model:
+        """One value for all tables, as the program is compiled for it."""
         return dataclasses.replace(self.model, heads={})
 
     def __call__(self, table: Table) -> Table:
@@ -88,9 +74,9 @@ class _Extractor:
         parts = [select(table.inputs, part) for part in (slice(whole), slice(whole, None))]
         inputs = np.concatenate([run(part, "features", batch_size=size) for part in parts])
         inputs = inputs.reshape(len(inputs), math.prod(inputs.shape[1:])).astype(np.float32)
-        if bad := np.flatnonzero(~np.isfinite(inputs).all(1)).tolist():
+        if rows := np.flatnonzero(~np.isfinite(inputs).all(1)).tolist():
             raise ValueError(
-                f"features by {self.weights.name} are not finite for {len(bad)} of {len(inputs)} "
-                f"examples, the first at row {bad[0]}"
+                f"features by {self.weights.name} are not finite for {len(rows)} of {len(inputs)} "
+                f"examples, the first at row {rows[0]}"
             )
         return dataclasses.replace(table, inputs=inputs)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from jaxtl.pretrained.archives import Unreadable, members, shortened, unpacked
+from jaxtl.pretrained.archives import Unreadable, members, shorten, unpack
 from jaxtl.pretrained.torch_files import read_torch
 
 _HEADERS = {
@@ -56,11 +56,6 @@ def read_file(path: Path) -> Content:
     return _attempt(path, _read_once)
 
 
-def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    """{name: array} of `read_file`."""
-    return read_file(path).arrays
-
-
 def sha256(path: Path) -> str:
     """Hexadecimal hash of a file's content.
 
@@ -79,7 +74,7 @@ def _attempt(path: Path, read: Callable[[Path, tuple[int, int]], Result]) -> Res
     except Unreadable as error:
         raise ValueError(f"cannot read {path}: {error}.") from None
     except Exception as error:  # of any kind: the bytes of a broken file can mean anything
-        reason = f"{type(error).__name__}: {shortened(error, 300)}".removesuffix(": ")
+        reason = f"{type(error).__name__}: {shorten(error, 300)}".removesuffix(": ")
         raise ValueError(f"cannot read {path}: {reason.rstrip('.')}.") from error
 
 
@@ -107,7 +102,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
     from safetensors.numpy import load_file
 
     _check_header(path)
-    return {name: _widened(array) for name, array in load_file(path).items()}, ""
+    return {name: _widen(array) for name, array in load_file(path).items()}, ""
 
 
 def _check_header(path: Path) -> None:
@@ -124,7 +119,7 @@ def _check_header(path: Path) -> None:
     types = {name: entry["dtype"] for name, entry in entries.items() if name != "__metadata__"}
     if foreign := [f"{name} {kind}" for name, kind in types.items() if kind not in _KINDS]:
         raise Unreadable(
-            f"it holds types that are not read: {shortened(', '.join(foreign), 200)}; expected "
+            f"it holds types that are not read: {shorten(', '.join(foreign), 200)}; expected "
             f"{', '.join(_KINDS)}"
         )
 
@@ -139,31 +134,31 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], str]:
     with zipfile.ZipFile(path) as archive:
         infos = members(archive, path)
         if others := [name for name in infos if not name.endswith(".npy")]:
-            raise Unreadable(f"it holds {shortened(others[0])}, which is no array")
+            raise Unreadable(f"it holds {shorten(others[0])}, which is no array")
         return {
-            name.removesuffix(".npy"): _widened(_npy(name, unpacked(archive, info)))
+            name.removesuffix(".npy"): _widen(_npy(name, unpack(archive, info)))
             for name, info in infos.items()
         }, ""
 
 
 def _npy(name: str, content: bytes) -> np.ndarray:
     """The array of a file of NumPy, whose header must fit what follows it."""
-    name, file = shortened(name), io.BytesIO(content)
+    name, file = shorten(name), io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise Unreadable(f"{name} has format {version}, expected one of {list(_HEADERS)}")
     try:
         shape, fortran, dtype = _HEADERS[version](file)
     except Exception as error:  # NumPy evaluates the header as a literal of Python
-        raise Unreadable(f"{name} has no header of an array: {shortened(error)}") from error
+        raise Unreadable(f"{name} has no header of an array: {shorten(error)}") from error
     if dtype.hasobject:
         raise Unreadable(f"{name} holds Python objects, which are not read: allow_pickle=False")
     if dtype.kind not in "biufc" and not _is_bfloat16(dtype):
-        raise Unreadable(f"{name} holds {shortened(dtype)}, no numbers")
+        raise Unreadable(f"{name} holds {shorten(dtype)}, no numbers")
     start, size = file.tell(), math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or len(content) - start != size:
         raise Unreadable(
-            f"{name} has {len(content) - start} bytes, not the {size} of {shortened(list(shape))} "
+            f"{name} has {len(content) - start} bytes, not the {size} of {shorten(list(shape))} "
             f"{dtype}"
         )
     flat = np.frombuffer(memoryview(content)[start:], dtype)
@@ -175,7 +170,7 @@ def _is_bfloat16(dtype: np.dtype) -> bool:
     return dtype.kind == "V" and dtype.itemsize == 2 and not (dtype.names or dtype.subdtype)
 
 
-def _widened(array: np.ndarray) -> np.ndarray:
+def _widen(array: np.ndarray) -> np.ndarray:
     """float16 and bfloat16 as float32."""
     if _is_bfloat16(array.dtype):
         return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)

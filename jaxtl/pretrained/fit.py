@@ -1,5 +1,6 @@
 """Which arrays of a file are which leaves of a model, and what does not fit."""
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from jaxtl import paths
 from jaxtl.pretrained import foreign
-from jaxtl.pretrained.archives import shortened
+from jaxtl.pretrained.archives import shorten
 from jaxtl.pretrained.names.scheme import Entry, Mismatch, Scheme
 
 # Finding close names takes long, and a file of another architecture lacks hundreds.
@@ -47,14 +48,12 @@ class Fit(NamedTuple):
         groups: dict[str, list[str]] = {}
         for path, done in self.done.items():
             groups.setdefault(done, []).append(path)
-        groups["unused in the file"] = [shortened(name, 200) for name in self._unused()]
-        lines = [
-            f"  {what} ({len(names)}): {', '.join(names) or 'none'}"
-            for what, names in groups.items()
-        ]
-        first = f"{len(self.leaves)} arrays by the names of {self.scheme.name}"
+        groups["unused in the file"] = [shorten(name, 200) for name in self._unused()]
         behind = f", behind {self.prefix!r}" if self.prefix else ""
-        return "\n".join((first + behind, *lines))
+        lines = [f"{len(self.leaves)} arrays by the names of {self.scheme.name}{behind}"]
+        for what, names in groups.items():
+            lines.append(f"  {what} ({len(names)}): {', '.join(names) or 'none'}")
+        return "\n".join(lines)
 
     def complaints(self) -> list[str]:
         """A line for each leaf that was not found, and for what the file's other arrays say."""
@@ -62,10 +61,10 @@ class Fit(NamedTuple):
         lines = [f"{path}: {problem}" for path, problem in self.problems.items()]
         hints = min(_HINTS, _COMPARISONS // max(len(unused), 1))
         for i, (path, name) in enumerate(self.absent.items()):
-            near = shortened(", ".join(paths.closest(name, unused, 2)) if i < hints else "", 200)
+            near = shorten(", ".join(paths.closest(name, unused, 2)) if i < hints else "", 200)
             lines.append(f"{path}: no {name} in the file{near and f'; closest there: {near}'}")
-        if behind := self._behind():
-            lines.append(f"the names stand behind {behind!r}: save the file without it")
+        if prefix := self._common_prefix():
+            lines.append(f"the names stand behind {prefix!r}: save the file without it")
         groups = foreign.meanings(unused, self._used())
         return [*lines, *foreign.lines({m: names for m, names in groups.items() if m})]
 
@@ -81,12 +80,16 @@ class Fit(NamedTuple):
         if self.fresh is None:
             return []
         named, used = paths.select(unused, self.file, "array of the file"), self._used()
-        if wrong := sorted(named & used):
+        if both := sorted(named & used):
             raise ValueError(
-                f"`unused` {tuple(unused)} matches what the model reads: {', '.join(wrong[:10])}"
+                f"`unused` {tuple(unused)} matches what the model reads: {', '.join(both[:10])}"
             )
-        spared, heads = named | self.fresh, (*self.scheme.heads, _OWN_HEAD)
-        rest = [n for n in self._unused() if n not in spared and not paths.matches(heads, n)]
+        heads = (*self.scheme.heads, _OWN_HEAD)
+        rest = [
+            name
+            for name in self._unused()
+            if name not in named | self.fresh and not paths.matches(heads, name)
+        ]
         return foreign.lines(foreign.meanings(rest, used | self.fresh))
 
     def _used(self) -> set[str]:
@@ -96,16 +99,16 @@ class Fit(NamedTuple):
         used, ignored = self._used(), self.scheme.ignored
         return [n for n in self.file if n not in used and not paths.matches(ignored, n)]
 
-    def _behind(self) -> str:
+    def _common_prefix(self) -> str:
         """What the file has in front of most names that it seems to lack."""
-        ends: dict[str, int] = {}
-        for absent in self.absent.values():
-            for name in self.file:
-                if name.endswith(f".{absent}"):
-                    prefix = name.removesuffix(absent)
-                    ends[prefix] = ends.get(prefix, 0) + 1
-        best = max(ends, key=ends.__getitem__, default="")
-        return best if 2 * ends.get(best, 0) > len(self.absent) else ""
+        prefixes = collections.Counter(
+            name.removesuffix(absent)
+            for absent in self.absent.values()
+            for name in self.file
+            if name.endswith(f".{absent}")
+        )
+        best, count = max(prefixes.items(), key=lambda item: item[1], default=("", 0))
+        return best if 2 * count > len(self.absent) else ""
 
 
 def fit(
@@ -128,37 +131,36 @@ def fit(
     others, fresh = getattr(wanted, "others", ()), None  # a plain mapping has no others
     if others is not None:
         fresh = frozenset(entry.name for entry in scheme.entries(others).values())
-    known = [path for path in wanted if not _is_other_head(path, head)]
-    entries = dict(scheme.entries(known))
-    found = Fit(scheme, entries, {}, {}, {}, {}, file, prefix, fresh)
+    entries = scheme.entries(path for path in wanted if not _is_other_head(path, head))
+    leaves, done, absent, problems = {}, {}, {}, {}
     for path, abstract in wanted.items():
-        entry = found.entries.get(path)
-        if entry is None and _is_other_head(path, head):
-            found.problems[path] = "a new head: name it in `fresh`, or as `head` if the file has it"
+        entry = entries.get(path)
+        if _is_other_head(path, head):
+            problems[path] = "a new head: name it in `fresh`, or as `head` if the file has it"
         elif entry is None:
-            found.problems[path] = f"has no name in {scheme.name}"
+            problems[path] = f"has no name in {scheme.name}"
         elif entry.name not in file:
-            found.absent[path] = entry.name
+            absent[path] = entry.name
         else:
             try:
-                leaf, done = _leaf(scheme, path, entry, file, tuple(abstract.shape))
-                found.leaves[path] = _converted(leaf, entry.name, np.dtype(abstract.dtype))
-                found.done[path] = done
+                leaf, change = _leaf(scheme, path, entry, file[entry.name], abstract.shape)
+                leaves[path] = _convert(leaf, entry.name, np.dtype(abstract.dtype))
+                done[path] = change
             except Mismatch as mismatch:
-                found.problems[path] = str(mismatch)
-    return found
+                problems[path] = str(mismatch)
+    return Fit(scheme, entries, leaves, done, absent, problems, file, prefix, fresh)
 
 
 def _is_other_head(path: str, head: str | None) -> bool:
     return path.startswith("heads/") and path.split("/")[1] != head
 
 
-def _converted(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
+def _convert(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
     """An array in the type that is wanted, as long as that loses nothing but digits."""
     kinds = "f" if jax.dtypes.issubdtype(dtype, np.floating) else "iub"
     if array.dtype.kind not in kinds:
         raise Mismatch(f"file {array.dtype} ({name}), model {dtype}")
-    with np.errstate(over="ignore"):  # said below
+    with np.errstate(over="ignore"):  # is counted below
         leaf = array.astype(dtype, copy=False)
     if kinds == "f" and (count := int(np.sum(~np.isfinite(leaf)))):
         raise Mismatch(f"{count} of {leaf.size} numbers of {name} are not finite as {dtype}")
@@ -166,26 +168,21 @@ def _converted(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
 
 
 def _leaf(
-    scheme: Scheme,
-    path: str,
-    entry: Entry,
-    file: Mapping[str, np.ndarray],
-    shape: tuple[int, ...],
+    scheme: Scheme, path: str, entry: Entry, array: np.ndarray, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, str]:
-    """The array of a leaf of that shape, and what was done to get it."""
+    """A leaf of that shape from an array of the file, and what was done to get it."""
     name, layout, part, parts = entry
-    array, done = file[name], layout.name or "as they are"
-    theirs = f"{name} {list(array.shape)}"
+    done, given = layout.name or "as they are", f"{name} {list(array.shape)}"
     if parts > 1:
         if array.ndim == 0 or len(array) % parts:
-            raise Mismatch(f"file {theirs}, which does not divide into {parts}")
+            raise Mismatch(f"file {given}, which does not divide into {parts}")
         array, done = np.split(array, parts)[part], f"cut out, {done}"
     try:
         array = layout.read(array)
     except Mismatch:
         raise
     except (ValueError, IndexError, TypeError):  # NumPy's, about the number of axes
-        raise Mismatch(f"file {theirs}, model {list(shape)}") from None
+        raise Mismatch(f"file {given}, model {list(shape)}") from None
     if array.shape == shape:
         return array, done
     for pattern, adapt in scheme.adapt.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.pretrained.archives import shortened
+from jaxtl.pretrained.archives import shorten
 
 _NAMES = 10  # of a kind, in a message
 _CONFIG_BYTES = 2**20
@@ -102,31 +102,30 @@ def lines(groups: Mapping[str, list[str]]) -> list[str]:
     """One line a group, with the first of its names."""
     return [
         f"{meaning or 'no array of the model'} ({len(names)}): "
-        + ", ".join(shortened(name) for name in names[:_NAMES])
+        + ", ".join(shorten(name) for name in names[:_NAMES])
         + (f", ... and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
         for meaning, names in groups.items()
     ]
 
 
-def disguised(file: Mapping[str, np.ndarray]) -> str:
-    """What a file is that has the names of another architecture; empty if nothing says so."""
-    rows = {
-        kind: next((len(a) for n, a in file.items() if a.ndim and re.search(pattern, n)), 0)
-        for kind, pattern in {
-            "positions": r"(^|\.)embeddings\.position_embeddings\.weight$",
-            "types": r"(^|\.)embeddings\.token_type_embeddings\.weight$",
-        }.items()
-    }
-    texts = rows["positions"] - 2
-    if rows["types"] == 1 and texts > 0 and texts & (texts - 1) == 0:
-        return (
-            f"{rows['positions']} positions and one token type are those of RoBERTa, whose "
-            "positions start at 2: the names are BERT's, the function is not"
-        )
-    return ""
+def roberta_problems(file: Mapping[str, np.ndarray]) -> list[str]:
+    """A line if a file has the names of BERT, and the shapes of RoBERTa."""
+
+    def rows(table: str) -> int:
+        pattern = rf"(^|\.)embeddings\.{table}_embeddings\.weight$"
+        return next((len(a) for n, a in file.items() if a.ndim and re.search(pattern, n)), 0)
+
+    positions = rows("position")
+    length = positions - 2  # of a text, a power of 2
+    if rows("token_type") != 1 or length < 1 or length & (length - 1):
+        return []
+    return [
+        f"{positions} positions and one token type are those of RoBERTa, whose "
+        "positions start at 2: the names are BERT's, the function is not"
+    ]
 
 
-def misfits(path: Path, config: Mapping[str, tuple[Any, ...]]) -> list[str]:
+def config_problems(path: Path, config: Mapping[str, tuple[Any, ...]]) -> list[str]:
     """A line for each key of the `config.json` beside a file that says something else.
 
     Args:
@@ -143,11 +142,11 @@ def misfits(path: Path, config: Mapping[str, tuple[Any, ...]]) -> list[str]:
         with beside.open("rb") as file:
             content = json.loads(file.read(_CONFIG_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"cannot read {beside}: {shortened(error)}.") from error
+        raise ValueError(f"cannot read {beside}: {shorten(error)}.") from error
     if not isinstance(content, dict):
         return []
     return [
-        f"{beside.name} beside it says {key} {shortened(json.dumps(content[key]))}, expected "
+        f"{beside.name} beside it says {key} {shorten(json.dumps(content[key]))}, expected "
         + " or ".join(map(json.dumps, values))
         for key, values in config.items()
         if key in content and content[key] not in values

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jaxtl.files import atomically
 from jaxtl.paths import closest
-from jaxtl.pretrained.archives import shortened
+from jaxtl.pretrained.archives import shorten
 
 _BUCKETS = {"gs": "gcsfs", "s3": "s3fs"}  # {scheme: the package that reads it}
 _BY_HAND = "copy the file to this machine and give its path"
@@ -61,7 +61,7 @@ def _from_here(location: str) -> Path:
             return path
     except (OSError, RuntimeError) as error:  # a name too long, a folder of others, no such home
         raise ValueError(
-            f"cannot read {shortened(location)}: {shortened(error).rstrip('.')}."
+            f"cannot read {shorten(location)}: {shorten(error).rstrip('.')}."
         ) from None
     near = closest(path.name, (other.name for other in path.parent.glob("*")))
     hint = f" Closest there: {', '.join(near)}." if near else ""
@@ -101,7 +101,7 @@ def _from_hub(location: str, rest: str) -> Path:
     try:
         return Path(get(local_files_only=offline))
     except (OSError, ValueError) as error:  # the hub's errors are OSErrors
-        reason = shortened(error, 300).rstrip(".")
+        reason = shorten(error, 300).rstrip(".")
         if offline and isinstance(error, OSError):
             silent = f"{constants.ENDPOINT} cannot be reached"
             why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else silent
@@ -124,10 +124,10 @@ def _from_bucket(location: str, rest: str) -> Path:
                 epath.Path(location).copy(partial)
     except ImportError as error:
         package = _BUCKETS[location.partition("://")[0]]
-        reason = f"{shortened(error)}; pip install {package}"
+        reason = f"{shorten(error)}; pip install {package}"
         raise ValueError(f"cannot read {location}: {reason}, or {_BY_HAND}.") from None
     except Exception as error:  # of any kind: each store has its own
-        reason = f"{type(error).__name__}: {shortened(error, 300)}".rstrip(".")
+        reason = f"{type(error).__name__}: {shorten(error, 300)}".rstrip(".")
         raise ValueError(f"cannot read {location}: {reason}; {_BY_HAND}.") from error
     return path
 

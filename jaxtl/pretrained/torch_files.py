@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.pretrained.archives import Unreadable, members, shortened, unpacked
+from jaxtl.pretrained.archives import Unreadable, members, shorten, unpack
 from jaxtl.pretrained.torch_pickle import TYPES, Tensor, TorchPickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -58,23 +58,23 @@ def _read_zip(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, np.ndarra
     root = trees[0].removesuffix("data.pkl")
     order = "little"
     if f"{root}byteorder" in infos:
-        order = unpacked(archive, infos[f"{root}byteorder"]).decode()
+        order = unpack(archive, infos[f"{root}byteorder"]).decode()
     if infos[trees[0]].file_size > _PICKLE_BYTES:
         raise Unreadable(f"its pickle has more than {_PICKLE_BYTES} bytes")
     pickle = TorchPickle()
-    tensors, remark = _tensors(pickle.load(io.BytesIO(unpacked(archive, infos[trees[0]]))))
+    tensors, remark = _tensors(pickle.load(io.BytesIO(unpack(archive, infos[trees[0]]))))
 
     def numbers(key: str) -> np.ndarray:
         name = f"{root}data/{key}"
         if name not in infos:
-            raise Unreadable(f"it has no {shortened(name)}, which a tensor is made of")
+            raise Unreadable(f"it has no {shorten(name)}, which a tensor is made of")
         kind, count = pickle.storages[key]
         dtype = _dtype(kind, order)
         if infos[name].file_size != count * dtype.itemsize:
             raise Unreadable(
-                f"{shortened(name)} has {infos[name].file_size} bytes, not those of {count} numbers"
+                f"{shorten(name)} has {infos[name].file_size} bytes, not those of {count} numbers"
             )
-        return np.frombuffer(unpacked(archive, infos[name]), dtype)
+        return np.frombuffer(unpack(archive, infos[name]), dtype)
 
     return _arrays(tensors, numbers), remark
 
@@ -123,7 +123,7 @@ def _tensors(tree: Any) -> tuple[dict[str, Tensor], str]:
         return loose, ""
     if key is None and len(inner) > 1:
         raise Unreadable(
-            f"it holds several dictionaries of tensors, {_listed(inner)}: save the one that you "
+            f"it holds several dictionaries of tensors, {_quote(inner)}: save the one that you "
             "mean alone"
         )
     if key is None and inner:
@@ -131,7 +131,7 @@ def _tensors(tree: Any) -> tuple[dict[str, Tensor], str]:
     if key is None:
         return {}, ""
     others = [name for name in (*inner, *loose) if name != key]
-    remark = f"tensors of {key!r}, not of {_listed(others)}" if others else ""
+    remark = f"tensors of {key!r}, not of {_quote(others)}" if others else ""
     return {name: leaf for name, leaf in inner[key].items() if isinstance(leaf, Tensor)}, remark
 
 
@@ -147,8 +147,8 @@ def _has_tensors(items: dict) -> bool:
     return any(isinstance(leaf, Tensor) for leaf in items.values())
 
 
-def _listed(names: Any) -> str:
-    return shortened(", ".join(repr(shortened(name, 40)) for name in list(names)[:8]), 200)
+def _quote(names: Any) -> str:
+    return shorten(", ".join(repr(shorten(name, 40)) for name in list(names)[:8]), 200)
 
 
 def _arrays(

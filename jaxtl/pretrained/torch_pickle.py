@@ -8,7 +8,7 @@ import pickletools
 from collections.abc import Iterable
 from typing import Any, BinaryIO, NamedTuple
 
-from jaxtl.pretrained.archives import Unreadable, shortened
+from jaxtl.pretrained.archives import Unreadable, shorten
 
 TYPES = {
     "DoubleStorage": "f8",
@@ -96,11 +96,15 @@ class TorchPickle:
         marks: list[int] = []
         memo: dict[int, Any] = {}
 
-        def since_mark() -> list[Any]:
-            start = marks.pop()
-            items = stack[start:]
-            del stack[start:]
+        def pop(count: int) -> list[Any]:
+            if count > len(stack):
+                raise Unreadable("it takes what is not there")
+            items = stack[len(stack) - count :]
+            del stack[len(stack) - count :]
             return items
+
+        def since_mark() -> list[Any]:
+            return pop(len(stack) - marks.pop())
 
         for opcode, value, _ in pickletools.genops(file):
             name = opcode.name
@@ -118,33 +122,25 @@ class TorchPickle:
             elif name == "MARK":
                 marks.append(len(stack))
             elif name in _TUPLES:
-                stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
+                stack.append(tuple(pop(_TUPLES[name])))
             elif name in ("TUPLE", "FROZENSET"):
                 stack.append(tuple(since_mark()))
             elif name == "LIST":
                 stack.append(since_mark())
             elif name == "DICT":
-                stack.append(_filled({}, _pairs(since_mark())))
-            elif name == "SETITEM":
-                item = (stack.pop(-2), stack.pop())
-                _filled(stack[-1], [item])
-            elif name == "SETITEMS":
-                pairs = _pairs(since_mark())
-                _filled(stack[-1], pairs)
-            elif name == "APPEND":
-                item = stack.pop()
-                _list(stack[-1]).append(item)
-            elif name in ("APPENDS", "ADDITEMS"):
-                items = since_mark()
+                stack.append(_fill({}, _pairs(since_mark())))
+            elif name in ("SETITEM", "SETITEMS"):
+                items = since_mark() if name == "SETITEMS" else pop(2)
+                _fill(stack[-1], _pairs(items))
+            elif name in ("APPEND", "APPENDS", "ADDITEMS"):
+                items = pop(1) if name == "APPEND" else since_mark()
                 _list(stack[-1]).extend(items)
-            elif name in ("GLOBAL", "INST"):
-                stack.append(_known(value.replace(" ", ".", 1)))
+            elif name == "GLOBAL":
+                stack.append(_allowed(value.replace(" ", ".", 1)))
             elif name == "STACK_GLOBAL":
-                module, attribute = stack.pop(-2), stack.pop()
-                stack.append(_known(f"{_text(module)}.{_text(attribute)}"))
+                stack.append(_allowed(".".join(map(_text, pop(2)))))
             elif name == "REDUCE":
-                arguments = stack.pop()
-                stack.append(self._called(stack.pop(), arguments))
+                stack.append(self._call(*pop(2)))
             elif name == "BUILD":
                 stack.pop()
                 if not isinstance(stack[-1], dict):
@@ -168,7 +164,7 @@ class TorchPickle:
                 f"its pickle has more than {_STEPS} opcodes: save the state_dict alone"
             )
 
-    def _called(self, function: Any, arguments: Any) -> Any:
+    def _call(self, function: Any, arguments: Any) -> Any:
         if not (isinstance(function, _Name) and isinstance(arguments, tuple)):
             raise Unreadable("it calls what is no function")
         if function == _DICTIONARY:
@@ -176,7 +172,7 @@ class TorchPickle:
             if isinstance(pairs, dict):
                 pairs = pairs.items()
             self._work(len(pairs))
-            return _filled({}, pairs)
+            return _fill({}, pairs)
         if function == _SIZE:
             return _integers(arguments[0])
         if function in _TENSORS:
@@ -194,23 +190,23 @@ class TorchPickle:
             raise Unreadable("it holds what is no storage")
         tag, kind, key, _, count, *view = identity
         if tag != "storage":
-            raise Unreadable(f"it holds a {shortened(_text(tag))}, not only tensors")
+            raise Unreadable(f"it holds a {shorten(_text(tag))}, not only tensors")
         if not (isinstance(kind, _Name) and kind in _STORAGES):
             raise Unreadable("it holds a storage of no known type")
         if not isinstance(key, str):
             raise Unreadable("it holds a storage without a name")
         declared = (_STORAGES[kind], _integers((count,))[0])
         if self.storages.setdefault(_key(key), declared) != declared:
-            raise Unreadable(f"it holds two different storages named {shortened(key)}")
+            raise Unreadable(f"it holds two different storages named {shorten(key)}")
         # Files of before 0.4 may say which part of a storage is meant: (key, start, length).
         start = view[0][1] if view and view[0] else 0
         return Storage(key, declared[0], _integers((start,))[0])
 
 
-def _known(name: str) -> _Name:
+def _allowed(name: str) -> _Name:
     if name not in _NAMES:
         raise Unreadable(
-            f"it holds {shortened(name)}, and only tensors, dictionaries and plain values are "
+            f"it holds {shorten(name)}, and only tensors, dictionaries and plain values are "
             "read: save the state_dict alone"
         )
     return _Name(name)
@@ -240,7 +236,7 @@ def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
     return list(zip(items[::2], items[1::2], strict=True))
 
 
-def _filled(dictionary: Any, pairs: Iterable[Any]) -> dict:
+def _fill(dictionary: Any, pairs: Iterable[Any]) -> dict:
     if not isinstance(dictionary, dict):
         raise Unreadable("it sets an item of what is no dictionary")
     for key, value in pairs:

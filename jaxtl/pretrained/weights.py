@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxtl.form import Patterns, checked
 from jaxtl.paths import unknown
 from jaxtl.pretrained.files import read_file, sha256
 from jaxtl.pretrained.fit import Fit, fit
-from jaxtl.pretrained.foreign import disguised, misfits
+from jaxtl.pretrained.foreign import config_problems, roberta_problems
 from jaxtl.pretrained.locations import fetch
 from jaxtl.pretrained.names.scheme import Scheme
 
@@ -22,12 +23,13 @@ _WRAPPING = re.compile(
 )
 
 
+@checked
 def weights(
     location: str | Path,
     schemes: Scheme | Sequence[Scheme],
     *,
     head: str | None = None,
-    unused: Sequence[str] = (),
+    unused: Patterns = (),
 ) -> "FileWeights":
     """Published weights for a stage to start from; nothing is read before they are asked for.
 
@@ -52,12 +54,8 @@ def weights(
         ValueError: an argument is of another kind.
     """
     schemes = (schemes,) if isinstance(schemes, Scheme) else tuple(schemes)
-    if not schemes or not all(isinstance(scheme, Scheme) for scheme in schemes):
+    if not schemes:
         raise ValueError("`schemes` are names of an architecture, such as pretrained.RESNET")
-    if isinstance(unused, str) or not all(isinstance(pattern, str) for pattern in unused):
-        raise ValueError(f"`unused` is a sequence of patterns, such as ('fc.*',), got {unused!r}")
-    if not isinstance(head, str | None):
-        raise ValueError(f"`head` is the name of one of the model's heads, got {head!r}")
     return FileWeights(str(location), schemes, head, tuple(unused))
 
 
@@ -84,32 +82,24 @@ class FileWeights:
         path = fetch(self.location)
         file = read_file(path)
         best = self._best(wanted, file.arrays)
-        if len(best.leaves) < len(wanted):
-            first = (
-                f"cannot load {len(wanted) - len(best.leaves)} of {len(wanted)} arrays from "
-                f"{self.location} by the names of {best.scheme.name}:"
-            )
+        file_by = f"{self.location} by the names of {best.scheme.name}"
+        if missing := len(wanted) - len(best.leaves):
+            first = f"cannot load {missing} of {len(wanted)} arrays from {file_by}:"
             raise ValueError("\n  ".join((first, *best.complaints())))
-        problems = misfits(path, best.scheme.config) if best.leaves else []
-        if disguise := disguised(best.file):
-            problems.append(disguise)
+        problems = config_problems(path, best.scheme.config) if best.leaves else []
+        problems += roberta_problems(best.file)
         try:
             leftover = best.leftover(self.unused)
         except ValueError as error:
             raise ValueError(f"cannot load {self.location}: {error}") from None
         if leftover:
-            problems += leftover
-            problems.append("what the model is right without, name in `unused`, patterns of names")
+            remedy = "what the model is right without, name in `unused`, patterns of names"
+            problems += [*leftover, remedy]
         if problems:
-            first = (
-                f"cannot load {self.location} by the names of {best.scheme.name}: the file's "
-                "network computes something else:"
-            )
+            first = f"cannot load {file_by}: the file's network computes something else:"
             raise ValueError("\n  ".join((first, *problems)))
-        lines = [f"{self.location}: {best.report()}"]
-        if file.remark:
-            lines.append(f"  {file.remark}")
-        return best.leaves, "\n".join(lines)
+        remark = f"\n  {file.remark}" if file.remark else ""
+        return best.leaves, f"{self.location}: {best.report()}{remark}"
 
     def save(self, path: Path, leaves: Mapping[str, np.ndarray]) -> None:
         """As `plan.Weights`; a leaf that has no name in the file keeps its own path as its name."""
@@ -153,13 +143,13 @@ class FileWeights:
             for end in range(match.end())
             if name[end] == "."
         }
-        whole = [
+        unambiguous = [
             prefix
             for prefix in sorted(prefixes)
             if len({name.removeprefix(prefix) for name in file}) == len(file)
         ]
         best: Fit | None = None
-        for prefix in ("", *whole[:_PREFIXES]):
+        for prefix in ("", *unambiguous[:_PREFIXES]):
             for scheme in self.schemes:
                 candidate = fit(scheme, self.head, wanted, file, prefix)
                 if best is None or len(candidate.leaves) > len(best.leaves):

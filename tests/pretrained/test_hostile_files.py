@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch_pickles import dictionary, plain, tensor, write_zip
 
-from jaxtl.pretrained.files import read_arrays, read_file
+from jaxtl.pretrained.files import read_file
 from jaxtl.pretrained.torch_pickle import TorchPickle
 
 FILES = bombs.valid()
@@ -27,7 +27,7 @@ ONE_LINE = r"^cannot read .*\.$"
 def refused(path):
     """The message, one line."""
     with pytest.raises(ValueError, match=ONE_LINE) as caught:
-        read_arrays(path)
+        read_file(path)
     message = str(caught.value).removeprefix(f"cannot read {path}: ")
     assert len(message) < 500 and message.isprintable()
     return message
@@ -50,12 +50,12 @@ def test_the_worst_files_below_a_megabyte_take_two_gigabytes_and_half_a_minute(t
         paths.append(tmp_path / name)
         paths[-1].write_bytes(content)
     code = """import pathlib, resource, sys, time
-from jaxtl.pretrained.files import read_arrays
+from jaxtl.pretrained.files import read_file
 resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30,) * 2)
 for name in sys.argv[1:]:
     started = time.perf_counter()
     try:
-        read_arrays(pathlib.Path(name))
+        read_file(pathlib.Path(name))
     except ValueError as error:
         print(name, "MemoryError" if "Memory" in str(error) else "refused", end=" ")
     print(time.perf_counter() - started)
@@ -77,7 +77,7 @@ for name in sys.argv[1:]:
 def harmless(path):
     """Arrays of a damaged file, or None."""
     try:
-        return read_arrays(path)
+        return read_file(path).arrays
     except ValueError as error:
         assert str(error).startswith(f"cannot read {path}: ") and "\n" not in str(error)
         return None
@@ -118,7 +118,7 @@ def test_files_cut_anywhere(tmp_path, name):
         os.utime(path, ns=(length, length))
         refused(path)
     path.write_bytes(FILES[name])
-    np.testing.assert_array_equal(read_arrays(path)["x"], bombs.NUMBERS.reshape(2, 3))
+    np.testing.assert_array_equal(read_file(path).arrays["x"], bombs.NUMBERS.reshape(2, 3))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_files_cut_anywhere(tmp_path, name):
 def test_what_is_said(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        read_arrays(tmp_path / name)
+        read_file(tmp_path / name)
 
 
 def test_members_of_an_archive_that_share_bytes_or_names(tmp_path):
@@ -198,7 +198,7 @@ def test_several_dictionaries_of_which_none_is_the_models(tmp_path):
 def test_tensors_that_share_their_numbers_are_one_array(tmp_path):
     tied = {f"w{i}": tensor("a", "float32", 6, (6,), (1,)) for i in range(30)}
     write_zip(tmp_path / "a.pth", dictionary(tied), NUMBERS)
-    arrays = read_arrays(tmp_path / "a.pth")
+    arrays = read_file(tmp_path / "a.pth").arrays
     assert len(arrays) == 30 and all(array is arrays["w0"] for array in arrays.values())
 
 

@@ -18,7 +18,7 @@ from torch_pickles import (
     write_zip,
 )
 
-from jaxtl.pretrained.files import read_arrays, sha256
+from jaxtl.pretrained.files import read_file, sha256
 
 NUMBERS = np.array([[1.5, -2.0, 3.25], [0.0, 5.0, -6.5]])  # exact in every float type
 WRITERS = pytest.mark.parametrize("write", [write_zip, write_legacy])
@@ -53,7 +53,7 @@ def test_every_type_in_every_format(tmp_path, dtype, form):
         )
         write = write_legacy if legacy else write_zip
         write(path, tree, {"0": array, "1": np.float32([7])})
-    same(read_arrays(path), {"x": expected, "y": np.float32([7])})
+    same(read_file(path).arrays, {"x": expected, "y": np.float32([7])})
 
 
 @WRITERS
@@ -78,7 +78,7 @@ def test_strides_and_offsets_of_tensors(tmp_path, write):
         "scalar": numbers[23],
         "empty": np.zeros((0, 3), np.float32),
     }
-    same(read_arrays(tmp_path / "a.pth"), expected)
+    same(read_file(tmp_path / "a.pth").arrays, expected)
 
 
 @WRITERS
@@ -88,7 +88,7 @@ def test_wrappers_and_a_leading_module_are_taken_off(tmp_path, write, wrapper):
     inner = dictionary({"module.x": parameter(x), "module.steps": plain(3)})
     tree = dictionary({"epoch": plain(90), "best": plain([0.5, None, "x"]), wrapper: inner})
     write(tmp_path / "a.pt", tree, {"0": NUMBERS.astype(np.float32)})
-    same(read_arrays(tmp_path / "a.pt"), {"x": NUMBERS.astype(np.float32)})
+    same(read_file(tmp_path / "a.pt").arrays, {"x": NUMBERS.astype(np.float32)})
 
 
 @WRITERS
@@ -97,17 +97,17 @@ def test_pickles_that_could_run_something_are_refused(tmp_path, write):
     command = called(named("os", "system"), plain(f"touch {trap}"))
     write(tmp_path / "a.pth", dictionary({"x": command}), {})
     with pytest.raises(ValueError, match=r"cannot read .*a.pth: it holds os.system, and only tens"):
-        read_arrays(tmp_path / "a.pth")
+        read_file(tmp_path / "a.pth")
     for module, name in (("builtins", "eval"), ("torch", "load"), ("collections", "Counter")):
         write(tmp_path / "a.pth", dictionary({"x": called(named(module, name), plain("1"))}), {})
         with pytest.raises(ValueError, match=f"it holds {module}.{name}, and only tensors"):
-            read_arrays(tmp_path / "a.pth")
+            read_file(tmp_path / "a.pth")
     # The same as `torch.save(model)` makes it.
     write(tmp_path / "a.pth", called(named("torchvision.models.resnet", "ResNet")), {})
     with pytest.raises(
         ValueError, match=r"holds torchvision.models.resnet.ResNet.*state_dict alon"
     ):
-        read_arrays(tmp_path / "a.pth")
+        read_file(tmp_path / "a.pth")
     assert not trap.exists()
 
 
@@ -120,7 +120,7 @@ def test_tensors_outside_of_their_storage(tmp_path, write, size, stride, offset)
     tree = dictionary({"x": tensor("0", "float32", 6, size, stride, offset)})
     write(tmp_path / "a.pth", tree, {"0": NUMBERS.astype(np.float32)})
     with pytest.raises(ValueError, match=r"cannot read .*a.pth: it has a tensor outside of its st"):
-        read_arrays(tmp_path / "a.pth")
+        read_file(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth", ".bin"])
@@ -140,7 +140,7 @@ def test_a_file_cut_anywhere_is_one_clear_error(tmp_path, suffix):
     for length in {0, 1, 9, len(whole) // 3, len(whole) // 2, len(whole) - 5, len(whole) - 1}:
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"cannot read .*/a\.\w+: \w.*\.$") as caught:
-            read_arrays(path)
+            read_file(path)
         assert "\n" not in str(caught.value)
 
 
@@ -149,7 +149,7 @@ def test_numbers_that_are_missing_are_said_to_be(tmp_path):
     write_legacy(path, dictionary({"x": tensor("0", "float32", 6, (2, 3), (3, 1))}), {"0": x})
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"a.pth: the file ends before its tensors do."):
-        read_arrays(path)
+        read_file(path)
 
 
 def test_other_files_under_a_known_suffix(tmp_path):
@@ -161,20 +161,20 @@ def test_other_files_under_a_known_suffix(tmp_path):
     for content, message in cases.items():
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message):
-            read_arrays(path)
+            read_file(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "no tensors")
     with pytest.raises(ValueError, match=r"a zip archive, but not one of torch.save"):
-        read_arrays(path)
+        read_file(path)
     write_zip(path, plain([1, 2]), {})
     with pytest.raises(ValueError, match=r"it holds a list, not a dictionary of tensors"):
-        read_arrays(path)
+        read_file(path)
     write_zip(path, dictionary({"lr": plain(0.1)}), {})
     with pytest.raises(ValueError, match=r"a.pth: it holds no arrays"):
-        read_arrays(path)
+        read_file(path)
     np.savez(tmp_path / "a.npz", x=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match=r"cannot read .*a.npz: .*allow_pickle=False"):
-        read_arrays(tmp_path / "a.npz")
+        read_file(tmp_path / "a.npz")
 
 
 def test_an_unknown_suffix(tmp_path):
@@ -182,19 +182,19 @@ def test_an_unknown_suffix(tmp_path):
     path.write_bytes(b"x")
     expected = r"its suffix is '\.h5', expected \.safetensors, \.npz, \.pth, \.pt, \.bin\."
     with pytest.raises(ValueError, match=expected):
-        read_arrays(path)
+        read_file(path)
 
 
 def test_a_file_is_read_once_until_it_changes(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, x=np.zeros(3))
-    first, digest = read_arrays(path), sha256(path)
-    assert read_arrays(path) is first
+    first, digest = read_file(path).arrays, sha256(path)
+    assert read_file(path).arrays is first
     with pytest.raises(ValueError, match="read-only"):
         first["x"][0] = 1
     np.savez(path, x=np.ones(4))
     os.utime(path, ns=(0, 0))
-    np.testing.assert_array_equal(read_arrays(path)["x"], np.ones(4))
+    np.testing.assert_array_equal(read_file(path).arrays["x"], np.ones(4))
     assert sha256(path) != digest
 
 
@@ -210,4 +210,4 @@ def test_pytorchs_own_files(tmp_path):
             name: (value.float() if value.is_floating_point() else value).detach().numpy()
             for name, value in state.items()
         }
-        same(read_arrays(tmp_path / "a.pt"), expected)
+        same(read_file(tmp_path / "a.pt").arrays, expected)

@@ -43,12 +43,11 @@ NAMES = {
 
 
 def scheme(name, prefix=""):
-    def entries(paths):
-        found = {path: NAMES[path] for path in paths if path in NAMES}
-        return {path: entry._replace(name=prefix + entry.name) for path, entry in found.items()}
+    def entry(path):
+        return NAMES[path]._replace(name=prefix + NAMES[path].name) if path in NAMES else None
 
     adapt = {r"backbone/.*/positions": cropped}
-    return Scheme(name, entries, (r".*\.counter",), adapt, (rf"{prefix}fc\.weight",))
+    return Scheme(name, entry, (r".*\.counter",), adapt, (rf"{prefix}fc\.weight",))
 
 
 SCHEMES = (scheme("ours"), scheme("theirs", "net."))

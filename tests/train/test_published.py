@@ -135,7 +135,7 @@ def in_a_file(path, **more):
     backbone = {k: leaf for k, leaf in leaves.items() if not k.startswith("heads/")}
     arrays, _ = Numbers().read(backbone)
     save_file(arrays | {"fc": np.ones(3, np.float32)} | more, path)
-    scheme = Scheme("ours", lambda paths: {k: Entry(k) for k in paths}, heads=("fc",))
+    scheme = Scheme("ours", Entry, heads=("fc",))
     return pretrained.weights(path, scheme)
 
 

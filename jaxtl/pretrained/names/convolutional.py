@@ -1,7 +1,7 @@
 """Names of convolutional networks whose layers are a convolution and its BatchNorm."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxtl.pretrained.names.scheme import CONV, DENSE, Entry, Scheme
@@ -21,7 +21,7 @@ def convolutional(
     name: str,
     layer_names: Callable[[str], tuple[str, str] | None],
     head: str,
-    config: Mapping[str, tuple[Any, ...]] | None = None,
+    config: Mapping[str, tuple[Any, ...]] = {},
 ) -> Scheme:
     """A scheme of PyTorch.
 
@@ -45,14 +45,5 @@ def convolutional(
             return Entry(f"{names[0]}.weight", CONV)
         return Entry(f"{names[1]}.{_LEAVES[match[2]]}")
 
-    def entries(paths: Iterable[str]) -> Mapping[str, Entry]:
-        found = {path: entry(path) for path in paths}
-        return {path: place for path, place in found.items() if place is not None}
-
-    return Scheme(
-        name,
-        entries,
-        ignored=(r".*num_batches_tracked",),
-        heads=(rf"{re.escape(head)}\..*",),
-        config=config or {},
-    )
+    heads = (rf"{re.escape(head)}\..*",)
+    return Scheme(name, entry, (r".*num_batches_tracked",), heads=heads, config=config)

@@ -1,7 +1,7 @@
-"""Tables of names for architectures of numbered layers, and `Scheme.entries` made of them."""
+"""Tables of names for architectures of numbered layers, and `Scheme.entry` made of them."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from jaxtl.pretrained.names.scheme import DENSE, SAME, Entry
 
@@ -9,10 +9,8 @@ _NUMBER = re.compile(r"(?<=/layer_)\d+")
 _HEAD = re.compile(r"(?<=^heads/)[^/]+")
 
 
-def layered(
-    table: Mapping[str, Entry], prefix: str = ""
-) -> Callable[[Iterable[str]], dict[str, Entry]]:
-    """`Scheme.entries` of a table.
+def layered(table: Mapping[str, Entry], prefix: str = "") -> Callable[[str], Entry | None]:
+    """`Scheme.entry` of a table.
 
     Args:
         table: {path of a leaf without `backbone/`: Entry}, with `*` for a layer's number in both;
@@ -23,18 +21,14 @@ def layered(
     def entry(path: str) -> Entry | None:
         if path.startswith("heads/"):
             return table.get(_HEAD.sub("*", path))
-        number = _NUMBER.search(path)
-        found = table.get(_NUMBER.sub("*", path).removeprefix("backbone/"))
-        if found is None:
+        layer = table.get(_NUMBER.sub("*", path).removeprefix("backbone/"))
+        if layer is None:
             return None
-        name = found.name.replace("*", number.group()) if number else found.name
-        return found._replace(name=prefix + name)
+        number = _NUMBER.search(path)
+        name = layer.name.replace("*", number.group()) if number else layer.name
+        return layer._replace(name=prefix + name)
 
-    def entries(paths: Iterable[str]) -> dict[str, Entry]:
-        found = {path: entry(path) for path in paths}
-        return {path: one for path, one in found.items() if one is not None}
-
-    return entries
+    return entry
 
 
 def torch_names(

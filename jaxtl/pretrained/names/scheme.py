@@ -56,8 +56,7 @@ class Scheme(NamedTuple):
 
     Attributes:
         name: of the project, for messages.
-        entries: paths of the leaves that are wanted -> {path: Entry}; a path it leaves out has no
-            name in that project.
+        entry: path of a leaf -> Entry; None for one that has no name in that project.
         ignored: patterns of names in the file that no model reads, such as counters.
         adapt: {pattern of paths: (array in our layout, wanted shape) -> array of that shape} for
             leaves whose shape may differ, such as position embeddings.
@@ -67,8 +66,13 @@ class Scheme(NamedTuple):
     """
 
     name: str
-    entries: Callable[[Iterable[str]], Mapping[str, Entry]]
+    entry: Callable[[str], Entry | None]
     ignored: tuple[str, ...] = ()
     adapt: Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = {}
     heads: tuple[str, ...] = ()
     config: Mapping[str, tuple[Any, ...]] = {}
+
+    def entries(self, paths: Iterable[str]) -> dict[str, Entry]:
+        """{path: Entry} of the leaves that have a name in that project."""
+        entries = {path: self.entry(path) for path in paths}
+        return {path: entry for path, entry in entries.items() if entry is not None}

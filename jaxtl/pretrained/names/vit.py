@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -137,26 +136,20 @@ def _jax(
         positions, head: names of the position embeddings and of the classifier.
     """
 
-    def joined(shape: Callable[[np.ndarray], tuple[int, ...]], axis: int) -> Callable:
-        """Theirs without the axis of heads, whose width must be the scheme's."""
+    def heads(axis: int) -> Layout:
+        """Ours has one axis for theirs of the heads and of their width, which the scheme says."""
 
         def read(array: np.ndarray) -> np.ndarray:
-            if array.shape[axis] != head_width:
-                width = array.shape[axis]
+            width = array.shape[axis + 1]
+            if width != head_width:
                 raise Mismatch(f"heads of width {width}, by the names of the scheme {head_width}")
-            return array.reshape(shape(array))
+            return array.reshape(*array.shape[:axis], -1, *array.shape[axis + 2 :])
 
-        return read
+        def write(leaf: np.ndarray) -> np.ndarray:
+            return leaf.reshape(*leaf.shape[:axis], -1, head_width, *leaf.shape[axis + 1 :])
 
-    into, bias, out_of = (
-        Layout(joined(lambda x: (len(x), -1), -1), lambda x: x.reshape(len(x), -1, head_width)),
-        Layout(joined(lambda x: (-1,), -1), lambda x: x.reshape(-1, head_width)),
-        Layout(
-            joined(lambda x: (-1, x.shape[-1]), -2),
-            lambda x: x.reshape(-1, head_width, x.shape[-1]),
-        ),
-    )
-    into, bias, out_of = (layout._replace(name="heads joined") for layout in (into, bias, out_of))
+        return Layout(read, write, "heads joined")
+
     layer = "Transformer/encoderblock_*"
     modules = {
         "embed/patch": "embedding",
@@ -174,10 +167,10 @@ def _jax(
     }
     for part in ("query", "key", "value"):
         theirs = f"{layer}/{attention}/{part}"
-        table[f"layer_*/attention/{part}/kernel"] = Entry(f"{theirs}/kernel", into)
-        table[f"layer_*/attention/{part}/bias"] = Entry(f"{theirs}/bias", bias)
+        table[f"layer_*/attention/{part}/kernel"] = Entry(f"{theirs}/kernel", heads(1))
+        table[f"layer_*/attention/{part}/bias"] = Entry(f"{theirs}/bias", heads(0))
     return table | {
-        "layer_*/attention/out/kernel": Entry(f"{layer}/{attention}/out/kernel", out_of),
+        "layer_*/attention/out/kernel": Entry(f"{layer}/{attention}/out/kernel", heads(0)),
         "layer_*/attention/out/bias": Entry(f"{layer}/{attention}/out/bias"),
         "embed/cls": Entry("cls"),
         "embed/positions": Entry(positions),

