@@ -12,11 +12,11 @@ import numpy as np
 from jax import export
 
 import jaxtl
-from jaxtl.export.predictor import Predictor, restored
-from jaxtl.export.rebuild import Left, choose, read_run
-from jaxtl.export.recipe import Action, any_number
+from jaxtl.export.predictor import Predictor, restore
+from jaxtl.export.rebuild import SavedRun, choose, read_run
+from jaxtl.export.recipe import Action, Recipe, any_number
 from jaxtl.export.request import check_request
-from jaxtl.export.rows import shown
+from jaxtl.export.rows import in_words
 from jaxtl.files import replacing, write_text
 from jaxtl.models import to_float
 from jaxtl.paths import flatten
@@ -51,8 +51,8 @@ def export_run(
         NotWritten: a file cannot be.
     """
     check_request(directory, form)
-    left = read_run(directory)
-    predictor = restored(left, choose(left, arm, stage, seed))
+    run = read_run(directory)
+    predictor = restore(run, choose(run, arm, stage, seed))
     path = directory / "export" / f"{predictor.arm}.{form}"
     with replacing(path) as partial:
         if form == "safetensors":
@@ -60,7 +60,7 @@ def export_run(
         else:
             notes = write_program(predictor, partial)
     notes["preprocessing"] = write_preparations(predictor, form, path)
-    about = {"format": form, **description(left, predictor, form), **notes}
+    about = {"format": form, **description(run, predictor, form), **notes}
     write_text(path.with_name(f"{path.name}.json"), json.dumps(about, indent=1) + "\n")
     size = f"{path.stat().st_size / 2**20:.2f} MB"
     what = f"arm {predictor.arm}, stage {predictor.stages[-1].name}, seed {predictor.seed}"
@@ -83,9 +83,7 @@ class Entry(NamedTuple):
 
 def entry(predictor: Predictor, form: str) -> Entry:
     """A program does what JAX can trace; prepared inputs enter if no preparation is meant."""
-    if predictor.like is None:
-        return Entry(predictor.inputs)
-    recipe = predictor.recipe()
+    recipe = predictor.recipe() if predictor.like else Recipe(predictor.inputs)
     if form == "safetensors":
         return Entry(predictor.inputs, recipe.actions)
     before, inside = recipe.split
@@ -119,7 +117,7 @@ def write_preparations(predictor: Predictor, form: str, path: Path) -> dict[str,
 
 def write_weights(predictor: Predictor, path: Path) -> dict[str, Any]:
     """Parameters and batch statistics, adapters merged; under published names if they have such."""
-    leaves, weights = merged(predictor), predictor.stages[0].weights
+    leaves, weights = weights_of(predictor), predictor.stages[0].weights
     if not hasattr(weights, "save"):
         from safetensors.numpy import save
 
@@ -129,7 +127,7 @@ def write_weights(predictor: Predictor, path: Path) -> dict[str, Any]:
     return {"names": weights.name}
 
 
-def merged(predictor: Predictor) -> dict[str, np.ndarray]:
+def weights_of(predictor: Predictor) -> dict[str, np.ndarray]:
     """{path: leaf} of what the model itself reads: no adapter, nothing of the method's."""
     model, params = predictor.model.merge(predictor.params)
     read = jax.eval_shape(to_float, predictor.inputs)
@@ -162,21 +160,21 @@ def program(predictor: Predictor) -> export.Exported:
             inputs = action.trace(inputs)
         return {"logits": predictor.forward(predictor.params, predictor.state, inputs)["logits"]}
 
-    def lowered(*platforms: str) -> export.Exported:
+    def lower(*platforms: str) -> export.Exported:
         return export.export(jax.jit(logits), platforms=platforms)(any_number(where.inputs))
 
     try:
-        return lowered(*PLATFORMS)
+        return lower(*PLATFORMS)
     except Exception as error:  # whatever a layer or a lowering rule raises
         reason = str(error).strip().split("\n")[0]
-        works = [platform for platform in PLATFORMS if _succeeds(lowered, platform)]
+        works = [platform for platform in PLATFORMS if _succeeds(lower, platform)]
         if not works:
             raise ValueError(
                 f"the model of stage {predictor.stages[-1].name!r} has no program for any number "
                 f"of examples: {reason}"
             ) from error
         logger.warning("the program is for %s only: %s", " and ".join(works), reason)
-        return lowered(*works)
+        return lower(*works)
 
 
 def _succeeds(function: Callable, *args: Any) -> bool:
@@ -187,21 +185,21 @@ def _succeeds(function: Callable, *args: Any) -> bool:
     return True
 
 
-def description(left: Left, predictor: Predictor, form: str) -> dict[str, Any]:
+def description(run: SavedRun, predictor: Predictor, form: str) -> dict[str, Any]:
     """What a file holds, as JSON; the metric is that of the arm's end, else None."""
     arm, metric, stage = predictor.arm, None, predictor.stages[-1]
-    if left.summary is not None and stage.name == left.experiment.arms[arm][-1].name:
-        name = left.summary["primary"]["metric"]
-        values = left.summary["arms"].get(arm, {"metrics": {}})["metrics"].get(name)
+    if run.summary is not None and stage.name == run.experiment.arms[arm][-1].name:
+        name = run.summary["primary"]["metric"]
+        values = run.summary["arms"].get(arm, {"metrics": {}})["metrics"].get(name)
         if values is not None:
-            seed = left.summary["seeds"].index(predictor.seed)
+            seed = run.summary["seeds"].index(predictor.seed)
             metric = {"name": name, "value": values["per_seed"][seed], "mean": values["mean"]}
     heads = {
         name: {"size": head.size, "classes": list(predictor.class_names.get(name, ()))}
         for name, head in predictor.heads.items()
     }
     return {
-        "experiment": left.file.stem,
+        "experiment": run.file.stem,
         "arm": arm,
         "stage": stage.name,
         "seed": predictor.seed,
@@ -215,7 +213,7 @@ def description(left: Left, predictor: Predictor, form: str) -> dict[str, Any]:
 def usage(predictor: Predictor, form: str, path: Path) -> str:
     """Python that loads the file."""
     inputs, before, _ = entry(predictor, form)
-    note = f"# inputs: {shown(inputs, 'n')}"
+    note = f"# inputs: {in_words(inputs, 'n')}"
     if before:
         steps = ", ".join(action.name for action in before)
         note += f", raw rows after {steps}, as {path.name}.json says"

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.export.rebuild import Choice, Left, choose, read_run
+from jaxtl.export.rebuild import Choice, SavedRun, choose, read_run
 from jaxtl.export.recipe import Recipe, preparations
-from jaxtl.export.rows import check_finite, check_indices, read_rows, shown
+from jaxtl.export.rows import check_finite, check_indices, in_words, read_rows
 from jaxtl.files import user_path
 from jaxtl.models import forward, index_bounds, outputs, to_float
 from jaxtl.paths import flatten, nest, unknown
@@ -59,7 +59,7 @@ class Predictor:
         raw = self.recipes[self.like].raw if self.like else self.inputs
         outputs = ", ".join(f"{name}[n, {head.size}]" for name, head in self.heads.items())
         where = f"arm {self.arm!r}, stage {self._stage.name!r}, seed {self.seed}"
-        return f"Predictor({where}: {shown(raw, 'n')} -> {outputs})"
+        return f"Predictor({where}: {in_words(raw, 'n')} -> {outputs})"
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -104,8 +104,10 @@ class Predictor:
         try:
             rows = read_rows(inputs, recipe.raw, recipe.ranges, exact=bool(recipe.actions))
             if not len(jax.tree.leaves(rows)[0]):
-                return self._outputs(self._no_rows)
-            if not any(action.about["kind"] == "function" for action in recipe.actions):
+                return self._outputs(
+                    jax.tree.map(lambda x: np.zeros((0, *x.shape[1:]), x.dtype), self.inputs)
+                )
+            if not any(action.is_own for action in recipe.actions):
                 check_finite(rows)  # a function of one's own may fill in what is missing
             rows = recipe.prepare(rows)
             self._check(rows)
@@ -113,7 +115,7 @@ class Predictor:
             hint = "; rows that are prepared go with raw=False" if recipe.actions else ""
             raise ValueError(
                 f"the model of stage {self._stage.name!r} does not read these rows: {error}; it "
-                f"was trained on {shown(recipe.raw, 'n')}{hint}"
+                f"was trained on {in_words(recipe.raw, 'n')}{hint}"
             ) from error
         output = self._outputs(rows)
         logits = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(output["logits"])]
@@ -149,10 +151,6 @@ class Predictor:
         """The pure function (params, state, prepared inputs) -> outputs that `predict` compiles."""
         return forward(self.model, self._stage.method.predict)
 
-    @property
-    def _no_rows(self) -> PyTree:
-        return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), self.inputs)
-
     def _outputs(self, rows: PyTree) -> dict[str, Any]:
         """The model's outputs for prepared rows [n, ...], in one call."""
         size = max(1, len(jax.tree.leaves(rows)[0]))
@@ -170,7 +168,7 @@ class Predictor:
         """Raises ValueError for prepared rows that the model does not read, or that are no data."""
         if not self._fits(rows):
             raise ValueError(
-                f"they are {shown(rows)} for the model, which reads {shown(self.inputs, 'n')}"
+                f"they are {in_words(rows)} for the model, which reads {in_words(self.inputs, 'n')}"
             )
         check_finite(rows, "once prepared, ")
         check_indices(rows, self._bounds)
@@ -217,49 +215,45 @@ def load(
         ValueError: no run, arm, stage or seed of that name (with the closest), the stage is not
             finished, or its parameters do not fit the model (all that do not are listed).
     """
-    left = read_run(Path(user_path(run_dir)))
-    return restored(left, choose(left, arm, stage, seed))
+    run = read_run(Path(user_path(run_dir)))
+    return restore(run, choose(run, arm, stage, seed))
 
 
-def restored(left: Left, choice: Choice) -> Predictor:
+def restore(run: SavedRun, choice: Choice) -> Predictor:
     """The model that was chosen, with its parameters."""
-    stage, record = choice.stages[-1], left.records[choice.stages[-1].name]
-    if record["identity"]["experiment_file"] != file_digest(left.file):
-        logger.warning("%s has changed since stage %s was trained", left.file, stage.name)
+    stage, record = choice.stages[-1], run.records[choice.stages[-1].name]
+    if record["identity"]["experiment_file"] != file_digest(run.file):
+        logger.warning("%s has changed since stage %s was trained", run.file, stage.name)
     if "shape" not in record:
-        raise ValueError(f"stage {stage.name!r} of {left.directory} is from an older jaxtl")
+        raise ValueError(f"stage {stage.name!r} of {run.directory} is from an older jaxtl")
     inputs = abstract_inputs(record["inputs"])
     read = jax.eval_shape(to_float, inputs)
     shape = StageShape(**record["shape"])
-    here = jax.eval_shape(lambda: initialise(stage, read, shape, 0))
+    trees = jax.eval_shape(lambda: initialise(stage, read, shape, 0))
     method_state = None
     if stage.method.state is not None:
-        method_state = jax.eval_shape(lambda *t: stage.method.state(stage.model, *t, shape), *here)
-    where = f"stage {stage.name!r} of {left.directory}"
-    wanted = flatten(here[0]) | flatten(here[1])
+        method_state = jax.eval_shape(lambda *t: stage.method.state(stage.model, *t, shape), *trees)
+    where = f"stage {stage.name!r} of {run.directory}"
+    wanted = flatten(trees[0]) | flatten(trees[1])
     try:
         leaves, memory = restore_chain(
-            left.directory, choice.stages, [choice.seed], wanted, method_state
+            run.directory, choice.stages, [choice.seed], wanted, method_state
         )
     except ValueError as error:
         raise ValueError(f"{where} {error}") from error
     leaves = {path: leaf[0] for path, leaf in leaves.items()}
-    if problems := _misfits(wanted, leaves):
+    problems = load_problems(wanted, leaves, set(), remedies=False)
+    problems += [f"{path}: there only" for path in sorted(leaves.keys() - wanted.keys())]
+    if problems:
         raise ValueError(f"{where} does not fit this model:\n  " + "\n  ".join(problems))
     params, statistics = (
-        nest({path: jnp.asarray(leaves[path]) for path in flatten(tree)}) for tree in here
+        nest({path: jnp.asarray(leaves[path]) for path in flatten(tree)}) for tree in trees
     )
     state = State(statistics, jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), memory))
     classes = {}
     for past in choice.stages:
-        classes |= left.records.get(past.name, {"classes": {}})["classes"]
+        classes |= run.records.get(past.name, {"classes": {}})["classes"]
     names = {head: tuple(classes[head]) for head in stage.model.heads if head in classes}
-    recipes, like = preparations(left, choice)
+    recipes, like = preparations(run, choice)
     about = (names, inputs, choice.arm, choice.stages, choice.seed, recipes, like)
     return Predictor(stage.model, params, state, *about)
-
-
-def _misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """One line for each leaf that is in one place only, or of another shape."""
-    lines = load_problems(wanted, found, set(), remedies=False)
-    return lines + [f"{path}: there only" for path in sorted(found.keys() - wanted.keys())]

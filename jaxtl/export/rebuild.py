@@ -19,7 +19,7 @@ from jaxtl.report.summary import load_summary, primary_metric
 logger = logging.getLogger(__name__)
 
 
-class Left(NamedTuple):
+class SavedRun(NamedTuple):
     """What a run left, without its weights.
 
     Attributes:
@@ -53,7 +53,7 @@ class Choice(NamedTuple):
     seed: int
 
 
-def read_run(directory: Path) -> Left:
+def read_run(directory: Path) -> SavedRun:
     """Read a run's directory and build its experiment; no dataset is read, unless by `build`.
 
     Raises:
@@ -63,10 +63,10 @@ def read_run(directory: Path) -> Left:
     check_run(directory)
     record = read_json(directory / "config.json")
     file = find_file(directory, record["experiment"])
-    experiment = rebuilt(file, record["config"])
+    experiment = rebuild(file, record["config"])
     stages = sorted((directory / "stages").glob("*/stage.json"))
     summary = directory / "summary.json"
-    return Left(
+    return SavedRun(
         directory,
         computing_in(experiment, record["dtype"]),
         file,
@@ -92,7 +92,7 @@ def find_file(directory: Path, name: str) -> Path:
     raise ValueError(f"the experiment of {directory} is missing; looked for {places}")
 
 
-def rebuilt(file: Path, config: Mapping[str, Any]) -> Experiment:
+def rebuild(file: Path, config: Mapping[str, Any]) -> Experiment:
     """The experiment of a file; what lies beside its folder can be imported, as when launched.
 
     Args:
@@ -105,73 +105,74 @@ def rebuilt(file: Path, config: Mapping[str, Any]) -> Experiment:
     sys.path.insert(0, folder)
     try:
         module = module_of(file)
-        fields, gone = from_json(read_config(module), config)
-        if gone:
-            logger.warning("%s has no field %s any more, which the run set", file, ", ".join(gone))
+        fields, unknown_fields = from_json(read_config(module), config)
+        if unknown_fields:
+            names = ", ".join(unknown_fields)
+            logger.warning("%s has no field %s any more, which the run set", file, names)
         return build_experiment(module, fields)
     finally:
         sys.path.remove(folder)
 
 
-def choose(left: Left, arm: str | None, stage: str | None, seed: int | None) -> Choice:
+def choose(run: SavedRun, arm: str | None, stage: str | None, seed: int | None) -> Choice:
     """The model that is meant; see `load`.
 
     Raises:
         ValueError: no such arm, stage or seed (with the closest), or the stage is not finished.
     """
-    arms = {name: [s.name for s in stages] for name, stages in left.experiment.arms.items()}
+    arms = {name: [s.name for s in stages] for name, stages in run.experiment.arms.items()}
     if arm is not None and arm not in arms:
         raise ValueError(unknown("arm", arm, arms))
     candidates = [arm] if arm is not None else list(arms)
     if stage is not None:
-        known = {name for candidate in candidates for name in arms[candidate]}
-        if stage not in known:
-            raise ValueError(unknown("stage", stage, known))
+        stages = {name for candidate in candidates for name in arms[candidate]}
+        if stage not in stages:
+            raise ValueError(unknown("stage", stage, stages))
         candidates = [candidate for candidate in candidates if stage in arms[candidate]]
-    arm = candidates[0] if len(candidates) == 1 else _best(left, candidates)
+    arm = candidates[0] if len(candidates) == 1 else _best(run, candidates)
     count = arms[arm].index(stage) + 1 if stage is not None else len(arms[arm])
-    stages = tuple(left.experiment.arms[arm][:count])
-    _check_finished(left, arm, stages[-1].name)
-    return Choice(arm, stages, _seed(left, stages, seed))
+    stages = tuple(run.experiment.arms[arm][:count])
+    _check_finished(run, arm, stages[-1].name)
+    return Choice(arm, stages, _seed(run, stages, seed))
 
 
-def _best(left: Left, arms: Iterable[str]) -> str:
+def _best(run: SavedRun, arms: Iterable[str]) -> str:
     """The arm of the best mean of the primary metric."""
-    if left.summary is None:
+    if run.summary is None:
         raise ValueError(
-            f"{left.directory} has no summary.json, as its run has not ended: name an arm"
+            f"{run.directory} has no summary.json, as its run has not ended: name an arm"
         )
-    metric, means = primary_metric(left.summary), {}
-    for arm in left.summary["arms"].keys() & set(arms):
-        mean = left.summary["arms"][arm]["metrics"].get(metric.key, {"mean": None})["mean"]
+    metric, means = primary_metric(run.summary), {}
+    for arm in run.summary["arms"].keys() & set(arms):
+        mean = run.summary["arms"][arm]["metrics"].get(metric.key, {"mean": None})["mean"]
         means[arm] = -math.inf if mean is None else metric.sign * mean
     if not means or max(means.values()) == -math.inf:
-        raise ValueError(f"no arm of {left.directory} has a mean {metric.key}: name an arm")
+        raise ValueError(f"no arm of {run.directory} has a mean {metric.key}: name an arm")
     return max(sorted(means), key=means.__getitem__)
 
 
-def _check_finished(left: Left, arm: str, stage: str) -> None:
-    record = left.records.get(stage)
+def _check_finished(run: SavedRun, arm: str, stage: str) -> None:
+    record = run.records.get(stage)
     if record is not None and record["finished"]:
         return
-    sources = {r["identity"]["source_run"] for r in left.records.values()} - {None}
+    sources = {r["identity"]["source_run"] for r in run.records.values()} - {None}
     if record is None and sources:
         hint = f"if it was loaded from {min(sources)}, load it from there"
     else:
         hint = f"the same command with --arms={arm} goes on"
-    raise ValueError(f"arm {arm!r} of {left.directory}: stage {stage!r} is not finished; {hint}")
+    raise ValueError(f"arm {arm!r} of {run.directory}: stage {stage!r} is not finished; {hint}")
 
 
-def _seed(left: Left, stages: Iterable[Stage], seed: int | None) -> int:
-    records = [left.records[stage.name] for stage in stages if stage.name in left.records]
+def _seed(run: SavedRun, stages: Iterable[Stage], seed: int | None) -> int:
+    records = [run.records[stage.name] for stage in stages if stage.name in run.records]
     failed = {name for record in records for name in record.get("failed_seeds", {})}
-    whole = [s for s in left.seeds if f"seed {s}" not in failed]
+    finite = [s for s in run.seeds if f"seed {s}" not in failed]
     if seed is None:
-        if not whole:
-            raise ValueError(f"all seeds of {left.directory} failed; name one to have it as it was")
-        return whole[0]
-    if seed not in left.seeds:
-        raise ValueError(unknown("seed", str(seed), map(str, left.seeds)))
-    if seed not in whole:
+        if not finite:
+            raise ValueError(f"all seeds of {run.directory} failed; name one to have it as it was")
+        return finite[0]
+    if seed not in run.seeds:
+        raise ValueError(unknown("seed", str(seed), map(str, run.seeds)))
+    if seed not in finite:
         logger.warning("seed %d failed: its loss was not finite at a step", seed)
     return seed

@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from jax import export
 from jaxtl.data import Dataset, Table
 from jaxtl.data.dataset import Step
 from jaxtl.data.steps import text, traceable, transforms
-from jaxtl.export.rebuild import Choice, Left
+from jaxtl.export.rebuild import Choice, SavedRun
 from jaxtl.files import read_json
 from jaxtl.plan import PyTree
 from jaxtl.train.store.interface import abstract_inputs, describe
@@ -41,24 +40,43 @@ class Action:
     Attributes:
         about: its JSON values, as `train.preprocessing` wrote them.
         gives: the abstract inputs [1, ...] after it.
-        apply: table -> table, on the host.
-        trace: inputs -> inputs, None if JAX cannot trace it.
+        step: what is done to a table.
         file: that `about` names.
         problem: why it cannot be applied to rows alone.
-        step: of the dataset, if the function is of the experiment's file.
     """
 
     about: Mapping[str, Any]
     gives: PyTree
-    apply: Callable[[Table], Table]
-    trace: Callable[[PyTree], PyTree] | None = None
+    step: Step
     file: Path | None = None
     problem: str | None = None
-    step: Step | None = None
 
     @property
     def name(self) -> str:
         return self.about["name"]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a function of the experiment's file."""
+        return self.about["kind"] == "function"
+
+    def apply(self, table: Table) -> Table:
+        return self.step.function(table, *self.step.arguments)
+
+    def trace(self, inputs: PyTree) -> PyTree:
+        """The inputs after it, in a program.
+
+        Raises:
+            NotImplementedError: it is done on the host only.
+        """
+        function, arguments = self.step.function, self.step.arguments
+        if function is _standardize:
+            return jax.tree.map(traceable.scale, inputs, _like(inputs, *arguments))
+        if function is not transforms.map_images:
+            raise NotImplementedError(self.name)
+        change, options = arguments
+        change = traceable.IMAGES.get(change, change)
+        return jax.tree.map(lambda x: change(x, *options) if x.ndim == 4 else x, inputs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +114,15 @@ class Recipe:
                 raise ValueError(f"{action.name} makes {len(table)} rows of {before}")
         return table.inputs
 
-    def does_as(self, other: "Recipe") -> bool:
+    def equals(self, other: "Recipe") -> bool:
         """Whether it does the same to the same rows as another one."""
 
         def contents(recipe: Recipe) -> tuple:
-            texts = [json.dumps({**a.about, "position": None}) for a in recipe.actions]
-            return describe(recipe.raw), texts, [a.step for a in recipe.actions]
+            steps = [
+                ({**action.about, "position": None}, action.step if action.is_own else None)
+                for action in recipe.actions
+            ]
+            return describe(recipe.raw), steps
 
         return contents(self) == contents(other)
 
@@ -117,38 +138,34 @@ class Recipe:
         return self.actions[: len(self.actions) - len(inside)], inside
 
 
-def preparations(left: Left, choice: Choice) -> tuple[dict[str, Recipe], str | None]:
+def preparations(run: SavedRun, choice: Choice) -> tuple[dict[str, Recipe], str | None]:
     """({evaluation or domain: recipe}, the one that is meant); see `Predictor.predict`."""
-    stage, record = choice.stages[-1], read_json(left.directory / RECORD)
+    stage, record = choice.stages[-1], read_json(run.directory / RECORD)
     if record is None or stage.name not in record["stages"]:
         steps = [step for domain in stage.domains for step in domain.dataset.steps]
         if any(not step.selects and step.function not in OF_LABELS for step in steps):
             logger.warning(
                 "%s was made before jaxtl wrote down how rows are prepared: give `predict` "
                 "inputs that are prepared as those of stage %s were",
-                *(left.directory, stage.name),
+                *(run.directory, stage.name),
             )
         return {}, None
-    heads = {h for past in choice.stages for domain in past.domains for h in domain.heads}
-    evals = left.experiment.evals
-    sources = {
+    trained = {h for past in choice.stages for domain in past.domains for h in domain.heads}
+    records = {
         name: (record["evaluations"][name], evaluation.dataset)
-        for name, evaluation in evals.items()
-        if evaluation.head in heads & stage.model.heads.keys() and name in record["evaluations"]
+        for name, evaluation in run.experiment.evals.items()
+        if evaluation.head in trained & stage.model.heads.keys() and name in record["evaluations"]
     }
-    main = left.experiment.primary.evaluation
-    sources |= {
-        f"domain {i}": (prepared, domain.dataset)
-        for i, (prepared, domain) in enumerate(
-            zip(record["stages"][stage.name], stage.domains, strict=False)
-        )
-    }
-    folder = left.directory / FOLDER
-    recipes = {name: read_recipe(*parts, folder) for name, parts in sources.items()}
+    domains = zip(record["stages"][stage.name], stage.domains, strict=False)
+    for i, (prepared, domain) in enumerate(domains):
+        records[f"domain {i}"] = prepared, domain.dataset
+    folder = run.directory / FOLDER
+    recipes = {name: read_recipe(*pair, folder) for name, pair in records.items()}
+    main = run.experiment.primary.evaluation
     if main in recipes:
         return recipes, main
     first, *others = recipes.values()
-    return recipes, next(iter(recipes)) if all(map(first.does_as, others)) else None
+    return recipes, next(iter(recipes)) if all(map(first.equals, others)) else None
 
 
 def read_recipe(record: Mapping[str, Any], dataset: Dataset, folder: Path) -> Recipe:
@@ -158,74 +175,52 @@ def read_recipe(record: Mapping[str, Any], dataset: Dataset, folder: Path) -> Re
         dataset: the one that was described, built again: it has the functions of one's own.
         folder: of the files that are named.
     """
-    functions = [step for step in dataset.steps if not step.selects]
-    raw, actions = abstract_inputs(record["raw"]), []
+    own_steps = [step for step in dataset.steps if not step.selects]
+    actions = []
     for about in record["steps"]:
-        make = {"standardize": _standardize, "tokenize": _tokenize, "function": _function}
-        make = make.get(about["kind"], _image_function)
         file = folder / about["file"] if "file" in about else None
-        options = make(about, file, functions)
-        actions.append(Action(about, abstract_inputs(about["gives"]), file=file, **options))
-    return Recipe(raw, record["ranges"], tuple(actions))
+        step, problem = _step(about, file, own_steps), about.get("problem")
+        if step is None:
+            step = Step(lambda table: table)
+            problem = "the experiment's file does not have it in this place any more"
+        actions.append(Action(about, abstract_inputs(about["gives"]), step, file, problem))
+    return Recipe(abstract_inputs(record["raw"]), record["ranges"], tuple(actions))
 
 
-def _image_function(about: Mapping[str, Any], file: None, functions: Sequence) -> dict[str, Any]:
-    function = IMAGE_FUNCTIONS[about["kind"]]
-    arguments = tuple(tuple(a) if isinstance(a, list) else a for a in about["arguments"])
-    apply = functools.partial(transforms.map_images, fn=function, arguments=arguments)
-    return {"apply": apply, "trace": _on_images(traceable.IMAGES[function], arguments)}
+def _step(about: Mapping[str, Any], file: Path | None, own_steps: Sequence[Step]) -> Step | None:
+    """What was written down, as a step; None for a function of one's own that is gone."""
+    match about["kind"]:
+        case "standardize":
+            return Step(_standardize, (read_statistics(file),))
+        case "tokenize":
+            return Step(text.tokenize, (str(file), about["length"], about["lowercase"]))
+        case "function":
+            step = next(iter(own_steps[about["position"] :]), None)
+            return step if step is not None and about["name"] == name_of_step(step) else None
+        case kind:
+            arguments = tuple(tuple(a) if isinstance(a, list) else a for a in about["arguments"])
+            return Step(transforms.map_images, (IMAGE_FUNCTIONS[kind], arguments))
 
 
-def _on_images(function: Callable, arguments: tuple) -> Callable[[PyTree], PyTree]:
-    def trace(inputs: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: function(x, *arguments) if x.ndim == 4 else x, inputs)
+def _standardize(table: Table, moments: Mapping[int, transforms.Moments]) -> Table:
+    """By statistics of the leaves, whose numbers are given.
 
-    return trace
-
-
-def _standardize(about: Mapping[str, Any], file: Path, functions: Sequence) -> dict[str, Any]:
-    by_leaf = read_statistics(file)
-
-    def statistics(inputs: PyTree) -> PyTree:
-        leaves, tree = jax.tree.flatten(inputs)
-        return jax.tree.unflatten(tree, [by_leaf.get(i) for i in range(len(leaves))])
-
-    def apply(table: Table) -> Table:
-        for i, leaf in enumerate(jax.tree.leaves(table.inputs)):
-            if i in by_leaf and leaf.shape[1:] != by_leaf[i].mean.shape:
-                raise ValueError(
-                    f"it was standardized by statistics of {list(by_leaf[i].mean.shape)} for each "
-                    f"row, got {list(leaf.shape[1:])}"
-                )
-        return transforms.scale(table, statistics(table.inputs))
-
-    def trace(inputs: PyTree) -> PyTree:
-        return jax.tree.map(traceable.scale, inputs, statistics(inputs))
-
-    return {"apply": apply, "trace": trace}
+    Raises:
+        ValueError: a leaf has another shape than its statistics.
+    """
+    for i, leaf in enumerate(jax.tree.leaves(table.inputs)):
+        if i in moments and leaf.shape[1:] != moments[i].mean.shape:
+            raise ValueError(
+                f"it was standardized by statistics of {list(moments[i].mean.shape)} for each "
+                f"row, got {list(leaf.shape[1:])}"
+            )
+    return transforms.scale(table, _like(table.inputs, moments))
 
 
-def _tokenize(about: Mapping[str, Any], file: Path, functions: Sequence) -> dict[str, Any]:
-    options = {"file": str(file), "length": about["length"], "lowercase": about["lowercase"]}
-    return {"apply": functools.partial(text.tokenize, **options)}
-
-
-def _function(about: Mapping[str, Any], file: None, functions: Sequence) -> dict[str, Any]:
-    """A function of one's own, of the experiment's file."""
-    position, problem = about["position"], about["problem"]
-    step = functions[position] if position < len(functions) else None
-    if step is None or about["name"] != name_of_step(step):
-        problem = "the experiment's file does not have it in this place any more"
-        return {"apply": lambda table: table, "problem": problem}
-    trace = None
-    if step.function is transforms.map_images:
-        trace = _on_images(*step.arguments)
-    apply = functools.partial(_apply, step)
-    return {"apply": apply, "trace": trace, "problem": problem, "step": step}
-
-
-def _apply(step: Step, table: Table) -> Table:
-    return step.function(table, *step.arguments)
+def _like(inputs: PyTree, by_leaf: Mapping[int, Any]) -> PyTree:
+    """{number of a leaf: value} as a tree like the inputs, None where there is none."""
+    leaves, tree = jax.tree.flatten(inputs)
+    return jax.tree.unflatten(tree, [by_leaf.get(i) for i in range(len(leaves))])
 
 
 def _traces(action: Action, given: PyTree) -> bool:
@@ -234,7 +229,7 @@ def _traces(action: Action, given: PyTree) -> bool:
     What is float64 is so because float32 cannot tell its values apart.
     """
     leaves = jax.tree.leaves(given)
-    if action.trace is None or any(leaf.dtype in (object, np.float64) for leaf in leaves):
+    if any(leaf.dtype in (object, np.float64) for leaf in leaves):
         return False
     rng = np.random.default_rng(0)
 
@@ -246,9 +241,9 @@ def _traces(action: Action, given: PyTree) -> bool:
 
     try:
         jax.eval_shape(action.trace, any_number(given))
-        tried = jax.tree.map(rows, given)
-        on_host, traced = action.apply(Table(tried, {})).inputs, jax.jit(action.trace)(tried)
-    except Exception:  # whatever a function of one's own makes of a tracer
+        inputs = jax.tree.map(rows, given)
+        on_host, traced = action.apply(Table(inputs, {})).inputs, jax.jit(action.trace)(inputs)
+    except Exception:  # it cannot be traced, or whatever a function of one's own makes of a tracer
         return False
     return jax.tree.structure(on_host) == jax.tree.structure(traced) and all(
         map(_close, jax.tree.leaves(on_host), jax.tree.leaves(traced))

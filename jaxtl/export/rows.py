@@ -5,6 +5,7 @@ model of uint8 images takes any integers of 0 to 255 and floats in [0, 1], one o
 [0, 1] integers too. The rest is refused.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,49 +35,39 @@ def read_rows(
     Raises:
         ValueError: they are not such rows; a line for each thing that is wrong.
     """
-    problems: list[str] = []
-    leaves = _by_path(given, wanted, problems)
+    limits, sizes, problems = iter(ranges or itertools.repeat(None)), {}, []
+
+    def read(given: Any, wanted: PyTree, path: str) -> PyTree:
+        problem, parts = "", None
+        if isinstance(wanted, Mapping):
+            if not isinstance(given, Mapping) or given.keys() != wanted.keys():
+                problem = f"expected {{{', '.join(wanted)}}}, got {_kind(given)}"
+            else:  # in JAX's order, which is that of the ranges
+                return {k: read(given[k], wanted[k], f"{path}[{k!r}]") for k in sorted(wanted)}
+        elif isinstance(wanted, tuple):
+            if not isinstance(given, list | tuple) or len(given) != len(wanted):
+                problem = f"expected {len(wanted)} parts, got {_kind(given)}"
+            else:
+                parts = enumerate(zip(given, wanted, strict=True))
+                return tuple(read(*pair, f"{path}[{i}]") for i, pair in parts)
+        elif isinstance(given, Mapping):
+            problem = f"expected an array, got {_kind(given)}"
+        else:
+            try:
+                rows = _leaf(given, wanted, next(limits), exact)
+                sizes[path] = len(rows)
+                return rows
+            except ValueError as error:
+                problem = str(error)
+        problems.append(f"{path} {problem}".strip())
+        return None
+
+    rows = read(given, wanted, "")
     if problems:
         raise ValueError("\n  ".join(problems))
-    paths, tree = jax.tree_util.tree_flatten_with_path(wanted)
-    arrays = []
-    for i, (path, spec) in enumerate(paths):
-        name = jax.tree_util.keystr(path)
-        limits = ranges[i] if ranges else None
-        try:
-            arrays.append(_leaf(leaves[name], spec, limits, exact))
-        except ValueError as error:
-            problems.append(f"{name} {error}".strip())
-    if problems:
-        raise ValueError("\n  ".join(problems))
-    sizes = {jax.tree_util.keystr(path): len(a) for (path, _), a in zip(paths, arrays, strict=True)}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"different numbers of rows: {sizes}")
-    return jax.tree.unflatten(tree, arrays)
-
-
-def _by_path(given: Any, wanted: PyTree, problems: list[str], path: str = "") -> dict[str, Any]:
-    """{path: what is given there}, where `wanted` has a leaf."""
-    if isinstance(wanted, Mapping):
-        if not isinstance(given, Mapping) or given.keys() != wanted.keys():
-            expected = f"expected {{{', '.join(wanted)}}}"
-            problems.append(f"{path} {expected}, got {_kind(given)}".strip())
-            return {}
-        parts = [(f"{path}[{key!r}]", given[key], wanted[key]) for key in wanted]
-    elif isinstance(wanted, tuple):
-        if not isinstance(given, list | tuple) or len(given) != len(wanted):
-            problems.append(f"{path} expected {len(wanted)} parts, got {_kind(given)}".strip())
-            return {}
-        pairs = zip(given, wanted, strict=True)
-        parts = [(f"{path}[{i}]", *pair) for i, pair in enumerate(pairs)]
-    else:
-        if isinstance(given, Mapping):
-            problems.append(f"{path} expected an array, got {_kind(given)}".strip())
-        return {path: given}
-    leaves: dict[str, Any] = {}
-    for name, part, spec in parts:
-        leaves |= _by_path(part, spec, problems, name)
-    return leaves
+    return rows
 
 
 def _kind(given: Any) -> str:
@@ -106,7 +97,7 @@ def _leaf(
         raise ValueError(f"{array.dtype} is not a dtype of numbers")
     if spec.dtype == np.uint8:
         return _levels(array, exact)
-    if np.issubdtype(spec.dtype, np.floating):
+    if is_float:
         with np.errstate(over="ignore"):  # infinity is found later, with the rest of its kind
             as_float = array.astype(spec.dtype)
         return _float_images(array, limits) if is_image(spec.shape) else as_float
@@ -136,11 +127,8 @@ def _array(given: Any, spec: jax.ShapeDtypeStruct) -> np.ndarray:
 
 def _texts(array: np.ndarray) -> np.ndarray:
     array = array.astype(object)
-    strange = [value for value in array if not isinstance(value, str | bytes)]
-    if strange:
-        raise ValueError(
-            f"{len(strange)} of {len(array)} rows are no texts, such as {strange[0]!r}"
-        )
+    if others := [value for value in array if not isinstance(value, str | bytes)]:
+        raise ValueError(f"{len(others)} of {len(array)} rows are no texts, such as {others[0]!r}")
     return array
 
 
@@ -229,7 +217,7 @@ def check_indices(rows: PyTree, bounds: Mapping[str, int]) -> None:
             _count(leaf, (leaf < 0) | (leaf >= bounds[name]), what, f"{name} ")
 
 
-def shown(inputs: PyTree, n: str = "") -> str:
+def in_words(inputs: PyTree, n: str = "") -> str:
     """`uint8[32, 8, 8, 1]`, with the keys of a pytree before it; texts are `str[32]`.
 
     Args:

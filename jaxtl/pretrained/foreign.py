@@ -91,9 +91,9 @@ def meanings(leftover: Iterable[str], used: Iterable[str]) -> dict[str, list[str
         else:
             groups.setdefault("", []).append(name)
     for prefix, names in depths.items():
-        theirs, model = _count(prefix, names), _count(prefix, used)
+        in_file, in_model = _count(prefix, names), _count(prefix, used)
         groups[
-            f"a deeper network: {prefix}* has {theirs} layers in the file, {model} in the model"
+            f"a deeper network: {prefix}* has {in_file} layers in the file, {in_model} in the model"
         ] = names
     return groups
 

@@ -111,28 +111,24 @@ def _tensors(tree: Any) -> tuple[dict[str, Tensor], str]:
     """{name: tensor} of a checkpoint's dictionary, or of the wrapper's inside it; the remark."""
     if not isinstance(tree, dict):
         raise Unreadable(f"it holds a {type(tree).__name__}, not a dictionary of tensors")
-    dictionaries = {key: value for key, value in tree.items() if isinstance(value, dict)}
+    dictionaries = {key: _leaves(value) for key, value in tree.items() if isinstance(value, dict)}
     # By identity, as a short file may hold a long dictionary under many names.
-    leaves = {id(value): _leaves(value) for value in dictionaries.values()}
-    distinct = {id(items): items for items in leaves.values()}
-    full = {name for name, items in distinct.items() if _has_tensors(items)}
-    inner = {k: leaves[id(v)] for k, v in dictionaries.items() if id(leaves[id(v)]) in full}
-    loose = {key: leaf for key, leaf in tree.items() if isinstance(leaf, Tensor)}
+    distinct = {id(items): items for items in dictionaries.values()}
+    full = {number for number, items in distinct.items() if _select(items)}
+    inner = {key: items for key, items in dictionaries.items() if id(items) in full}
+    loose = _select(tree)
     key = next((wrapper for wrapper in _WRAPPERS if wrapper in inner), None)
-    if key is None and loose:
+    if key is None and (loose or not inner):
         return loose, ""
     if key is None and len(inner) > 1:
         raise Unreadable(
             f"it holds several dictionaries of tensors, {_quote(inner)}: save the one that you "
             "mean alone"
         )
-    if key is None and inner:
-        (key,) = inner
-    if key is None:
-        return {}, ""
+    key = next(iter(inner)) if key is None else key
     others = [name for name in (*inner, *loose) if name != key]
     remark = f"tensors of {key!r}, not of {_quote(others)}" if others else ""
-    return {name: leaf for name, leaf in inner[key].items() if isinstance(leaf, Tensor)}, remark
+    return _select(inner[key]), remark
 
 
 def _leaves(tree: dict) -> dict:
@@ -143,8 +139,8 @@ def _leaves(tree: dict) -> dict:
     return tree
 
 
-def _has_tensors(items: dict) -> bool:
-    return any(isinstance(leaf, Tensor) for leaf in items.values())
+def _select(items: dict) -> dict[str, Tensor]:
+    return {name: leaf for name, leaf in items.items() if isinstance(leaf, Tensor)}
 
 
 def _quote(names: Any) -> str:

@@ -191,10 +191,9 @@ class TorchPickle:
         tag, kind, key, _, count, *view = identity
         if tag != "storage":
             raise Unreadable(f"it holds a {shorten(_text(tag))}, not only tensors")
-        if not (isinstance(kind, _Name) and kind in _STORAGES):
-            raise Unreadable("it holds a storage of no known type")
-        if not isinstance(key, str):
-            raise Unreadable("it holds a storage without a name")
+        is_kind = isinstance(kind, _Name) and kind in _STORAGES
+        if not (is_kind and isinstance(key, str)):
+            raise Unreadable("it holds a storage without a name, or of no known type")
         declared = (_STORAGES[kind], _integers((count,))[0])
         if self.storages.setdefault(_key(key), declared) != declared:
             raise Unreadable(f"it holds two different storages named {shorten(key)}")
@@ -225,10 +224,9 @@ def _plain(value: Any) -> Any:
 
 def _integers(values: Any) -> tuple[int, ...]:
     """Sizes and strides of a tensor."""
-    if not isinstance(values, (tuple, list)) or len(values) > _AXES:
+    is_short = isinstance(values, (tuple, list)) and len(values) <= _AXES
+    if not is_short or any(type(value) is not int for value in values):
         raise Unreadable(f"it has a tensor whose size is not a list of at most {_AXES} integers")
-    if any(type(value) is not int for value in values):
-        raise Unreadable("it has a tensor whose size is not made of integers")
     return tuple(values)
 
 

@@ -14,7 +14,7 @@ from jaxtl.pretrained.files import read_file, sha256
 from jaxtl.pretrained.fit import Fit, fit
 from jaxtl.pretrained.foreign import config_problems, roberta_problems
 from jaxtl.pretrained.locations import fetch
-from jaxtl.pretrained.names.scheme import Scheme
+from jaxtl.pretrained.names.scheme import Entry, Scheme
 
 _PREFIXES = 8
 # Of PyTorch's DataParallel and compile, of Lightning and of Sentence Transformers.
@@ -107,20 +107,17 @@ class FileWeights:
 
         leaves = {place: np.asarray(leaf) for place, leaf in leaves.items()}
         entries = self._best(leaves, read_file(fetch(self.location)).arrays).entries
+        entries = {place: entries.get(place, Entry(place)) for place in leaves}
+        places_of: dict[str, list[str]] = {}
+        for place, entry in entries.items():
+            places_of.setdefault(entry.name, []).append(place)
         arrays: dict[str, np.ndarray] = {}
-        fused: dict[str, list[str]] = {}
-        for place, leaf in leaves.items():
-            if place not in entries:
-                arrays[place] = leaf
-            elif entries[place].parts == 1:
-                arrays[entries[place].name] = entries[place].layout.write(leaf)
-            else:
-                fused.setdefault(entries[place].name, []).append(place)
-        for name, places in fused.items():
+        for name, places in places_of.items():
             places.sort(key=lambda place: entries[place].part)
-            if len(places) == entries[places[0]].parts:
-                arrays[name] = np.concatenate([entries[p].layout.write(leaves[p]) for p in places])
-            else:
+            parts = [entries[place].layout.write(leaves[place]) for place in places]
+            if len(parts) == entries[places[0]].parts:
+                arrays[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
+            else:  # a fused array that lacks a part
                 arrays |= {place: leaves[place] for place in places}
         arrays = {name: array.copy(order="C") for name, array in arrays.items()}
         # `save_file` would let nobody but the owner read it. Transformers wants the format said.

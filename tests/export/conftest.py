@@ -16,7 +16,7 @@ from leaving import EXPERIMENT, TEST, TRAIN
 from rich.console import Console
 
 from jaxtl import cli
-from jaxtl.export.rebuild import rebuilt
+from jaxtl.export.rebuild import rebuild
 from jaxtl.study.experiment import check, train_arms
 from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Run
@@ -69,7 +69,7 @@ def prepared(tmp_path_factory) -> tuple[Path, dict[str, float]]:
         options, seeds = RunOptions(), (1,)
         plan = Run("preparing", {}, file_digest(file), seeds, (), root / "runs", options)
         jax.config.update("jax_disable_most_optimizations", True)
-        checked = check(rebuilt(file, {}), plan)
+        checked = check(rebuild(file, {}), plan)
         with jax.set_mesh(make_mesh("")):
             done = train_arms(checked, Reporter(Console(file=io.StringIO())))
         jax.config.update("jax_disable_most_optimizations", False)

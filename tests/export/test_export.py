@@ -16,7 +16,7 @@ from leaving import TEST
 
 import jaxtl
 from jaxtl import cli, models
-from jaxtl.export.files import merged, program, write_program
+from jaxtl.export.files import program, weights_of, write_program
 from jaxtl.export.predictor import Predictor
 from jaxtl.export.request import FORMATS
 from jaxtl.models import Block, classes
@@ -97,7 +97,7 @@ def run_printed(output, **names):
 
 def test_adapters_are_merged(finished):
     adapter = jaxtl.load(finished, "adapter")
-    leaves = merged(adapter)
+    leaves = weights_of(adapter)
     own, kernel = adapter.params["adapter"], adapter.params["heads"]["animal"]["kernel"]
     change = np.asarray(own["down"]) @ np.asarray(own["up"])
     assert np.abs(change).min() > 1e-4
@@ -115,7 +115,7 @@ def test_published_weights_keep_their_names(copied, launch):
     status, _, errors = launch(f"--export={copied}", "--arm=adapter")
     assert (status, errors) == (0, "")
     written = (copied / "export" / "adapter.safetensors").read_text()  # by the weights' own `save`
-    assert written.split() == sorted(merged(jaxtl.load(copied, "adapter")))
+    assert written.split() == sorted(weights_of(jaxtl.load(copied, "adapter")))
     about = json.loads((copied / "export" / "adapter.safetensors.json").read_text())
     assert about["names"] == "published.bin"
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl import paths
-from jaxtl.models.adapters.kernels import Kernel, Leaves, additive, on_kernels, rank_problem
+from jaxtl.models.adapters.family import Kernel, Leaves, additive, rank_problem
+from jaxtl.models.adapters.kernels import on_kernels
 from jaxtl.plan import Model, Params
 
 TRIPLET = ("p", "values", "q")

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.models.adapters.kernels import Family, Kernel, Leaves, Weight, on_kernels, rank_problem
+from jaxtl.models.adapters.family import Family, Kernel, Leaves, Weight, rank_problem
+from jaxtl.models.adapters.kernels import on_kernels
 from jaxtl.models.adapters.lora import start_low_rank
 from jaxtl.plan import Model
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.adapters.kernels import Family, Kernel, Leaves, Weight, on_kernels
+from jaxtl.models.adapters.family import Family, Kernel, Leaves, Weight
+from jaxtl.models.adapters.kernels import on_kernels
 from jaxtl.paths import matches
 from jaxtl.plan import Model
 

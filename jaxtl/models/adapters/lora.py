@@ -9,14 +9,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.adapters.kernels import (
-    Family,
-    Kernel,
-    Leaves,
-    additive,
-    on_kernels,
-    rank_problem,
-)
+from jaxtl.models.adapters.family import Family, Kernel, Leaves, additive, rank_problem
+from jaxtl.models.adapters.kernels import on_kernels
 from jaxtl.plan import Model
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from jaxtl.models.adapters.kernels import Kernel, Leaves, additive, on_kernels, rank_problem
+from jaxtl.models.adapters.family import Kernel, Leaves, additive, rank_problem
+from jaxtl.models.adapters.kernels import on_kernels
 from jaxtl.models.adapters.lora import start_low_rank
 from jaxtl.plan import Model
 

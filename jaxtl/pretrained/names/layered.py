@@ -41,11 +41,12 @@ def torch_names(
         norm: what a layer norm calls its scale and bias.
     """
     table = {}
-    for ours, theirs in modules.items():
-        if ours.rpartition("/")[2].startswith("norm"):
-            table[f"{ours}/scale"], table[f"{ours}/bias"] = (Entry(f"{theirs}.{n}") for n in norm)
+    for module, name in modules.items():
+        if module.rpartition("/")[2].startswith("norm"):
+            for leaf, name_of_leaf in zip(("scale", "bias"), norm, strict=True):
+                table[f"{module}/{leaf}"] = Entry(f"{name}.{name_of_leaf}")
         else:
-            table[f"{ours}/kernel"] = Entry(f"{theirs}.weight", DENSE)
-            table[f"{ours}/embedding"] = Entry(f"{theirs}.weight", SAME)
-            table[f"{ours}/bias"] = Entry(f"{theirs}.bias")
+            table[f"{module}/kernel"] = Entry(f"{name}.weight", DENSE)
+            table[f"{module}/embedding"] = Entry(f"{name}.weight", SAME)
+            table[f"{module}/bias"] = Entry(f"{name}.bias")
     return table

@@ -161,14 +161,14 @@ def _jax(
         "heads/*": head,
     }
     table = {
-        f"{ours}/{leaf}": Entry(f"{theirs}/{leaf}")
-        for ours, theirs in modules.items()
+        f"{module}/{leaf}": Entry(f"{name}/{leaf}")
+        for module, name in modules.items()
         for leaf in ("kernel", "scale", "bias")
     }
     for part in ("query", "key", "value"):
-        theirs = f"{layer}/{attention}/{part}"
-        table[f"layer_*/attention/{part}/kernel"] = Entry(f"{theirs}/kernel", heads(1))
-        table[f"layer_*/attention/{part}/bias"] = Entry(f"{theirs}/bias", heads(0))
+        projection = f"{layer}/{attention}/{part}"
+        table[f"layer_*/attention/{part}/kernel"] = Entry(f"{projection}/kernel", heads(1))
+        table[f"layer_*/attention/{part}/bias"] = Entry(f"{projection}/bias", heads(0))
     return table | {
         "layer_*/attention/out/kernel": Entry(f"{layer}/{attention}/out/kernel", heads(0)),
         "layer_*/attention/out/bias": Entry(f"{layer}/{attention}/out/bias"),
