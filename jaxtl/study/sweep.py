@@ -9,7 +9,7 @@ which data) give a program for each of their values.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,8 +92,11 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
         ValueError: something is wrong with a point, which is named, or a directory holds another
             sweep.
     """
-    pairs = zip(sweep.points, sweep.configs, strict=True)
-    points = [_check_point(main, sweep, *pair) for pair in pairs if pair[1] != main.run.config]
+    points = [
+        _check_point(main, sweep, values)
+        for values, config in zip(sweep.points, sweep.configs, strict=True)
+        if config != main.run.config
+    ]
     if not points:
         return Plan(sweep, (), {}, {}, True, ())
     seeds, loaded = main.run.seeds, main.source_run.stages if main.source_run else ()
@@ -116,7 +119,7 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
     return Plan(sweep, points, programs, why, shared, lines)
 
 
-def _check_point(main: Checked, sweep: Sweep, values: Values, config: Mapping[str, Any]) -> Point:
+def _check_point(main: Checked, sweep: Sweep, values: Values) -> Point:
     """Build a point; raises ValueError if something is wrong with it, which names it."""
     try:
         experiment = computing_in(sweep.build(values), main.run.options.dtype)
@@ -132,7 +135,7 @@ def _check_point(main: Checked, sweep: Sweep, values: Values, config: Mapping[st
             )
     except ValueError as error:
         raise ValueError(f"sweep, {label([values])}: {error}") from error
-    return Point(values, config, experiment, nodes)
+    return Point(values, experiment, nodes)
 
 
 def label(points: Sequence[Values]) -> str:

@@ -41,7 +41,6 @@ class Point(NamedTuple):
     """One point that is not the experiment itself."""
 
     values: Values
-    config: Mapping[str, Any]
     experiment: Experiment
     nodes: Mapping[str, Node]
 
@@ -70,26 +69,32 @@ def group_replicas(
     name: str, points: Sequence[Point], sweep: Sweep, seeds: tuple[int, ...]
 ) -> Replicas:
     """The replicas of a group; what all its points have in common stays a number of the program."""
-    fields = [f for f in points[0].values if len({point.values[f] for point in points}) > 1]
     if len(points) == 1:
         return dataclasses.replace(over_seeds(points[0].nodes[name].setup, seeds), swept=True)
-
-    def rebuild(values: Values) -> Stage:
-        return _stage(sweep.build({**points[0].values, **values}), name)
-
-    numbers = {field: np.float32([point.values[field] for point in points]) for field in fields}
+    columns = {field: [point.values[field] for point in points] for field in points[0].values}
+    numbers = {
+        field: np.repeat(np.float32(column), len(seeds))
+        for field, column in columns.items()
+        if len(set(column)) > 1
+    }
     return Replicas(
         seeds * len(points),
         tuple(point.nodes[name].setup for point in points for _ in seeds),
-        {field: np.repeat(column, len(seeds)) for field, column in numbers.items()},
-        rebuild,
+        numbers,
+        _rebuild(name, points[0], sweep),
         swept=True,
         points=len(points),
     )
 
 
-def _stage(experiment: Experiment, name: str) -> Stage:
-    return next(s for stages in experiment.arms.values() for s in stages if s.name == name)
+def _rebuild(name: str, point: Point, sweep: Sweep) -> Callable[[Values], Stage]:
+    """{field: value}, which may be traced -> the stage of a point with these values instead."""
+
+    def rebuild(values: Values) -> Stage:
+        arms = sweep.build({**point.values, **values}).arms
+        return next(stage for chain in arms.values() for stage in chain if stage.name == name)
+
+    return rebuild
 
 
 def _untraceable(name: str, field: str, points: Sequence[Point], sweep: Sweep) -> str:
@@ -97,12 +102,8 @@ def _untraceable(name: str, field: str, points: Sequence[Point], sweep: Sweep) -
     if not all(isinstance(point.values[field], float) for point in points):
         return f"{field} is not a float"
     setup = points[0].nodes[name].setup
-    replicas = Replicas(
-        (0,),
-        (setup,),
-        {field: np.float32([points[0].values[field]])},
-        lambda values: _stage(sweep.build({**points[0].values, **values}), name),
-    )
+    numbers = {field: np.float32([points[0].values[field]])}
+    replicas = Replicas((0,), (setup,), numbers, _rebuild(name, points[0], sweep))
     try:
         jaxpr = _trace(*_outputs(replicas)).jaxpr
         if partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1][0]:

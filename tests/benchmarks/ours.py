@@ -164,7 +164,7 @@ def swept(
         made = experiment({field: value})
         setup, source = resolved(made.arms["arm"][0], seeds, params)
         nodes = {setup.stage.name: Node(setup, None)}
-        points.append(Point({field: value}, {}, made, nodes))
+        points.append(Point({field: value}, made, nodes))
     sweep = Sweep([point.values for point in points], [{}] * len(points), experiment)
     replicas = group_replicas(setup.stage.name, points, sweep, seeds)
     source = jax.tree.map(lambda leaf: np.concatenate([leaf] * len(points)), source)

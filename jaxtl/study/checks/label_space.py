@@ -9,7 +9,8 @@ of plain arrays) stand for positions.
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from jaxtl.data import Dataset
 from jaxtl.data.columns import Numbered
@@ -20,6 +21,28 @@ from jaxtl.study.checks.domains import as_domain
 SHOWN = 5
 
 Space = Sequence[str]
+Key = tuple[str, str | None]
+
+
+class Column(NamedTuple):
+    """A label column that is read for a head of classes.
+
+    Attributes:
+        head, name: of the head and of the column.
+        classes: the column's class names.
+        size: number of the head's outputs.
+        key: of the head's label space: the head, and the stage that started it where a later one
+            starts it anew.
+    """
+
+    head: str
+    name: str
+    classes: Space
+    size: int
+    key: Key
+
+
+Columns = Callable[[Domain, str | None], list[Column]]
 
 
 def match_classes(experiment: Experiment) -> tuple[Experiment, list[str]]:
@@ -33,38 +56,52 @@ def match_classes(experiment: Experiment) -> tuple[Experiment, list[str]]:
         ValueError: the classes of two datasets cannot be those of one head; all such cases.
     """
     heads, starters = _largest_heads(experiment), _starters(experiment)
-    spaces: dict[tuple[str, str | None], Space] = {}
-    problems: list[str] = []
-    notes: list[str] = []
 
-    def class_columns(domain: Domain, stage: str | None) -> Iterator[tuple]:
-        """(head, column, the column's class names, key of the head's space) of what is read."""
-        for head, column in domain.heads.items() if domain.labelled else ():
-            if head not in heads or not heads[head].integer:
+    def columns(domain: Domain, stage: str | None) -> list[Column]:
+        read = []
+        for name, column in domain.heads.items() if domain.labelled else ():
+            head = heads.get(name)
+            if head is None or not head.integer:
                 continue
-            if (names := _names(domain.dataset, column)) is not None:
-                yield head, column, names, (head, starters.get((stage, head), stage))
+            if (classes := _classes(domain.dataset, column)) is not None:
+                key = (name, starters.get((stage, name), stage))
+                read.append(Column(name, column, classes, head.size, key))
+        return read
 
+    spaces, notes = _join_spaces(experiment, columns)
+    return _renumber(experiment, columns, spaces), notes
+
+
+def _join_spaces(experiment: Experiment, columns: Columns) -> tuple[dict[Key, Space], list[str]]:
+    """({key: the classes of a head}, what should be known)."""
+    spaces: dict[Key, Space] = {}
+    problems, notes = [], []
     for place, stage, domain in _readers(experiment):
-        for head, _, names, key in class_columns(domain, stage):
-            where = f"{place}, {domain.dataset.name}"
+        dataset = domain.dataset.name
+        for head, _, classes, size, key in columns(domain, stage):
+            space = spaces.get(key, classes)
             try:
-                spaces[key] = _joined(spaces.get(key, names), names, heads[head].size, notes, where)
+                spaces[key] = _join(space, classes, size, notes, f"{place}, {dataset}")
             except ValueError as error:
-                problems.append(f"{place}: dataset {domain.dataset.name}, head {head!r}: {error}")
+                problems.append(f"{place}: dataset {dataset}, head {head!r}: {error}")
     if problems:
         raise ValueError("\n".join(dict.fromkeys(problems)))
+    return spaces, list(dict.fromkeys(notes))
+
+
+def _renumber(experiment: Experiment, columns: Columns, spaces: Mapping[Key, Space]) -> Experiment:
+    """The experiment with every column numbered as its head's space is."""
 
     def renumber(domain: Domain, stage: str | None = None) -> Domain:
-        dataset, columns = domain.dataset, dict(domain.heads)
-        for head, column, names, key in class_columns(domain, stage):
+        dataset, heads = domain.dataset, dict(domain.heads)
+        for head, column, classes, _, key in columns(domain, stage):
             space = tuple(spaces[key])
-            if set(names) <= set(space) and tuple(names) != space:
-                columns[head] = f"{column} as {head}"
-                dataset = dataset.match_classes(column, space, columns[head])
+            if set(classes) <= set(space) and tuple(classes) != space:
+                heads[head] = f"{column} as {head}"
+                dataset = dataset.match_classes(column, space, heads[head])
         if dataset is domain.dataset:
             return domain
-        return dataclasses.replace(domain, dataset=dataset, heads=columns)
+        return dataclasses.replace(domain, dataset=dataset, heads=heads)
 
     def renumber_stage(stage: Stage) -> Stage:
         domains = [renumber(domain, stage.name) for domain in stage.domains]
@@ -85,13 +122,12 @@ def match_classes(experiment: Experiment) -> tuple[Experiment, list[str]]:
 
     # Arms share a stage by identity.
     stages = {id(stage): renumber_stage(stage) for c in experiment.arms.values() for stage in c}
-    matched = dataclasses.replace(
+    return dataclasses.replace(
         experiment,
         arms={arm: [stages[id(stage)] for stage in c] for arm, c in experiment.arms.items()},
         evals={name: renumber_evaluation(e) for name, e in experiment.evals.items()},
         criteria={name: renumber_criterion(c) for name, c in experiment.criteria.items()},
     )
-    return matched, list(dict.fromkeys(notes))
 
 
 def _readers(experiment: Experiment) -> Iterator[tuple[str, str | None, Domain]]:
@@ -141,14 +177,14 @@ def _is_fresh(stage: Stage, head: str) -> bool:
     return False
 
 
-def _names(dataset: Dataset, column: str) -> Space | None:
+def _classes(dataset: Dataset, column: str) -> Space | None:
     """The names of a column's classes; None if it has none, or cannot be read."""
     with contextlib.suppress(ValueError):
         return dataset.table().classes.get(column)
     return None
 
 
-def _joined(space: Space, names: Space, size: int, notes: list[str], place: str) -> Space:
+def _join(space: Space, names: Space, size: int, notes: list[str], place: str) -> Space:
     """The classes of a head with those of one more dataset.
 
     Raises:

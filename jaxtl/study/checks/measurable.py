@@ -1,10 +1,11 @@
 """What evaluations, derived metrics and criteria of one's own return, tried without data."""
 
 import contextlib
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 
 from jaxtl.blame import account, explain, place_of
 from jaxtl.form import PRINTABLE, describe, is_array, wrong
-from jaxtl.models import to_float
+from jaxtl.models import forward, to_float
 from jaxtl.plan import CRITERIA, Criterion, Data, Evaluation, Head, PyTree, key_parts
 from jaxtl.train.resolve.contract import differing
 from jaxtl.train.resolve.stage import Setup
@@ -91,13 +92,8 @@ def check_score(criterion: Criterion, setup: Setup, seed: int) -> None:
     predict, model = setup.stage.method.predict, setup.model
 
     def score(params: PyTree, state: PyTree, examples: list[PyTree]) -> jax.Array:
-        def outputs(inputs: PyTree) -> dict[str, Any]:
-            if predict is not None:
-                return predict(model, params, state, inputs)
-            return model.apply(params, state.statistics, inputs)[0]
-
-        views = [{**outputs(view["inputs"]), **view} for view in examples]
-        value = criterion.score(outputs, *views)
+        outputs = functools.partial(forward(model, predict), params, state)
+        value = criterion.score(outputs, *({**outputs(e["inputs"]), **e} for e in examples))
         if not is_array(value) or jnp.shape(value) != ():
             raise ValueError(f"it must be a scalar, got {describe(value)}")
         return value
