@@ -127,10 +127,10 @@ def read_config(module: ModuleType) -> Any:
     file = place_of(module)
     config = module.Config
     if not isinstance(config, type) or not dataclasses.is_dataclass(config):
-        given = "an instance" if dataclasses.is_dataclass(config) else "none"
+        kind = "an instance" if dataclasses.is_dataclass(config) else "none"
         raise ValueError(
             f"{file}: Config must be a dataclass, a class under "
-            f"@dataclasses.dataclass(frozen=True); it is {given}"
+            f"@dataclasses.dataclass(frozen=True); it is {kind}"
         )
     bare = [
         field.name

@@ -198,11 +198,11 @@ def from_json(default: Any, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
             config, is_leaf=lambda path, _: ".".join(path) in names, sep="."
         )
 
-    written, before = dotted(values), dotted(json_values(default))
+    written, defaults = dotted(values), dotted(json_values(default))
     changed = {
         name: _from_json(default, name, value)
         for name, value in written.items()
-        if name in names and value != before[name]
+        if name in names and value != defaults[name]
     }
     return replace_fields(default, changed), sorted(written.keys() - names)
 

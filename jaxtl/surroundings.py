@@ -48,15 +48,15 @@ def keep_output() -> None:
         pass  # one of the three was closed: no file of the run must get its number
     os.close(descriptor)
     for number, name in ((1, "stdout"), (2, "stderr")):
-        before = getattr(sys, name)
-        unbuffered = getattr(before, "write_through", False)  # python -u
-        stream = io.TextIOWrapper(
+        stream = getattr(sys, name)
+        unbuffered = getattr(stream, "write_through", False)  # python -u
+        unfailing = io.TextIOWrapper(
             io.BufferedWriter(Unfailing(number, "w", closefd=False)),
-            before.encoding if before else "utf-8",
+            stream.encoding if stream else "utf-8",
             "replace",
             line_buffering=number == 2 or unbuffered or os.isatty(number),
         )
-        setattr(sys, name, stream)
+        setattr(sys, name, unfailing)
 
 
 def lost_output() -> str | None:

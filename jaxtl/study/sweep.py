@@ -26,8 +26,8 @@ from jaxtl.study.traced import (
     Point,
     Sweep,
     Values,
+    group_points,
     group_replicas,
-    groups,
     same_evaluations,
     same_training,
 )
@@ -107,14 +107,14 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
     programs: dict[str, list[Program]] = {}
     why: dict[str, str] = {}
     for name, node in main.nodes.items():
-        above = programs.get(node.parent, [])
-        once = not above and (shared or main.experiment.select is None)
+        parents = programs.get(node.parent, [])
+        once = not parents and (shared or main.experiment.select is None)
         setups = [point.nodes[name].setup for point in points]
         if name in loaded or (once and same_training(node.setup, setups, seeds)):
             programs[name] = []
             continue
-        chosen, why[name] = groups(name, points, sweep, seeds)
-        programs[name] = [_program(name, main, points, group, above, sweep) for group in chosen]
+        groups, why[name] = group_points(name, points, sweep, seeds)
+        programs[name] = [_program(name, main, points, group, parents, sweep) for group in groups]
     lines = [line for point in points for line in warnings(point.experiment, point.nodes)]
     return Plan(sweep, points, programs, why, shared, lines)
 
@@ -164,20 +164,20 @@ def _program(
     arm = next(a for a in main.arms if name in {s.name for s in main.experiment.arms[a]})
     first = rehearse(replicas.setup, arm, run.seeds)
     replicas = dataclasses.replace(replicas, setups=(first, *replicas.setups[1:]))
-    above = [p.identity for p in parents if set(p.points) & set(chosen)]
-    above = above or ([main.identities[parent]] if parent else [])
+    origins = [p.identity for p in parents if set(p.points) & set(chosen)]
+    origins = origins or ([main.identities[parent]] if parent else [])
     swept = [dict(point.values) for point in group]
     directory = run.directory / "sweep" / label(swept) / "stages" / name
-    made = identity(
+    program_identity = identity(
         name,
         {**run_record(run), "sweep": swept},
         run.experiment_digest,
         run.options.source_run,
         replicas.setup.stage.weights,
-        {"parents": above} if above else None,
+        {"parents": origins} if origins else None,
     )
-    check_directory(directory, made)
-    return Program(chosen, replicas, directory, made)
+    check_directory(directory, program_identity)
+    return Program(chosen, replicas, directory, program_identity)
 
 
 def train_sweep(
@@ -241,8 +241,8 @@ def _train(
     points = [plan.points[i] for i in program.points]
     parent, source = main.nodes[name].parent, None
     if parent:
-        above = [trained[i][parent] for i in program.points]
-        weights = [(part.params, part.state) for part in above]
+        parts = [trained[i][parent] for i in program.points]
+        weights = [(part.params, part.state) for part in parts]
         source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *weights)
     validation = make_validation(
         points[0].experiment, points[0].nodes, name, [evaluators[i] for i in program.points]

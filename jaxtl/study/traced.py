@@ -45,7 +45,7 @@ class Point(NamedTuple):
     nodes: Mapping[str, Node]
 
 
-def groups(
+def group_points(
     name: str, points: Sequence[Point], sweep: Sweep, seeds: tuple[int, ...]
 ) -> tuple[list[list[int]], str]:
     """The points of a stage that can share a program, and why not all of them can."""
@@ -75,7 +75,7 @@ def group_replicas(
     numbers = {
         field: np.repeat(np.float32(column), len(seeds))
         for field, column in columns.items()
-        if len(set(column)) > 1
+        if any(value != column[0] for value in column)
     }
     return Replicas(
         seeds * len(points),

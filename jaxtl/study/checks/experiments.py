@@ -65,13 +65,13 @@ def plan_stages(
                     )
                 continue
             placed[stage.name] = (stage, parent)
-            above = nodes.get(parent)
+            parent_node = nodes.get(parent)
             faults = list(_stage_problems(stage, seeds))
             problems += faults
-            if faults or (before and not above):
+            if faults or (before and not parent_node):
                 continue
             try:
-                setup = resolve(stage, above.setup if above else None)
+                setup = resolve(stage, parent_node.setup if parent_node else None)
                 setup = rehearse(setup, arm, seeds) if rehearsed else setup
                 nodes[stage.name] = Node(setup, parent)
             except ValueError as error:
@@ -96,10 +96,10 @@ def _lines(problems: Iterable[str]) -> list[str]:
         prefixed = re.fullmatch(
             r"((?:arm '[^']*', )?(?:stage|evaluation|criterion) '[^']*'): (.*)", problem, re.DOTALL
         )
-        place, what = prefixed.groups() if prefixed else ("", problem)
-        places.setdefault(what, []).append(place)
-    named = {what: ", ".join(dict.fromkeys(where)) for what, where in places.items()}
-    return [": ".join(filter(None, (where, what))) for what, where in named.items()]
+        place, fault = prefixed.groups() if prefixed else ("", problem)
+        places.setdefault(fault, []).append(place)
+    shared = {fault: ", ".join(dict.fromkeys(where)) for fault, where in places.items()}
+    return [f"{where}: {fault}" if where else fault for fault, where in shared.items()]
 
 
 def _clashing_folders(stages: Iterable[str]) -> Iterable[str]:
@@ -132,13 +132,13 @@ def _stage_problems(stage: Stage, seeds: tuple[int, ...]) -> Iterable[str]:
         yield f"{name}: num_steps must not be negative, got {stage.num_steps}"
     if stage.num_steps and not stage.method.updates:
         yield f"{name}: {stage.num_steps} steps, but its method has no updates; set num_steps=0"
-    reads, given = set(stage.method.reads), stage.data.keys()
-    for read in sorted(reads - given):
+    reads = set(stage.method.reads)
+    for missing in sorted(reads - stage.data.keys()):
         yield (
-            f"{name}: its method reads data called {read!r}, which is no domain of weight 0: give "
-            f"the stage data={{{read!r}: labelled(dataset, head)}}"
+            f"{name}: its method reads data called {missing!r}, which is no domain of weight 0: "
+            f"give the stage data={{{missing!r}: labelled(dataset, head)}}"
         )
-    for extra in sorted(given - reads):
+    for extra in sorted(stage.data.keys() - reads):
         yield f"{name}: its method does not read data called {extra!r}; it reads {sorted(reads)}"
     for domain in (*stage.domains, *stage.data.values()):
         try:
@@ -207,9 +207,9 @@ def _criterion_problems(
     select = experiment.select
     if select is None or select.key not in experiment.criteria:
         return
-    read = criteria_heads(experiment) & heads.keys()
+    scored = criteria_heads(experiment) & heads.keys()
     for arm, stages in experiment.arms.items():
-        if stages and (missing := sorted(read - stages[-1].model.heads.keys())):
+        if stages and (missing := sorted(scored - stages[-1].model.heads.keys())):
             yield (
                 f"select {select.key!r}: the model that ends arm {arm!r} has no head "
                 f"{missing[0]!r}, which the criteria read"

@@ -58,15 +58,15 @@ def match_classes(experiment: Experiment) -> tuple[Experiment, list[str]]:
     heads, starters = _largest_heads(experiment), _starters(experiment)
 
     def columns(domain: Domain, stage: str | None) -> list[Column]:
-        read = []
+        class_columns = []
         for name, column in domain.heads.items() if domain.labelled else ():
             head = heads.get(name)
             if head is None or not head.integer:
                 continue
             if (classes := _classes(domain.dataset, column)) is not None:
                 key = (name, starters.get((stage, name), stage))
-                read.append(Column(name, column, classes, head.size, key))
-        return read
+                class_columns.append(Column(name, column, classes, head.size, key))
+        return class_columns
 
     spaces, notes = _join_spaces(experiment, columns)
     return _renumber(experiment, columns, spaces), notes

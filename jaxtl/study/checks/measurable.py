@@ -50,8 +50,8 @@ def metric_names(evaluation: Evaluation, head: Head) -> list[str]:
     """
     with _naming_errors(evaluation.sums, "its sums"):
         sums = jax.eval_shape(lambda: _arrays(metric_sums(evaluation, head)))
-        more = jax.eval_shape(lambda: _arrays(metric_sums(evaluation, head, 2)))
-        if lines := list(differing(sums, more)):
+        of_two = jax.eval_shape(lambda: _arrays(metric_sums(evaluation, head, 2)))
+        if lines := list(differing(sums, of_two)):
             raise ValueError(f"the form depends on the number of examples: {'; '.join(lines)}")
     with _naming_errors(evaluation.results, "its results"), np.errstate(all="ignore"):
         results = evaluation.results(jax.tree.map(lambda s: np.ones(s.shape), sums))
@@ -72,15 +72,15 @@ def derived_reads(name: str, derive: Callable, metrics: set[str]) -> set[str]:
     """
     if name in TAKEN or name in metrics or key_parts(name)[0] == CRITERIA:
         raise ValueError(f"derived metric {name!r}: another number has that name")
-    read = defaultdict(lambda: 1.0, dict.fromkeys(metrics, 1.0))
+    values = defaultdict(lambda: 1.0, dict.fromkeys(metrics, 1.0))
     with _naming_errors(derive, f"derived metric {name!r}"):
         try:
-            value = derive(read)
+            value = derive(values)
         except ArithmeticError:
             value = math.nan
         if problems := list(wrong("the value", value, float)):
             raise ValueError(problems[0])
-    return set(read)
+    return set(values)
 
 
 def check_score(criterion: Criterion, setup: Setup, seed: int) -> None:
