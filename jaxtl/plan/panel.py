@@ -23,10 +23,12 @@ class Panel:
     Attributes:
         title: in a few words.
         note: what is shown and how to read it, in a sentence or two.
+        folded: behind a line to click on, as details that few read.
     """
 
     title: str
     note: str
+    folded: bool = dataclasses.field(default=False, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +39,15 @@ class Table(Panel):
         rows: {name: {column: cell}}, most often a row an arm; what is absent is unknown.
         corner: what the rows are.
         signed: the numbers are differences, shown with their sign.
+        limits: beyond which no value can lie; an interval that does ends in "beyond 1".
+        printed: in the terminal too, without intervals.
     """
 
     rows: Mapping[str, Mapping[str, Cell]]
     corner: str = "arm"
     signed: bool = False
+    limits: tuple[float, float] | None = None
+    printed: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -75,6 +81,8 @@ class Matrix(Panel):
         row, column: what the rows and the columns are.
         limits: of the scale; None for those of the values.
         diverging: 0 is the middle of the scale, above it is better.
+        digits: decimals of the numbers in the cells.
+        sparse: numbers that round to 0 are left out.
     """
 
     grids: Mapping[str, Grid]
@@ -83,6 +91,8 @@ class Matrix(Panel):
     column: str = ""
     limits: tuple[float, float] | None = None
     diverging: bool = False
+    digits: int = 2
+    sparse: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
