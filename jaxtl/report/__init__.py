@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtl.measure.results import ArmResult, ExperimentResult, reason
 from jaxtl.report.summary import load_summary, merge, summarize, write_summary
-from jaxtl.report.tables import print_table
+from jaxtl.report.terminal import print_table
 
 logger = logging.getLogger(__name__)
 

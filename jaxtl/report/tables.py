@@ -1,187 +1,190 @@
-"""The terminal's view of a summary: a table of arms and a sentence a verdict.
+"""The tables of a report as values; `page` and `terminal` render them."""
 
-Names are shown as they are: no markup, no emoji codes, no control characters.
-"""
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from __future__ import annotations
+import numpy as np
 
-import textwrap
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
+from jaxtl.measure.verdict import estimate
+from jaxtl.plan import panel
 from jaxtl.report import wording
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-FOLDED = 24
-"""Characters of a name in a line of a narrow table."""
-COLOURS = {"positive": "green", "negative": "red", "undecided": "yellow"}
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One cell.
 
-
-def plain(text: str, style: str = "") -> Text:
-    """A text in which nothing is markup and every character can be seen."""
-    from rich.text import Text
-
-    return Text("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text), style)
-
-
-def arms_table(
-    summary: Mapping[str, Any], metrics: int = 2, narrow: bool = False, costs: bool = True
-) -> Table:
-    """A row an arm: primary metric, gain, verdict, `metrics` further metrics, size, seconds.
-
-    Args:
-        narrow: intervals stand below their means, long names in several lines.
-        costs: with size and seconds.
+    Attributes:
+        text: what it says.
+        details: behind the text, or in small type below it.
+        look: "name", "code", a verdict, or "" for plain text.
     """
-    from rich import box
-    from rich.table import Table
 
-    def cell(text: str, style: str = "") -> Text:
-        if narrow:
-            text = text.replace(" [", "\n[").replace(" of ", "\nof ").replace("/", "/\n")
-        return _below([plain(line, style) for line in text.split("\n")])
-
-    def label(text: str, style: str = "") -> Text:
-        lines = textwrap.wrap(text, FOLDED) if narrow else [text]
-        return _below([plain(line, style) for line in lines])
-
-    primary, baseline = summary["primary"]["metric"], summary["baseline"]
-    others = wording.secondary(summary, metrics)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        title=plain(
-            f"{summary['experiment']}: mean [95% interval] over "
-            f"{wording.seeds(len(summary['seeds']))}, selection: {summary['selection']}"
-        ),
-        title_justify="left",
-        title_style="bold",
-    )
-    table.add_column(plain("arm"), no_wrap=True)
-    table.add_column(cell(primary), no_wrap=True)
-    table.add_column(label(f"gain over {baseline}"), no_wrap=True)
-    table.add_column(plain("verdict"), no_wrap=True)
-    for heading in (*others, *(("trained", "seconds") if costs else ())):
-        table.add_column(plain(heading), justify="right", no_wrap=True)
-    for name, arm in summary["arms"].items():
-        verdict = arm["verdict"] or "baseline"
-        seconds = arm["train_seconds"]
-        spent = wording.NOTHING if seconds is None else f"{seconds:.1f}"
-        table.add_row(
-            label(name, "bold"),
-            cell(wording.interval(arm["metrics"].get(primary))),
-            cell(wording.interval(arm.get("gain", {}).get(primary), signed=True)),
-            cell(verdict, COLOURS.get(verdict, "dim")),
-            *(wording.number(arm["metrics"].get(other, {}).get("mean")) for other in others),
-            *([cell(wording.parameters(arm)), spent] if costs else ()),
-        )
-    return table
+    text: str
+    details: Sequence[str] = ()
+    look: str = ""
 
 
-def picks_table(summary: Mapping[str, Any], narrow: bool = True) -> Table:
-    """A row an arm: the primary metric at the step that each label-free rule picks."""
-    from rich.table import Table
+@dataclasses.dataclass(frozen=True)
+class TextTable:
+    """Rows of cells below a head.
 
-    rules, rows = wording.picks(summary)
-    table = Table(
-        box=None,
-        padding=(0, 1, 0, 0),
-        title=plain(wording.PICKS.format(summary["primary"]["metric"])),
-        title_justify="left",
-        title_style="bold",
-    )
-    table.add_column(plain("arm"), no_wrap=True)
-    for rule in rules:
-        style = "dim italic" if rule == wording.ORACLE else ""
-        words = rule.split() if narrow else [rule]
-        width = max(5, *map(len, words))
-        heading = _below([plain(word) for word in words])
-        table.add_column(heading, justify="right", style=style, no_wrap=True, min_width=width)
-    for name, numbers in rows.items():
-        table.add_row(plain(name), *(wording.number(value and value["mean"]) for value in numbers))
-    return table
-
-
-def points_table(summary: Mapping[str, Any]) -> Table:
-    """A row an arm: the primary metric and its gain over all points of a sweep over names."""
-    from rich import box
-    from rich.table import Table
-
-    primary = summary["primary"]["metric"]
-    title = plain(wording.over_points(summary))
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    for heading in ("arm", primary, f"gain over {summary['baseline']}", "verdict"):
-        table.add_column(plain(heading), no_wrap=True)
-    for name, arm in summary["over_points"].items():
-        verdict = arm["verdict"] or wording.NOTHING
-        table.add_row(
-            plain(name, "bold"),
-            plain(wording.interval(arm["metrics"][primary])),
-            plain(wording.interval(arm.get("gain", {}).get(primary), signed=True)),
-            plain(verdict, COLOURS.get(verdict, "dim")),
-        )
-    return table
-
-
-def print_table(summary: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints the widest table that fits, the answer and a sentence an arm."""
-    from rich.console import Console
-
-    console = console or Console()
-    forms = [(2, False), (1, False), (0, False), (0, True), (0, True, False)]
-    _print_widest(console, [arms_table(summary, *form) for form in forms])
-    console.print(plain(f"Did the transfer help? {wording.answer(summary)}", "bold"))
-    for arm, sentence in zip(
-        wording.compared(summary).values(), wording.sentences(summary), strict=True
-    ):
-        console.print(plain(sentence, COLOURS[arm["verdict"]]))
-    if any("picks" in arm for arm in summary["arms"].values()):
-        console.print()
-        _print_widest(console, [picks_table(summary)], picks_table(summary, narrow=False))
-    if "over_points" in summary:
-        console.print()
-        _print_widest(console, [points_table(summary)])
-    if "sweep" in summary:
-        console.print()
-        console.print(plain(wording.picking(summary), "bold"))
-        for name, arm in summary["tuned"].items():
-            metric, verdict = summary["primary"]["metric"], arm["verdict"] or "baseline"
-            value = wording.interval(arm["metrics"].get(metric))
-            gain = wording.interval(arm.get("gain", {}).get(metric), signed=True)
-            text = f"{name} at {wording.point(arm['config'])}: {metric} {value}, gain {gain}"
-            console.print(plain(f"{text}, {verdict}", COLOURS.get(verdict, "dim")))
-
-
-def _print_widest(console: Console, tables: list[Table], listed: Table | None = None) -> None:
-    """Prints the first table that fits; if none does, a line for each of its cells.
-
-    Args:
-        tables: the same rows, wider ones first.
-        listed: what the lines are of; None for the widest.
+    Attributes:
+        head: what the columns are.
+        rows: a cell a column.
+        caption: what stands above it.
+        ranks: of the columns; where room is short, the highest are left out first, 0 never.
+        folded: behind a line to click on, which says this; empty where it is in sight.
     """
-    unbounded = console.options.update(width=10_000)
-    for table in tables:
-        if console.measure(table, options=unbounded).maximum <= console.width:
-            console.print(table)
-            return
-    listed = listed or tables[0]
-    first, *columns = listed.columns
-    console.print(listed.title, style="bold")
-    for name, *cells in zip(first.cells, *(column.cells for column in columns), strict=True):
-        console.print(name)
-        for column, cell in zip(columns, cells, strict=True):
-            line = plain("  ").append_text(column.header).append(": ").append(cell)
-            if line.cell_len > console.width:  # a number is not broken
-                console.print(plain("  ").append_text(column.header).append(":"))
-                line = plain("    ").append(cell)
-            console.print(line)
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+    ranks: Sequence[int] = ()
+    folded: str = ""
 
 
-def _below(lines: list[Text]) -> Text:
-    from rich.text import Text
+def of_arms(summary: Mapping[str, Any]) -> TextTable:
+    """A row an arm: primary metric, gain, verdict, two further metrics, size and cost."""
+    primary, others = summary["primary"]["metric"], wording.secondary(summary, 2)
+    caption = (
+        f"{summary['experiment']}: mean [95% interval] over "
+        f"{wording.seeds(len(summary['seeds']))}, selection: {summary['selection']}"
+    )
+    rows = [
+        [
+            *_compared(summary, name, arm),
+            *(_interval(arm["metrics"].get(metric), metric) for metric in others),
+            Cell(f"{arm['trainable_parameters']:,}", [f"of {arm['total_parameters']:,}"]),
+            _cost(arm),
+        ]
+        for name, arm in summary["arms"].items()
+    ]
+    head = [*_compared_head(summary, primary), *others, "trained parameters", "training"]
+    ranks = [0] * 4 + [2, 3][: len(others)] + [1, 1]
+    return TextTable(head, rows, caption, ranks)
 
-    return Text("\n").join(lines)
+
+def of_metrics(summary: Mapping[str, Any]) -> TextTable:
+    """A row a metric, a column an arm."""
+    arms, arrows = summary["arms"], {"max": " ↑", "min": " ↓"}
+    metrics = dict.fromkeys(metric for arm in arms.values() for metric in arm["metrics"])
+    rows = [
+        [
+            Cell(metric + arrows.get(summary["directions"].get(metric), "")),
+            *(_interval(arm["metrics"].get(metric), metric) for arm in arms.values()),
+        ]
+        for metric in metrics
+    ]
+    head = ["metric, better ↑ high or ↓ low", *arms]
+    return TextTable(head, rows, folded="All metrics of all arms")
+
+
+def of_points(summary: Mapping[str, Any]) -> TextTable:
+    """A row a point of a sweep and arm."""
+    rows = [
+        [Cell(wording.point(point["config"])), *_compared(summary, name, arm)]
+        for point in summary["sweep"]
+        for name, arm in point["arms"].items()
+    ]
+    head = ["point", *_compared_head(summary, summary["primary"]["metric"])]
+    return TextTable(head, rows, folded="All points")
+
+
+def of_picked_points(summary: Mapping[str, Any]) -> TextTable:
+    """A row an arm, at the point of a sweep that was picked for it; no rows where none was."""
+    rows = [
+        [Cell(wording.point(arm["config"])), *_compared(summary, name, arm)]
+        for name, arm in summary["tuned"].items()
+    ]
+    head = ["point", *_compared_head(summary, summary["primary"]["metric"])]
+    return TextTable(head, rows, wording.picking(summary))
+
+
+def over_points(summary: Mapping[str, Any]) -> TextTable:
+    """A row an arm: the primary metric and its gain over a sweep over names, and at each point."""
+    names = ["/".join(point["config"].values()) for point in summary["sweep"]]
+    metric = summary["primary"]["metric"]
+    rows = [
+        [
+            *_compared(summary, name, arm),
+            *(Cell(wording.number(value)) for value in arm["metrics"][metric]["per_point"]),
+        ]
+        for name, arm in summary["over_points"].items()
+    ]
+    head = [*_compared_head(summary, f"mean {metric}"), *names]
+    return TextTable(head, rows, wording.over_points(summary), [0] * 4 + [1] * len(names))
+
+
+def of_panel(table: panel.Table) -> TextTable:
+    """The rows of a table panel; its title and note are for who shows it."""
+    rows = [
+        [Cell(name, look="name"), *(_measured(table, row.get(column)) for column in table.columns)]
+        for name, row in table.rows.items()
+    ]
+    return TextTable([table.corner, *table.columns], rows)
+
+
+def of_facts(facts: Mapping[str, Any], head: Sequence[str]) -> TextTable:
+    """Names and values; those of nested dicts are joined by points."""
+    return TextTable(head, list(_facts(facts, "")))
+
+
+def _facts(facts: Mapping[str, Any], prefix: str) -> Iterable[list[Cell]]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _facts(value, f"{prefix}{name}.")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            yield [Cell(f"{prefix}{name}"), Cell(text, look="code")]
+
+
+def _compared_head(summary: Mapping[str, Any], metric: str) -> list[str]:
+    return ["arm", metric, f"gain over {summary['baseline']}", "verdict"]
+
+
+def _compared(summary: Mapping[str, Any], name: str, arm: Mapping[str, Any]) -> list[Cell]:
+    """An arm's name, primary metric, gain and verdict."""
+    metric = summary["primary"]["metric"]
+    verdict = arm["verdict"] or "baseline"
+    return [
+        Cell(name, look="name"),
+        _interval(arm["metrics"].get(metric), metric),
+        _interval(arm.get("gain", {}).get(metric), signed=True),
+        Cell(verdict, look=verdict),
+    ]
+
+
+def _cost(arm: Mapping[str, Any]) -> Cell:
+    seconds, speed, memory = (
+        arm.get(key) for key in ("train_seconds", "steps_per_second", "step_memory_mb")
+    )
+    details = []
+    if speed is not None:
+        details.append(f"{speed:,.{0 if speed >= 10 else 2}f} steps/s")
+    if memory:
+        details.append(f"{memory:,.0f} MB")
+    return Cell(wording.NOTHING if seconds is None else f"{seconds:.1f} s", details)
+
+
+def _measured(table: panel.Table, value: panel.Cell | Mapping[str, Any]) -> Cell:
+    if isinstance(value, np.ndarray):
+        mean, _, low, high = estimate(value)
+        value = {
+            "mean": None if np.isnan(mean) else mean,
+            "ci95": None if np.isnan(low) else [low, high],
+        }
+    if value is None or isinstance(value, Mapping):
+        text, _, ends = wording.interval(value, table.signed, table.limits).partition(" ")
+        return Cell(text, [ends] if ends else [])
+    if isinstance(value, str):
+        return Cell(value)
+    if isinstance(value, int | np.integer):
+        return Cell(f"{value:{'+' if table.signed else ''},}")
+    return Cell(wording.number(float(value), table.signed))
+
+
+def _interval(statistics: Mapping[str, Any] | None, metric: str = "", signed: bool = False) -> Cell:
+    text, _, ends = wording.interval(statistics, signed, wording.limits(metric)).partition(" ")
+    return Cell(text, [ends] if ends else [])

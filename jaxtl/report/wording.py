@@ -11,8 +11,8 @@ from jaxtl.plan import key_parts
 from jaxtl.report.summary import primary_metric
 
 NOTHING = "–"
-ORACLE = "oracle (test labels)"
-PICKS = "{} at the step that each rule picks without target labels, mean over seeds"
+FRACTIONS = {"accuracy", "f1", "precision", "recall", "match", "hos", "ece"}
+"""Words in the names of metrics that lie between 0 and 1."""
 
 
 def number(value: float | None, signed: bool = False) -> str:
@@ -20,20 +20,33 @@ def number(value: float | None, signed: bool = False) -> str:
     return interval({"mean": value, "ci95": None}, signed)
 
 
-def interval(statistics: Mapping[str, Any] | None, signed: bool = False) -> str:
-    """`0.930 [0.912, 0.948]`: mean and 95% interval, as precise as the interval is narrow."""
+def limits(metric: str) -> tuple[float, float] | None:
+    """Between which ends the metric of a key lies, as far as its name tells; None if anywhere."""
+    _, name = key_parts(metric)
+    return (0.0, 1.0) if FRACTIONS & set(name.split("_")) else None
+
+
+def interval(
+    statistics: Mapping[str, Any] | None,
+    signed: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> str:
+    """`0.930 [0.912, 0.948]`: mean and 95% interval, as precise as the interval is narrow.
+
+    An end that lies where no value can is said in words: `0.980 [0.955, beyond 1]`.
+    """
     mean = statistics and statistics["mean"]
     if mean is None:
         return NOTHING
     ends = statistics["ci95"] or ()
     style = _style(mean, ends)
     text = f"{mean:{'+' if signed else ''}{style}}"
-    return f"{text} [{ends[0]:{style}}, {ends[1]:{style}}]" if ends else text
-
-
-def parameters(arm: Mapping[str, Any]) -> str:
-    """`37,578 of 93,322`: trained and total parameters."""
-    return f"{arm['trainable_parameters']:,} of {arm['total_parameters']:,}"
+    if not ends:
+        return text
+    low, high = limits if limits and limits[0] <= mean <= limits[1] else (-math.inf, math.inf)
+    start = f"{ends[0]:{style}}" if ends[0] >= low else f"beyond {low:g}"
+    end = f"{ends[1]:{style}}" if ends[1] <= high else f"beyond {high:g}"
+    return f"{text} [{start}, {end}]"
 
 
 def seeds(count: int) -> str:
@@ -70,21 +83,6 @@ def over_points(summary: Mapping[str, Any]) -> str:
         f"Over the {len(summary['sweep'])} values of {fields}: mean and 95% interval over them of "
         "the means over seeds, gains paired by value"
     )
-
-
-def picks(summary: Mapping[str, Any]) -> tuple[list[str], dict[str, list[Mapping | None]]]:
-    """(rules, {arm: statistics of the primary metric at what each rule picks}).
-
-    The oracle, if it was asked for, is the last rule and says what it is.
-    """
-    rules = list(dict.fromkeys(r for a in summary["arms"].values() for r in a.get("picks", ())))
-    oracle = summary.get("oracle")
-    rows = {}
-    for name, arm in summary["arms"].items():
-        if "picks" in arm:
-            rows[name] = [arm["picks"].get(rule) for rule in rules]
-            rows[name] += [oracle.get(name)] if oracle else []
-    return [*rules, *([ORACLE] if oracle else [])], rows
 
 
 def secondary(summary: Mapping[str, Any], limit: int) -> list[str]:

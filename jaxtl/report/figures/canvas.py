@@ -1,18 +1,22 @@
-"""What the figures share: colours, type, paper, names as labels, and the way to a PNG.
+"""What the figures share: colours, paper, names as labels, and the way to a PNG.
 
 Colours are those of Okabe & Ito and of Paul Tol, which colour-blind readers can tell apart. The
-same inputs give the same bytes. Names are drawn as they are: $ starts no formula.
+same inputs give the same bytes, whatever matplotlibrc is about. Names are drawn as they are: $
+starts no formula.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from jaxtl.files import replacing
 
@@ -20,48 +24,29 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
+STYLE = Path(__file__).with_name("figure.mplstyle")
+WIDTH = 6.6  # inches; what is wider is hard to read on a phone
+LETTER = 0.075  # inches of an average letter of a label
 INK, FAINT = "#333333", "#b8b8b8"
 ARMS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 3)))
+MARKERS = "o^sDvPX*"
 BASELINE = "#555555"
 VERDICTS = {"positive": "#009E73", "negative": "#D55E00", "undecided": "#777777"}
 CLASSES = (
     *("#332288", "#CC6677", "#117733", "#88CCEE", "#DDCC77", "#882255", "#44AA99", "#AA4499"),
     *("#999933", "#000000"),
 )
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.parse_math": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8,
-    "figure.titlesize": 11,
-    "axes.edgecolor": "#999999",
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
-    "grid.linewidth": 0.8,
-    "lines.linewidth": 1.6,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 150,
-}
 
 
 def saved(draw: Callable[..., Figure]) -> Callable[..., Path]:
-    """`draw(...) -> Figure` as `(path, ...) -> path` of the PNG, in the style of this file."""
+    """`draw(...) -> Figure` as `(path, ...) -> path` of the PNG, in the style of the house."""
 
     @functools.wraps(draw)
     def save(path: str | Path, *args: Any) -> Path:
         import matplotlib
 
-        with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        with matplotlib.rc_context(fname=STYLE), warnings.catch_warnings():
             # Characters that the font lacks are drawn as boxes; the page has them all.
             warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from font")
             figure = draw(*args)
@@ -72,23 +57,39 @@ def saved(draw: Callable[..., Figure]) -> Callable[..., Path]:
     return save
 
 
-def canvas(rows: int, columns: int, width: float, height: float, title: str):
-    """A titled figure of `width` x `height` inches or wider, and its axes [rows, columns]."""
+def canvas(
+    rows: int, columns: int, height: float, title: str, width: float = WIDTH
+) -> tuple[Figure, Any]:
+    """A titled figure, at least `WIDTH` wide and `height` high below its title, in inches.
+
+    Returns:
+        the figure and its axes [rows, columns].
+    """
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
-    figure = Figure(figsize=(max(width, 6.5), height))
-    lines = textwrap.fill(title, int(11 * max(width, 6.5)))
-    figure.suptitle(lines, x=0.01, ha="left", fontweight="bold")
+    width = max(width, WIDTH)
+    lines = textwrap.wrap(title, int(width / (1.25 * LETTER)))
+    figure = Figure(figsize=(width, height + 0.2 * len(lines)))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def styles(arms: Sequence[str], baseline: str) -> dict[str, dict[str, Any]]:
-    """{arm: colour and dashes}, the baseline grey; after six arms the colours return dashed."""
-    dashes = ("-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 3)))
-    looks = {baseline: {"color": BASELINE, "linestyle": "-"}}
+def tiles(count: int, columns: int, size: tuple[float, float], title: str):
+    """A titled figure and its `count` axes, each of a size in inches with its labels."""
+    rows = math.ceil(count / columns)
+    figure, axes = canvas(rows, columns, rows * size[1], title, columns * size[0])
+    for ax in axes.flat[count:]:
+        ax.axis("off")
+    return figure, list(axes.flat[:count])
+
+
+def styles(arms: Iterable[str], baseline: str) -> dict[str, dict[str, Any]]:
+    """{arm: colour, dashes, marker}, the baseline grey; after six arms the colours return."""
+    looks = {baseline: {"color": BASELINE, "linestyle": "-", "marker": "o"}}
     for index, name in enumerate(name for name in arms if name != baseline):
         row, column = divmod(index, len(ARMS))
-        looks[name] = {"color": ARMS[column], "linestyle": dashes[row % len(dashes)]}
+        dashes, marker = DASHES[row % len(DASHES)], MARKERS[row % len(MARKERS)]
+        looks[name] = {"color": ARMS[column], "linestyle": dashes, "marker": marker}
     return looks
 
 
@@ -97,16 +98,16 @@ def shortened(names: Iterable[str], limit: int) -> list[str]:
 
     Different names that would look the same are numbered.
     """
-    whole = list(names)
-    lines = [" ".join(name.encode("utf-8", "replace").decode().split()) or "''" for name in whole]
+    names = list(names)
+    lines = [" ".join(name.encode("utf-8", "replace").decode().split()) or "''" for name in names]
     cut = [_cut(line, limit) for line in lines]
-    meant: dict[str, list[str]] = {}
-    for name, line in zip(whole, cut, strict=True):
-        if name not in meant.setdefault(line, []):
-            meant[line].append(name)
+    names_of: dict[str, list[str]] = {}
+    for name, line in zip(names, cut, strict=True):
+        if name not in names_of.setdefault(line, []):
+            names_of[line].append(name)
     return [
-        f"{line} ({meant[line].index(name) + 1})" if len(meant[line]) > 1 else line
-        for name, line in zip(whole, cut, strict=True)
+        f"{line} ({names_of[line].index(name) + 1})" if len(names_of[line]) > 1 else line
+        for name, line in zip(names, cut, strict=True)
     ]
 
 
@@ -117,20 +118,55 @@ def _cut(line: str, limit: int) -> str:
     return line if len(line) <= room else f"{line[: room - tail - 1]}…{line[-tail:]}"
 
 
-def legend_labels(names: Iterable[str], limit: int = 30) -> list[str]:
-    """`shortened` names for a legend, which leaves out what begins with an underscore."""
-    return [f" {label}" if label.startswith("_") else label for label in shortened(names, limit)]
+def short(name: str, limit: int) -> str:
+    """One name `shortened`."""
+    return shortened([name], limit)[0]
 
 
-def legend_columns(labels: Sequence[str], width: float, most: int) -> int:
-    """How many columns of a legend in 8 points fit into a width in inches."""
-    widest = 0.5 + 0.075 * max(map(len, labels), default=0)
-    return max(1, min(most, len(labels), int(width / widest)))
+def legend(figure: Figure, handles: Mapping[str, Any], limit: int = 30, title: str = "") -> None:
+    """Below all axes: {name: what is drawn for it}, the names shortened."""
+    labels = shortened(handles, limit)
+    # matplotlib leaves out what begins with an underscore
+    labels = [f" {label}" if label.startswith("_") else label for label in labels]
+    widest = 0.6 + LETTER * max(map(len, labels), default=0)
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / widest)))
+    rows = math.ceil(len(labels) / columns) + bool(title)
+    figure.set_figheight(figure.get_figheight() + 0.19 * rows)
+    place = {"loc": "outside lower center", "ncols": columns}
+    figure.legend(handles.values(), labels, title=title, title_fontsize=9, **place)
+
+
+def mark(label: str, marker: str, colour: Any, face: Any) -> Any:
+    """A legend's entry for points."""
+    from matplotlib.lines import Line2D
+
+    look = {"marker": marker, "color": colour, "markerfacecolor": face, "linestyle": ""}
+    return Line2D([], [], label=label, markersize=5, **look)
+
+
+def spread(values: Sequence[float], distance: float) -> list[int]:
+    """How many of the earlier values lie closer than `distance` to each: its place in a pile."""
+    return [
+        sum(abs(value - other) < distance for other in values[:index])
+        for index, value in enumerate(values)
+    ]
 
 
 def plain_log(axis: Axis) -> None:
     """Ticks of a logarithmic axis as plain numbers: those of matplotlib are formulas."""
     from matplotlib.ticker import LogFormatter
 
-    axis.set_major_formatter(LogFormatter())
-    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    class PlainNumbers(LogFormatter):
+        def _num_to_string(self, x: float, vmin: float, vmax: float) -> str:
+            return f"{x:g}"
+
+    axis.set_major_formatter(PlainNumbers())
+    axis.set_minor_formatter(PlainNumbers(minor_thresholds=(1, 0.4)))
+
+
+def colours(names: Sequence[str]) -> dict[str, Any]:
+    """{name: colour} of what is no arm; shades of a rainbow where there are many."""
+    import matplotlib
+
+    rainbow = matplotlib.colormaps["turbo"](np.linspace(0, 1, len(names)))
+    return dict(zip(names, CLASSES if len(names) <= len(CLASSES) else rainbow, strict=False))

@@ -1,0 +1,131 @@
+"""Heat maps: a matrix panel as a PNG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxtl.plan.panel import Matrix
+from jaxtl.report.figures.canvas import (
+    ARMS,
+    INK,
+    LETTER,
+    VERDICTS,
+    WIDTH,
+    saved,
+    short,
+    shortened,
+    tiles,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+MOST_NUMBERS = 20  # columns with a number in each cell
+NAME = 20  # letters of a name
+LINE = 0.17  # inches from one name to the next below it
+ROW, SCALE = 0.28, 0.9  # inches: height of a row of numbers, width of the scale of colours
+
+
+@saved
+def matrix(panel: Matrix) -> Figure:
+    """A heat map a grid, all with one scale; numbers in the cells where columns are few."""
+    grids = list(panel.grids.values())
+    rows = [shortened(grid.rows, NAME) for grid in grids]
+    columns = [shortened(grid.columns, NAME) for grid in grids]
+    height, width = (max(grid.values.shape[axis] for grid in grids) for axis in (0, 1))
+    numbers = width <= MOST_NUMBERS
+    cell = 0.07 * (panel.digits + 1 + panel.diverging) + 0.06 if numbers else 0.0
+    beside = LETTER * _longest(rows) + 0.4
+    tile = max(1.8, cell * width + beside) if numbers else WIDTH
+    count = max(1, min(len(grids), int((WIDTH - 0.1) / tile)))
+    tile = max(tile, (WIDTH - SCALE) / count)
+    cell = (tile - beside) / width
+    upright = LETTER * _longest(columns) > cell
+    below = LETTER * _longest(columns) if upright else 0.2
+    row = ROW if numbers or height < width else cell
+    size = (tile + SCALE / count, row * height + below + 0.6)
+    figure, axes = tiles(len(grids), count, size, panel.title)
+    low, high = _limits(panel)
+    titles = shortened(panel.grids, NAME) if len(grids) > 1 else [""]
+    for ax, title, grid, *names in zip(axes, titles, grids, rows, columns, strict=True):
+        image = ax.imshow(
+            grid.values, cmap=_shades(panel.diverging), vmin=low, vmax=high, aspect="auto"
+        )
+        _name_cells(ax, *names, row, cell, upright)
+        ax.set_title(title)
+        ax.set_xlabel(panel.column)
+        ax.set_ylabel(panel.row)
+        if numbers:
+            _write(ax, image, panel)
+        _frame(ax, grid.framed)
+    length = min(1.0, 3 / figure.get_figheight())
+    figure.colorbar(
+        image, ax=axes, label=short(panel.quantity, 30), pad=0.02, shrink=length, anchor=(0, 1)
+    )
+    return figure
+
+
+def _limits(panel: Matrix) -> tuple[float, float]:
+    """Of the scale of colours: fractions end at 1, what diverges is as wide on both sides of 0."""
+    values = np.concatenate([np.ravel(grid.values) for grid in panel.grids.values()])
+    values = values[np.isfinite(values)]
+    if panel.diverging:
+        reach = max(np.abs(panel.limits or values).max(initial=0), 0.05)
+        return -reach, reach
+    if panel.limits or not values.size:
+        return panel.limits or (0.0, 1.0)
+    low, high = values.min(), values.max()
+    return (np.floor(low * 10) / 10, 1.0) if low >= 0 and high <= 1 else (low, high)
+
+
+def _shades(diverging: bool) -> Colormap:
+    """Blues, or orange for losses and green for gains; grey where nothing is known."""
+    import matplotlib
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ends = [VERDICTS["negative"], "#ffffff", VERDICTS["positive"]]
+    gains = LinearSegmentedColormap.from_list("gains", ends)
+    return (gains if diverging else matplotlib.colormaps["Blues"]).with_extremes(bad="#dddddd")
+
+
+def _name_cells(ax: Axes, rows: Sequence[str], columns: Sequence[str], row, cell, upright) -> None:
+    """As many names as there is room for."""
+    across = range(0, len(columns), math.ceil(LINE / cell) if upright else 1)
+    down = range(0, len(rows), math.ceil(LINE / row))
+    ax.set_xticks(across, [columns[place] for place in across], rotation=90 if upright else 0)
+    ax.set_yticks(down, [rows[place] for place in down])
+    ax.tick_params(length=0)
+    ax.grid(False)
+
+
+def _write(ax: Axes, image: AxesImage, panel: Matrix) -> None:
+    """The number of each cell, white on what is dark."""
+    for (row, column), value in np.ndenumerate(image.get_array().filled(np.nan)):
+        text = f"{value:{'+' if panel.diverging else ''}.{panel.digits}f}"
+        if not np.isfinite(value) or (panel.sparse and float(text) == 0):
+            continue
+        if panel.digits == 2:  # .87, and 1 for what rounds to it
+            text = text.replace("0.", ".").replace("1.00", "1")
+        dark = np.dot(image.to_rgba(value)[:3], (0.3, 0.6, 0.1)) < 0.5
+        place = {"ha": "center", "va": "center", "fontsize": 8}
+        ax.text(column, row, text, color="white" if dark else INK, **place)
+
+
+def _frame(ax: Axes, cells: Sequence[tuple[int, int]]) -> None:
+    from matplotlib.patches import Rectangle
+
+    for row, column in cells:
+        corner = (column - 0.46, row - 0.46)
+        look = {"fill": False, "edgecolor": ARMS[1], "linewidth": 1.6}
+        ax.add_patch(Rectangle(corner, 0.92, 0.92, **look))
+
+
+def _longest(names: Sequence[Sequence[str]]) -> int:
+    return max((len(name) for each in names for name in each), default=0)

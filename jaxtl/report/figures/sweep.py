@@ -1,0 +1,116 @@
+"""The primary metric at each point of a sweep, as a PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxtl.report import wording
+from jaxtl.report.figures.canvas import (
+    BASELINE,
+    LETTER,
+    canvas,
+    legend,
+    plain_log,
+    saved,
+    short,
+    shortened,
+    styles,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ROOM = 380  # typographical points along the axis
+
+
+@saved
+def sweep(summary: Mapping[str, Any]) -> Figure:
+    """The metric above, its gain over the baseline below: mean and 95% interval of every arm."""
+    metric, baseline, points = summary["primary"]["metric"], summary["baseline"], summary["sweep"]
+    arms = list(dict.fromkeys(name for point in points for name in point["arms"]))
+    looks = styles(dict.fromkeys([*summary["arms"], *arms]), baseline)
+    title = f"Sweep over {', '.join(points[0]['config'])}: mean and 95% interval"
+    figure, axes = canvas(2, 1, 6.0, title)
+    gap = min(6.0, 0.7 * ROOM / (len(points) * len(arms)))  # between arms at one point
+    handles = {}
+    for ax, kind in zip(axes[:, 0], ("metrics", "gain"), strict=True):
+        places, ordered = _axis(ax, [point["config"] for point in points])
+        limits = wording.limits(metric) if kind == "metrics" else None
+        for index, name in enumerate(arms):
+            picked = summary["tuned"].get(name, {}).get("config")
+            entries = [point["arms"].get(name, {}).get(kind, {}).get(metric) for point in points]
+            known = [
+                (place, entry, point["config"] == picked)
+                for place, entry, point in zip(places, entries, points, strict=True)
+                if entry and entry["mean"] is not None
+            ]
+            if known:
+                shift = gap * (index - (len(arms) - 1) / 2)
+                look = looks[name] if ordered else {**looks[name], "linestyle": ""}
+                known.sort(key=lambda point: point[0])
+                handles[name] = _draw(ax, known, shift, look, limits)
+    upper, lower = axes[:, 0]
+    name = short(metric, 30)
+    upper.set_title(f"{name}{' (star: picked by validation)' if summary['tuned'] else ''}")
+    lower.set_title(f"Gain in {name} over {short(baseline, 30)}, paired by seed; above 0: better")
+    lower.axhline(0, color=BASELINE, linewidth=1.2)
+    legend(figure, handles)
+    return figure
+
+
+def _draw(
+    ax: Axes,
+    points: Sequence[tuple[float, Mapping[str, Any], bool]],
+    shift: float,
+    look: Mapping[str, Any],
+    limits: tuple[float, float] | None,
+) -> Any:
+    """Means with intervals, `shift` points of type beside their places; returns the line.
+
+    Args:
+        points: (place, statistics, whether it was picked).
+        limits: where intervals end, with an arrow.
+    """
+    from matplotlib.transforms import offset_copy
+
+    beside = offset_copy(ax.transData, ax.figure, x=shift, units="points")
+    style = {"color": look["color"], "transform": beside}
+    places, means = zip(*((place, entry["mean"]) for place, entry, _ in points), strict=True)
+    (line,) = ax.plot(places, means, markersize=4, **look, transform=beside)
+    low, high = limits or (-np.inf, np.inf)
+    for place, entry, picked in points:
+        ends = entry["ci95"] or [entry["mean"]] * 2
+        ax.plot([place] * 2, np.clip(ends, low, high), linewidth=1, **style)
+        if ends[0] < low:
+            ax.plot(place, low, "v", markersize=4, clip_on=False, **style)
+        if ends[1] > high:
+            ax.plot(place, high, "^", markersize=4, clip_on=False, **style)
+        if picked:
+            ax.plot(place, entry["mean"], "*", markersize=13, markeredgecolor="white", **style)
+    return line
+
+
+def _axis(ax: Axes, configs: Sequence[Mapping[str, Any]]) -> tuple[list[float], bool]:
+    """Names the points along the axis; returns their places, and whether they are numbers."""
+    fields = list(configs[0])
+    values = [config[fields[0]] for config in configs]
+    ax.set_xlabel(", ".join(fields))
+    if len(fields) == 1 and all(type(value) in (int, float) for value in values):
+        if min(values) > 0 and max(values) >= 20 * min(values):
+            ax.set_xscale("log")
+            plain_log(ax.xaxis)
+        if len(values) <= 8:
+            ax.set_xticks(values, [f"{value:g}" for value in values])
+            ax.minorticks_off()
+        return list(map(float, values)), True
+    columns = [shortened([str(config[field]) for config in configs], 20) for field in fields]
+    names = ["\n".join(parts) for parts in zip(*columns, strict=True)]
+    longest = max(len(name) for column in columns for name in column)
+    upright = longest * LETTER * 72 > ROOM / len(names)
+    ax.set_xticks(range(len(names)), names, rotation=90 if upright else 0)
+    ax.set_xlim(-0.5, len(names) - 0.5)
+    return list(range(len(names))), False

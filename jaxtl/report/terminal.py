@@ -1,0 +1,126 @@
+"""The terminal's view of a run: tables, the answer, and a sentence an arm.
+
+Names are shown as they are: no markup, no emoji codes, no control characters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from jaxtl.report import panels, tables, wording
+
+if TYPE_CHECKING:
+    import rich.table
+    from rich.console import Console
+    from rich.text import Text
+
+FOLDED = 24
+"""Letters of a name in a line of a narrow table."""
+LOOKS = {
+    "name": "bold",
+    "positive": "green",
+    "negative": "red",
+    "undecided": "yellow",
+    "baseline": "dim",
+}
+
+
+def print_table(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints the arms, the answer and a sentence an arm, then the tables that are to be printed."""
+    from rich.console import Console
+
+    console = console or Console()
+    _print_widest(console, tables.of_arms(summary))
+    console.print(plain(f"Did the transfer help? {wording.answer(summary)}", "bold"))
+    for arm, sentence in zip(
+        wording.compared(summary).values(), wording.sentences(summary), strict=True
+    ):
+        console.print(plain(sentence, LOOKS[arm["verdict"]]))
+    more = [
+        dataclasses.replace(_without_details(tables.of_panel(panel)), caption=panel.title)
+        for panel in panels.tables(summary).values()
+        if panel.printed
+    ]
+    if "over_points" in summary:
+        more.append(tables.over_points(summary))
+    if "sweep" in summary:
+        more.append(tables.of_picked_points(summary))
+    for table in more:
+        console.print()
+        _print_widest(console, table)
+
+
+def plain(text: str, style: str = "") -> Text:
+    """A text in which nothing is markup and every character can be seen."""
+    from rich.text import Text
+
+    return Text("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text), style)
+
+
+def _print_widest(console: Console, table: tables.TextTable) -> None:
+    """Prints the widest form of a table that fits; if none does, a line for each of its cells."""
+    if not table.rows:
+        console.print(plain(table.caption, "bold"))
+        return
+    unbounded = console.options.update(width=10_000)
+    for form in _forms(table):
+        if console.measure(form, options=unbounded).maximum <= console.width:
+            console.print(form)
+            return
+    console.print(plain(table.caption, "bold"))
+    for name, *cells in table.rows:
+        console.print(plain(name.text, "bold"))
+        for head, cell in zip(table.head[1:], cells, strict=True):
+            console.print(_listed(head, cell, console.width))
+
+
+def _listed(head: str, cell: tables.Cell, width: int) -> Text:
+    """A line of a cell, or two where it is longer than the width: a number is not broken."""
+    value = plain(" ".join([cell.text, *cell.details]), LOOKS.get(cell.look, ""))
+    line = plain(f"  {head}: ").append_text(value)
+    return line if line.cell_len <= width else plain(f"  {head}:\n    ").append_text(value)
+
+
+def _forms(table: tables.TextTable) -> Iterator[rich.table.Table]:
+    """With ever fewer columns, then with cells in several lines."""
+    ranks = table.ranks or [0] * len(table.head)
+    levels = sorted({1, *ranks} - {0}, reverse=True)
+    for narrow, rank in [*((False, level) for level in levels), (True, 1), (True, 0)]:
+        yield _form(table, [i for i, each in enumerate(ranks) if each <= rank], narrow)
+
+
+def _form(table: tables.TextTable, columns: list[int], narrow: bool) -> rich.table.Table:
+    from rich import box
+    from rich.table import Table
+
+    form = Table(
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        title=plain(table.caption),
+        title_justify="left",
+        title_style="bold",
+    )
+    for column in columns:
+        form.add_column(_lines(tables.Cell(table.head[column]), narrow), no_wrap=True)
+    for row in table.rows:
+        form.add_row(*(_lines(row[column], narrow) for column in columns))
+    return form
+
+
+def _lines(cell: tables.Cell, narrow: bool) -> Text:
+    from rich.text import Text
+
+    if narrow:
+        lines = [*textwrap.wrap(cell.text.replace("/", "/ "), FOLDED), *cell.details]
+    else:
+        lines = [" ".join([cell.text, *cell.details])]
+    style = LOOKS.get(cell.look, "")
+    return Text("\n").join(plain(line, style) for line in lines)
+
+
+def _without_details(table: tables.TextTable) -> tables.TextTable:
+    rows = [[dataclasses.replace(cell, details=()) for cell in row] for row in table.rows]
+    return dataclasses.replace(table, rows=rows)
