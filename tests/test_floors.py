@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "methods": "data losses models paths plan",
     "pretrained": "data files form models paths plan",
     "train": "blame data files form models paths plan",
-    "measure": "data losses metrics models paths plan train transferability",
+    "measure": "data form losses metrics models paths plan train transferability",
     "report": "files measure metrics plan",
     "export": "data experiment_file fields files models paths plan report train",
     "study": "blame data files form measure models paths plan report train",

@@ -1,1 +1,8 @@
-"""What finished stages are worth."""
+"""What finished stages are worth: metrics, verdicts, and the analyses of an experiment.
+
+An analysis is given each `TrainedArm`, and then the `Comparison` of all arms to make panels of.
+"""
+
+from jaxtl.measure.results import ArmResult, Comparison, ExperimentResult, TrainedArm
+
+__all__ = ["ArmResult", "Comparison", "ExperimentResult", "TrainedArm"]

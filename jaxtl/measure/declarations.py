@@ -1,13 +1,26 @@
 """What an experiment declares: which way a metric is better, which stage teaches which task."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import get_args
 
 from jaxtl.measure.criteria import criterion_metric
 from jaxtl.metrics import Derived
 from jaxtl.paths import unknown
-from jaxtl.plan import CRITERIA, Direction, Experiment, Metric, key_parts
+from jaxtl.plan import CRITERIA, Direction, Experiment, Metric, Stage, key_parts
+
+RESERVED = {
+    *("", "metrics", "gain", "difference", "verdict", "trainable_parameters", "total_parameters"),
+    *(
+        "train_seconds",
+        "steps_per_second",
+        "step_memory_mb",
+        "not_finite",
+        "failed_seeds",
+        "config",
+    ),
+}
+"""What an arm's entry of summary.json holds besides what analyses measure."""
 
 
 def declared_metrics(experiment: Experiment) -> dict[str, Metric]:
@@ -22,6 +35,29 @@ def selecting_metric(experiment: Experiment) -> Metric | None:
     if select is not None and select.key in experiment.criteria:
         return dataclasses.replace(select, evaluation=CRITERIA)
     return select
+
+
+def taught_heads(stage: Stage) -> set[str]:
+    """The heads that the labels of a stage train."""
+    domains = [domain for domain in stage.domains if domain.labelled and domain.weight > 0]
+    return {head for domain in domains for head in domain.heads}
+
+
+def teaching_stages(stages: Sequence[Stage], experiment: Experiment) -> dict[str, str]:
+    """{evaluation: the stage of an arm that teaches its task}, of those for which that is known.
+
+    The last one whose `trains` names the evaluation. Where none does and no other evaluation reads
+    its head, the last one with labels for that head.
+    """
+    heads = [evaluation.head for evaluation in experiment.evals.values()]
+    taught_by = {}
+    for name, evaluation in experiment.evals.items():
+        teaching = [stage.name for stage in stages if name in stage.trains]
+        if not teaching and heads.count(evaluation.head) == 1:
+            teaching = [stage.name for stage in stages if evaluation.head in taught_heads(stage)]
+        if teaching:
+            taught_by[name] = teaching[-1]
+    return taught_by
 
 
 def undeclared(experiment: Experiment) -> list[str]:
@@ -57,7 +93,7 @@ def _declarations(
 def declaration_problems(
     experiment: Experiment, measured: Mapping[str, Collection[str]]
 ) -> Iterator[str]:
-    """What is wrong with the declared directions and tasks, a line each.
+    """What is wrong with the declared directions, tasks and analyses, a line each.
 
     Args:
         experiment: any.
@@ -83,6 +119,12 @@ def declaration_problems(
             size = {"max": "larger", "min": "smaller"}[better]
             right = dataclasses.replace(written, better=better)
             yield f"{role} metric {written.key!r} is better when {size}: {role}={right!r}"
+    names = [analysis.name for analysis in experiment.analyses or ()]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            yield f"analyses: {names.count(name)} are called {name!r}; each needs its own name"
+        if name in RESERVED:
+            yield f"analyses: {name!r} is something else in summary.json; rename the analysis"
     stages = {stage.name: stage for chain in experiment.arms.values() for stage in chain}
     for name, stage in stages.items():
         weighted = [d.dataset.name for d in stage.domains if d.example_weights is not None]

@@ -17,19 +17,22 @@ class Analysis:
     """A question asked of every trained arm, answered by panels.
 
     In two steps, as arms of one experiment may be trained in several runs: what was taken down of
-    an arm is kept with it, and the panels are made anew of all arms there are.
+    an arm is stored with it, and the panels are made anew of all arms there are. Where one of them
+    raises, the report says why, and everything else is there.
 
     Attributes:
         name: of what it measured in summary.json, of its panel there and of its figure.
-        measure: (`jaxtl.measure.TrainedArm`) -> nested dict of NumPy arrays of one arm; None where
-            there is nothing to say of it. A seed that failed is NaN.
+        measure: (`jaxtl.measure.TrainedArm`) -> a NumPy array or nested dicts of them, of numbers
+            or texts; None where there is nothing to say of the arm.
         panels: ({arm: what was measured}, `jaxtl.measure.Comparison`) -> {name: panel of all arms},
             empty where there is nothing to show. A panel that is alone has the analysis's name.
         in_summary: what was measured stands in the arm's entry of summary.json too, under `name`:
-            leaves are [seeds], written with their mean and interval.
+            numbers are [seeds], written with their mean and interval, NaN for a seed that failed.
+        in_sweep: with `in_summary`, at every point of a sweep too; False for what takes long.
     """
 
     name: Annotated[str, FILE_NAME]
     measure: Callable[[Any], PyTree | None]
     panels: Callable[[Mapping[str, PyTree], Any], Mapping[str, Panel]]
     in_summary: bool = False
+    in_sweep: bool = True

@@ -1,10 +1,12 @@
 """What a run leaves for people and programs: summary.json, figures and report.html."""
 
+import dataclasses
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
+from jaxtl.files import write_text
 from jaxtl.measure.results import ArmResult, ExperimentResult, reason
 from jaxtl.report.summary import load_summary, merge, summarize, write_summary
 from jaxtl.report.terminal import print_table
@@ -25,14 +27,16 @@ def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, A
     """Writes summary.json, figures/*.png and report.html; returns the summary.
 
     Arms of earlier runs in the same directory stay: their numbers are in its summary, the rest of
-    what figures need in `report_data/`. A picture that cannot be drawn is named, with the reason,
+    what panels need in `report_data/`. What cannot be computed or drawn is named, with the reason,
     on the page and in a warning; everything else is there.
 
     Raises:
         ValueError: the summary.json that is already there cannot be read.
     """
-    from jaxtl.report import page, storage
+    from jaxtl.report import storage
     from jaxtl.report.figures.draw import draw
+    from jaxtl.report.page import page
+    from jaxtl.report.panels import make_panels, written
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -41,22 +45,27 @@ def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, A
     if path.exists():
         summary = merge(load_summary(path), summary)
     write_summary(path, summary)  # the numbers first: they are safe whatever a figure does
-    failures = {}
-    for arm in result.arms.values():
-        storage.save(data, arm)
-        failures |= {f"{what} of {arm.name}": why for what, why in arm.not_drawn.items()}
-    arms = {}
+    arms, failures = {}, {}
     for name in summary["arms"]:
-        if name in result.arms or storage.path_of(data, name).exists():
-            try:
-                arms[name] = storage.load(data, name)
-            except Exception as error:  # a file of an earlier run may hold anything
-                failures[f"all of {name}"] = reason(error)
-    figures, undrawn = draw(summary, arms, directory / "figures")
-    failures |= undrawn
-    for picture, why in failures.items():
-        logger.warning("could not draw %s: %s", picture, why)
-    page.write_report(
-        directory / "report.html", summary, figures, result.environment, result.headline, failures
-    )
+        if name in result.arms:
+            arms[name] = result.arms[name]
+            storage.save(data, arms[name])
+            failures |= {f"{what} of {name}": w for what, w in arms[name].not_computed.items()}
+            continue
+        try:
+            arms[name] = storage.load(data, name)
+        except Exception as error:  # a file of an earlier run may hold anything
+            failures[f"all of {name}"] = reason(error)
+    panels, missing = make_panels(dataclasses.replace(result, arms=arms))
+    drawing = draw(summary, panels, directory / "figures")
+    failures |= missing | drawing.failures
+    for what, why in failures.items():
+        logger.warning("could not draw %s: %s", what, why)
+    figures = {name: f"figures/{file.name}" for name, file in drawing.figures.items()}
+    summary["panels"] = {name: written(each, figures.get(name)) for name, each in panels.items()}
+    write_summary(path, summary)
+    drawing = drawing._replace(failures=failures)
+    text = page(summary, panels, drawing, result.environment, result.headline)
+    text = text.encode("utf-8", "replace").decode()  # names may be no text
+    write_text(directory / "report.html", text)
     return summary

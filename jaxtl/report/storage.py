@@ -1,5 +1,6 @@
 """One file an arm, so that a report can be made again with arms of earlier runs."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,17 +15,8 @@ from jaxtl.files import replacing
 from jaxtl.measure.results import ArmResult
 
 LONGEST = 150  # characters; file systems take 255 with what stands around them
-_ARRAYS = ("metrics", "forgetting", "curves", "confusion", "features")
-_VALUES = (
-    "name",
-    "stages",
-    "trainable_parameters",
-    "total_parameters",
-    "train_seconds",
-    "steps_per_second",
-    "step_memory_mb",
-    "class_names",
-)
+FORMAT = 2
+TREES = ("metrics", "not_finite", "analyses")
 
 
 def file_stem(name: str) -> str:
@@ -37,19 +29,16 @@ def file_stem(name: str) -> str:
 
 
 def path_of(folder: str | os.PathLike, arm: str) -> Path:
-    """Where the arm is kept: `<folder>/<arm>.npz`."""
+    """Where the arm is stored: `<folder>/<arm>.npz`."""
     return Path(folder) / f"{file_stem(arm)}.npz"
 
 
 def save(folder: str | os.PathLike, arm: ArmResult) -> None:
     """Writes the arm in one step, without pickles."""
-    path = path_of(folder, arm.name)
-    leaves = list(_leaves({name: getattr(arm, name) for name in _ARRAYS}))
-    header = {
-        "keys": [keys for keys, _ in leaves],
-        "values": {name: getattr(arm, name) for name in _VALUES},
-    }
-    with replacing(path) as partial, partial.open("wb") as file:
+    fields = {field.name: getattr(arm, field.name) for field in dataclasses.fields(arm)}
+    leaves = list(_leaves({name: fields.pop(name) for name in TREES}))
+    header = {"format": FORMAT, "keys": [keys for keys, _ in leaves], "values": fields}
+    with replacing(path_of(folder, arm.name)) as partial, partial.open("wb") as file:
         np.savez_compressed(
             file,
             allow_pickle=False,
@@ -59,27 +48,33 @@ def save(folder: str | os.PathLike, arm: ArmResult) -> None:
 
 
 def load(folder: str | os.PathLike, arm: str) -> ArmResult:
-    """Reads what `save` wrote."""
-    with np.load(path_of(folder, arm), allow_pickle=False) as file:
+    """Reads what `save` wrote.
+
+    Raises:
+        ValueError: another version of jaxtl wrote it.
+        OSError: there is none, or it cannot be read.
+    """
+    path = path_of(folder, arm)
+    with np.load(path, allow_pickle=False) as file:
         header = json.loads(str(file["header"]))
-        arrays: dict[str, Any] = {name: {} for name in _ARRAYS}
+        if header.get("format") != FORMAT:
+            raise ValueError(
+                f"another version of jaxtl wrote {path.name}; run arm {arm!r} again, which trains "
+                "nothing anew"
+            )
+        fields: dict[str, Any] = {name: {} for name in TREES}
         for index, (*parents, last) in enumerate(header["keys"]):
-            node = arrays
+            node = fields
             for key in parents:
                 node = node.setdefault(key, {})
             node[last] = file[str(index)]
-    values = header["values"]
-    values["stages"] = tuple(values["stages"])
-    values["class_names"] = {key: tuple(names) for key, names in values["class_names"].items()}
-    arrays["features"] = {
-        domain: (pair["features"], pair["labels"]) for domain, pair in arrays["features"].items()
-    }
-    return ArmResult(**values, **arrays)
+    fields |= header["values"]
+    fields["stages"] = tuple(fields["stages"])
+    fields["failures"] = {int(seed): tuple(at) for seed, at in fields["failures"].items()}
+    return ArmResult(**fields)
 
 
 def _leaves(tree: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    if isinstance(tree, tuple):
-        tree = {"features": tree[0], "labels": tree[1]}
     if isinstance(tree, Mapping):
         for key, subtree in tree.items():
             yield from _leaves(subtree, (*keys, key))

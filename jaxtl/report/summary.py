@@ -11,9 +11,8 @@ import numpy as np
 
 from jaxtl.files import write_text
 from jaxtl.measure.results import ArmResult, ExperimentResult
-from jaxtl.measure.tasks import backward_transfer
 from jaxtl.measure.verdict import differences, estimate, verdict
-from jaxtl.plan import Metric
+from jaxtl.plan import Metric, PyTree
 
 Summary = dict[str, Any]
 KEYS = ("experiment", "config", "seeds", "baseline", "selection", "primary", "arms")
@@ -23,8 +22,8 @@ def summarize(result: ExperimentResult) -> Summary:
     """The content of summary.json; JSON types only, undefined numbers are None."""
     summary = {
         "experiment": result.experiment,
-        "config": _plain(result.config),
-        "seeds": _plain(result.seeds),
+        "config": plain(result.config),
+        "seeds": plain(result.seeds),
         "baseline": result.baseline,
         "selection": result.selection,
         "primary": _written(result.primary),
@@ -33,13 +32,13 @@ def summarize(result: ExperimentResult) -> Summary:
     }
     if result.oracle:
         summary["oracle"] = {
-            name: _statistics(arm.oracle, std=False)
+            name: statistics(arm.analyses["oracle"])
             for name, arm in result.arms.items()
-            if arm.oracle is not None
+            if "oracle" in arm.analyses
         }
     if result.sweep:
         summary["sweep"] = [
-            {"config": _plain(fields), "arms": _arms(arms, result)} for fields, arms in result.sweep
+            {"config": plain(fields), "arms": _arms(arms, result)} for fields, arms in result.sweep
         ]
         if result.select:
             summary["select"] = _written(result.select)
@@ -119,36 +118,22 @@ def _arms(arms: Mapping[str, ArmResult], result: ExperimentResult) -> dict[str, 
 
 
 def _arm(arm: ArmResult, result: ExperimentResult) -> dict[str, Any]:
-    for metric, values in {**arm.metrics, **arm.forgetting}.items():
+    for metric, values in arm.metrics.items():
         assert np.shape(values) == (len(result.seeds),), (arm.name, metric, np.shape(values))
     entry = {
-        "metrics": {metric: _statistics(values) for metric, values in arm.metrics.items()},
+        "metrics": {metric: statistics(values, std=True) for metric, values in arm.metrics.items()},
         "trainable_parameters": int(arm.trainable_parameters),
         "total_parameters": int(arm.total_parameters),
-        "train_seconds": _plain(arm.train_seconds),
-        "steps_per_second": _plain(arm.steps_per_second),
+        "train_seconds": plain(arm.train_seconds),
+        "steps_per_second": plain(arm.steps_per_second),
     }
     if arm.step_memory_mb is not None:
         entry["step_memory_mb"] = arm.step_memory_mb
     if arm.not_finite:
-        entry["not_finite"] = _plain(arm.not_finite)
-    if arm.picks:
-        entry["picks"] = {rule: _statistics(v, std=False) for rule, v in arm.picks.items()}
-    if arm.domain_gap:
-        entry["domain_gap"] = {k: _statistics(v, std=False) for k, v in arm.domain_gap.items()}
-    if arm.forgetting:
-        entry["forgetting"] = {
-            metric: _statistics(values, std=False) for metric, values in arm.forgetting.items()
-        }
-    if arm.by_stage:
-        entry["by_stage"] = {
-            stage: {metric: _statistics(values, std=False) for metric, values in row.items()}
-            for stage, row in arm.by_stage.items()
-        }
-        entry["own_stages"] = dict(arm.own_stages)
-        change = backward_transfer(arm.by_stage, arm.own_stages, _declared(result))
-        if change is not None:
-            entry["backward_transfer"] = _statistics(change, std=False)
+        entry["not_finite"] = plain(arm.not_finite)
+    for analysis in result.analyses:
+        if analysis.in_summary and analysis.name in arm.analyses:
+            entry[analysis.name] = _measured(arm.analyses[analysis.name])
     values = arm.metrics.get(result.primary.key, np.zeros(len(result.seeds)))
     failed = []
     for seed, value in zip(result.seeds, values, strict=True):
@@ -158,9 +143,17 @@ def _arm(arm: ArmResult, result: ExperimentResult) -> dict[str, Any]:
     return entry | ({"failed_seeds": failed} if failed else {})
 
 
-def _statistics(values: Any, std: bool = True) -> dict[str, Any]:
+def _measured(tree: PyTree) -> Any:
+    """What an analysis measured: statistics of its numbers, its texts as they are."""
+    if isinstance(tree, Mapping):
+        return {key: _measured(part) for key, part in tree.items()}
+    return statistics(tree) if tree.dtype.kind in "biuf" else plain(tree)
+
+
+def statistics(values: Any, std: bool = False) -> dict[str, Any]:
+    """Mean, 95% interval and values [seeds], on request the standard deviation."""
     mean, deviation, low, high = estimate(values)
-    return _plain(
+    return plain(
         {"mean": mean}
         | ({"std": deviation} if std else {})
         | {"ci95": None if math.isnan(low) else [low, high], "per_seed": np.asarray(values)}
@@ -224,8 +217,8 @@ def _over_points(points: Sequence[Mapping[str, Any]], summary: Summary) -> dict[
 
 
 def _by_point(values: Sequence[float]) -> dict[str, Any]:
-    statistics = _statistics(values)
-    return {**statistics, "per_point": statistics.pop("per_seed")}
+    summed = statistics(values, std=True)
+    return {**summed, "per_point": summed.pop("per_seed")}
 
 
 def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,11 +242,9 @@ def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:
                 if key in baseline
             }
             gains = {key: declared[key].sign * pairs[key] for key in pairs if key in declared}
-            gain = {key: _statistics(values, std=False) for key, values in gains.items()}
+            gain = {key: statistics(values) for key, values in gains.items()}
             other = {
-                key: _statistics(values, std=False)
-                for key, values in pairs.items()
-                if key not in declared
+                key: statistics(values) for key, values in pairs.items() if key not in declared
             }
             head = {"metrics": arm["metrics"], "gain": gain}
             head |= {"difference": other} if other else {}
@@ -269,14 +260,14 @@ def _floats(statistics: Mapping[str, Any]) -> np.ndarray:
     return np.array(statistics["per_seed"], np.float64)  # None becomes NaN
 
 
-def _plain(value: Any) -> Any:
-    """JSON types only; numbers that are not finite are None."""
+def plain(value: Any) -> Any:
+    """A value in JSON types only; numbers that are not finite are None."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)

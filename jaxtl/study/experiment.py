@@ -18,7 +18,7 @@ from jaxtl import report
 from jaxtl.files import lock, read_json, why_unwritable, write_json, writing
 from jaxtl.measure.declarations import declared_metrics, selecting_metric
 from jaxtl.measure.evaluate import not_finite_lines
-from jaxtl.measure.outcome import arm_result, with_views
+from jaxtl.measure.outcome import arm_result, asked
 from jaxtl.measure.results import ExperimentResult
 from jaxtl.models import computing_in
 from jaxtl.plan import Experiment
@@ -84,6 +84,7 @@ def write_results(checked: Checked, done: Done, points: Sequence[Any]) -> dict[s
         primary=experiment.primary,
         select=selecting_metric(experiment),
         arms=done.results,
+        analyses=asked(experiment),
         environment=environment(),
         headline=run.headline,
         sweep=points,
@@ -158,8 +159,8 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
             )
             for line in not_finite_lines(done.measured[name], run.seeds):
                 reporter.say(("warning: ", "yellow"), f"after stage {name!r}, {line}")
-        result = arm_result(arm, experiment, done.trained, done.measured, run.seeds)
-        done.results[arm] = with_views(result, experiment, done.trained, run.seeds)
+        parts = done.trained, done.measured
+        done.results[arm] = arm_result(arm, experiment, *parts, run.seeds)
     return done
 
 

@@ -217,7 +217,9 @@ def train_sweep(
             )
     results = iter(
         {
-            arm: arm_result(arm, point.experiment, trained[i], measured[i], run.seeds)
+            arm: arm_result(
+                arm, point.experiment, trained[i], measured[i], run.seeds, in_sweep=True
+            )
             for arm in main.arms
         }
         for i, point in enumerate(points)

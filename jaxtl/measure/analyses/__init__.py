@@ -1,0 +1,46 @@
+"""Analyses: what a report says of every arm besides its metrics, one question a file.
+
+An experiment asks further ones with `analyses=[*analyses.default(), mine]`.
+"""
+
+from jaxtl.measure.analyses.adversaries import adversaries
+from jaxtl.measure.analyses.classes import classes
+from jaxtl.measure.analyses.curves import learning_curves
+from jaxtl.measure.analyses.domain_gap import domain_gap
+from jaxtl.measure.analyses.features import feature_map
+from jaxtl.measure.analyses.forgetting import forgetting
+from jaxtl.measure.analyses.picks import oracle, picks
+from jaxtl.measure.analyses.tasks import backward_transfer, by_stage, own_stages
+from jaxtl.plan import Analysis
+
+__all__ = [
+    "adversaries",
+    "backward_transfer",
+    "by_stage",
+    "classes",
+    "default",
+    "domain_gap",
+    "feature_map",
+    "forgetting",
+    "learning_curves",
+    "oracle",
+    "own_stages",
+    "picks",
+]
+
+
+def default() -> list[Analysis]:
+    """What is asked where an experiment says nothing else, in the order of the report."""
+    return [
+        picks(),
+        oracle(),
+        learning_curves(),
+        classes(),
+        adversaries(),
+        domain_gap(),
+        feature_map(),
+        forgetting(),
+        by_stage(),
+        own_stages(),
+        backward_transfer(),
+    ]

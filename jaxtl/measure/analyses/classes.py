@@ -1,0 +1,108 @@
+"""What becomes of each class: F1, gains in recall, confusion."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from jaxtl import metrics
+from jaxtl.measure.results import Comparison, TrainedArm
+from jaxtl.plan import Analysis, Grid, Matrix, Panel, PyTree
+
+Counts = Mapping[str, Mapping[str, np.ndarray]]
+"""{arm: {"counts": [seeds, true, predicted], "names": [classes]}} of one evaluation."""
+
+
+def classes() -> Analysis:
+    """F1 of every class, its gain in recall over the baseline, and what it is taken for."""
+    return Analysis("classes", measure, panels)
+
+
+def measure(arm: TrainedArm) -> PyTree:
+    """{evaluation: {"counts": [seeds, true, predicted], "names": [classes]}}."""
+    confusions = {}
+    for name, measured in arm.at_end.items():
+        if measured.confusion is not None:
+            evaluation = arm.experiment.evals[name]
+            names = evaluation.dataset.class_names(evaluation.column)
+            names = np.array(list(map(str, names)), np.str_)
+            confusions[name] = {"counts": measured.confusion, "names": names}
+    return confusions
+
+
+def panels(arms: Mapping[str, PyTree], comparison: Comparison) -> dict[str, Panel]:
+    names = dict.fromkeys(name for measured in arms.values() for name in measured)
+    by_class, confusions = {}, {}
+    for name in sorted(names, key=lambda name: name != comparison.primary.evaluation):
+        counts = {arm: measured[name] for arm, measured in arms.items() if name in measured}
+        by_class[f"per_class_{name}"] = per_class(name, counts)
+        if len(counts) > 1 and comparison.baseline in counts:
+            by_class[f"class_gains_{name}"] = class_gains(name, counts, comparison.baseline)
+        confusions[f"confusion_{name}"] = confusion(name, counts)
+    return by_class | confusions
+
+
+def per_class(evaluation: str, counts: Counts) -> Matrix:
+    """F1 of every class (column) and arm (row)."""
+    scores = _rows({arm: class_f1(each["counts"]) for arm, each in counts.items()})
+    lowest = float(np.floor(np.nanmin(scores, initial=0.9) * 10) / 10)
+    title = f"F1 of each class on {evaluation}"
+    grid = Grid(list(counts), class_names(counts.values()), scores)
+    look = {"quantity": "F1", "row": "arm", "column": "class", "limits": (lowest, 1.0)}
+    return Matrix(title, "Mean over seeds.", {"": grid}, **look)
+
+
+def class_gains(evaluation: str, counts: Counts, baseline: str) -> Matrix:
+    """Recall of every class (column) and arm (row), less that of the baseline."""
+    recalls = {arm: np.diagonal(mean_rates(each["counts"])) for arm, each in counts.items()}
+    names, rows = list(recalls), _rows(recalls)
+    index = names.index(baseline)
+    changes = np.delete(rows, index, axis=0) - rows[index]
+    reach = float(max(np.nanmax(np.abs(changes), initial=0.0), 0.05))
+    title = f"Recall of each class on {evaluation} less that of {baseline}"
+    arms = [arm for arm in names if arm != baseline]
+    grid = Grid(arms, class_names(counts.values()), changes)
+    look = {"quantity": "gain", "row": "arm", "column": "class", "limits": (-reach, reach)}
+    return Matrix(title, "Mean over seeds.", {"": grid}, **look, diverging=True)
+
+
+def confusion(evaluation: str, counts: Counts) -> Matrix:
+    """A grid an arm: of each true class (row), the fraction predicted as each class (column)."""
+    names, grids = class_names(counts.values()), {}
+    for arm, each in counts.items():
+        rates = mean_rates(each["counts"])
+        grids[arm] = Grid(names[: len(rates)], names[: len(rates)], rates)
+    note = "Predictions for each true class, mean over seeds."
+    look = {"quantity": "fraction of the true class", "row": "true", "column": "predicted"}
+    return Matrix(f"Confusion on {evaluation}", note, grids, **look, limits=(0.0, 1.0))
+
+
+def class_names(counts: Collection[Mapping[str, np.ndarray]]) -> list[str]:
+    """A name for each output that an evaluation counts: its class, or its number without one.
+
+    A head may have more outputs than its data have classes, or fewer.
+    """
+    largest = max(counts, key=lambda each: each["counts"].shape[-1])
+    size, names = largest["counts"].shape[-1], largest["names"].tolist()
+    numbers = [f"output {i}" if names else str(i) for i in range(len(names), size)]
+    return [*names, *numbers][:size]
+
+
+def class_f1(counts: np.ndarray) -> np.ndarray:
+    """[seeds, true, predicted] counts -> [classes] F1, mean over the seeds where it is defined."""
+    f1 = np.stack([metrics.per_class(seed)["f1"] for seed in counts])
+    return np.ma.masked_invalid(f1).mean(axis=0).filled(np.nan)
+
+
+def mean_rates(counts: np.ndarray) -> np.ndarray:
+    """[seeds, true, predicted] counts -> [true, predicted] rates; NaN where a class is absent."""
+    counts = np.asarray(counts, np.float64)
+    total = counts.sum(axis=-1, keepdims=True)
+    rates = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+    return np.ma.masked_invalid(rates).mean(axis=0).filled(np.nan)
+
+
+def _rows(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[arms, classes], NaN at the end of an arm whose head has fewer classes."""
+    most = max(map(len, values.values()))
+    pad = [np.pad(row, (0, most - len(row)), constant_values=np.nan) for row in values.values()]
+    return np.stack(pad)

@@ -1,0 +1,77 @@
+"""Learning curves: training metrics by step, over the chains of all arms."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxtl.measure.results import Comparison, TrainedArm
+from jaxtl.plan import CRITERIA, Analysis, Curve, Line, Panel, key_parts
+
+ADVERSARIAL = ("domain_accuracy", "reversal")
+"""What stages with domain classifiers log, for a panel of their own."""
+MOST_METRICS = 3
+
+Curves = Mapping[str, Mapping[str, np.ndarray]]
+"""{stage: {"step": [t], metric: [t, seeds]}} of an arm, stages in order."""
+
+
+def learning_curves() -> Analysis:
+    """The loss and the metrics that most stages logged, by step."""
+    return Analysis("curves", measure, panels)
+
+
+def measure(arm: TrainedArm) -> Curves:
+    return {stage.name: arm.trained[stage.name].curves for stage in arm.stages}
+
+
+def panels(arms: Mapping[str, Curves], comparison: Comparison) -> dict[str, Panel]:
+    count: dict[str, int] = {}
+    for curves in {stage: c for arm in arms.values() for stage, c in arm.items()}.values():
+        for metric in curves:
+            if key_parts(metric)[0] != CRITERIA and metric not in ("step", *ADVERSARIAL):
+                count[metric] = count.get(metric, 0) + 1
+    metrics = sorted(count, key=lambda metric: (metric != "loss", -count[metric], metric))
+    if not metrics:
+        return {}
+    note = "Line: mean over seeds; band: smallest to largest seed."
+    still = [arm for arm in comparison.arms if not any(map(len, arms.get(arm, {}).values()))]
+    note += f" No training steps: {', '.join(still)}." if still else ""
+    lines = chain_lines(arms, comparison, metrics[:MOST_METRICS])
+    return {"curves": Curve("Learning curves", note, lines, x_label="step")}
+
+
+def chain_lines(
+    arms: Mapping[str, Curves], comparison: Comparison, metrics: Sequence[str]
+) -> list[Line]:
+    """A line a stage: first stages of chains on the left, on the right what follows, end to end."""
+    sources, targets = {}, []
+    for arm, curves in arms.items():
+        offset = 0
+        for i, stage in enumerate(comparison.arms[arm].stages):
+            logged = curves.get(stage, {})
+            step = np.asarray(logged.get("step", ()), np.float64)
+            if not len(step):
+                continue
+            if i == 0 and len(comparison.arms[arm].stages) > 1:
+                sources[stage] = lines(stage, step, logged, metrics, "Source stages")
+                continue
+            targets += lines(arm, step + offset, logged, metrics, "Target stages")
+            offset += int(step[-1]) + 1
+    return [line for several in sources.values() for line in several] + targets
+
+
+def lines(
+    name: str,
+    x: np.ndarray,
+    logged: Mapping[str, np.ndarray],
+    metrics: Sequence[str],
+    column: str,
+) -> list[Line]:
+    """Those of one stage, at the steps x where something was logged."""
+    parts = []
+    for metric in metrics:
+        if metric in logged and np.isfinite(logged[metric]).any():
+            values = np.asarray(logged[metric], np.float64).reshape(x.size, -1)
+            rows = ~np.isnan(values).all(axis=1)
+            parts.append(Line(name, x[rows], values[rows], metric, column))
+    return parts

@@ -1,0 +1,118 @@
+"""Chains of tasks: every evaluation after every stage, what later tasks do to former ones."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxtl.measure.declarations import declared_metrics, teaching_stages
+from jaxtl.measure.results import Comparison, TrainedArm
+from jaxtl.measure.verdict import estimate
+from jaxtl.plan import Analysis, Grid, Matrix, Panel, Table, key_parts
+
+History = Mapping[str, Mapping[str, np.ndarray]]
+"""{stage: {"<evaluation>/<metric>": [seeds]}}, of one metric."""
+
+
+def by_stage() -> Analysis:
+    """The primary kind of metric on each evaluation after each stage of a chain of tasks."""
+    return Analysis("by_stage", measure_history, history_panels, in_summary=True)
+
+
+def own_stages() -> Analysis:
+    """The stage that teaches each task, which the matrix of `by_stage` frames."""
+    return Analysis("own_stages", measure_own_stages, lambda arms, comparison: {}, in_summary=True)
+
+
+def backward_transfer() -> Analysis:
+    """How much better former tasks are at the end than when they had just been trained."""
+    return Analysis("backward_transfer", measure_change, change_panels, in_summary=True)
+
+
+def measure_history(arm: TrainedArm) -> History:
+    """Of arms with three or more stages, and of those two of whose stages say what they train."""
+    kind = arm.experiment.primary.name
+    if len(arm.stages) < 3 and sum(bool(stage.trains) for stage in arm.stages) < 2:
+        return {}
+    history = {}
+    for stage in arm.stages:
+        measured = arm.measured[stage.name]
+        history[stage.name] = {
+            f"{name}/{kind}": measured[name].metrics[kind]
+            for name in arm.experiment.evals
+            if name in measured and kind in measured[name].metrics
+        }
+    return history if any(history.values()) else {}
+
+
+def measure_own_stages(arm: TrainedArm) -> dict[str, np.ndarray]:
+    """{evaluation: name of the stage that teaches its task}, where that is known."""
+    if not measure_history(arm):
+        return {}
+    return {
+        name: np.array(stage) for name, stage in teaching_stages(arm.stages, arm.experiment).items()
+    }
+
+
+def measure_change(arm: TrainedArm) -> np.ndarray | None:
+    """[seeds], the mean over the evaluations whose own stage is not the last; below 0: forgotten.
+
+    Of metrics whose direction is declared; None if there is none.
+
+    Lopez-Paz & Ranzato, "Gradient Episodic Memory", NeurIPS 2017. arXiv:1706.08840, Eq. 3.
+    """
+    history = measure_history(arm)
+    taught_by = teaching_stages(arm.stages, arm.experiment)
+    last, declared = arm.stages[-1].name, declared_metrics(arm.experiment)
+    changes = []
+    for key, at_end in history.get(last, {}).items():
+        task = key_parts(key)[0]
+        stage = taught_by.get(task, last)
+        if key in declared and stage != last and key in history[stage]:
+            changes.append(declared[key].sign * (at_end - history[stage][key]))
+    return np.mean(changes, axis=0) if changes else None
+
+
+def history_panels(arms: Mapping[str, History], comparison: Comparison) -> dict[str, Panel]:
+    kind = comparison.primary.name
+    grids, rows = {}, {}
+    for name, history in arms.items():
+        tasks = comparison.arms[name].analyses.get("own_stages", {})
+        grids[name] = grid(name, history, {task: str(stage) for task, stage in tasks.items()})
+        for stage, metrics in history.items():
+            rows[f"{name}: {stage}"] = {key_parts(key)[0]: v for key, v in metrics.items()}
+    values = np.concatenate([each.values.ravel() for each in grids.values()])
+    values = values[np.isfinite(values)]
+    limits = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    if limits[0] >= 0 and limits[1] <= 1:
+        limits = (float(np.floor(limits[0] * 10) / 10), 1.0)
+    note = f"{kind} after each stage, mean over seeds; framed: the task of the stage."
+    look = {"quantity": kind, "row": "after stage", "column": "evaluation", "limits": limits}
+    title = f"{kind} after each stage"
+    return {
+        "by_stage": Matrix("After each stage", note, grids, **look),
+        "stages": Table(title, "Mean and interval over seeds.", rows, corner="arm: after stage"),
+    }
+
+
+def grid(arm: str, history: History, own_stages: Mapping[str, str]) -> Grid:
+    """Means over seeds [stages, evaluations], NaN if unknown, the own stage of each framed."""
+    keys = list(dict.fromkeys(key for row in history.values() for key in row))
+    means = [[estimate(row.get(key, ())).mean for key in keys] for row in history.values()]
+    tasks, stages = [key_parts(key)[0] for key in keys], list(history)
+    framed = [
+        (stages.index(own_stages[task]), column)
+        for column, task in enumerate(tasks)
+        if own_stages.get(task) in stages
+    ]
+    rows = [stage.removeprefix(f"{arm}_") for stage in stages]
+    return Grid(rows, tasks, np.array(means, np.float64), framed)
+
+
+def change_panels(arms: Mapping[str, np.ndarray], comparison: Comparison) -> dict[str, Panel]:
+    column = f"backward transfer, {comparison.primary.name}"
+    note = (
+        "Mean over the former tasks of how much better each is at the end than right after it was "
+        "trained; below 0: forgotten."
+    )
+    rows = {name: {column: change} for name, change in arms.items()}
+    return {"backward_transfer": Table("Backward transfer", note, rows, signed=True)}
