@@ -66,6 +66,5 @@ def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, A
     write_summary(path, summary)
     drawing = drawing._replace(failures=failures)
     text = page(summary, panels, drawing, result.environment, result.headline)
-    text = text.encode("utf-8", "replace").decode()  # names may be no text
     write_text(directory / "report.html", text)
     return summary

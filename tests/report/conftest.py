@@ -1,8 +1,11 @@
 """A finished run with known numbers: four arms on a target that transfer helps, hurts or leaves."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from jaxtl.measure.analyses import default
 from jaxtl.measure.results import ArmResult, ExperimentResult
 from jaxtl.plan import maximize, minimize
 
@@ -37,19 +40,31 @@ def make_arm(name, shift, seeds, stages, trainable=93_322):
             "target/loss": 1 - accuracy,
             "source/accuracy": np.full(len(seeds), 0.95 if source else np.nan),
         },
-        forgetting={"source/accuracy": np.full(len(seeds), 0.03) + luck} if source else {},
         trainable_parameters=trainable,
         total_parameters=93_322,
         train_seconds=1.9,
         steps_per_second=812.0,
-        curves=curves,
-        confusion={"target": counts},
-        class_names={"target": DIGITS, "source": tuple("01234")},
-        features={
-            "source": (cloud[0].astype(np.float32), labels),
-            "target": (cloud[1].astype(np.float32), labels),
-        },
+        analyses={
+            "curves": curves,
+            "classes": {"target": {"counts": counts, "names": np.array(DIGITS)}},
+            "features": {
+                "points": {"source": cloud[0][:, :2], "target": cloud[1][:, :2]},
+                "classes": {
+                    "source": np.array(list("01234"))[labels],
+                    "target": np.array(DIGITS)[labels],
+                },
+                "variance": np.array([0.5, 0.25]),
+                "adapted": np.array(False),
+            },
+        }
+        | ({"forgetting": {"source/accuracy": 0.03 + luck}} if source else {}),
     )
+
+
+def with_analyses(arm, **measured):
+    """The arm with other things measured; None takes one away."""
+    trees = {key: tree for key, tree in (arm.analyses | measured).items() if tree is not None}
+    return dataclasses.replace(arm, analyses=trees)
 
 
 def make_result(seeds=(0, 1, 2, 3, 4), **changes):
@@ -68,6 +83,7 @@ def make_result(seeds=(0, 1, 2, 3, 4), **changes):
         "selection": "last step",
         "primary": maximize("target", "accuracy"),
         "arms": {arm.name: arm for arm in arms},
+        "analyses": default(),
         "declared": (
             maximize("target", "accuracy"),
             maximize("target", "f1_macro"),

@@ -1,6 +1,7 @@
 """What becomes of each class: F1, gains in recall, confusion."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -30,50 +31,48 @@ def measure(arm: TrainedArm) -> PyTree:
 
 
 def panels(arms: Mapping[str, PyTree], comparison: Comparison) -> dict[str, Panel]:
+    primary, baseline = comparison.primary.evaluation, comparison.baseline
     names = dict.fromkeys(name for measured in arms.values() for name in measured)
     by_class, confusions = {}, {}
-    for name in sorted(names, key=lambda name: name != comparison.primary.evaluation):
+    for i, name in enumerate(sorted(names, key=lambda name: name != primary)):
         counts = {arm: measured[name] for arm, measured in arms.items() if name in measured}
-        by_class[f"per_class_{name}"] = per_class(name, counts)
-        if len(counts) > 1 and comparison.baseline in counts:
-            by_class[f"class_gains_{name}"] = class_gains(name, counts, comparison.baseline)
-        confusions[f"confusion_{name}"] = confusion(name, counts)
+        by_class[f"per_class_{name}"] = per_class(name, counts, folded=i > 0)
+        if len(counts) > 1 and baseline in counts:
+            by_class[f"class_gains_{name}"] = class_gains(name, counts, baseline, folded=i > 0)
+        confusions[f"confusion_{name}"] = confusion(name, counts, folded=i > 0)
     return by_class | confusions
 
 
-def per_class(evaluation: str, counts: Counts) -> Matrix:
+def per_class(evaluation: str, counts: Counts, **look: Any) -> Matrix:
     """F1 of every class (column) and arm (row)."""
     scores = _rows({arm: class_f1(each["counts"]) for arm, each in counts.items()})
-    lowest = float(np.floor(np.nanmin(scores, initial=0.9) * 10) / 10)
     title = f"F1 of each class on {evaluation}"
     grid = Grid(list(counts), class_names(counts.values()), scores)
-    look = {"quantity": "F1", "row": "arm", "column": "class", "limits": (lowest, 1.0)}
-    return Matrix(title, "Mean over seeds.", {"": grid}, **look)
+    return Matrix(title, "Mean over seeds.", {"": grid}, "F1", "arm", "class", **look)
 
 
-def class_gains(evaluation: str, counts: Counts, baseline: str) -> Matrix:
+def class_gains(evaluation: str, counts: Counts, baseline: str, **look: Any) -> Matrix:
     """Recall of every class (column) and arm (row), less that of the baseline."""
     recalls = {arm: np.diagonal(mean_rates(each["counts"])) for arm, each in counts.items()}
     names, rows = list(recalls), _rows(recalls)
     index = names.index(baseline)
     changes = np.delete(rows, index, axis=0) - rows[index]
-    reach = float(max(np.nanmax(np.abs(changes), initial=0.0), 0.05))
     title = f"Recall of each class on {evaluation} less that of {baseline}"
     arms = [arm for arm in names if arm != baseline]
     grid = Grid(arms, class_names(counts.values()), changes)
-    look = {"quantity": "gain", "row": "arm", "column": "class", "limits": (-reach, reach)}
-    return Matrix(title, "Mean over seeds.", {"": grid}, **look, diverging=True)
+    axes = "gain in recall", "arm", "class"
+    return Matrix(title, "Mean over seeds.", {"": grid}, *axes, diverging=True, **look)
 
 
-def confusion(evaluation: str, counts: Counts) -> Matrix:
+def confusion(evaluation: str, counts: Counts, **look: Any) -> Matrix:
     """A grid an arm: of each true class (row), the fraction predicted as each class (column)."""
     names, grids = class_names(counts.values()), {}
     for arm, each in counts.items():
         rates = mean_rates(each["counts"])
         grids[arm] = Grid(names[: len(rates)], names[: len(rates)], rates)
     note = "Predictions for each true class, mean over seeds."
-    look = {"quantity": "fraction of the true class", "row": "true", "column": "predicted"}
-    return Matrix(f"Confusion on {evaluation}", note, grids, **look, limits=(0.0, 1.0))
+    title, axes = f"Confusion on {evaluation}", ("fraction of the true class", "true", "predicted")
+    return Matrix(title, note, grids, *axes, limits=(0.0, 1.0), sparse=True, **look)
 
 
 def class_names(counts: Collection[Mapping[str, np.ndarray]]) -> list[str]:

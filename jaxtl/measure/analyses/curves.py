@@ -33,7 +33,7 @@ def panels(arms: Mapping[str, Curves], comparison: Comparison) -> dict[str, Pane
     metrics = sorted(count, key=lambda metric: (metric != "loss", -count[metric], metric))
     if not metrics:
         return {}
-    note = "Line: mean over seeds; band: smallest to largest seed."
+    note = "Training metrics by step."
     still = [arm for arm in comparison.arms if not any(map(len, arms.get(arm, {}).values()))]
     note += f" No training steps: {', '.join(still)}." if still else ""
     lines = chain_lines(arms, comparison, metrics[:MOST_METRICS])
@@ -44,15 +44,17 @@ def chain_lines(
     arms: Mapping[str, Curves], comparison: Comparison, metrics: Sequence[str]
 ) -> list[Line]:
     """A line a stage: first stages of chains on the left, on the right what follows, end to end."""
+    chains = [comparison.arms[arm].stages for arm in arms]
+    first = {stages[0] for stages in chains if len(stages) > 1}
     sources, targets = {}, []
-    for arm, curves in arms.items():
+    for arm, stages in zip(arms, chains, strict=True):
         offset = 0
-        for i, stage in enumerate(comparison.arms[arm].stages):
-            logged = curves.get(stage, {})
+        for stage in stages:
+            logged = arms[arm].get(stage, {})
             step = np.asarray(logged.get("step", ()), np.float64)
             if not len(step):
                 continue
-            if i == 0 and len(comparison.arms[arm].stages) > 1:
+            if stage in first:
                 sources[stage] = lines(stage, step, logged, metrics, "Source stages")
                 continue
             targets += lines(arm, step + offset, logged, metrics, "Target stages")

@@ -80,17 +80,12 @@ def history_panels(arms: Mapping[str, History], comparison: Comparison) -> dict[
         grids[name] = grid(name, history, {task: str(stage) for task, stage in tasks.items()})
         for stage, metrics in history.items():
             rows[f"{name}: {stage}"] = {key_parts(key)[0]: v for key, v in metrics.items()}
-    values = np.concatenate([each.values.ravel() for each in grids.values()])
-    values = values[np.isfinite(values)]
-    limits = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-    if limits[0] >= 0 and limits[1] <= 1:
-        limits = (float(np.floor(limits[0] * 10) / 10), 1.0)
     note = f"{kind} after each stage, mean over seeds; framed: the task of the stage."
-    look = {"quantity": kind, "row": "after stage", "column": "evaluation", "limits": limits}
-    title = f"{kind} after each stage"
+    look = {"quantity": kind, "row": "after stage", "column": "evaluation", "digits": 3}
+    whole = f"{kind} after each stage", "Mean and 95% interval over seeds."
     return {
         "by_stage": Matrix("After each stage", note, grids, **look),
-        "stages": Table(title, "Mean and interval over seeds.", rows, corner="arm: after stage"),
+        "stages": Table(*whole, rows, corner="arm: after stage", folded=True),
     }
 
 
