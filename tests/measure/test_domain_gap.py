@@ -9,7 +9,8 @@ from test_criteria import TEST, adapting
 from tiny import blobs, compiled_once, run_tiny  # noqa: F401
 
 from jaxtl.losses import mmd
-from jaxtl.measure.domain_gap import domain_gap, others
+from jaxtl.measure.analyses.domain_gap import measure, source_evaluations
+from jaxtl.measure.results import TrainedArm
 from jaxtl.metrics import classification
 from jaxtl.plan import maximize
 from jaxtl.train.store.checkpoints import restore_weights
@@ -48,10 +49,10 @@ def test_the_gap_is_that_of_the_features_at_the_end(tmp_path):
 
 def test_there_is_none_without_adaptation_or_another_domain():
     plan = with_source()
-    assert list(others(plan)) == ["source"]
+    assert list(source_evaluations(plan)) == ["source"]
     labelled_only = dataclasses.replace(plan, arms={"source_only": plan.arms["source_only"]})
-    assert others(labelled_only) == {}
-    assert others(adapting()) == {}
+    assert source_evaluations(labelled_only) == {}
+    assert source_evaluations(adapting()) == {}
     derived = {"worst/accuracy": lambda metrics: min(metrics.values())}
     worst = dataclasses.replace(plan, derived=derived, primary=maximize("worst", "accuracy"))
-    assert others(worst) == {} == domain_gap(plan.arms["dann"][-1], None, worst, (0,))
+    assert source_evaluations(worst) == {} == measure(TrainedArm("dann", worst, {}, {}, (0,)))

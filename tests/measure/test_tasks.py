@@ -8,9 +8,11 @@ import optax
 from tiny import blobs
 
 from jaxtl import models
-from jaxtl.measure.declarations import undeclared
+from jaxtl.measure.analyses.forgetting import measure as forgetting
+from jaxtl.measure.analyses.tasks import measure_history
+from jaxtl.measure.declarations import teaching_stages, undeclared
 from jaxtl.measure.evaluate import Measured
-from jaxtl.measure.tasks import by_stage, forgetting, own_stages
+from jaxtl.measure.results import TrainedArm
 from jaxtl.methods import transfer
 from jaxtl.metrics import classification
 from jaxtl.models import classes
@@ -106,9 +108,15 @@ def measure(stages, tasks=3):
     }  # fmt: skip
 
 
+def arm(stages, plan, tasks=3):
+    """An arm of these stages in an experiment."""
+    plan = dataclasses.replace(plan, arms={"ewc": stages})
+    return TrainedArm("ewc", plan, {}, measure(stages, tasks), (0, 1))
+
+
 def test_every_evaluation_after_every_stage():
     stages = chain("ewc", EWC, former=True)
-    found = by_stage(stages, experiment(ewc=stages), measure(stages))
+    found = measure_history(arm(stages, experiment()))
     assert list(found) == ["task_1", "ewc_task_2", "ewc_task_3"]
     for s, row in enumerate(found.values(), 1):
         assert list(row) == [f"task_{t}/accuracy" for t in (1, 2, 3)]
@@ -118,16 +126,16 @@ def test_every_evaluation_after_every_stage():
 
 def test_only_chains_of_tasks_have_a_matrix():
     stages, plan = chain("ewc", EWC), experiment()
-    assert by_stage(stages[:1], plan, measure(stages)) == {}
-    assert len(by_stage(stages[:2], plan, measure(stages))) == 2  # both say what they train
+    assert measure_history(arm(stages[:1], plan)) == {}
+    assert len(measure_history(arm(stages[:2], plan))) == 2  # both say what they train
     source = dataclasses.replace(stages[0], name="source", trains=())
-    assert by_stage([source, stages[1]], plan, measure([source, stages[1]])) == {}
-    assert by_stage(stages, plan, measure(stages, tasks=0)) == {}
+    assert measure_history(arm([source, stages[1]], plan)) == {}
+    assert measure_history(arm(stages, plan, tasks=0)) == {}
 
 
 def test_only_the_first_task_can_be_forgotten_since_the_first_stage():
     stages = chain("ewc", EWC)
-    lost = forgetting(stages, experiment(), measure(stages))
+    lost = forgetting(arm(stages, experiment()))
     assert set(lost) == {"task_1/accuracy", "task_1/loss"}
     np.testing.assert_allclose(lost["task_1/accuracy"], [-0.2, -0.2])
 
@@ -139,9 +147,9 @@ def test_what_a_stage_is_called_decides_nothing():
         dataclasses.replace(stage, name=name)
         for stage, name in zip(chain("ewc", EWC), names, strict=True)
     ]
-    own = own_stages(stages, experiment())
+    own = teaching_stages(stages, experiment())
     assert own == {f"task_{i}": name for i, name in enumerate(names, 1)}
-    assert set(forgetting(stages, experiment(), measure(stages))) == {
+    assert set(forgetting(arm(stages, experiment()))) == {
         "task_1/accuracy",
         "task_1/loss",
     }
@@ -160,10 +168,10 @@ def test_without_declarations_a_head_of_its_own_tells_the_task():
     ]  # fmt: skip
     evals = {f"task_{i + 1}": classification(task, f"head_{i + 1}") for i, task in enumerate(TASKS)}
     plan = dataclasses.replace(experiment(ewc=stages), evals=evals)
-    assert own_stages(stages, plan) == {"task_1": "a", "task_2": "b_task_3", "task_3": "c"}
-    assert set(forgetting(stages, plan, measure(stages))) == {"task_1/accuracy", "task_1/loss"}
+    assert teaching_stages(stages, plan) == {"task_1": "a", "task_2": "b_task_3", "task_3": "c"}
+    assert set(forgetting(arm(stages, plan))) == {"task_1/accuracy", "task_1/loss"}
     shared = {**evals, "again": classification(TASKS[1], "head_2")}
-    assert own_stages(stages, dataclasses.replace(plan, evals=shared)).keys() == {
+    assert teaching_stages(stages, dataclasses.replace(plan, evals=shared)).keys() == {
         "task_1",
         "task_3",
     }
@@ -175,7 +183,7 @@ def test_a_metric_without_a_direction_is_not_said_to_be_forgotten():
         name: dataclasses.replace(evaluation, directions={"loss": "max"})
         for name, evaluation in plan.evals.items()
     }
-    lost = forgetting(stages, dataclasses.replace(plan, evals=evals), measure(stages))
+    lost = forgetting(arm(stages, dataclasses.replace(plan, evals=evals)))
     assert set(lost) == {"task_1/loss"}
     assert undeclared(dataclasses.replace(plan, evals=evals)) == []
     silent = {name: dataclasses.replace(e, directions={}) for name, e in evals.items()}

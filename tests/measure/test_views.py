@@ -8,21 +8,25 @@ import numpy as np
 from tiny import blobs, experiment
 
 from jaxtl import models
-from jaxtl.measure.domain_gap import domain_gap
-from jaxtl.measure.outcome import plotted_features, with_views
-from jaxtl.measure.results import ArmResult
+from jaxtl.measure.analyses import default
+from jaxtl.measure.analyses.domain_gap import measure as domain_gap
+from jaxtl.measure.analyses.features import first_features
+from jaxtl.measure.outcome import analyse
+from jaxtl.measure.results import TrainedArm
 from jaxtl.metrics import classification
 from jaxtl.plan import Experiment, Method, Stage, State, labelled, maximize, unlabelled
 
 
 def test_features_that_cannot_be_computed_are_said_to_be_missing():
     """As if memory ran out: the parameters are not there any more."""
-    result = ArmResult("full", ("pretrain", "adapt"), {"target/accuracy": [0.5]})
-    gone = types.SimpleNamespace(params={}, state=State({}))
-    found = with_views(result, experiment(), {"adapt": gone}, (0,))
-    assert found.metrics == {"target/accuracy": [0.5]} and found.features == {}
-    assert found.not_drawn.keys() == {"features"}
-    assert "collection is empty" in found.not_drawn["features"]
+    curves = {"step": np.arange(2), "loss": np.ones((2, 1))}
+    gone = types.SimpleNamespace(params={}, state=State({}), curves=curves, failed=np.zeros(1, int))
+    parts = {"pretrain": gone, "adapt": gone}
+    arm = TrainedArm("full", experiment(), parts, {"pretrain": {}, "adapt": {}}, (0,))
+    measured, failures = analyse(arm, default())
+    assert measured.keys() == {"curves"}
+    assert failures.keys() == {"features"}
+    assert "collection is empty" in failures["features"]
 
 
 def test_arms_that_share_a_model_share_the_programs_that_look_at_it():
@@ -49,15 +53,15 @@ def test_arms_that_share_a_model_share_the_programs_that_look_at_it():
         )
     ]
     counts = []
-    for (stage,), at_end in zip(arms.values(), trained, strict=True):
+    for name, at_end in zip(arms, trained, strict=True):
         traces.clear()
-        features = plotted_features(stage, at_end, plan)
-        gaps = domain_gap(stage, at_end, plan, (0, 1))
+        arm = TrainedArm(name, plan, {name: at_end}, {name: {}}, (0, 1))
+        features, gaps = first_features(arm), domain_gap(arm)
         counts.append(len(traces))
         seed = jax.tree.map(lambda leaf: np.asarray(leaf[0]), at_end.params)
         dense = seed["backbone"]["body"]["dense"]
         for name, data in {"source": source, "target": target}.items():
             expected = data.table().inputs @ dense["kernel"] + dense["bias"]
-            np.testing.assert_allclose(features[name][0], expected, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(features[name], expected, rtol=1e-5, atol=1e-5)
         assert gaps["source/mmd"].shape == (2,)
     assert counts[0] > 0 == counts[1]
