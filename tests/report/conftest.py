@@ -1,7 +1,5 @@
 """A finished run with known numbers: four arms on a target that transfer helps, hurts or leaves."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -59,12 +57,6 @@ def make_arm(name, shift, seeds, stages, trainable=93_322):
         }
         | ({"forgetting": {"source/accuracy": 0.03 + luck}} if source else {}),
     )
-
-
-def with_analyses(arm, **measured):
-    """The arm with other things measured; None takes one away."""
-    trees = {key: tree for key, tree in (arm.analyses | measured).items() if tree is not None}
-    return dataclasses.replace(arm, analyses=trees)
 
 
 def make_result(seeds=(0, 1, 2, 3, 4), **changes):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from jaxtl import report
+from jaxtl.measure.analyses.tasks import grid, history_panels
+from jaxtl.measure.analyses.tasks import mean_change as backward_transfer
 from jaxtl.measure.results import ArmResult
-from jaxtl.measure.tasks import backward_transfer
 from jaxtl.plan import Metric, maximize
-from jaxtl.report.figures.heatmaps import matrices, table
+from jaxtl.report.figures.draw import draw
 from jaxtl.report.summary import summarize
 
 SEEDS = (0, 1)
@@ -33,7 +34,12 @@ def declared(keys, better="max"):
 def continual(make):
     final = {"mean/accuracy": np.array([0.6, 0.65]), **rows()["ewc_task_3"]}
     joint = ArmResult("joint", ("joint",), {"mean/accuracy": np.array([0.8, 0.9])})
-    arms = {"joint": joint, "ewc": ArmResult("ewc", STAGES, final, by_stage=rows(), own_stages=OWN)}
+    analyses = {
+        "by_stage": rows(),
+        "own_stages": {task: np.array(stage) for task, stage in OWN.items()},
+        "backward_transfer": backward_transfer(rows(), OWN, declared(rows()["task_1"])),
+    }
+    arms = {"joint": joint, "ewc": ArmResult("ewc", STAGES, final, analyses=analyses)}
     ways = tuple(declared(rows()["task_1"]).values())
     return make(SEEDS, arms=arms, baseline="joint", primary=PRIMARY, declared=ways)
 
@@ -73,9 +79,10 @@ def test_summary_has_the_matrix(continual):
     assert cell.keys() == {"mean", "ci95", "per_seed"}
     np.testing.assert_allclose(cell["per_seed"], [0.79, 0.83])
     np.testing.assert_allclose(ewc["backward_transfer"]["mean"], -0.125)
-    stages, evaluations, means = table(ewc)
-    assert stages == list(STAGES) and evaluations == ["task_1", "task_2", "task_3"]
-    np.testing.assert_allclose(means, MATRIX + np.array([0.01, 0.02, 0.03]))
+    matrix = grid("ewc", rows(), OWN)
+    assert matrix.rows == ["task_1", "task_2", "task_3"] == matrix.columns  # ewc_ says nothing new
+    assert matrix.framed == [(0, 0), (1, 1), (2, 2)]
+    np.testing.assert_allclose(matrix.values, MATRIX + np.array([0.01, 0.02, 0.03]))
 
 
 def test_report_shows_matrix_and_backward_transfer(continual, tmp_path):
@@ -88,12 +95,12 @@ def test_report_shows_matrix_and_backward_transfer(continual, tmp_path):
 
 def test_half_empty_and_undefined_matrices_are_drawn(continual, tmp_path):
     """Another metric, a stage that measured less, and an arm all of whose seeds failed."""
-    summary = summarize(continual)
     wide = {
-        "x": {"far/mse": {"mean": 7.5}},
-        "y": {"far/mse": {"mean": 3.0}, "new/mse": {"mean": 9}},
+        "x": {"far/mse": np.array([7.5, 7.5])},
+        "y": {"far/mse": np.array([3.0, np.nan]), "new/mse": np.array([9.0, 9.0])},
     }
-    for found in (wide, {"x": {"far/mse": {"mean": None}}}):
-        summary["arms"]["ewc"]["by_stage"] = found
-        assert matrices(tmp_path / "one.png", summary).stat().st_size > 5_000
-    np.testing.assert_array_equal(table({"by_stage": wide})[2], [[7.5, np.nan], [3.0, 9.0]])
+    for history in (wide, {"x": {"far/mse": np.full(2, np.nan)}}):
+        panels = history_panels({"ewc": history}, continual)
+        figures, failures = draw(summarize(continual), panels, tmp_path)
+        assert failures == {} and figures["by_stage"].stat().st_size > 5_000
+    np.testing.assert_array_equal(grid("ewc", wide, {}).values, [[7.5, np.nan], [3.0, 9.0]])

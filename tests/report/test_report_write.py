@@ -1,9 +1,13 @@
 """A run's directory, and a second run in it with other arms."""
 
 import dataclasses
+import functools
+import json
 
+import jax
 import numpy as np
 import pytest
+from measured import with_analyses
 
 from jaxtl import report
 from jaxtl.report import storage
@@ -28,12 +32,12 @@ def test_two_runs_leave_what_one_run_of_all_arms_leaves(result, tmp_path):
 
 
 def test_a_picture_that_fails_is_named_and_the_rest_is_there(result, tmp_path, caplog):
-    broken = dataclasses.replace(
+    broken = with_analyses(
         result.arms["full"],
-        confusion={"target": np.zeros(3)},
-        features={"target": (np.zeros((3, 2)), np.zeros(1))},
-        not_drawn={"features": "MemoryError"},
+        classes={"target": {"counts": np.zeros(3), "names": np.array(["a"])}},
+        features={"points": {"target": np.zeros((3, 2))}},
     )
+    broken = dataclasses.replace(broken, not_computed={"features": "MemoryError"})
     run = dataclasses.replace(result, arms={"scratch": result.arms["scratch"], "full": broken})
     report.write(run, tmp_path)
     summary = report.load_summary(tmp_path / "summary.json")
@@ -42,15 +46,14 @@ def test_a_picture_that_fails_is_named_and_the_rest_is_there(result, tmp_path, c
         "gains", "curves",
     }  # fmt: skip
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for picture in ("confusion_target", "per_class_target", "class_gains_target", "features"):
+    for picture in ("classes", "features"):
         assert f"could not draw {picture}: " in caplog.text
         assert f"<td>{picture}</td>" in text
     assert "<td>features of full</td><td><code>MemoryError</code></td>" in text
 
 
 def test_a_damaged_file_of_an_earlier_run_costs_its_arm_only(result, tmp_path, caplog):
-    bare = {"curves": {}, "confusion": {}, "features": {}}
-    arms = {name: dataclasses.replace(arm, **bare) for name, arm in result.arms.items()}
+    arms = {name: dataclasses.replace(arm, analyses={}) for name, arm in result.arms.items()}
     result = dataclasses.replace(result, arms=arms)
     report.write(only(result, "scratch", "full"), tmp_path)
     storage.path_of(tmp_path / "report_data", "full").write_bytes(b"PK")
@@ -60,33 +63,44 @@ def test_a_damaged_file_of_an_earlier_run_costs_its_arm_only(result, tmp_path, c
     assert "full" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_file_of_another_version_is_refused_in_a_sentence(result, tmp_path, caplog):
+    report.write(only(result, "scratch", "full"), tmp_path)
+    header = json.dumps({"keys": [], "values": {"name": "full", "class_names": {}}})
+    np.savez(storage.path_of(tmp_path / "report_data", "full"), header=header)
+    summary = report.write(only(result, "scratch"), tmp_path)
+    why = "another version of jaxtl wrote full.npz; run arm 'full' again"
+    assert f"could not draw all of full: ValueError: {why}" in caplog.text
+    assert summary["arms"].keys() == {"scratch", "full"}  # its numbers are in the summary
+    storage.path_of(tmp_path / "report_data", "full").unlink()
+    report.write(only(result, "scratch"), tmp_path)
+    assert "could not draw all of full: FileNotFoundError: " in caplog.text
+
+
 def test_stored_arm_reads_back(result, tmp_path):
-    arm = dataclasses.replace(result.arms["partial"], name="a/b c", train_seconds=None)
+    arm = dataclasses.replace(
+        with_analyses(result.arms["partial"], change=np.ones(5), tasks={"a/b": np.array("c d")}),
+        name="a/b c",
+        train_seconds=None,
+        failures={3: ("pretrain", 7)},
+    )
     storage.save(tmp_path, arm)
     assert storage.path_of(tmp_path, "a/b c").parent == tmp_path
     back = storage.load(tmp_path, "a/b c")
     for field in dataclasses.fields(arm):
         expected, found = getattr(arm, field.name), getattr(back, field.name)
-        if field.name in ("metrics", "forgetting", "confusion"):
-            assert expected.keys() == found.keys()
-            for key in expected:
-                np.testing.assert_array_equal(found[key], expected[key], strict=True)
-        elif field.name == "curves":
-            np.testing.assert_array_equal(
-                found["pretrain"]["loss"], expected["pretrain"]["loss"], strict=True
+        if field.name in ("metrics", "analyses"):
+            assert list(jax.tree.leaves_with_path(found)) and list(found) == list(expected)
+            jax.tree.map(
+                functools.partial(np.testing.assert_array_equal, strict=True), found, expected
             )
-            assert list(found) == list(expected) and list(found["partial"]) == [
-                "step", "loss", "accuracy",
-            ]  # fmt: skip
-        elif field.name == "features":
-            for domain, pair in expected.items():
-                for left, right in zip(found[domain], pair, strict=True):
-                    np.testing.assert_array_equal(left, right, strict=True)
+            if field.name == "analyses":
+                assert list(found["curves"]) == ["pretrain", "partial"]
+                assert list(found["curves"]["partial"]) == ["step", "loss", "accuracy"]
         else:
             assert found == expected, field.name
 
 
 def test_pickles_are_neither_written_nor_read(result, tmp_path):
-    arm = dataclasses.replace(result.arms["full"], confusion={"t": np.array([{}], object)})
+    arm = with_analyses(result.arms["full"], mine={"t": np.array([{}], object)})
     with pytest.raises(ValueError, match="allow_pickle"):
         storage.save(tmp_path, arm)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtl.measure.declarations import declared_metrics, teaching_stages
 from jaxtl.measure.results import Comparison, TrainedArm
 from jaxtl.measure.verdict import estimate
-from jaxtl.plan import Analysis, Grid, Matrix, Panel, Table, key_parts
+from jaxtl.plan import Analysis, Grid, Matrix, Metric, Panel, Table, key_parts
 
 History = Mapping[str, Mapping[str, np.ndarray]]
 """{stage: {"<evaluation>/<metric>": [seeds]}}, of one metric."""
@@ -54,21 +54,37 @@ def measure_own_stages(arm: TrainedArm) -> dict[str, np.ndarray]:
 
 
 def measure_change(arm: TrainedArm) -> np.ndarray | None:
-    """[seeds], the mean over the evaluations whose own stage is not the last; below 0: forgotten.
+    history, experiment = measure_history(arm), arm.experiment
+    if not history:
+        return None
+    return mean_change(
+        history, teaching_stages(arm.stages, experiment), declared_metrics(experiment)
+    )
 
-    Of metrics whose direction is declared; None if there is none.
+
+def mean_change(
+    history: History, own_stages: Mapping[str, str], declared: Mapping[str, Metric]
+) -> np.ndarray | None:
+    """How much better former tasks are at the end than when they had just been trained.
+
+    Args:
+        history: of all stages, in order.
+        own_stages: {evaluation: the stage that teaches its task}, where that is known.
+        declared: {key: metric}; one that is not there does not count.
+
+    Returns:
+        [seeds], the mean over the evaluations whose own stage is not the last; negative is
+        forgetting. None if there is none.
 
     Lopez-Paz & Ranzato, "Gradient Episodic Memory", NeurIPS 2017. arXiv:1706.08840, Eq. 3.
     """
-    history = measure_history(arm)
-    taught_by = teaching_stages(arm.stages, arm.experiment)
-    last, declared = arm.stages[-1].name, declared_metrics(arm.experiment)
+    *_, last = history
     changes = []
-    for key, at_end in history.get(last, {}).items():
-        task = key_parts(key)[0]
-        stage = taught_by.get(task, last)
+    for key, at_end in history[last].items():
+        stage = own_stages.get(key_parts(key)[0], last)
         if key in declared and stage != last and key in history[stage]:
-            changes.append(declared[key].sign * (at_end - history[stage][key]))
+            before = np.asarray(history[stage][key])
+            changes.append(declared[key].sign * (np.asarray(at_end) - before))
     return np.mean(changes, axis=0) if changes else None
 
 
