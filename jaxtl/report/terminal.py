@@ -114,7 +114,8 @@ def _lines(cell: tables.Cell, narrow: bool) -> Text:
     from rich.text import Text
 
     if narrow:
-        lines = [*textwrap.wrap(cell.text.replace("/", "/ "), FOLDED), *cell.details]
+        parts = cell.text.replace("/", "/\n").split("\n")
+        lines = [line for part in parts for line in textwrap.wrap(part, FOLDED)] + [*cell.details]
     else:
         lines = [" ".join([cell.text, *cell.details])]
     style = LOOKS.get(cell.look, "")

@@ -115,7 +115,8 @@ def _write(ax: Axes, image: AxesImage, panel: Matrix) -> None:
             text = text.replace("0.", ".").replace("1.00", "1")
         dark = np.dot(image.to_rgba(value)[:3], (0.3, 0.6, 0.1)) < 0.5
         place = {"ha": "center", "va": "center", "fontsize": 8}
-        ax.text(column, row, text, color="white" if dark else INK, **place)
+        label = ax.text(column, row, text, color="white" if dark else INK, **place)
+        label.set_in_layout(False)  # or the layout measures thousands of them
 
 
 def _frame(ax: Axes, cells: Sequence[tuple[int, int]]) -> None:

@@ -53,6 +53,7 @@ def sweep(summary: Mapping[str, Any]) -> Figure:
                 look = looks[name] if ordered else {**looks[name], "linestyle": ""}
                 known.sort(key=lambda point: point[0])
                 handles[name] = _draw(ax, known, shift, look, limits)
+        ax.autoscale_view(scalex=ordered)
     upper, lower = axes[:, 0]
     name = short(metric, 30)
     upper.set_title(f"{name}{' (star: picked by validation)' if summary['tuned'] else ''}")
@@ -84,7 +85,9 @@ def _draw(
     low, high = limits or (-np.inf, np.inf)
     for place, entry, picked in points:
         ends = entry["ci95"] or [entry["mean"]] * 2
-        ax.plot([place] * 2, np.clip(ends, low, high), linewidth=1, **style)
+        bar = np.clip(ends, low, high)
+        ax.plot([place] * 2, bar, linewidth=1, **style)
+        ax.update_datalim([(place, bar[0]), (place, bar[1])])  # what is shifted is not counted
         if ends[0] < low:
             ax.plot(place, low, "v", markersize=4, clip_on=False, **style)
         if ends[1] > high:
