@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.measure.verdict import estimate
 from jaxtl.plan import panel
 from jaxtl.report import wording
+from jaxtl.report.summary import statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +170,7 @@ def _cost(arm: Mapping[str, Any]) -> Cell:
 
 def _measured(table: panel.Table, value: panel.Cell | Mapping[str, Any]) -> Cell:
     if isinstance(value, np.ndarray):
-        mean, _, low, high = estimate(value)
-        value = {
-            "mean": None if np.isnan(mean) else mean,
-            "ci95": None if np.isnan(low) else [low, high],
-        }
+        value = statistics(value)
     if value is None or isinstance(value, Mapping):
         text, _, ends = wording.interval(value, table.signed, table.limits).partition(" ")
         return Cell(text, [ends] if ends else [])

@@ -81,7 +81,9 @@ def _listed(head: str, cell: tables.Cell, width: int) -> Text:
     """A line of a cell, or two where it is longer than the width: a number is not broken."""
     value = plain(" ".join([cell.text, *cell.details]), LOOKS.get(cell.look, ""))
     line = plain(f"  {head}: ").append_text(value)
-    return line if line.cell_len <= width else plain(f"  {head}:\n    ").append_text(value)
+    if line.cell_len > width:
+        line = plain(f"  {head}:").append("\n    ").append_text(value)
+    return line
 
 
 def _forms(table: tables.TextTable) -> Iterator[rich.table.Table]:

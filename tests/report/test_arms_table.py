@@ -2,11 +2,14 @@
 
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxtl.plan import Table
+from jaxtl.report.panels import written
 from jaxtl.report.summary import summarize
-from jaxtl.report.tables import print_table
+from jaxtl.report.terminal import print_table
 
 
 def printed(summary, width):
@@ -60,9 +63,9 @@ def test_names_are_shown_letter_by_letter(make, result, width):
 
 
 def test_picks_fit_forty_columns(swept):
-    picks = {rule: {"mean": 0.5, "ci95": None} for rule in map("[x] rule {}".format, range(8))}
+    picks = dict.fromkeys(map("[x] rule {}".format, range(8)), np.full(5, 0.5))
     summary = summarize(swept)
-    for arm in summary["arms"].values():
-        arm["picks"] = picks
+    table = Table("Picks", "", rows=dict.fromkeys(summary["arms"], picks), printed=True)
+    summary["panels"] = {"picks": written(table, None)}
     text = printed(summary, 40)
     assert text.count("[x] rule 7: 0.500") == len(summary["arms"]) and "…" not in text

@@ -3,11 +3,15 @@
 import dataclasses
 import html.parser
 
+import numpy as np
 import pytest
 
 from jaxtl import report
-from jaxtl.plan import maximize
-from jaxtl.report.page import page, write_report
+from jaxtl.plan import Table, Texts, maximize
+from jaxtl.report.figures.draw import Drawing
+from jaxtl.report.page import page
+
+NOTHING = Drawing({}, {})
 
 
 class Elements(html.parser.HTMLParser):
@@ -50,8 +54,10 @@ def test_nothing_is_loaded_from_elsewhere(text):
 
 def test_the_answer_comes_first_and_the_setup_last(text):
     assert Elements(text).headings == [
-        "Did the transfer help?", "Arms", "Gain over scratch", "Learning curves", "Classes",
-        "Confusion", "Source and target features", "Forgetting", "Sweep", "How it was run",
+        "Did the transfer help?", "Arms", "Gain over scratch", "Learning curves",
+        "F1 of each class on target", "Recall of each class on target less that of scratch",
+        "Confusion on target", "Source and target features", "Forgetting", "Sweep",
+        "How it was run",
     ]  # fmt: skip
     assert text.index("positive transfer") < text.index("<table")
     for fact in ("config.learning_rate", "versions.jax", "git_commit", "last step"):
@@ -61,7 +67,7 @@ def test_the_answer_comes_first_and_the_setup_last(text):
 def test_text_is_escaped(make, result):
     arms = {"scratch": result.arms["scratch"], "<b>&": result.arms["full"]}
     run = make(arms=arms, experiment="<i>", config={"x": "<script>"})
-    text = page(report.summarize(run), {}, {"command": "a && <u>"}, "is 1 < 2?")
+    text = page(report.summarize(run), {}, NOTHING, {"command": "a && <u>"}, "is 1 < 2?")
     tags = {tag for tag, _ in Elements(text).found}
     assert tags.isdisjoint({"i", "u", "script"})
     assert "&lt;b&gt;&amp;" in text and "is 1 &lt; 2?" in text
@@ -74,7 +80,7 @@ def test_a_name_changes_no_tag(make, result, name):
     def texts(word):
         arm = dataclasses.replace(result.arms["full"], name=word)
         metrics = {f"target/{word}": arm.metrics["target/accuracy"], **arm.metrics}
-        arm = dataclasses.replace(arm, metrics=metrics, by_stage={word: metrics})
+        arm = dataclasses.replace(arm, metrics=metrics)
         run = make(
             arms={"scratch": result.arms["scratch"], word: arm},
             experiment=word,
@@ -83,17 +89,43 @@ def test_a_name_changes_no_tag(make, result, name):
             primary=maximize("target", word),
             sweep=[({word: word}, {"scratch": arm, word: arm})],
         )
-        summary = report.summarize(run)
-        summary["arms"][word]["picks"] = {word: {"mean": 0.5, "ci95": None}}
-        summary["arms"][word]["domain_gap"] = {word: {"mean": 0.5, "ci95": None}}
-        return page(summary, {}, {word: word}, word)
+        panels = {
+            word: Table(word, word, rows={word: {word: 0.5}}, corner=word),
+            "texts": Texts(word, word, texts={word: [(word, 0.5)]}),
+        }
+        return page(report.summarize(run), panels, Drawing({}, {word: word}), {word: word}, word)
 
     elements = Elements(texts(name))
     assert [tag for tag, _ in elements.found] == [tag for tag, _ in Elements(texts("w")).found]
     assert "".join(elements.words).count(name) >= 12
 
 
-def test_a_path_that_is_no_text_is_written(make, result, tmp_path):
-    path = tmp_path / "report.html"
-    write_report(path, report.summarize(result), {}, {"folder": "/runs/\udcff/é"})
-    assert "<code>/runs/?/é</code>" in path.read_text(encoding="utf-8")
+def test_a_path_that_is_no_text_is_written(result):
+    text = page(report.summarize(result), {}, NOTHING, {"folder": "/runs/\udcff/é"})
+    assert "<code>/runs/?/é</code>" in text
+
+
+def test_panels_stand_in_their_order_with_their_notes(result):
+    panels = {
+        "b": Table(
+            "Second", "How to read it", rows={"full": {"n": 1200, "x": np.array([0.5, 0.7])}}
+        ),
+        "a": Texts("Words", "Which decided", texts={"one": [("good ", 0.25), ("bad", -2.0)]}),
+        "c": Table(
+            "Details", "Few read them", rows={"full": {"label": "text", "no": None}}, folded=True
+        ),
+    }
+    text = page(report.summarize(result), panels, NOTHING, {})
+    assert Elements(text).headings[1:-1] == ["Arms", "Second", "Words"]
+    assert text.index("How to read it") < text.index("1,200") < text.index("Which decided")
+    assert "<td>0.600<small>[-0.671, 1.871]</small></td>" in text
+    assert '<mark class="for" style="--strength: 25%" title="+0.25">good </mark>' in text
+    assert '<mark class="against" style="--strength: 100%" title="-2.00">bad</mark>' in text
+    assert "<details><summary>Details</summary>" in text and "<td>text</td><td>–</td>" in text
+
+
+def test_an_interval_beyond_what_can_be_is_said_in_words(result):
+    rows = {"full": {"accuracy": np.array([0.9, 1.0])}}
+    panels = {"picks": Table("Picks", "", rows=rows, limits=(0.0, 1.0))}
+    text = page(report.summarize(result), panels, NOTHING, {})
+    assert "<small>[0.315, beyond 1]</small>" in text

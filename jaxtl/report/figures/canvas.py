@@ -68,7 +68,8 @@ def canvas(
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
     width = max(width, WIDTH)
-    lines = textwrap.wrap(title, int(width / (1.25 * LETTER)))
+    letters = int(width / (1.25 * LETTER)) // (2 if _count_wide(title) else 1)
+    lines = textwrap.wrap(title, letters)
     figure = Figure(figsize=(width, height + 0.2 * len(lines)))
     figure.suptitle("\n".join(lines), x=0.01, ha="left")
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -112,10 +113,14 @@ def shortened(names: Iterable[str], limit: int) -> list[str]:
 
 
 def _cut(line: str, limit: int) -> str:
-    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in line)
-    room = limit * len(line) // (len(line) + wide)
+    room = limit * len(line) // (len(line) + _count_wide(line))
     tail = room // 3
     return line if len(line) <= room else f"{line[: room - tail - 1]}…{line[-tail:]}"
+
+
+def _count_wide(line: str) -> int:
+    """How many letters are as wide as two Latin ones."""
+    return sum(unicodedata.east_asian_width(letter) in "WF" for letter in line)
 
 
 def short(name: str, limit: int) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 MOST_NUMBERS = 20  # columns with a number in each cell
-NAME = 20  # letters of a name
+NAME, HEADING = 20, 14  # letters of the name of a row, of a column
 LINE = 0.17  # inches from one name to the next below it
 ROW, SCALE = 0.28, 0.9  # inches: height of a row of numbers, width of the scale of colours
 
@@ -38,7 +38,7 @@ def matrix(panel: Matrix) -> Figure:
     """A heat map a grid, all with one scale; numbers in the cells where columns are few."""
     grids = list(panel.grids.values())
     rows = [shortened(grid.rows, NAME) for grid in grids]
-    columns = [shortened(grid.columns, NAME) for grid in grids]
+    columns = [shortened(grid.columns, HEADING) for grid in grids]
     height, width = (max(grid.values.shape[axis] for grid in grids) for axis in (0, 1))
     numbers = width <= MOST_NUMBERS
     cell = 0.07 * (panel.digits + 1 + panel.diverging) + 0.06 if numbers else 0.0
