@@ -26,4 +26,4 @@ def measure(arm: TrainedArm) -> Curves | None:
 def panels(arms: Mapping[str, Curves], comparison: Comparison) -> dict[str, Panel]:
     note = "Domain classifiers: accuracy (0.5 of two domains: fooled) and gradient reversal."
     lines = chain_lines(arms, comparison, ADVERSARIAL)
-    return {"adversaries": Curve("Adaptation", note, lines, x_label="step")}
+    return {"adversaries": Curve("Adaptation", note, lines, x_label="step")} if lines else {}

@@ -31,13 +31,11 @@ def panels(arms: Mapping[str, Curves], comparison: Comparison) -> dict[str, Pane
             if key_parts(metric)[0] != CRITERIA and metric not in ("step", *ADVERSARIAL):
                 count[metric] = count.get(metric, 0) + 1
     metrics = sorted(count, key=lambda metric: (metric != "loss", -count[metric], metric))
-    if not metrics:
-        return {}
+    lines = chain_lines(arms, comparison, metrics[:MOST_METRICS])
     note = "Training metrics by step."
     still = [arm for arm in comparison.arms if not any(map(len, arms.get(arm, {}).values()))]
     note += f" No training steps: {', '.join(still)}." if still else ""
-    lines = chain_lines(arms, comparison, metrics[:MOST_METRICS])
-    return {"curves": Curve("Learning curves", note, lines, x_label="step")}
+    return {"curves": Curve("Learning curves", note, lines, x_label="step")} if lines else {}
 
 
 def chain_lines(
