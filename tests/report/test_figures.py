@@ -5,9 +5,9 @@ import dataclasses
 import matplotlib
 import numpy as np
 import pytest
-from conftest import with_analyses
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from measured import with_analyses
 
 from jaxtl.plan import Cloud, Curve, Grid, Images, Line, Matrix, Scatter, maximize
 from jaxtl.report import storage
