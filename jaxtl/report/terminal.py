@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxtl.report import panels, tables, wording
@@ -100,27 +100,33 @@ def _form(table: tables.TextTable, columns: list[int], narrow: bool) -> rich.tab
 
     form = Table(
         box=box.SIMPLE_HEAD,
+        padding=(0, 0 if narrow else 1),
         collapse_padding=True,
         title=plain(table.caption),
         title_justify="left",
         title_style="bold",
     )
     for column in columns:
-        form.add_column(_lines(tables.Cell(table.head[column]), narrow), no_wrap=True)
+        cells = [_lines(row[column], narrow) for row in table.rows]
+        head = [table.head[column]]
+        if narrow:  # little wider than what stands below it
+            widest = max(len(line) for lines in cells for line in lines)
+            head = textwrap.wrap(*head, widest + 2, break_long_words=False)
+        form.add_column(_below(head), no_wrap=True)
     for row in table.rows:
-        form.add_row(*(_lines(row[column], narrow) for column in columns))
+        form.add_row(*(_below(_lines(row[i], narrow), LOOKS.get(row[i].look, "")) for i in columns))
     return form
 
 
-def _lines(cell: tables.Cell, narrow: bool) -> Text:
+def _lines(cell: tables.Cell, narrow: bool) -> list[str]:
+    if not narrow:
+        return [" ".join([cell.text, *cell.details])]
+    return [*(textwrap.wrap(cell.text, FOLDED) or [""]), *cell.details]
+
+
+def _below(lines: Sequence[str], style: str = "") -> Text:
     from rich.text import Text
 
-    if narrow:
-        parts = cell.text.replace("/", "/\n").split("\n")
-        lines = [line for part in parts for line in textwrap.wrap(part, FOLDED)] + [*cell.details]
-    else:
-        lines = [" ".join([cell.text, *cell.details])]
-    style = LOOKS.get(cell.look, "")
     return Text("\n").join(plain(line, style) for line in lines)
 
 
