@@ -1,4 +1,4 @@
-"""Adapters: parameters beside a model's, and how they are put on it and found again."""
+"""Adapters: parameters beside a model's; how they are put on it, found again and taken out."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -82,3 +82,52 @@ def leaves_of(blocks: Sequence[str], params: Params, name: str) -> dict[str, dic
         layer, last = path.rsplit("/", 1)
         leaves.setdefault(f"backbone/{layer}", {})[last] = leaf
     return leaves
+
+
+def unmerge(model: Model, merged: Params, adapter: Params) -> Params:
+    """The parameters of an adapted model, from those that its `merge` gave.
+
+    Args:
+        model: the adapted model.
+        merged: params of the model without its adapter, with the adapter's effect in the kernels.
+        adapter: the adapter's own parameters, such as `params["lora"]`.
+
+    Raises:
+        ValueError: the adapter cannot be merged, or not be taken out again (DoRA, whose merged
+            columns do not tell what their norms were): keep the parameters from before.
+    """
+    if not model.adapters or model.adapters[-1].unmerge is None:
+        raise ValueError(
+            "this adapter cannot be taken out of merged parameters; keep those from before."
+        )
+    last = model.adapters[-1]
+    return last.unmerge(model, {**merged, last.name: adapter})
+
+
+def apply_stacked(
+    model: Model, params: Params, statistics: Statistics, stacked: Params, inputs: PyTree, **options
+) -> dict[str, Any]:
+    """The outputs of an adapted model for each of K adapters, in one program.
+
+    The base has no axis of adapters: beside a dense layer, inputs @ W is one product for all of
+    them, and only the low-rank part is theirs. An adapter in weight space needs K kernels.
+
+    Args:
+        model: an adapted model.
+        params: the base's; what `stacked` holds may be missing.
+        statistics: its batch statistics.
+        stacked: the adapters', leaves [K, ...], such as {"lora": ...}, and whatever else differs
+            from one to the next, such as {"heads": ...}.
+        inputs: pytree of [n, ...], the same for all.
+        **options: as `model.apply` takes them.
+
+    Returns:
+        {"features": [K, n, features], "logits": {head: [K, n, size]}}.
+    """
+    base = paths.flatten(params)
+
+    def apply(adapter: Params) -> dict[str, Any]:
+        params = paths.nest({**base, **paths.flatten(adapter)})
+        return model.apply(params, statistics, inputs, **options)[0]
+
+    return jax.vmap(apply)(stacked)

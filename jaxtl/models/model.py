@@ -40,7 +40,7 @@ class Network:
             stay as they are (float32) and are rounded where they are used, so that small updates
             add up; batch statistics are neither rounded nor accumulated in it. Features and logits
             come back as float32.
-        whole: no part that `cut` made, to which what an adapter names may not belong.
+        whole: False for the parts that `cut` makes, which may lack what an adapter names.
     """
 
     backbone: tuple[Block, ...]

@@ -25,7 +25,7 @@ class Fit(NamedTuple):
         scheme: the names used.
         entries: {path: Entry} of what is wanted and has a name.
         leaves: {path: array} of what was found, in shape and type as wanted.
-        done: {path: what was done to the array}, for the report.
+        changes: {path: what was done to the array}, for the report.
         absent: {path: name that the file does not have}.
         problems: {path: what else keeps it from being read}.
         file: {name: array}, all of them.
@@ -36,7 +36,7 @@ class Fit(NamedTuple):
     scheme: Scheme
     entries: Mapping[str, Entry]
     leaves: dict[str, np.ndarray]
-    done: dict[str, str]
+    changes: dict[str, str]
     absent: dict[str, str]
     problems: dict[str, str]
     file: Mapping[str, np.ndarray]
@@ -46,8 +46,8 @@ class Fit(NamedTuple):
     def report(self) -> str:
         """What was loaded as it is, what was changed, and what is left over in the file."""
         groups: dict[str, list[str]] = {}
-        for path, done in self.done.items():
-            groups.setdefault(done, []).append(path)
+        for path, change in self.changes.items():
+            groups.setdefault(change, []).append(path)
         groups["unused in the file"] = [shorten(name, 200) for name in self._unused()]
         behind = f", behind {self.prefix!r}" if self.prefix else ""
         lines = [f"{len(self.leaves)} arrays by the names of {self.scheme.name}{behind}"]
@@ -132,7 +132,7 @@ def fit(
     if others is not None:
         fresh = frozenset(entry.name for entry in scheme.entries(others).values())
     entries = scheme.entries(path for path in wanted if not _is_other_head(path, head))
-    leaves, done, absent, problems = {}, {}, {}, {}
+    leaves, changes, absent, problems = {}, {}, {}, {}
     for path, abstract in wanted.items():
         entry = entries.get(path)
         if _is_other_head(path, head):
@@ -145,10 +145,10 @@ def fit(
             try:
                 leaf, change = _leaf(scheme, path, entry, file[entry.name], abstract.shape)
                 leaves[path] = _convert(leaf, entry.name, np.dtype(abstract.dtype))
-                done[path] = change
+                changes[path] = change
             except Mismatch as mismatch:
                 problems[path] = str(mismatch)
-    return Fit(scheme, entries, leaves, done, absent, problems, file, prefix, fresh)
+    return Fit(scheme, entries, leaves, changes, absent, problems, file, prefix, fresh)
 
 
 def _is_other_head(path: str, head: str | None) -> bool:
@@ -172,11 +172,11 @@ def _leaf(
 ) -> tuple[np.ndarray, str]:
     """A leaf of that shape from an array of the file, and what was done to get it."""
     name, layout, part, parts = entry
-    done, given = layout.name or "as they are", f"{name} {list(array.shape)}"
+    change, given = layout.name or "as they are", f"{name} {list(array.shape)}"
     if parts > 1:
         if array.ndim == 0 or len(array) % parts:
             raise Mismatch(f"file {given}, which does not divide into {parts}")
-        array, done = np.split(array, parts)[part], f"cut out, {done}"
+        array, change = np.split(array, parts)[part], f"cut out, {change}"
     try:
         array = layout.read(array)
     except Mismatch:
@@ -184,7 +184,7 @@ def _leaf(
     except (ValueError, IndexError, TypeError):  # NumPy's, about the number of axes
         raise Mismatch(f"file {given}, model {list(shape)}") from None
     if array.shape == shape:
-        return array, done
+        return array, change
     for pattern, adapt in scheme.adapt.items():
         if paths.matches([pattern], path):
             try:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtl import paths
 from jaxtl.models.adapter import Adapter, Call, attach, leaves_of
 from jaxtl.models.adapters.family import Family, Kernel, Leaves, Weight
-from jaxtl.models.adapters.layers import Layer, layers_of, look, trace_layers
+from jaxtl.models.adapters.layers import Layer, kind_of, layers_of, trace_layers
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
 SHARED = "shared"
@@ -52,7 +52,7 @@ def on_kernels(
         chosen = {path: flat[path] for path in candidates if paths.matches(targets, path)}
         if not chosen:
             return {}
-        layers = trace_layers(model, params, statistics, inputs, look)
+        layers = trace_layers(model, params, statistics, inputs, kind_of)
         kernels = _kernels(chosen, layers, _multiplied(params), family, dropout)
         leaves = {}
         for kernel in kernels:
@@ -111,26 +111,6 @@ def on_kernels(
     unmerge = family.unweigh and functools.partial(fold, family.unweigh)
     solve, solves = family.solve and after_loading, [f"{name}/.*/{x}" for x in family.solves]
     return attach(model, Adapter(name, start, change, merge, unmerge, solve, solves))
-
-
-def unmerge(model: Model, merged: Params, adapter: Params) -> Params:
-    """The parameters of an adapted model, from those that its `merge` gave.
-
-    Args:
-        model: the adapted model.
-        merged: params of the model without its adapter, with the adapter's effect in the kernels.
-        adapter: the adapter's own parameters, such as `params["lora"]`.
-
-    Raises:
-        ValueError: the adapter cannot be merged, or not be taken out again (DoRA, whose merged
-            columns do not tell what their norms were): keep the parameters from before.
-    """
-    if not model.adapters or model.adapters[-1].unmerge is None:
-        raise ValueError(
-            "this adapter cannot be taken out of merged parameters; keep those from before."
-        )
-    last = model.adapters[-1]
-    return last.unmerge(model, {**merged, last.name: adapter})
 
 
 def _with_shared(blocks: Sequence[str], params: Params, name: str) -> dict[str, Leaves]:

@@ -34,14 +34,14 @@ class Layer(NamedTuple):
     plain: bool = False
 
 
-def look(layer: nn.Module, inputs: tuple, outputs: PyTree) -> Layer:
+def kind_of(layer: nn.Module, inputs: tuple, outputs: PyTree) -> Layer:
     """What a layer is, from one call of it."""
     if isinstance(layer, nn.Dense):
         return Layer(True, 1, 2, type(layer) is nn.Dense and len(inputs) == 1)
     if isinstance(layer, nn.DenseGeneral):
         axis, features = (
-            tuple(given) if isinstance(given, Sequence) else (given,)
-            for given in (layer.axis, layer.features)
+            tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
+            for sizes in (layer.axis, layer.features)
         )
         plain = type(layer) is nn.DenseGeneral and len(inputs) == 1
         if plain:
@@ -60,7 +60,7 @@ def trace_layers(
 ) -> Mapping[str, Any]:
     """{path: what is read} of all layers of a model."""
     layers: dict[str, Any] = {}
-    around = (*model.around, _noting(layers, read))
+    around = (*model.around, _record(layers, read))
     traced = dataclasses.replace(model, heads={}, around=around)
     jax.eval_shape(traced.apply, params, statistics, inputs)
     return layers
@@ -74,7 +74,7 @@ def target_layers(
     Args:
         traced: as `trace_layers` gives it, None for layers that cannot be adapted.
         kind: what the others are, for the message.
-        whole: the model is no part of another one, whose layers some patterns may be meant for.
+        whole: each pattern must match; in a part of a model, some are meant for the other one.
 
     Raises:
         ValueError: a pattern matches none.
@@ -89,7 +89,7 @@ def layers_of(call: Call) -> Mapping[str, Layer]:
     """{path: Layer} of a block; it is traced once, as the values of a call do not matter."""
     if call.block not in _LAYERS:
         layers: dict[str, Layer] = {}
-        run = functools.partial(call.block.apply, around=(_noting(layers, look),))
+        run = functools.partial(call.block.apply, around=(_record(layers, kind_of),))
         jax.eval_shape(run, call.weights, call.statistics, call.inputs)
         _LAYERS[call.block] = layers
     return _LAYERS[call.block]
@@ -98,10 +98,10 @@ def layers_of(call: Call) -> Mapping[str, Layer]:
 _LAYERS: weakref.WeakKeyDictionary[Block, Mapping[str, Layer]] = weakref.WeakKeyDictionary()
 
 
-def _noting(layers: dict[str, Any], read: Read) -> Around:
-    def note(path: str, layer: nn.Module, call: Callable, *inputs, **options) -> PyTree:
+def _record(layers: dict[str, Any], read: Read) -> Around:
+    def call_and_read(path: str, layer: nn.Module, call: Callable, *inputs, **options) -> PyTree:
         outputs = call(*inputs, **options)
         layers[path] = read(layer, inputs, outputs)
         return outputs
 
-    return note
+    return call_and_read

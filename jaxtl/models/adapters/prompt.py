@@ -129,30 +129,17 @@ def _tokens(
             raise ValueError(unknown("block", block, model.blocks))
     edited = [block for block in model.blocks if block in {*places, last}]
 
-    def insert(call: Call, tokens: Callable[[str, PyTree], jax.Array]) -> Call:
-        """The call with other learned tokens among its inputs.
-
-        Args:
-            tokens: (block, its inputs) -> [length, width].
-        """
-        block = call.block.name
-        if block not in edited:
-            return call
-        new = None if block == last else tokens(block, call.inputs)
-        removed = 0 if block == edited[0] else length
-        return call._replace(inputs=_splice(call.inputs, new, at, removed))
-
     def start(
         model: Model, params: Params, statistics: Statistics, inputs: PyTree, key: Callable
     ) -> dict[str, jax.Array]:
         widths: dict[str, int] = {}
 
-        def measure(block: str, x: PyTree) -> jax.Array:
-            width = widths[f"backbone/{block}/tokens"] = _hidden(x).shape[-1]
-            return jnp.zeros((length, width))
+        def measure(call: Call) -> Call:
+            if call.block.name in places:
+                widths[f"backbone/{call.block.name}/tokens"] = _hidden(call.inputs).shape[-1]
+            return call
 
-        measuring = Adapter(name, start, lambda call: insert(call, measure))
-        traced = dataclasses.replace(attach(model, measuring), heads={})
+        traced = dataclasses.replace(attach(model, Adapter(name, start, measure)), heads={})
         jax.eval_shape(traced.apply, params, statistics, inputs)
         return {
             path: limit(width) * jax.random.uniform(key(path), (length, width), minval=-1)
@@ -160,8 +147,15 @@ def _tokens(
         }
 
     def change(call: Call) -> Call:
-        learned = call.params.get(name, {}).get("backbone", {})
-        return insert(call, lambda block, x: learned[block]["tokens"])
+        block = call.block.name
+        if block not in edited:
+            return call
+        if block == last:
+            tokens = jnp.zeros((0, _hidden(call.inputs).shape[-1]))
+        else:
+            tokens = call.params[name]["backbone"][block]["tokens"]
+        removed = 0 if block == edited[0] else length
+        return call._replace(inputs=_splice(call.inputs, tokens, at, removed))
 
     return attach(model, Adapter(name, start, change))
 
@@ -170,19 +164,15 @@ def _hidden(x: PyTree) -> jax.Array:
     return x["hidden"] if isinstance(x, Mapping) else x
 
 
-def _splice(x: PyTree, new: jax.Array | None, at: int, removed: int) -> PyTree:
-    """Tokens `at` ... `at + removed` replaced by new ones, or by none."""
+def _splice(x: PyTree, tokens: jax.Array, at: int, removed: int) -> PyTree:
+    """Tokens `at` ... `at + removed` replaced by others [length, width], which are never masked."""
 
-    def replace(array: jax.Array, middle: jax.Array | None) -> jax.Array:
-        pieces = [array[:, :at], middle, array[:, at + removed :]]
-        return jnp.concatenate([piece for piece in pieces if piece is not None], axis=1)
+    def replace(array: jax.Array, middle: jax.Array) -> jax.Array:
+        return jnp.concatenate([array[:, :at], middle, array[:, at + removed :]], axis=1)
 
-    hidden, rows, tokens = _hidden(x), None, None
-    if new is not None:
-        rows = jnp.broadcast_to(new.astype(hidden.dtype)[None], (len(hidden), *new.shape))
-    hidden = replace(hidden, rows)
+    hidden = _hidden(x)
+    rows = jnp.broadcast_to(tokens.astype(hidden.dtype)[None], (len(hidden), *tokens.shape))
     if not isinstance(x, Mapping):
-        return hidden
-    if new is not None:
-        tokens = jnp.ones((len(hidden), len(new)), x["mask"].dtype)
-    return {**x, "hidden": hidden, "mask": replace(x["mask"], tokens)}
+        return replace(hidden, rows)
+    mask = jnp.ones(rows.shape[:2], x["mask"].dtype)
+    return {**x, "hidden": replace(hidden, rows), "mask": replace(x["mask"], mask)}
