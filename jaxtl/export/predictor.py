@@ -160,8 +160,6 @@ class Predictor:
     @functools.cached_property
     def _bounds(self) -> dict[str, int]:
         """{key path of an input: entries of the table that it is looked up in}."""
-        if not any(map(_is_whole, jax.tree.leaves(self.inputs))):
-            return {}
         return index_bounds(self.forward, self.params, self.state, self.inputs)
 
     def _check(self, rows: PyTree) -> None:
@@ -254,6 +252,5 @@ def restore(run: SavedRun, choice: Choice) -> Predictor:
     for past in choice.stages:
         classes |= run.records.get(past.name, {"classes": {}})["classes"]
     names = {head: tuple(classes[head]) for head in stage.model.heads if head in classes}
-    recipes, like = preparations(run, choice)
-    about = (names, inputs, choice.arm, choice.stages, choice.seed, recipes, like)
-    return Predictor(stage.model, params, state, *about)
+    recipes = preparations(run, choice)
+    return Predictor(stage.model, params, state, names, inputs, *choice, *recipes)

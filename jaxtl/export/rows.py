@@ -38,29 +38,19 @@ def read_rows(
     limits, sizes, problems = iter(ranges or itertools.repeat(None)), {}, []
 
     def read(given: Any, wanted: PyTree, path: str) -> PyTree:
-        problem, parts = "", None
-        if isinstance(wanted, Mapping):
-            if not isinstance(given, Mapping) or given.keys() != wanted.keys():
-                problem = f"expected {{{', '.join(wanted)}}}, got {_kind(given)}"
-            else:  # in JAX's order, which is that of the ranges
+        try:
+            _check_form(given, wanted)
+            if isinstance(wanted, Mapping):  # in JAX's order, which is that of the ranges
                 return {k: read(given[k], wanted[k], f"{path}[{k!r}]") for k in sorted(wanted)}
-        elif isinstance(wanted, tuple):
-            if not isinstance(given, list | tuple) or len(given) != len(wanted):
-                problem = f"expected {len(wanted)} parts, got {_kind(given)}"
-            else:
-                parts = enumerate(zip(given, wanted, strict=True))
-                return tuple(read(*pair, f"{path}[{i}]") for i, pair in parts)
-        elif isinstance(given, Mapping):
-            problem = f"expected an array, got {_kind(given)}"
-        else:
-            try:
-                rows = _leaf(given, wanted, next(limits), exact)
-                sizes[path] = len(rows)
-                return rows
-            except ValueError as error:
-                problem = str(error)
-        problems.append(f"{path} {problem}".strip())
-        return None
+            if isinstance(wanted, tuple):
+                pairs = enumerate(zip(given, wanted, strict=True))
+                return tuple(read(*pair, f"{path}[{i}]") for i, pair in pairs)
+            rows = _leaf(given, wanted, next(limits), exact)
+        except ValueError as error:
+            problems.append(f"{path} {error}".strip())
+            return None
+        sizes[path] = len(rows)
+        return rows
 
     rows = read(given, wanted, "")
     if problems:
@@ -68,6 +58,21 @@ def read_rows(
     if len(set(sizes.values())) > 1:
         raise ValueError(f"different numbers of rows: {sizes}")
     return rows
+
+
+def _check_form(given: Any, wanted: PyTree) -> None:
+    """Raises ValueError if a part of the rows is no dict, tuple or array where one is wanted."""
+    expected = ""
+    if isinstance(wanted, Mapping):
+        if not isinstance(given, Mapping) or given.keys() != wanted.keys():
+            expected = f"{{{', '.join(wanted)}}}"
+    elif isinstance(wanted, tuple):
+        if not isinstance(given, list | tuple) or len(given) != len(wanted):
+            expected = f"{len(wanted)} parts"
+    elif isinstance(given, Mapping):
+        expected = "an array"
+    if expected:
+        raise ValueError(f"expected {expected}, got {_kind(given)}")
 
 
 def _kind(given: Any) -> str:

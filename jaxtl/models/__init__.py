@@ -1,4 +1,15 @@
-"""Models: named blocks and heads around linen modules, as pure functions."""
+"""Models: named blocks and heads around linen modules, as pure functions.
+
+Arguments that architectures share:
+
+    heads      {name: Head}: a dense layer for each, on the flattened features.
+    before     pure function of the inputs, such as `standardize(mean, std)`.
+    normalize  (mean, std) of the pixels, scalars or one number a channel; None leaves them.
+    remat      compute each layer again in the backward pass, which takes about a third more time
+               and keeps only the layers' inputs in memory (Chen et al., 2016, arXiv:1604.06174).
+               XLA's default scheduler on a CPU keeps them all the same; with the flag
+               `--xla_cpu_enable_concurrency_optimized_scheduler=false` it does not.
+"""
 
 from jaxtl.models.adapter import Adapter
 from jaxtl.models.bert import BertConfig, bert

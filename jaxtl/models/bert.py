@@ -69,17 +69,12 @@ def bert(
 
     Args:
         config: a name in `VARIANTS`, or a size of one's own.
-        heads: {name: Head}.
         pooling: "cls" takes the last hidden state of the first token; "pooler" puts BERT's dense
             layer with a tanh on top of it, `pool/dense`; "mean" takes the mean over the tokens,
             without padding, as sentence transformers do (arXiv:1908.10084).
         dropout: share of the embeddings, of the attention weights and of the outputs of attention
             and dense networks that is dropped in training. Frozen layers drop too; with 0, what
             frozen first blocks put out can be computed once for each text.
-        remat: compute each layer again in the backward pass, which takes about a third more time
-            and keeps only the layers' inputs in memory (Chen et al., 2016, arXiv:1604.06174). XLA's
-            default scheduler on a CPU keeps them all the same; with the flag
-            `--xla_cpu_enable_concurrency_optimized_scheduler=false` it does not.
 
     Raises:
         ValueError: an unknown config or pooling; from `init` and `apply`, inputs of another kind

@@ -24,7 +24,6 @@ def conv_net(
     """`conv_0` (32, pooled), `conv_1` (64, pooled), `conv_2` (64) and `dense_0` (64), 3 x 3, ReLU.
 
     Args:
-        heads: {name: Head}.
         padding: "SAME" for images of at least 4 x 4; "VALID" (at least 18 x 18) gives 93,322
             parameters at 28 x 28 x 1 with ten classes.
         batch_norm: normalise after each convolution, which then has no bias.
@@ -46,7 +45,6 @@ def cifar_conv_net(heads: Mapping[str, Head], dropout: Rate = 0.0) -> Model:
     """`conv_0` (32), `conv_1` (64), both 3 x 3 and pooled, and `dense_0` (512), with ReLU.
 
     Args:
-        heads: {name: Head}.
         dropout: share of the outputs of `dense_0` that is dropped in training.
     """
     blocks = [

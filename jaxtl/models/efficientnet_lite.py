@@ -72,11 +72,10 @@ def efficientnet_lite(
 
     Args:
         variant: "lite0" to "lite4".
-        heads: {name: Head}.
         dropout: share of the features that is dropped in training (published: see `VARIANTS`).
         drop_path: chance, in training, that an example skips a block; it grows linearly from 0 in
             the first one to this at the end (Huang et al., 2016, arXiv:1603.09382; published: 0.2).
-        normalize: (mean, std) of the pixels; the default scales them to [-1, 1].
+        normalize: the default scales the pixels to [-1, 1].
 
     Raises:
         ValueError: unknown variant.

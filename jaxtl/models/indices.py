@@ -1,12 +1,13 @@
 """Which inputs of a function are indices, token ids say, and into how many entries."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend import core as jex
 
-PyTree = Any
+from jaxtl.plan import PyTree
 
 ADDED, INDEX = 1, 2
 MOVES = {
@@ -80,21 +81,10 @@ def _follow(jaxpr: Any, given: Sequence[int], sizes: list[int]) -> list[int]:
             outputs = [ADDED]
         elif name == "select_n" and all(inputs[1:]):  # i or, if it is negative, i + size
             outputs = [INDEX]
-        for inner, within in _inside(equation, inputs):
-            results = _follow(inner, within, sizes)
-            if len(results) == len(outputs):
-                outputs = results
+        for inner in jex.jaxprs_in_params(equation.params):
+            size = len(inner.invars)
+            if 0 < size <= len(inputs):  # `cond` takes the index of its branch first
+                results = _follow(inner, inputs[-size:], sizes)
+                outputs = results if len(results) == len(outputs) else outputs
         marks.update(zip(equation.outvars, outputs, strict=True))
     return [mark_of(atom) for atom in jaxpr.outvars]
-
-
-def _inside(equation: Any, inputs: list[int]) -> list[tuple[Any, list[int]]]:
-    """[(a function that an equation calls, the marks of its inputs)]."""
-    inner = []
-    for value in equation.params.values():
-        for part in value if isinstance(value, Mapping | list | tuple) else [value]:
-            jaxpr = getattr(part, "jaxpr", part)
-            if hasattr(jaxpr, "eqns"):
-                size = len(jaxpr.invars)  # `cond` takes the index of its branch first
-                inner += [(jaxpr, inputs[-size:])] if 0 < size <= len(inputs) else []
-    return inner

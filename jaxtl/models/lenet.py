@@ -24,7 +24,6 @@ def lenet(heads: Mapping[str, Head], dropout: float = 0.0) -> Model:
     Images are at least 16 x 16; 28 x 28 x 1 and ten classes make 431,080 parameters.
 
     Args:
-        heads: {name: Head}.
         dropout: share of the outputs of `dense_0` that is dropped in training.
     """
     blocks = [

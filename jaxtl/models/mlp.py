@@ -20,7 +20,6 @@ def mlp(
     """Dense layers `dense_0`, `dense_1`, ... with ReLU, on flattened inputs [n, ...].
 
     Args:
-        heads: {name: Head}.
         hidden: widths of the layers.
         dropout: share of each layer's outputs that is dropped in training.
     """

@@ -180,8 +180,6 @@ def from_blocks(
 
     Args:
         blocks: none for a linear model, whose features are the flattened inputs.
-        heads: {name: Head}.
-        before: pure function of the inputs, such as `standardize(mean, std)`.
 
     Raises:
         ValueError: two blocks share a name, or one is no linen module; from `init` and `apply`, a
@@ -207,11 +205,9 @@ def from_linen(
 
     Args:
         module: its parameters are found under `backbone/<name>/`.
-        heads: {name: Head}, on the module's flattened outputs.
         name: of the block.
         call: (module, inputs, train) -> outputs, where `Block.call`'s default does not fit, such
             as `lambda module, x, train: module(x["ids"], x["mask"], is_eval=not train)`.
-        before: pure function of the inputs.
     """
     return from_blocks([Block(name, module, call=call)], heads, before=before)
 
@@ -230,9 +226,7 @@ def from_functions(
         init: (rng, inputs [n, ...]) -> params, a dict, found under `backbone/<name>/`.
         apply: (params, inputs [n, ...], *, rng, train) -> float array [n, ...]; rng is None where
             the model is given none, as in evaluation.
-        heads: {name: Head}, on the flattened outputs.
         name: of the block.
-        before: pure function of the inputs.
     """
     return from_linen(_Functions(init, apply), heads, name=name, before=before)
 

@@ -36,8 +36,6 @@ def resnet(variant: str, heads: Mapping[str, Head], *, normalize: tuple | None =
 
     Args:
         variant: "resnet18", "resnet34" or "resnet50".
-        heads: {name: Head}.
-        normalize: (mean, std) of the pixels, scalars or one number a channel.
 
     Raises:
         ValueError: unknown variant.

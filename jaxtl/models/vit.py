@@ -68,18 +68,12 @@ def vit(
 
     Args:
         variant: a name in `VARIANTS`, or a size of one's own.
-        heads: {name: Head}.
         image_size: side of the images in pixels; the position embeddings depend on it.
         pooling: "cls" prepends a class token and takes its last hidden state; "mean" does without
             one and takes the mean of all tokens. Both after the last layer norm.
-        normalize: (mean, std) of the pixels, scalars or one number a channel. The default is that
-            of most published weights, inputs in [-1, 1].
+        normalize: the default is that of most published weights, inputs in [-1, 1].
         dropout: share of the embeddings, of the attention weights and of the outputs of attention
             and dense networks that is dropped in training.
-        remat: compute each layer again in the backward pass, which takes about a third more time
-            and keeps only the layers' inputs in memory (Chen et al., 2016, arXiv:1604.06174). XLA's
-            default scheduler on a CPU keeps them all the same; with the flag
-            `--xla_cpu_enable_concurrency_optimized_scheduler=false` it does not.
 
     Raises:
         ValueError: an unknown variant or pooling, or patches that do not fill the image; from

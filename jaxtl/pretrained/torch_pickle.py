@@ -134,7 +134,7 @@ class TorchPickle:
                 _fill(stack[-1], _pairs(items))
             elif name in ("APPEND", "APPENDS", "ADDITEMS"):
                 items = pop(1) if name == "APPEND" else since_mark()
-                _list(stack[-1]).extend(items)
+                stack[-1].extend(items)  # nothing but a list can be extended
             elif name == "GLOBAL":
                 stack.append(_allowed(value.replace(" ", ".", 1)))
             elif name == "STACK_GLOBAL":
@@ -248,9 +248,3 @@ def _key(key: str | int) -> str | int:
     if isinstance(key, str) and len(key) > _KEY_LENGTH:
         raise Unreadable(f"it holds a name of {len(key)} characters")
     return key
-
-
-def _list(value: Any) -> list:
-    if not isinstance(value, list):
-        raise Unreadable("it adds to what is no list")
-    return value

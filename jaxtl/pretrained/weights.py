@@ -61,28 +61,24 @@ def weights(
 
 @dataclasses.dataclass(frozen=True)
 class FileWeights:
-    """A `plan.Weights` in a file; two are equal if all of their fields are."""
+    """A `plan.Weights` in a file, whose location is its name; equal if all fields are."""
 
-    location: str
+    name: str
     schemes: tuple[Scheme, ...] = dataclasses.field(hash=False)
     head: str | None = None
     unused: tuple[str, ...] = ()
 
-    @property
-    def name(self) -> str:
-        return self.location
-
     def digest(self) -> str:
         """SHA-256 of the file, hexadecimal."""
-        return sha256(fetch(self.location))
+        return sha256(fetch(self.name))
 
     def read(self, wanted: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], str]:
         """As `plan.Weights`."""
         self._check_head(wanted)
-        path = fetch(self.location)
+        path = fetch(self.name)
         file = read_file(path)
         best = self._best(wanted, file.arrays)
-        file_by = f"{self.location} by the names of {best.scheme.name}"
+        file_by = f"{self.name} by the names of {best.scheme.name}"
         if missing := len(wanted) - len(best.leaves):
             first = f"cannot load {missing} of {len(wanted)} arrays from {file_by}:"
             raise ValueError("\n  ".join((first, *best.complaints())))
@@ -91,7 +87,7 @@ class FileWeights:
         try:
             leftover = best.leftover(self.unused)
         except ValueError as error:
-            raise ValueError(f"cannot load {self.location}: {error}") from None
+            raise ValueError(f"cannot load {self.name}: {error}") from None
         if leftover:
             remedy = "what the model is right without, name in `unused`, patterns of names"
             problems += [*leftover, remedy]
@@ -99,14 +95,14 @@ class FileWeights:
             first = f"cannot load {file_by}: the file's network computes something else:"
             raise ValueError("\n  ".join((first, *problems)))
         remark = f"\n  {file.remark}" if file.remark else ""
-        return best.leaves, f"{self.location}: {best.report()}{remark}"
+        return best.leaves, f"{self.name}: {best.report()}{remark}"
 
     def save(self, path: Path, leaves: Mapping[str, np.ndarray]) -> None:
         """As `plan.Weights`; a leaf that has no name in the file keeps its own path as its name."""
         from safetensors.numpy import save
 
         leaves = {place: np.asarray(leaf) for place, leaf in leaves.items()}
-        entries = self._best(leaves, read_file(fetch(self.location)).arrays).entries
+        entries = self._best(leaves, read_file(fetch(self.name)).arrays).entries
         entries = {place: entries.get(place, Entry(place)) for place in leaves}
         places_of: dict[str, list[str]] = {}
         for place, entry in entries.items():
@@ -129,7 +125,7 @@ class FileWeights:
             return
         heads = {path.split("/")[1] for path in (*wanted, *others) if path.startswith("heads/")}
         if heads and self.head not in heads:
-            raise ValueError(f"cannot load {self.location}: {unknown('head', self.head, heads)}")
+            raise ValueError(f"cannot load {self.name}: {unknown('head', self.head, heads)}")
 
     def _best(self, wanted: Mapping[str, Any], file: Mapping[str, np.ndarray]) -> Fit:
         """By the first of the schemes that find the most, with or without a wrapper's prefix."""

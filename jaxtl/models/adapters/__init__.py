@@ -1,4 +1,19 @@
-"""Parameter-efficient adapters: functions from a model to a model with few more parameters."""
+"""Parameter-efficient adapters: functions from a model to a model with few more parameters.
+
+Arguments that they share:
+
+    model    any of `jaxtl.models`; its parameters keep their paths, so published weights still load
+             with `fresh=("lora/.*", ...)`.
+    targets  path patterns: of kernels, such as `backbone/.*/(query|value)/kernel`, or of layers,
+             without a parameter's name.
+    rank     of the matrix that is added to a kernel.
+    alpha    that matrix is multiplied by alpha / rank.
+    dropout  share of the inputs of what is added beside a layer that is dropped in training.
+    name     where the new parameters live; adapters on one model need different names.
+
+A pattern that matches nothing is a ValueError from `init`, and so is a kernel whose matrix is
+smaller than the rank, or whose inputs are to be dropped where it is changed in weight space.
+"""
 
 from jaxtl.models.adapter import apply_stacked, unmerge
 from jaxtl.models.adapters.adalora import adalora, orthogonality

@@ -33,7 +33,6 @@ def adalora(
     parameters, `<name>/<layer>/{p,values,q}`.
 
     Args:
-        model, targets, alpha, dropout, name: as in `lora`.
         rank: of every kernel before the budget shrinks; the scale stays alpha / rank.
     """
     scale = alpha / rank

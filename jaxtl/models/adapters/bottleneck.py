@@ -30,14 +30,8 @@ def houlsby(
     The paper trains the layer norms too: name them in the method's patterns.
 
     Args:
-        model: any of `jaxtl.models`.
-        targets: path patterns of layers, without a parameter's name.
         size: of the bottleneck.
         activation: between its two layers.
-        name: where its parameters live.
-
-    Raises:
-        ValueError: from `init`: a pattern matches no layer.
 
     Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019. arXiv:1902.00751,
     Section 2.1.
@@ -59,7 +53,7 @@ def parallel(
     model starts as it was; `down` as in LoRA. Parameters as in `houlsby`; cannot be merged.
 
     Args:
-        model, targets, size, activation, name: as in `houlsby`.
+        size, activation: as in `houlsby`.
         scale: of what is added.
 
     He et al., "Towards a Unified View of Parameter-Efficient Transfer Learning", 2022.

@@ -25,9 +25,6 @@ def dora(
     model starts as it was. A kernel has rank * (rows + columns) + columns new parameters,
     `<name>/<layer>/{a,b,magnitude}`. Always in weight space, so there is no dropout. Merged
     parameters cannot be unmerged: the norm |V| is lost.
-
-    Args:
-        model, targets, rank, alpha, name: as in `lora`.
     """
     scale = alpha / rank
 

@@ -28,7 +28,6 @@ def ia3(
     inputs}`. In weight space, always.
 
     Args:
-        model, name: as in `lora`.
         outputs: path patterns of kernels whose layers' outputs are multiplied: keys and values.
         inputs: of dense kernels whose layers' inputs are multiplied: the activations between the
             two layers of the dense network. May be ().

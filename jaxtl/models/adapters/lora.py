@@ -30,18 +30,6 @@ def lora(
     the outputs and W + A B never made; elsewhere the kernel is changed in weight space, that of a
     convolution as the matrix [height * width * in, out] (in: channels of a group).
 
-    Args:
-        model: any of `jaxtl.models`; its parameters keep their paths, so published weights still
-            load with `fresh=("lora/.*", ...)`.
-        targets: path patterns of kernels, such as `backbone/.*/(query|value)/kernel`.
-        rank: of A B.
-        alpha: the scale is alpha / rank.
-        dropout: share of the inputs of x A B that is dropped in training.
-        name: where A and B live; adapters on one model need different names.
-
-    Raises:
-        ValueError: from `init`: a pattern matches no kernel, a matrix is smaller than the rank, or
-            inputs are to be dropped where the kernel is changed in weight space.
     """
     return on_kernels(model, targets, low_rank(rank, alpha / rank), name, dropout)
 
@@ -55,9 +43,6 @@ def rslora(
     name: str = "lora",
 ) -> Model:
     """LoRA with the scale alpha / sqrt(rank), whose features keep their size as the rank grows.
-
-    Args:
-        model, targets, rank, alpha, dropout, name: as in `lora`.
 
     Kalajdzievski, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023.
     arXiv:2312.03732.

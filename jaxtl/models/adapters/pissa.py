@@ -23,10 +23,6 @@ def pissa(model: Model, targets: Sequence[str], rank: int = 8, name: str = "piss
     `<name>/<layer>/{start_a,start_b}`: the function and its gradients are the same, and the adapter
     can be taken from one copy of W to another. Only `<name>/.*/(a|b)` trains: rank * (rows +
     columns) parameters a kernel.
-
-    Args:
-        model, targets, name: as in `lora`.
-        rank: of A B.
     """
 
     def start(kernel: Kernel, matrix: jax.Array, key: Callable) -> Leaves:

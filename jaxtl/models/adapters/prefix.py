@@ -31,10 +31,6 @@ def prefix(
         length: how many.
         targets: path patterns of these layers.
         deviation: of the initial values.
-        name: where they live.
-
-    Raises:
-        ValueError: from `init`: a pattern matches no layer.
 
     Li & Liang, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", 2021.
     arXiv:2101.00190.

@@ -36,7 +36,6 @@ def prompt(
         first: the block before which they are put in.
         last: the block before which they are taken away.
         limit: of the initial values.
-        name: where they live.
 
     Raises:
         ValueError: the model has no such block.
@@ -67,7 +66,6 @@ def visual_prompt(
         first: the block before which they are put in.
         last: the block before which they are taken away.
         patch: side of the model's patches in pixels.
-        name: where they live.
 
     Raises:
         ValueError: the model has no such block.
@@ -88,7 +86,7 @@ def deep_visual_prompt(
     """VPT-deep: as `visual_prompt`, and each later layer gets learned tokens of its own instead.
 
     Args:
-        model, length, last, patch, name: as in `visual_prompt`.
+        model, length, last, patch: as in `visual_prompt`.
         layers: pattern of the blocks that get tokens, `<name>/backbone/<block>/tokens`.
 
     Raises:

@@ -31,7 +31,6 @@ def vera(
     kernel.
 
     Args:
-        model, targets, dropout, name: as in `lora`.
         rank: of A B; may be larger than a kernel.
     """
 
