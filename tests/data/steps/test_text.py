@@ -116,7 +116,7 @@ def test_errors(vocabulary, saved, tmp_path):
     content = json.loads(saved.read_text())
     bare = tmp_path / "bare.json"
     bare.write_text(json.dumps({**content, "post_processor": None}))
-    fails(bare, f"{bare} does not put \\[CLS\\] and \\[SEP\\] around a text")
+    fails(bare, f"{bare}: it does not put \\[CLS\\] and \\[SEP\\] around a text")
     other = tmp_path / "other.json"
     other.write_text(saved.read_text().replace("[PAD]", "<pad>"))
     fails(other, f"{other} lacks \\[PAD\\]")

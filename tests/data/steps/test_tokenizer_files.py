@@ -32,7 +32,10 @@ def content():
             **{"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"},
         },
         "added_tokens": [token(i, t) for i, t in enumerate(TOKENS[:4])],
-        "normalizer": {"type": "Lowercase"},
+        "normalizer": {
+            **{"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True},
+            **{"strip_accents": None, "lowercase": True},
+        },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "post_processor": {
             **{"type": "TemplateProcessing", "single": pieces, "special_tokens": special},
@@ -75,10 +78,7 @@ def ids(file, text="A cats x"):
         ("truncation/max_length", 10**18),
         ("truncation/stride", 10**18),
         ("decoder", {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}),
-        (
-            "normalizer",
-            {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]},
-        ),
+        ("version", []),
     ],
 )
 def test_lengths_of_its_own_do_not_count(tmp_path, path, value):
@@ -97,26 +97,17 @@ CLS = {"SpecialToken": {"id": "[CLS]", "type_id": 0}}
     [
         ("normalizer", GROW, "the normalizer 'Replace' is not read"),
         ("normalizer", {"type": "Prepend", "prepend": "a" * 9}, "the normalizer 'Prepend'"),
-        ("normalizer", {"type": "Sequence", "normalizers": [GROW] * 9}, "'Replace' is not read"),
-        (
-            "normalizer",
-            {"type": "Precompiled", "precompiled_charsmap": "AAAAQA=="},
-            "'Precompiled'",
-        ),
-        ("normalizer", {"type": "Sequence", "normalizers": 3}, "normalizer is no sequence"),
-        ("normalizer", "Lowercase", "normalizer is no JSON object"),
+        ("normalizer", {"type": "Sequence", "normalizers": [GROW] * 9}, "'Sequence' is not read"),
+        ("normalizer", "Lowercase", "the normalizer 'Lowercase' is not read"),
+        ("normalizer/lowercase", 3, "cannot read the tokenizer file"),
         (
             "pre_tokenizer",
             {"type": "Split", "pattern": {"Regex": "(a+)+$"}},
             "pre_tokenizer 'Split'",
         ),
-        (
-            "post_processor/single",
-            [CLS, SEQUENCE, SEQUENCE],
-            "is not one text among at most 8 pieces",
-        ),
-        ("post_processor/single", [CLS] * 9 + [SEQUENCE], "is not one text among at most 8 pieces"),
-        ("post_processor/special_tokens/[CLS]/ids", [2] * 99, "is not one text among"),
+        ("post_processor/single", [CLS, SEQUENCE, SEQUENCE], "does not put"),
+        ("post_processor/single", [CLS] * 9 + [SEQUENCE], "does not put"),
+        ("post_processor/special_tokens/[CLS]/ids", [2] * 99, "does not put"),
         ("model", [], "no JSON object with a model"),
         ("model/type", "Other", "the model 'Other' is not read"),
         ("model/vocab", [], "no numbers from 0"),
@@ -125,13 +116,13 @@ CLS = {"SpecialToken": {"id": "[CLS]", "type_id": 0}}
         ("model/vocab/cat", True, "no numbers from 0"),
         ("model/vocab/cat", 4, "two tokens of the vocabulary have the same number"),
         ("model/unk_token", "<unk>", "lacks its unknown token '<unk>'"),
-        ("model/continuing_subword_prefix", "#" * 10**5, "continuing_subword_prefix is no text of"),
-        ("model/continuing_subword_prefix", 3, "continuing_subword_prefix is no text of"),
-        ("model/max_input_chars_per_word", 10**5, "words of more than 1000 characters"),
-        ("added_tokens", {}, "invalid type: map, expected a sequence"),
-        ("added_tokens", ["x"], "added tokens are no list of objects"),
-        ("added_tokens/0/id", 2**31, "no numbers from 0"),
-        ("version", [], "cannot read the tokenizer file"),
+        ("model/continuing_subword_prefix", "#", "its continuing_subword_prefix is '#', not '##'"),
+        ("model/continuing_subword_prefix", 3, "its continuing_subword_prefix is 3"),
+        ("model/max_input_chars_per_word", 10**5, "its max_input_chars_per_word is 100000"),
+        ("model/type", "BPE", "the model 'BPE' is not read"),
+        ("added_tokens", {"x": 1}, "cannot read the tokenizer file"),
+        ("added_tokens", ["x"], "cannot read the tokenizer file"),
+        ("added_tokens/0/id", 2**31, "added tokens are not those of the vocabulary"),
     ],
 )
 def test_what_is_refused(tmp_path, path, value, message):
@@ -141,14 +132,6 @@ def test_what_is_refused(tmp_path, path, value, message):
         ids(file)
     assert f"cannot read the tokenizer file {file}: " in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_random_cuts_are_refused(tmp_path):
-    file = tmp_path / "tokenizer.json"
-    model = {"type": "BPE", "dropout": 0.1, "vocab": {t: i for i, t in enumerate(TOKENS)}}
-    file.write_text(json.dumps(changed("model", model | {"merges": []})))
-    with pytest.raises(ValueError, match="its model encodes at random"):
-        ids(file)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "nonsense", '{"a":' * 10**5, "\ufeff{}"])
