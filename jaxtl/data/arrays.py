@@ -44,16 +44,14 @@ def arrays(
             contradict the names, or that differ in their number of rows.
     """
     try:
-        labels = dict(labels) if isinstance(labels, Mapping) else {"label": labels}
+        labels = labels if isinstance(labels, Mapping) else {"label": labels}
         given = classes if isinstance(classes, Mapping) else {"label": classes}
-        given = {k: names_of(v, k) for k, v in given.items() if v is not None}
-        columns, names = {}, {}
-        for column, values in labels.items():
-            columns[column], made = as_column(values, given.get(column), column)
-            if made is not None:
-                names[column] = made
-        rows = min((len(values) for values in columns.values() if values.ndim), default=0)
-        table = Table(as_inputs(inputs, rows), columns, {**given, **names})
+        given = {column: names_of(v, column) for column, v in given.items() if v is not None}
+        columns = {column: as_column(v, given.get(column), column) for column, v in labels.items()}
+        labels = {column: values for column, (values, _) in columns.items()}
+        names = {column: names for column, (_, names) in columns.items() if names is not None}
+        rows = min((len(values) for values in labels.values() if values.ndim), default=0)
+        table = Table(as_inputs(inputs, rows), labels, {**given, **names})
     except ValueError as error:
         raise ValueError(f"arrays {name!r}: {error}") from error
     return Dataset(name, Call(_held, (table,)))

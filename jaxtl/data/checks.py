@@ -42,7 +42,7 @@ def validate(dataset: Dataset) -> None:
             last = len(table.classes[column]) - 1
             name = f"label column {column!r} outside the label space 0 to {last} (-1: missing)"
             bad[name] = (labels < -1) | (labels > last)
-        elif np.issubdtype(labels.dtype, np.floating):
+        else:
             bad[f"label column {column!r} infinite"] = np.isinf(labels)
     problems = []
     for name, wrong in bad.items():

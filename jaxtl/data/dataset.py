@@ -112,12 +112,6 @@ class Dataset:
         table = self.table()
         return table.names(column) if column in table.classes else ()
 
-    def num_classes(self, column: str = "label") -> int:
-        """Number of classes; ValueError if the column has none."""
-        table = self.table()
-        with self._named_errors():
-            return len(table.names(column))
-
     # Subsets.
 
     @checked
@@ -233,14 +227,14 @@ class Dataset:
         how many are cut.
 
         Args:
-            tokenizer: a `tokenizer.json`, or a `vocab.txt` with a token a line.
+            tokenizer: of BERT's kind, a `tokenizer.json` or a `vocab.txt` with a token a line.
             length: of all texts, in tokens, at least 3.
             lowercase: what to do with a `vocab.txt`; strips accents too. A `tokenizer.json` says
                 that itself.
 
         Raises:
-            ValueError: a length under 3; on use, a file that is none or has other special tokens,
-                and inputs that are not one text an example.
+            ValueError: a length under 3; on use, a file that is none or declares another kind, and
+                inputs that are not one text an example.
         """
         arguments = (os.fspath(tokenizer), int(length), bool(lowercase))
         return self._then(f"tokenize({length})", text.tokenize, *arguments)

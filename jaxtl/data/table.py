@@ -47,18 +47,18 @@ class Table:
         sizes = {name: len(leaf) for name, leaf in leaves.items()}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"arrays with different numbers of rows: {sizes}")
-        names = {column: names_of(given, column) for column, given in self.classes.items()}
-        labels = {}
         for column in self.classes:
             self.column(column)
+        labels, classes = {}, {}
         for column, values in self.labels.items():
-            labels[column], made = values, names.get(column)
-            if getattr(values, "dtype", None) != (np.float32 if made is None else np.int32):
-                labels[column], made = as_column(values, made, column)
-            if made is not None:
-                names[column] = made
+            names = names_of(self.classes[column], column) if column in self.classes else None
+            if getattr(values, "dtype", None) != (np.float32 if names is None else np.int32):
+                values, names = as_column(values, names, column)
+            labels[column] = values
+            if names is not None:
+                classes[column] = names
         object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "classes", names)
+        object.__setattr__(self, "classes", classes)
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.inputs)[0])

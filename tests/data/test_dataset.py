@@ -16,7 +16,7 @@ def test_classes_are_renumbered_in_the_order_given_and_share_the_inputs():
     rows, labels = part.rows(0), part.table().labels["label"]
     np.testing.assert_array_equal(rows, [r for r in range(40) if r % 4 in (1, 3)])
     np.testing.assert_array_equal(labels[rows], [0 if r % 4 == 3 else 1 for r in rows])
-    assert part.class_names() == ("3", "1") and part.num_classes() == 2
+    assert part.class_names() == ("3", "1")
     assert part.table().inputs is whole.table().inputs
 
 
@@ -100,7 +100,7 @@ def test_relabel_adds_a_column_of_classes_or_numbers():
     np.testing.assert_array_equal(labels["parity"], np.arange(40) % 2)
     np.testing.assert_array_equal(labels["half"], np.arange(40, dtype=np.float32))
     with pytest.raises(ValueError, match="has no classes"):
-        both.num_classes("half")
+        both.few(1, "half").rows(0)
 
 
 @pytest.mark.parametrize("dtype, missing", [(np.int32, -1), (np.float32, np.nan)])
@@ -154,7 +154,7 @@ def test_map_may_change_the_number_of_rows_only_before_a_subset():
         (lambda d: d.classes([4]).table(), "class 4 is outside the label space 0 to 3"),
         (lambda d: d.classes(["x"]).table(), "unknown class 'x'"),
         (lambda d: d.classes([1, 1]).rows(0), "given once"),
-        (lambda d: d.num_classes("labels"), "Did you mean 'label'"),
+        (lambda d: d.few(1, "labels").rows(0), "Did you mean 'label'"),
         (lambda d: d.map(len, [1]), "hashable"),
     ],
 )

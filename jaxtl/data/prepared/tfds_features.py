@@ -69,7 +69,7 @@ def column_of(path: str, feature: Any, values: list, size: tuple[int, int] | Non
             raise ValueError(f"feature {path!r} holds a text that is not UTF-8: {error}") from error
     stacked = images.stack([np.asarray(value) for value in values], path)
     dtype = dtype_of(feature)
-    if dtype == np.int32 and stacked.size and not _fits(stacked, np.iinfo(np.int32)):
+    if dtype == np.int32 and (stacked.astype(dtype) != stacked).any():
         raise ValueError(
             f"feature {path!r} holds whole numbers of more than 32 bits, up to {stacked.max()}; "
             "leave it out by naming the features that you need: inputs=, labels="
@@ -80,10 +80,6 @@ def column_of(path: str, feature: Any, values: list, size: tuple[int, int] | Non
             "features.json is damaged or of another version"
         )
     return stacked.astype(dtype)
-
-
-def _fits(values: np.ndarray, limits: np.iinfo) -> bool:
-    return limits.min <= int(values.min()) and int(values.max()) <= limits.max
 
 
 def _image(path: str, feature: Any, value: bytes, size: tuple[int, int] | None) -> np.ndarray:

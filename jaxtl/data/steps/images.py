@@ -30,9 +30,9 @@ def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     chunk = min(CHUNK, max(1, NUMBERS // max(1, math.prod(images.shape[1:]))))
     for start in range(0, len(images), chunk):
         rows = slice(start, start + chunk)
-        part = images[rows].astype(np.float32)
-        part = np.einsum("ih,nhwc,jw->nijc", vertical, part, horizontal, optimize=True)
-        resized[rows] = cast_like(part, images)
+        pixels = images[rows].astype(np.float32)
+        pixels = np.einsum("ih,nhwc,jw->nijc", vertical, pixels, horizontal, optimize=True)
+        resized[rows] = cast_like(pixels, images)
     return resized
 
 

@@ -37,11 +37,11 @@ def few(table: Table, rows: np.ndarray, draw: Callable, k: int, column: str) -> 
         raise ValueError(
             f"few needs one class an example; column {column!r} has {labels.shape[1:]}"
         )
-    groups = [rows[labels == index] for index in range(len(names))]
-    sizes = dict(zip(names, map(len, groups), strict=True))
-    if scarce := [f"{name} ({size})" for name, size in sizes.items() if size < k]:
+    groups = {name: rows[labels == index] for index, name in enumerate(names)}
+    scarce = [f"{name} ({len(group)})" for name, group in groups.items() if len(group) < k]
+    if scarce:
         raise ValueError(f"fewer than {k} examples of class {', '.join(scarce)}")
-    drawn = [draw(name).permutation(group)[:k] for name, group in zip(names, groups, strict=True)]
+    drawn = [draw(name).permutation(group)[:k] for name, group in groups.items()]
     return np.concatenate(drawn)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.splits import Splits
+from jaxtl.data.steps.images import cast_like
 
 Data = TypeVar("Data", Dataset, Splits)
 
@@ -48,7 +49,7 @@ def _rotated(images: np.ndarray, degrees: float) -> np.ndarray:
     turned = ndimage.rotate(
         images.astype(np.float32), degrees, axes=(1, 2), reshape=False, order=1, prefilter=False
     )
-    return _as(images, turned)
+    return _cast(turned, images)
 
 
 def _thickened(images: np.ndarray) -> np.ndarray:
@@ -59,7 +60,7 @@ def _thickened(images: np.ndarray) -> np.ndarray:
 def _noisy(images: np.ndarray, stddev: float) -> np.ndarray:
     rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(images)))
     noise = rng.standard_normal(images.shape, np.float32) * np.float32(stddev * _white(images))
-    return _as(images, images + noise)
+    return _cast(images + noise, images)
 
 
 def _inverted(images: np.ndarray) -> np.ndarray:
@@ -76,6 +77,5 @@ def _white(images: np.ndarray) -> int:
     return 255 if images.dtype == np.uint8 else 1
 
 
-def _as(images: np.ndarray, values: np.ndarray) -> np.ndarray:
-    values = np.clip(values, 0, _white(images))
-    return (np.rint(values) if images.dtype == np.uint8 else values).astype(images.dtype)
+def _cast(values: np.ndarray, images: np.ndarray) -> np.ndarray:
+    return cast_like(np.clip(values, 0, _white(images)), images)
