@@ -15,7 +15,7 @@ import numpy as np
 from jaxtl.data.columns import as_column, coarse, names_of
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.steps import images
-from jaxtl.data.streamed import CHUNK, Streamed, mapped_file
+from jaxtl.data.streamed import CHUNK, Streamed, rows_of_file
 from jaxtl.data.table import Call, Table
 
 
@@ -74,7 +74,7 @@ def as_inputs(inputs: Any, rows: int | None = None) -> Any:
     if isinstance(inputs, list | tuple):
         is_rows = isinstance(inputs, list) and len(inputs) == rows
         if is_rows or not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(inputs)):
-            inputs = stacked(inputs)
+            inputs = stack_rows(inputs)
     leaves, structure = jax.tree_util.tree_flatten_with_path(inputs)
     if not leaves:
         raise ValueError("there are no inputs")
@@ -83,7 +83,7 @@ def as_inputs(inputs: Any, rows: int | None = None) -> Any:
     )
 
 
-def stacked(rows: Sequence[Any]) -> np.ndarray:
+def stack_rows(rows: Sequence[Any]) -> np.ndarray:
     """A list of rows as one array; texts as objects."""
     if any(isinstance(row, str | bytes) for row in rows):
         return np.array([*rows, None], object)[:-1]
@@ -111,9 +111,9 @@ def _leaf(values: Any, place: str) -> np.ndarray | Streamed:
         raise ValueError(f"{place} is a single number, not an array [n, ...]")
     if on_disk and values.dtype.kind == "f":
         first = np.asarray(values[: max(1, CHUNK // max(1, values[:1].size))])
-        return mapped_file(values, _numbers(first, place).dtype)
+        return rows_of_file(values, _numbers(first, place).dtype)
     if on_disk:
-        return mapped_file(values, values.dtype).map(lambda block: _numbers(block, place))
+        return rows_of_file(values, values.dtype).map(lambda block: _numbers(block, place))
     return _numbers(values, place)
 
 

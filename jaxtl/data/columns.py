@@ -65,12 +65,12 @@ def as_column(
         ValueError: they are of another type, contradict the names, do not fit their type, or are
             -1 and 1, of which it cannot be said whether -1 is a class.
     """
-    values = _plain(values, column)
+    values = _plain_array(values, column)
     kind = values.dtype.kind
     if kind == "O":
-        return _names(values, names, column)
+        return _class_indices(values, names, column)
     if kind == "f" and names is not None:
-        values, kind = _whole(values, column), "i"
+        values, kind = _whole_numbers(values, column), "i"
     if kind == "f":
         with np.errstate(over="ignore"):
             floats = values.astype(np.float32)
@@ -110,7 +110,7 @@ def coarse(values: np.ndarray, rounded: np.ndarray) -> np.ndarray:
         return error > 1e-3 * (np.fmax.reduce(values, 0) - np.fmin.reduce(values, 0))
 
 
-def _plain(values: Any, column: str) -> np.ndarray:
+def _plain_array(values: Any, column: str) -> np.ndarray:
     """An array of booleans, integers, floats, or of texts and None (objects)."""
     try:
         array = np.asarray(values)
@@ -150,7 +150,7 @@ def _plain_value(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _names(
+def _class_indices(
     values: np.ndarray, names: Sequence[str] | None, column: str
 ) -> tuple[np.ndarray, Sequence[str]]:
     """Texts -> their places among the names, which are sorted if none are given."""
@@ -164,7 +164,7 @@ def _names(
     return labels.reshape(values.shape), names
 
 
-def _whole(values: np.ndarray, column: str) -> np.ndarray:
+def _whole_numbers(values: np.ndarray, column: str) -> np.ndarray:
     """Whole numbers in floats as integers, NaN as -1."""
     known = ~np.isnan(values)
     if (values[known] % 1 != 0).any():

@@ -17,8 +17,8 @@ from jaxtl.data.columns import names_of
 from jaxtl.data.steps import images, selections, text, transforms
 from jaxtl.data.steps.selections import generator
 from jaxtl.data.steps.transforms import name_of
-from jaxtl.data.table import Call, Table, loaded
-from jaxtl.form import AT_LEAST_0, AT_LEAST_1, Limit, Size, checked
+from jaxtl.data.table import Call, Table, result_of
+from jaxtl.form import AT_LEAST_0, AT_LEAST_1, Limit, checked
 
 Count = Annotated[int, AT_LEAST_1]
 Part = Annotated[float, Limit("in (0, 1)", lambda value: 0 < value < 1)]
@@ -67,7 +67,7 @@ class Dataset:
             ValueError: the data cannot be read or a transform does not fit them.
         """
         with self._named_errors():
-            return loaded(self._table_call())
+            return result_of(self._table_call())
 
     def rows(self, seed: int) -> np.ndarray:
         """Rows of the table that this seed uses, [m] int64, ascending, the same in every arm.
@@ -81,7 +81,7 @@ class Dataset:
                 if not step.selects:
                     done += (step,)
                     continue
-                table = loaded(_table_call(self.load, done))
+                table = result_of(_table_call(self.load, done))
                 if rows is None:
                     rows, size = np.arange(len(table)), len(table)
                 if len(table) != size:
@@ -97,13 +97,13 @@ class Dataset:
     def history(self) -> Iterator[tuple[Step, Table, Table]]:
         """(transform, the table before it, the table after it), in order, subsets left out."""
         tables = [
-            loaded(_table_call(self.load, self.transforms[:i]))
-            for i in range(len(self.transforms) + 1)
+            result_of(_table_call(self.load, self.table_steps[:i]))
+            for i in range(len(self.table_steps) + 1)
         ]
-        return zip(self.transforms, tables[:-1], tables[1:], strict=True)
+        return zip(self.table_steps, tables[:-1], tables[1:], strict=True)
 
     @property
-    def transforms(self) -> tuple[Step, ...]:
+    def table_steps(self) -> tuple[Step, ...]:
         """The steps that are no subsets."""
         return tuple(step for step in self.steps if not step.selects)
 
@@ -195,7 +195,7 @@ class Dataset:
         return self._then("standardize()", transforms.standardize, (like or self)._table_call())
 
     @checked
-    def resize(self, size: tuple[Size, Size]) -> Self:
+    def resize(self, size: images.ImageSize) -> Self:
         """Images of this (height, width), see `images.resize`."""
         return self._images("resize({}x{})".format(*size), images.resize, tuple(size))
 
@@ -213,7 +213,7 @@ class Dataset:
         return self._images(f"pad({pixels})", images.pad, pixels)
 
     @checked
-    def center_crop(self, size: tuple[Size, Size]) -> Self:
+    def center_crop(self, size: images.ImageSize) -> Self:
         """The middle (height, width) of each image."""
         return self._images("center_crop({}x{})".format(*size), images.center_crop, tuple(size))
 
@@ -260,7 +260,7 @@ class Dataset:
         return dataclasses.replace(self, name=name, steps=(*self.steps, step))
 
     def _table_call(self) -> Call:
-        return _table_call(self.load, self.transforms)
+        return _table_call(self.load, self.table_steps)
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -273,12 +273,12 @@ class Dataset:
 
 
 def _table_call(load: Call, steps: tuple[Step, ...]) -> Call:
-    return Call(_transformed, (load, steps)) if steps else load
+    return Call(_transform, (load, steps)) if steps else load
 
 
-def _transformed(load: Call, steps: tuple[Step, ...]) -> Table:
+def _transform(load: Call, steps: tuple[Step, ...]) -> Table:
     *before, last = steps
-    table = last.function(loaded(_table_call(load, tuple(before))), *last.arguments)
+    table = last.function(result_of(_table_call(load, tuple(before))), *last.arguments)
     if not isinstance(table, Table):
         raise ValueError(
             f"{name_of(last.function)} must return a Table, it returned a {type(table).__name__}"

@@ -86,7 +86,7 @@ class Streamed:
         return Streamed((len(chosen), *self.shape[1:]), self.dtype, lambda at: self[chosen[at]])
 
 
-def mapped_file(values: np.memmap, dtype: Any) -> Streamed:
+def rows_of_file(values: np.memmap, dtype: Any) -> Streamed:
     """The rows of a file that NumPy maps into memory, converted to a dtype."""
     return Streamed(values.shape, dtype, lambda rows: values[rows].astype(dtype, copy=False))
 

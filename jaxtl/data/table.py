@@ -157,7 +157,7 @@ def _cached(load: Call) -> Any:
     return load.function(*load.arguments)
 
 
-def loaded(load: Call) -> Any:
+def result_of(load: Call) -> Any:
     """The result of a call, cached."""
     with _lock:
         return _cached(load)

@@ -11,7 +11,7 @@ from jaxtl.data.prepared.tfds_folders import (
     known_names,
     open_builder,
     parse_name,
-    prepared,
+    prepared_folder,
     split_names,
 )
 from jaxtl.paths import closest
@@ -54,7 +54,7 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
     except Exception as error:
         _remove_empty(Path(root, base))
         raise ValueError(f"cannot prepare {name!r}: {_reason(error)}") from error
-    folder = prepared(name, root)
+    folder = prepared_folder(name, root)
     open_builder(folder, split_names(folder))  # TFDS takes a folder that is there for whole
     return folder
 

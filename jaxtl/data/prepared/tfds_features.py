@@ -9,14 +9,15 @@ from jaxtl.data.sources import image_files
 from jaxtl.data.steps import images
 
 
-def flat(features: Any, prefix: str = "") -> dict[str, Any]:
+def leaf_features(features: Any, prefix: str = "") -> dict[str, Any]:
     """{path: feature} of all leaves of a FeaturesDict."""
     import tensorflow_datasets as tfds
 
     leaves = {}
     for key, feature in features.items():
+        path = f"{prefix}{key}"
         is_dict = isinstance(feature, tfds.features.FeaturesDict)
-        leaves |= flat(feature, f"{prefix}{key}/") if is_dict else {f"{prefix}{key}": feature}
+        leaves |= leaf_features(feature, f"{path}/") if is_dict else {path: feature}
     return leaves
 
 

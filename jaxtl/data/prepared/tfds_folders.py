@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxtl.data.prepared.tfds_features import flat, is_class
+from jaxtl.data.prepared.tfds_features import is_class, leaf_features
 from jaxtl.paths import closest
 
 MAX_CLASSES = 2**20
@@ -31,7 +31,7 @@ def _place(root: str) -> str:
     return f"{root} (TFDS_DATA_DIR is not set)" if unset else root
 
 
-def prepared(name: str, root: str) -> Path:
+def prepared_folder(name: str, root: str) -> Path:
     """Folder of a prepared dataset.
 
     Raises:
@@ -82,7 +82,7 @@ def open_builder(folder: Path, splits: Sequence[str]) -> Any:
             for part in parts
             for file, length in zip(part.filepaths, part.shard_lengths, strict=True)
         ]
-        features = flat(builder.info.features)
+        features = leaf_features(builder.info.features)
     except Exception as error:  # whatever the parsers of TFDS come upon
         reason = f"TFDS cannot read what describes the dataset ({type(error).__name__}: {error})"
         raise ValueError(damage(folder, reason)) from error

@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.prepared.tfds_features import column_of, dtype_of, flat, is_class, kind_of, shape_of
+from jaxtl.data.prepared.tfds_features import (
+    column_of,
+    dtype_of,
+    is_class,
+    kind_of,
+    leaf_features,
+    shape_of,
+)
 from jaxtl.data.prepared.tfds_folders import (
     damage,
     data_root,
     find_folder,
     open_builder,
-    prepared,
+    prepared_folder,
     split_names,
 )
 from jaxtl.data.splits import Splits
@@ -35,7 +42,7 @@ def tfds(
     *,
     inputs: str | Sequence[str] | None = None,
     labels: str | Mapping[str, str] | None = None,
-    size: tuple[int, int] | None = None,
+    size: images.ImageSize | None = None,
     data_dir: str | os.PathLike | None = None,
     streamed: bool | None = None,
 ) -> Dataset | Splits:
@@ -66,7 +73,7 @@ def tfds(
             prepares it) or damaged, an unknown split or feature, images of many sizes without
             `size`, or whole numbers of more than 32 bits.
     """
-    root, size = data_root(data_dir), images.image_size(size)
+    root, size = data_root(data_dir), size and tuple(size)
     inputs = tuple(inputs) if inputs is not None and not isinstance(inputs, str) else inputs
     labels = tuple(labels.items()) if isinstance(labels, Mapping) else labels
 
@@ -83,7 +90,7 @@ def tfds(
 
     if split is not None:
         return handle(split)
-    return Splits.lazy(find, lambda: split_names(prepared(name, root)))
+    return Splits.lazy(find, lambda: split_names(prepared_folder(name, root)))
 
 
 def _base_splits(split: str) -> set[str]:
@@ -100,7 +107,7 @@ def _load(
     root: str,
     streamed: bool | None,
 ) -> Table:
-    folder = prepared(name, root)
+    folder = prepared_folder(name, root)
     import tensorflow_datasets as tfds
 
     bases, splits = _base_splits(split), split_names(folder)
@@ -116,7 +123,7 @@ def _load(
         raise ValueError(f"the split {split!r} of {name!r} has no examples")
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     source = builder.as_data_source(split, deserialize_method=raw)
-    features = flat(builder.info.features)
+    features = leaf_features(builder.info.features)
     input_paths, label_paths = _choose(features, builder.info.supervised_keys, inputs, labels)
 
     arrays = {path: features[path] for path in input_paths if kind_of(features[path]) != "text"}

@@ -19,7 +19,7 @@ from jaxtl.data.sources.label_spelling import is_missing, label_space
 from jaxtl.data.sources.names import class_names, nfc
 from jaxtl.data.sources.stamps import stamp
 from jaxtl.data.splits import Splits
-from jaxtl.data.table import Call, Table, loaded
+from jaxtl.data.table import Call, Table, result_of
 
 SHOWN_ERRORS = 5
 DELIMITER = re.compile(r"[^\w\s.+\-\"]|[\t ]")
@@ -101,7 +101,7 @@ def _table(
     if len(files) == 2 and all(map(os.path.isfile, files)) and os.path.samefile(*files):
         raise ValueError(f"{file} is to be both train and test")
     versions = zip(files, stamps, strict=True)
-    cells = {path: loaded(Call(read_cells, (path, version, form))) for path, version in versions}
+    cells = {path: result_of(Call(read_cells, (path, version, form))) for path, version in versions}
     features, others = cells[files[0]].numbers, cells[files[-1]].numbers
     if features.keys() != others.keys():
         missing, new = (
@@ -124,13 +124,13 @@ def _table(
         return Table(inputs[file].astype(dtype), {"label": np.array(values, np.float64)})
     names, indices = label_space(written, classes, f"{', '.join(files)}: {column}")
     labels = np.array([indices.get(text, -1) for text in cells[file].labels], np.int32)
-    _tell_missing(file, cells[file].labels, labels, names)
+    _log_missing(file, cells[file].labels, labels, names)
     return Table(inputs[file].astype(dtype), {"label": labels}, {"label": names})
 
 
 def _divisible(call: Call) -> Table:
     """The table, in which every class has enough rows for two parts."""
-    table = loaded(call)
+    table = result_of(call)
     labels = table.labels["label"]
     if len(table) < 2:
         raise ValueError("a single row cannot be divided into train and test")
@@ -144,7 +144,7 @@ def _divisible(call: Call) -> Table:
     return table
 
 
-def _tell_missing(
+def _log_missing(
     file: str, texts: Sequence[str], labels: np.ndarray, names: tuple[str, ...]
 ) -> None:
     """Log the labels that are missing and the classes that are."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.splits import Splits
-from jaxtl.data.table import Call, Table, loaded
+from jaxtl.data.table import Call, Table, result_of
 
 TEST_FRACTION = 0.2
 
@@ -61,7 +61,7 @@ def fixed_splits(name: str, load: Call, test_fraction: float = TEST_FRACTION) ->
 
 
 def _part(load: Call, test_fraction: float, is_test: bool) -> Table:
-    table = loaded(load)
+    table = result_of(load)
     rng, labels = np.random.default_rng(0), table.column("label")
     groups = labels if "label" in table.classes else np.zeros(len(labels), int)
     in_test = np.zeros(len(labels), bool)

@@ -14,9 +14,10 @@ from jaxtl.data.dataset import Dataset
 from jaxtl.data.sources import image_files
 from jaxtl.data.sources.names import class_names, in_order, natural, nfc, refuse_alike
 from jaxtl.data.sources.stamps import stamp
-from jaxtl.data.steps import images
+from jaxtl.data.steps.images import ImageSize, one_shape, stack
 from jaxtl.data.streamed import Streamed, stream
 from jaxtl.data.table import Call, Table
+from jaxtl.form import checked
 from jaxtl.paths import unknown
 
 READ = (  # suffixes of the files that are decoded
@@ -39,10 +40,11 @@ SPLITS = re.compile(  # train, Validation, test_set, train2017
 logger = logging.getLogger(__name__)
 
 
+@checked
 def image_folder(
     path: str | os.PathLike,
     *,
-    size: tuple[int, int] | None = None,
+    size: ImageSize | None = None,
     classes: Iterable[str] | None = None,
     streamed: bool | None = None,
 ) -> Dataset:
@@ -69,7 +71,7 @@ def image_folder(
             folders only; images that cannot be read; or sizes that differ.
     """
     folder = str(Path(path).expanduser())
-    arguments = (folder, stamp(folder), images.image_size(size), class_names(classes), streamed)
+    arguments = (folder, stamp(folder), size and tuple(size), class_names(classes), streamed)
     return Dataset(Path(folder).name or folder, Call(_image_folder, arguments))
 
 
@@ -98,10 +100,10 @@ def _image_folder(
         )
     channels = max(header.shape[2] for header in headers)
     shapes = {(*header.shape[:2], channels) for header in headers}
-    shape = size or images.one_shape(shapes, path)[:2]
+    shape = size or one_shape(shapes, path)[:2]
 
     def read(rows: np.ndarray) -> np.ndarray:
-        return images.stack([image_files.decode(paths[i], channels, size) for i in rows], path)
+        return stack([image_files.decode(paths[i], channels, size) for i in rows], path)
 
     inputs = Streamed((len(paths), *shape, channels), np.uint8, read)
     inputs = inputs if stream(streamed, inputs.nbytes, path) else inputs[:]

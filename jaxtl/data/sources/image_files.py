@@ -53,7 +53,7 @@ def decode(
     import PIL.Image
 
     with _open(file) as image:
-        shown = _shown(image, channels or _channels(image.mode))
+        shown = _as_shown(image, channels or _channels(image.mode))
         if size is not None and shown.width * shown.height * len(shown.getbands()) > LARGE:
             shown = shown.resize(size[::-1], PIL.Image.Resampling.BILINEAR)
         pixels = np.asarray(shown)
@@ -95,7 +95,7 @@ def _channels(mode: str) -> int:
     return 1 if mode in ("1", "L", "LA", "La", "I", "F") or mode.startswith("I;16") else 3
 
 
-def _shown(image: "PIL.Image.Image", channels: int) -> "PIL.Image.Image":
+def _as_shown(image: "PIL.Image.Image", channels: int) -> "PIL.Image.Image":
     """The image as a viewer shows it, in 1, 3 or 4 channels of 8 bits, see `decode`."""
     import PIL.Image
     import PIL.ImageOps

@@ -4,14 +4,19 @@ What takes its functions from the namespace of its array can be traced by JAX to
 """
 
 import math
-import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from jaxtl.form import Limit, Size
+
 CHUNK = 4096  # images converted to float32 at a time, fewer where they are large
 NUMBERS = 2**28  # in float32 at a time
+
+ImageSize = Annotated[
+    tuple[Size, Size], Limit("(height, width), whole numbers of at least 1", lambda size: True)
+]
 
 
 def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -108,20 +113,3 @@ def one_shape(shapes: set[tuple[int, ...]], what: str) -> tuple[int, ...]:
             "size=(height, width)"
         )
     return next(iter(shapes), ())
-
-
-def image_size(size: Any) -> tuple[int, int] | None:
-    """(height, width) of an argument `size`, None if it is.
-
-    Raises:
-        ValueError: it is not two whole numbers of at least 1.
-    """
-    if size is None:
-        return None
-    try:
-        height, width = map(operator.index, size)
-    except (TypeError, ValueError):
-        height = width = 0
-    if min(height, width) < 1:
-        raise ValueError(f"size must be (height, width), whole numbers of at least 1; got {size!r}")
-    return height, width

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtl.data.columns import as_column, names_of
 from jaxtl.data.steps.selections import generator
 from jaxtl.data.streamed import Streamed, chunks
-from jaxtl.data.table import Call, PyTree, Table, loaded
+from jaxtl.data.table import Call, PyTree, Table, result_of
 
 
 def name_of(fn: Callable) -> str:
@@ -101,7 +101,7 @@ def standardize(table: Table, like: Call) -> Table:
 
 def statistics_of(like: Call) -> PyTree:
     """What `standardize` reads of a table: the `Moments` of each leaf of its inputs, cached."""
-    return loaded(Call(_moments, (like,)))
+    return result_of(Call(_moments, (like,)))
 
 
 def scale(table: Table, statistics: PyTree) -> Table:
@@ -147,7 +147,7 @@ def _moments(like: Call) -> PyTree:
             raise ValueError("inputs that are not finite cannot be standardized")
         return statistics
 
-    return jax.tree.map(finite, loaded(like).inputs)
+    return jax.tree.map(finite, result_of(like).inputs)
 
 
 def moments(leaf: np.ndarray | Streamed) -> Moments:

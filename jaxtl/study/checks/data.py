@@ -10,7 +10,7 @@ from jaxtl.data import Dataset
 from jaxtl.data.arrays import is_image
 from jaxtl.data.columns import Numbered
 from jaxtl.data.streamed import Streamed
-from jaxtl.data.table import Table, loaded
+from jaxtl.data.table import Table, result_of
 from jaxtl.models import index_bounds
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment, Head, Params, PyTree, State
@@ -95,7 +95,7 @@ def _check_values(dataset: Dataset, column: str, name: str, head: Head, used: np
             f"{what} holds the classes {', '.join(names[:5])}, head {name!r} predicts numbers; "
             "`relabel` says which number each class is"
         )
-    raw = loaded(dataset.load)
+    raw = result_of(dataset.load)
     if names and column in raw.classes and not raw.known(column).all():
         raise ValueError(
             f"{what} holds integers, of which -1 may be a number or a missing one, and head "

@@ -22,7 +22,7 @@ from jaxtl.data.arrays import is_image
 from jaxtl.data.dataset import Step
 from jaxtl.data.steps import text, traceable, transforms
 from jaxtl.data.steps.transforms import name_of
-from jaxtl.data.table import loaded
+from jaxtl.data.table import result_of
 from jaxtl.files import read_json, replacing, write_json
 from jaxtl.plan import Experiment, PyTree, Stage
 from jaxtl.train.store.interface import describe
@@ -76,7 +76,7 @@ def preparation(folder: Path, dataset: Dataset) -> dict[str, Any]:
         holds float images and None of others, "steps": those that change inputs, in order, each
         {"kind", "name", ...} and what it "gives", like "raw"}.
     """
-    raw, steps = loaded(dataset.load).inputs, []
+    raw, steps = result_of(dataset.load).inputs, []
     for position, (step, before, after) in enumerate(dataset.history()):
         leaves = [jax.tree.leaves(table.inputs) for table in (before, after)]
         if len(leaves[0]) != len(leaves[1]) or any(map(_is_not, *leaves)):

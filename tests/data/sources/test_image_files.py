@@ -12,6 +12,7 @@ import PIL.ImageOps
 import PIL.PngImagePlugin
 import pytest
 
+from jaxtl import data
 from jaxtl.data.sources import image_files
 from jaxtl.data.steps import images
 
@@ -48,8 +49,7 @@ def test_sixteen_bits_keep_their_share_of_the_range(kind):
 
 def test_sixteen_bits_with_a_transparent_value():
     values = np.array([[0, 257], [514, 65535]], np.uint16)
-    data = PIL.Image.fromarray(values)
-    pixels = decoded(file(data, transparency=514))
+    pixels = decoded(file(values, transparency=514))
     np.testing.assert_array_equal(pixels[..., 0], [[0, 1], [255, 255]])
 
 
@@ -238,9 +238,9 @@ def test_few_images_are_resized_at_a_time(monkeypatch):
 
 @pytest.mark.parametrize("size", [8, (8,), (8, 8, 3), (0, 8), (8, -1), (8.5, 8), "88", (None, 8)])
 def test_sizes_are_two_whole_numbers(size):
-    with pytest.raises(ValueError, match=r"size must be \(height, width\)"):
-        images.image_size(size)
-    assert images.image_size(np.array([3, 4])) == (3, 4) and images.image_size(None) is None
+    with pytest.raises(ValueError, match=r"image_folder: size(\[.\])? must be .*whole number"):
+        data.image_folder("photos", size=size)
+    assert data.image_folder("photos", size=[3, 4]) == data.image_folder("photos", size=(3, 4))
 
 
 @pytest.mark.slow
