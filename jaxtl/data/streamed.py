@@ -125,7 +125,5 @@ def stream(streamed: bool | None, nbytes: float, what: str) -> bool:
 
 
 def physical_memory() -> float:
-    """Bytes of the machine's memory, infinity where the system does not say."""
-    if not hasattr(os, "sysconf"):
-        return math.inf
+    """Bytes of the machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

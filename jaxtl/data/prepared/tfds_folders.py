@@ -56,7 +56,9 @@ def prepared_folder(name: str, root: str) -> Path:
             f"unknown dataset {name!r}. Closest names: {near}. "
             f"Prepared in {_place(root)}: {', '.join(local) or 'none'}."
         )
-    if (form := _info(folder).get("fileFormat", "tfrecord")) != "array_record":
+    if (
+        form := _object(folder / "dataset_info.json").get("fileFormat", "tfrecord")
+    ) != "array_record":
         raise ValueError(
             f"dataset {name!r} in {folder} is stored as {form}, which only TensorFlow reads. "
             f"Move that folder away, then: {command}"
@@ -135,7 +137,14 @@ def parse_name(name: str) -> tuple[str, str | None, str | None]:
 
 def split_names(folder: Path) -> tuple[str, ...]:
     """Names of the splits in a prepared folder."""
-    return tuple(split["name"] for split in _info(folder)["splits"])
+    file = folder / "dataset_info.json"
+    splits = _object(file).get("splits")
+    if not isinstance(splits, list) or not all(isinstance(split, dict) for split in splits):
+        raise ValueError(damage(file, "its splits are no list of objects"))
+    names = tuple(split.get("name") for split in splits)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(damage(file, "a split has no name"))
+    return names
 
 
 def prepared_names(root: str) -> list[str]:
@@ -147,18 +156,15 @@ def prepared_names(root: str) -> list[str]:
 @functools.cache
 def known_names() -> frozenset[str]:
     """Datasets that TFDS or we can prepare, from TFDS's files: its own list needs TensorFlow."""
+    from tensorflow_datasets.core.naming import camelcase_to_snakecase
+
     root = Path(importlib.util.find_spec("tensorflow_datasets").origin).parent
     names = {path.parent.name for path in root.glob("**/*_dataset_builder.py")}
     for path in root.glob("*/__init__.py"):
         for exported in re.findall(r"^from \S+ import ([A-Z]\w+)$", path.read_text(), re.MULTILINE):
             if path.parent.name not in ("core", "testing") and not exported.endswith("Config"):
-                names.add(_snake_case(exported))
+                names.add(camelcase_to_snakecase(exported))
     return frozenset(names | OWN.keys())
-
-
-def _snake_case(name: str) -> str:
-    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
-    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
 
 
 def _version(path: Path) -> tuple[int, ...]:
@@ -172,22 +178,6 @@ def damage(file: Path, reason: str) -> str:
         f"{file} is damaged: {' '.join(reason.split())[:300]}. Move the folder of the dataset "
         "away and prepare it again (python launch.py --prepare=NAME)"
     )
-
-
-def _info(folder: Path) -> dict[str, Any]:
-    """What is read of `dataset_info.json`, after a look at its types."""
-    file = folder / "dataset_info.json"
-    info = _object(file)
-    splits = info.get("splits")
-    if not isinstance(splits, list) or not all(isinstance(split, dict) for split in splits):
-        raise ValueError(damage(file, "its splits are no list of objects"))
-    for split in splits:
-        lengths = split.get("shardLengths", [])  # left out where there are no examples
-        if not isinstance(split.get("name"), str):
-            raise ValueError(damage(file, "a split has no name"))
-        if not isinstance(lengths, list) or not all(str(n).isdecimal() for n in lengths):
-            raise ValueError(damage(file, f"shardLengths of {split['name']!r} are no numbers"))
-    return info
 
 
 def _object(file: Path) -> dict[str, Any]:

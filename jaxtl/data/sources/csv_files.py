@@ -90,8 +90,10 @@ def csv(
     calls = [Call(_table, (file, files, stamps, form, names)) for file in files]
     if by_fraction:
         return fixed_splits(path.stem, Call(_divisible, (calls[0],)), float(test))
-    parts = zip(("train", "test"), calls, strict=True)
-    return Splits(**{split: Dataset(f"{path.stem}.{split}", call) for split, call in parts})
+    train, held_out = calls
+    return Splits(
+        train=Dataset(f"{path.stem}.train", train), test=Dataset(f"{path.stem}.test", held_out)
+    )
 
 
 def _table(
@@ -104,10 +106,8 @@ def _table(
     cells = {path: result_of(Call(read_cells, (path, version, form))) for path, version in versions}
     features, others = cells[files[0]].numbers, cells[files[-1]].numbers
     if features.keys() != others.keys():
-        missing, new = (
-            ", ".join(sorted(names)) or "none"
-            for names in (features.keys() - others.keys(), others.keys() - features.keys())
-        )
+        missing = ", ".join(sorted(features.keys() - others.keys())) or "none"
+        new = ", ".join(sorted(others.keys() - features.keys())) or "none"
         raise ValueError(
             f"{files[-1]} has other columns than {files[0]}: missing {missing}, new {new}"
         )

@@ -4,7 +4,6 @@ The files are read from the installed package; scikit-learn itself is not import
 are fixed: a fifth of each class (of all rows, for values) is the test set.
 """
 
-import gzip
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
@@ -51,13 +50,12 @@ def diabetes() -> Splits:
 
 def fixed_splits(name: str, load: Call, test_fraction: float = TEST_FRACTION) -> Splits:
     """Train and test of one table, drawn once and for all, stratified by the column "label"."""
-    parts = {"train": False, "test": True}
-    return Splits(
-        **{
-            split: Dataset(f"{name}.{split}", Call(_part, (load, test_fraction, is_test)))
-            for split, is_test in parts.items()
-        }
-    )
+
+    def part(split: str) -> Dataset:
+        call = Call(_part, (load, test_fraction, split == "test"))
+        return Dataset(f"{name}.{split}", call)
+
+    return Splits(train=part("train"), test=part("test"))
 
 
 def _part(load: Call, test_fraction: float, is_test: bool) -> Table:
@@ -96,8 +94,7 @@ def _classified(inputs: np.ndarray, labels: np.ndarray, names: Iterable[str]) ->
 
 
 def _read(name: str, delimiter: str | None = None) -> np.ndarray:
-    with gzip.open(_file(name), "rt") as file:
-        return np.loadtxt(file, delimiter=delimiter)
+    return np.loadtxt(_file(name), delimiter=delimiter)  # unpacks what ends in .gz
 
 
 def _file(name: str) -> Path:
