@@ -37,9 +37,6 @@ class Batch:
         """The same batch with other values of some attributes."""
         return dataclasses.replace(self, **changes)
 
-    def __getitem__(self, name: str) -> Any:
-        raise TypeError(f"a batch has attributes: write batch.{name} in place of batch[{name!r}]")
-
 
 def sides_of(roles: Sequence[Role]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(positions of the sources, positions of the targets) among the domains of a stage.
@@ -79,7 +76,7 @@ def make_batch(
     """
     lead = size, domains = jax.tree.leaves(inputs)[0].shape[:2]
     if weights is None:
-        weights = {head: jnp.ones(jnp.shape(known)) for head, known in labels.items()}
+        weights = {head: jnp.ones(jnp.shape(values)) for head, values in labels.items()}
     present = jnp.ones(lead) if present is None else present
     index = jnp.broadcast_to(jnp.arange(size)[:, None], lead) if index is None else index
     roles = ("source",) * domains if roles is None else tuple(roles)

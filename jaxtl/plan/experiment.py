@@ -48,7 +48,7 @@ class Domain:
         example_weights: {label column: array [n]} -> [n] float >= 0, the lambda_{d,i}, drawn from
             the labels of the seed's own examples (class weights, ...); None for all ones.
         augment: (rng, inputs [n, ...] float) -> inputs, applied on the device while training.
-        role: "source" or "target"; None for a source if it is labelled, else a target.
+        role: "source" or "target".
     """
 
     dataset: Data
@@ -57,7 +57,7 @@ class Domain:
     weight: float = 1.0
     example_weights: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
     augment: Callable[[jax.Array, PyTree], PyTree] | None = None
-    role: Role | None = None
+    role: Role = "source"
 
 
 def labelled(
@@ -79,8 +79,8 @@ def labelled(
 def unlabelled(
     dataset: Any, head: str | Mapping[str, str], *, augment: Callable | None = None
 ) -> Domain:
-    """A domain whose labels no method can see; `head` says where its predictions are read."""
-    return Domain(dataset, _columns(head), False, augment=augment)
+    """A target whose labels no method can see; `head` says where its predictions are read."""
+    return Domain(dataset, _columns(head), labelled=False, augment=augment, role="target")
 
 
 def _columns(head: str | Mapping[str, str]) -> Mapping[str, str]:

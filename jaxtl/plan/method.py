@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxtl.form import (
     AT_LEAST_0,
@@ -41,6 +42,11 @@ class Head:
     label_shape: tuple[Annotated[int, SIZE], ...] = ()
     integer: bool = True
     bounds: tuple[float, float] | None = None
+
+    @property
+    def missing(self) -> np.generic:
+        """Stands, in the type of the labels, for one that is hidden or not known."""
+        return np.int32(-1) if self.integer else np.float32(np.nan)
 
 
 class StageShape(NamedTuple):

@@ -120,9 +120,10 @@ def same_training(setup: Setup, others: Sequence[Setup], seeds: tuple[int, ...])
     if prepares or any(_differs(other, setup, seeds) for other in others):
         return False
     replicas = over_seeds(setup, seeds)
-    columns, program = host_feed(replicas).own, _trace(*first_step(replicas))
+    columns, program = host_feed(replicas).per_replica, _trace(*first_step(replicas))
     return all(
-        _equal(host_feed(other).own, columns) and _same_program(_trace(*first_step(other)), program)
+        _equal(host_feed(other).per_replica, columns)
+        and _same_program(_trace(*first_step(other)), program)
         for other in (over_seeds(o, seeds) for o in others)
     )
 
@@ -165,7 +166,7 @@ def _differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:
         reads = [(dict(domain.heads), domain.labelled) for domain in domains(setup)]
         numbers = (stage.batch_size, stage.num_steps, method.prepare_every, method.fresh_frozen)
         shapes = (setup.params, setup.state, setup.inputs)
-        patterns = (dict(setup.labels), setup.solved, setup.fresh)
+        patterns = (dict(setup.groups), setup.solved, setup.fresh)
         return patterns, stage.weights, shapes, roles_of(stage), list(stage.data), reads, numbers
 
     return fixed(a) != fixed(b) or not all(

@@ -30,7 +30,7 @@ class Gradient(NamedTuple):
         state: of the method, after the loss.
         rule: state of the update's rule.
         metrics: {metric: []}.
-        value_of: what moves -> [], the function whose gradient `grads` is; None if it is of none.
+        value_of: what trains -> [], the function whose gradient `grads` is; None if it is of none.
     """
 
     loss: jax.Array
@@ -44,7 +44,7 @@ class Gradient(NamedTuple):
 def gradient(
     update: Update,
     loss_fn: LossFn,
-    moving: Groups,
+    trainable: Groups,
     rule: PyTree,
     state: State,
     batch: Batch,
@@ -54,31 +54,32 @@ def gradient(
     """The gradient of an update, its losses averaged over `parts` of the batch.
 
     Args:
-        loss_fn: (moving, state, batch, rng) -> (loss, (state, metrics)).
+        loss_fn: (trainable, state, batch, rng) -> (loss, (state, metrics)).
         rule: state of the update's rule; None if it has none.
     """
-    args = (update, loss_fn, moving, rule, state, batch, rng, parts)
+    args = (update, loss_fn, trainable, rule, state, batch, rng, parts)
     if update.weigh is not None:
-        return _weighed(*args)
+        return _weigh(*args)
     if update.combine is not None:
-        return _combined(*args)
+        return _combine(*args)
     if update.aggregate is not None:
-        return _aggregated(*args)
+        return _aggregate(*args)
 
-    def differentiated(state: State, batch: Batch, rng: jax.Array):
-        differentiate = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (state, logged)), grads = differentiate(moving, state, batch, rng)
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def differentiate(state: State, batch: Batch, rng: jax.Array):
+        (loss, (state, logged)), grads = value_and_grad(trainable, state, batch, rng)
         return state, (loss, grads, logged)
 
-    new, (loss, grads, logged) = over_parts(differentiated, state, batch, rng, parts)
+    new, (loss, grads, logged) = over_parts(differentiate, state, batch, rng, parts)
 
-    def value_of(moving: Groups) -> jax.Array:
-        return loss_fn(moving, state, batch, rng)[0]
+    def value_of(trainable: Groups) -> jax.Array:
+        return loss_fn(trainable, state, batch, rng)[0]
 
     return Gradient(loss, grads, new, None, logged, value_of)
 
 
-def _weighed(update, loss_fn, moving, rule, state, batch, rng, parts) -> Gradient:
+def _weigh(update, loss_fn, trainable, rule, state, batch, rng, parts) -> Gradient:
     """The losses are known first; the backward pass then goes through their weighted sum."""
 
     def weigh(losses: jax.Array, logged: Mapping[str, jax.Array]):
@@ -88,69 +89,68 @@ def _weighed(update, loss_fn, moving, rule, state, batch, rng, parts) -> Gradien
 
     if parts == 1:
         losses, pull, (new, logged) = jax.vjp(
-            lambda moving: loss_fn(moving, state, batch, rng), moving, has_aux=True
+            lambda trainable: loss_fn(trainable, state, batch, rng), trainable, has_aux=True
         )
         weights, new_rule, more = weigh(losses, logged)
         (grads,) = pull(weights.astype(losses.dtype))
     else:
 
         def values(state: State, batch: Batch, rng: jax.Array):
-            losses, (state, logged) = loss_fn(moving, state, batch, rng)
+            losses, (state, logged) = loss_fn(trainable, state, batch, rng)
             return state, (losses, logged)
 
         weights, new_rule, more = weigh(*over_parts(values, state, batch, rng, parts)[1])
 
-        def differentiated(state: State, batch: Batch, rng: jax.Array):
-            def weighted(moving: Groups):
-                losses, (new, logged) = loss_fn(moving, state, batch, rng)
+        def differentiate(state: State, batch: Batch, rng: jax.Array):
+            def weighted(trainable: Groups):
+                losses, (new, logged) = loss_fn(trainable, state, batch, rng)
                 return jnp.sum(weights * losses), (losses, new, logged)
 
-            grads, (losses, new, logged) = jax.grad(weighted, has_aux=True)(moving)
+            grads, (losses, new, logged) = jax.grad(weighted, has_aux=True)(trainable)
             return new, (losses, grads, logged)
 
-        new, (losses, grads, logged) = over_parts(differentiated, state, batch, rng, parts)
+        new, (losses, grads, logged) = over_parts(differentiate, state, batch, rng, parts)
 
-    def value_of(moving: Groups) -> jax.Array:
-        return jnp.sum(weights * loss_fn(moving, state, batch, rng)[0])
+    def value_of(trainable: Groups) -> jax.Array:
+        return jnp.sum(weights * loss_fn(trainable, state, batch, rng)[0])
 
     return Gradient(jnp.sum(losses), grads, new, new_rule, logged | more, value_of)
 
 
-def _combined(update, loss_fn, moving, rule, state, batch, rng, parts) -> Gradient:
+def _combine(update, loss_fn, trainable, rule, state, batch, rng, parts) -> Gradient:
     """The Jacobian of the whole batch, one backward pass a task, then the rule once."""
 
-    def differentiated(state: State, batch: Batch, rng: jax.Array):
+    def differentiate(state: State, batch: Batch, rng: jax.Array):
         losses, pull, (state, logged) = jax.vjp(
-            lambda moving: loss_fn(moving, state, batch, rng), moving, has_aux=True
+            lambda trainable: loss_fn(trainable, state, batch, rng), trainable, has_aux=True
         )
         rows = [pull(row)[0] for row in np.eye(losses.size, dtype=losses.dtype)]
         return state, (losses, jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows), logged)
 
-    new, (losses, jacobian, logged) = over_parts(differentiated, state, batch, rng, parts)
+    new, (losses, jacobian, logged) = over_parts(differentiate, state, batch, rng, parts)
     returned = update.combine.update(jacobian, losses, rule, key(rng, "rule"))
-    check_rule("combine", returned, moving, logged)
+    check_rule("combine", returned, trainable, logged)
     grads, rule, more = returned
     return Gradient(jnp.sum(losses), grads, new, rule, logged | more, None)
 
 
-def _aggregated(update, loss_fn, moving, rule, state, batch, rng, parts) -> Gradient:
+def _aggregate(update, loss_fn, trainable, rule, state, batch, rng, parts) -> Gradient:
     """Gradients of single examples, as many at a time as may lie in memory."""
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
     size, domains = batch.present.shape
-    parts = max(parts, _least_parts(moving, size, domains))
+    parts = max(parts, _least_parts(trainable, size, domains))
     keys = jax.vmap(lambda number: jax.random.fold_in(rng, number))(jnp.arange(size * domains))
     keys = keys.reshape(size, domains)
 
     def example(batch: Batch, rng: jax.Array):
-        (loss, (new, logged)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            moving, state, batch, rng
-        )
+        (loss, (new, logged)), grads = value_and_grad(trainable, state, batch, rng)
         grads, more = update.aggregate.each(grads)
-        here = batch.present[0, 0] > 0
-        grads = jax.tree.map(lambda leaf: jnp.where(here, leaf, 0), grads)
-        more = jax.tree.map(lambda value: jnp.where(here, value, 0), more)
+        present = batch.present[0, 0] > 0
+        grads = jax.tree.map(lambda leaf: jnp.where(present, leaf, 0), grads)
+        more = jax.tree.map(lambda value: jnp.where(present, value, 0), more)
         return (loss, grads, logged, more), new
 
-    def differentiated(_, cells, rng):
+    def differentiate(_, cells, rng):
         part, keys = cells
         total, new = None, state
         for d in range(domains):
@@ -169,21 +169,21 @@ def _aggregated(update, loss_fn, moving, rule, state, batch, rng, parts) -> Grad
             total = summed if total is None else jax.tree.map(jnp.add, total, summed)
         return new, total
 
-    new, total = over_parts(differentiated, state, (batch, keys), rng, parts)
+    new, total = over_parts(differentiate, state, (batch, keys), rng, parts)
     loss, grads, logged, more = jax.tree.map(lambda leaf: leaf * parts, total)
     loss, logged = jax.tree.map(lambda leaf: leaf / size, (loss, logged))
     count = jnp.maximum(jnp.sum(batch.present > 0), 1)
     logged |= jax.tree.map(lambda leaf: leaf / count, more)
     returned = update.aggregate.finish(grads, size, rule, key(rng, "rule"))
     pair = isinstance(returned, tuple) and len(returned) == 2
-    check_rule("aggregate.finish", (*returned, {}) if pair else returned, moving, logged)
+    check_rule("aggregate.finish", (*returned, {}) if pair else returned, trainable, logged)
     grads, rule = returned
     return Gradient(loss, grads, new, rule, logged, None)
 
 
-def _least_parts(moving: Groups, size: int, domains: int) -> int:
+def _least_parts(trainable: Groups, size: int, domains: int) -> int:
     """Into how many equal parts a batch is cut, so that the gradients of a part fit."""
-    gradient_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(moving))
+    gradient_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trainable))
     rows = max(1, GRADIENT_BYTES // max(1, gradient_bytes * domains))
     divisors = (parts for parts in range(1, size + 1) if size % parts == 0)
     return next(parts for parts in divisors if size // parts <= rows)

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,9 @@ import numpy as np
 
 from jaxtl.files import read_json, write_json
 from jaxtl.plan import Params, Stage, State
-from jaxtl.train.feed.cache import Cached, cached, flops
+from jaxtl.train.feed.cache import Cache, cache_features
 from jaxtl.train.feed.examples import (
-    abstract_page,
+    first_page,
     gather,
     make_feed,
     make_streams,
@@ -30,6 +31,7 @@ from jaxtl.train.feed.examples import (
 )
 from jaxtl.train.mesh import shard_state, to_host
 from jaxtl.train.options import RunOptions
+from jaxtl.train.resolve.convolutions import convolutions
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.schedule import choose, convolves
 from jaxtl.train.signals import Interrupted, Watch, watch
@@ -37,10 +39,10 @@ from jaxtl.train.state import (
     TrainState,
     Validation,
     abstract_state,
-    deployed,
-    looked,
+    evaluated_params,
     prepare_again,
     start,
+    validate,
     with_best,
     with_constants,
     without_constants,
@@ -141,34 +143,25 @@ def train_stage(
                 logger.info("stage %s starts from %s", stage.name, report)
             write_json(directory / "stage.json", record)
             train = with_best(start(replicas, source), validation) if train is None else train
-            saver = Saver(replicas, directory, record, checkpoints, since=step)
+            record["train_seconds"] = record.get("train_seconds", 0.0) if step else 0.0
+            record.setdefault("steps_per_second", None)
             log = Log(directory, options, stage.num_steps, replicas, step)
+            recorder = Recorder(replicas, directory, record, checkpoints, log, progress)
             if step < stage.num_steps:
-                cache = cached(replicas, train, options, directory)
+                cache = cache_features(replicas, train, options, directory)
                 record["feature_cache"] = cache.note if cache else None
                 program = compile_stage(replicas, train, options, cache)
                 train = advance(
-                    replicas,
-                    program,
-                    train,
-                    step,
-                    options,
-                    saver,
-                    log,
-                    progress,
-                    validation,
-                    signals,
+                    replicas, program, train, step, options, recorder, validation, signals
                 )
             failed = enumerate(failed_steps(train).tolist())
             record["failed_seeds"] = {replicas.describe(i): at for i, at in failed if at}
-            saver.save(stage.num_steps, train, finished=True)
+            recorder.save(stage.num_steps, train, finished=True)
     if signals.received is not None:
         raise Interrupted(signals.received)
-    params, state = deployed(train)
     return Trained(
         replicas,
-        params,
-        state,
+        *evaluated_params(train),
         read_curves(directory),
         record["train_seconds"],
         record["steps_per_second"] or math.nan,
@@ -189,9 +182,7 @@ def advance(
     train: TrainState,
     step: int,
     options: RunOptions,
-    saver: "Saver",
-    log: "Log",
-    progress: Progress,
+    recorder: "Recorder",
     validation: Validation | None,
     signals: Watch,
 ) -> TrainState:
@@ -210,84 +201,79 @@ def advance(
         args = (train.carry, train.frozen, rows, seeds, values, block, *numbers)
         if compiled is None:
             compiled = dispatch.lower(*args).compile()
-            saver.note_memory(compiled)
+            recorder.record["memory_mb"] = memory_mb(compiled)
         carry, metrics = compiled(*args)
         train = carry._replace(frozen=train.frozen, best=train.best)
         if pending:  # the device works on this dispatch while the last one is written
-            progress(*log.write(*pending))
-            saver.tick(first)
+            recorder.write(*pending)
         pending = (first, step - first, metrics)
         if validation and (step % validation.every == 0 or step == stage.num_steps):
-            best, measured = looked(train, validation)
+            best, measured = validate(train, validation)
             train, pending = train._replace(best=best), (*pending, measured)
         every = stage.method.prepare_every
         if every and step % every == 0 and step < stage.num_steps:
             train = prepare_again(replicas, train)
-        preempted = saver.preempted()
+        preempted = recorder.checkpoints.preempted()
         if (preempted or signals.received is not None) and step < stage.num_steps:
-            log.write(*pending)
-            saver.save(step, train, finished=False)
+            recorder.log.write(*pending)
+            recorder.save(step, train, finished=False)
             raise Interrupted(signals.received or signal.SIGTERM)
         due = step % options.checkpoint_every == 0
         if due or step == stage.num_steps:  # the log never lags behind a checkpoint
-            progress(*log.write(*pending))
-            saver.tick(step)
+            recorder.write(*pending)
             pending = None
         if due and step < stage.num_steps:
-            saver.save(step, train, finished=False)
+            recorder.save(step, train, finished=False)
     return train
 
 
-class Saver:
-    """Checkpoints with their entry in stage.json, and the clock of a stage.
+def memory_mb(compiled: jax.stages.Compiled) -> float | None:
+    """What a compiled dispatch needs, where the backend tells."""
+    if not (sizes := compiled.memory_analysis()):
+        return None
+    size = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
+    return round((size + sizes.output_size_in_bytes - sizes.alias_size_in_bytes) / 2**20, 3)
 
-    Args:
+
+@dataclasses.dataclass
+class Recorder:
+    """Log, checkpoints and stage.json of a stage, and its clock.
+
+    Attributes:
         record: the content of stage.json; its times go on from earlier processes.
-        since: the step at which this process starts.
+        counted: seconds up to here are in the record.
+        steady: (step, time) after the first dispatch, which compiles.
     """
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        directory: Path,
-        record: dict,
-        checkpoints: Checkpoints,
-        since: int,
-    ):
-        self._replicas = replicas
-        self._path, self._record, self._checkpoints = directory / "stage.json", record, checkpoints
-        self._before = record.get("train_seconds", 0.0) if since else 0.0
-        self._began = time.perf_counter()
-        self._steady: tuple[int, float] | None = None
-        record.setdefault("steps_per_second", None)
+    replicas: Replicas
+    directory: Path
+    record: dict
+    checkpoints: Checkpoints
+    log: Log
+    progress: Progress
+    counted: float = dataclasses.field(default_factory=time.perf_counter)
+    steady: tuple[int, float] | None = None
 
-    def tick(self, step: int) -> None:
-        """Dispatches up to `step` are done; the first one, which compiles, starts the clock."""
+    def write(self, *dispatch: Any) -> None:
+        """Log a dispatch that is done, given as `Log.write` takes it."""
+        step, last = self.log.write(*dispatch)
+        self.progress(step, last)
         now = time.perf_counter()
-        if self._steady is None:
-            self._steady = (step, now)
-        elif step > self._steady[0]:
-            self._record["steps_per_second"] = (step - self._steady[0]) / (now - self._steady[1])
-
-    def note_memory(self, compiled: jax.stages.Compiled) -> None:
-        """Take down what a compiled dispatch needs, where the backend tells."""
-        if sizes := compiled.memory_analysis():
-            size = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
-            size += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-            self._record["memory_mb"] = round(size / 2**20, 3)
-
-    def preempted(self) -> bool:
-        """Whether several processes agreed to stop now."""
-        return self._checkpoints.preempted()
+        if self.steady is None:
+            self.steady = (step, now)
+        else:
+            self.record["steps_per_second"] = (step - self.steady[0]) / (now - self.steady[1])
 
     def save(self, step: int, train: TrainState, finished: bool) -> None:
         """Save asynchronously, or to the end if `finished` or asked to stop after this."""
-        self._record["train_seconds"] = self._before + time.perf_counter() - self._began
-        self._checkpoints.save(step, without_constants(self._replicas, train))
+        now = time.perf_counter()
+        self.record["train_seconds"] += now - self.counted
+        self.counted = now
+        self.checkpoints.save(step, without_constants(self.replicas, train))
         if finished:
-            self._checkpoints.wait()
-        self._record["finished"] = finished
-        write_json(self._path, self._record)
+            self.checkpoints.wait()
+        self.record["finished"] = finished
+        write_json(self.directory / "stage.json", self.record)
 
 
 def check_directory(directory: Path, identity: Identity) -> dict | None:
@@ -307,7 +293,7 @@ def check_directory(directory: Path, identity: Identity) -> dict | None:
 
 
 def compile_stage(
-    replicas: Replicas, train: TrainState, options: RunOptions, cache: Cached | None = None
+    replicas: Replicas, train: TrainState, options: RunOptions, cache: Cache | None = None
 ):
     """(schedule, dispatch, feed, streams) of a stage, or of what its feature cache leaves of it."""
     whole = replicas.setup
@@ -316,30 +302,28 @@ def compile_stage(
     else:
         replicas, feed, streams = cache.replicas, cache.feed, cache.streams
     setup, stage = replicas.setup, replicas.setup.stage
-    view = abstract_page(feed, len(replicas), stage.batch_size)
-    first = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (train, view.own)
-    )
-    probe = make_step(setup)
+    if setup.convolutions is None:
+        view = first_page(feed, replicas)
+        one_replica = jax.eval_shape(
+            lambda *trees: jax.tree.map(lambda leaf: leaf[0], trees), train, view.per_replica
+        )
 
-    def one_step(train, own, shared, index):
-        batch = gather(stage, shared, own, index, jax.random.key(0))
-        return probe(train, batch, jax.random.key(0), jnp.int32(0))
+        def step(train, rows):
+            index = jnp.zeros((stage.batch_size, len(stage.domains)), jnp.int32)
+            batch = gather(stage, view.shared, rows, index, jax.random.key(0))
+            return make_step(setup)(train, batch, jax.random.key(0), jnp.int32(0))
 
-    index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
-    args = (*first, view.shared, index)
-    schedule = choose(setup, one_step, args, options)
+        jaxpr = jax.make_jaxpr(step)(*one_replica).jaxpr
+        setup = dataclasses.replace(setup, convolutions=convolutions(jaxpr))
+    schedule = choose(setup, options)
     if not options.steps_per_dispatch:
-        steps = page_steps(feed, len(replicas), stage.batch_size, schedule.steps)
+        steps = page_steps(feed, replicas, stage.batch_size, schedule.steps)
         schedule = dataclasses.replace(schedule, steps=steps)
     if cache is not None:
+        logger.info("stage %s: %s", stage.name, cache.note)
         if schedule.seeds == "vmap" and convolves(whole):
             # The seeds as without the cache: batching them would round other sums.
             schedule = dataclasses.replace(schedule, seeds="map")
-        rest = flops(one_step, *args)
-        before, after = (rest + cache.flops) / 1e6, rest / 1e6
-        numbers = (stage.name, cache.note, before, after)
-        logger.info("stage %s: %s; %.4g MFLOP a step and seed become %.4g", *numbers)
     if schedule.seeds == "vmap":
         feed = shared_by_points(feed, replicas)
     logger.info("stage %s: %s", stage.name, schedule)

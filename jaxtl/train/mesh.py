@@ -65,7 +65,7 @@ def current_mesh() -> Mesh:
 
 
 def replicated() -> NamedSharding:
-    """On every device of the mesh."""
+    """On every device of the mesh, for arrays that are equal in all processes."""
     return NamedSharding(current_mesh(), P())
 
 
@@ -98,11 +98,6 @@ def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
         return batch
     sharding = NamedSharding(mesh, P("data"))
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), batch)
-
-
-def replicate(tree: PyTree) -> PyTree:
-    """Put arrays (equal in all processes) on every device of the mesh."""
-    return jax.device_put(tree, replicated())
 
 
 def to_host(tree: PyTree) -> PyTree:

@@ -17,12 +17,12 @@ from jaxtl.form import describe
 from jaxtl.paths import flatten
 from jaxtl.plan import PyTree
 from jaxtl.plan.batch import sides_of
-from jaxtl.train.feed.examples import abstract_page, active_heads, gather, host_feed
+from jaxtl.train.feed.examples import first_page, gather, host_feed
 from jaxtl.train.resolve.contract import differing
 from jaxtl.train.resolve.convolutions import convolutions
 from jaxtl.train.resolve.replicas import Replicas, over_seeds
-from jaxtl.train.resolve.stage import Setup, roles_of
-from jaxtl.train.state import TrainState, begin, group
+from jaxtl.train.resolve.stage import Setup, active_heads, roles_of
+from jaxtl.train.state import begin, group
 from jaxtl.train.step import make_step
 
 
@@ -39,9 +39,9 @@ def rehearse(setup: Setup, arm: str, seeds: tuple[int, ...]) -> Setup:
             sides_of(roles_of(setup.stage))
         _check_heads(setup)
         step, args = first_step(over_seeds(setup, seeds[:1]))
-        program, (_, trains) = jax.make_jaxpr(step, return_shape=True)(*args)
-        if trains is not None:
-            _check_form(*trains)
+        program, (_, stepped) = jax.make_jaxpr(step, return_shape=True)(*args)
+        if stepped is not None and (lines := list(differing(*stepped[:2]))):
+            raise ValueError(f"a step must leave the form of what it changes: {'; '.join(lines)}")
         _check_prediction(setup)
     except Exception as error:  # whatever a method, a model or an augmentation of one's own raises
         raise ValueError(f"arm {arm!r}, stage {setup.stage.name!r}: {explain(error)}") from error
@@ -61,7 +61,7 @@ def first_step(replicas: Replicas) -> tuple[Callable, tuple]:
     """
     setup, stage = replicas.setup, replicas.setup.stage
 
-    def step(values, params, state, shared, own, index, rng):
+    def step(values, params, state, shared, rows, index, rng):
         changed = replicas.at(values)
         method = changed.stage.method
         memory = ()
@@ -69,22 +69,15 @@ def first_step(replicas: Replicas) -> tuple[Callable, tuple]:
             memory = method.state(changed.model, params, state.statistics, setup.shape)
         if not method.updates:
             return memory, None
-        batch = gather(changed.stage, shared, own, index, rng)
+        batch = gather(changed.stage, shared, rows, index, rng)
         train = begin(changed, *group(changed, params), state)
         return memory, (train, *make_step(changed)(train, batch, rng, jnp.int32(0)))
 
-    feed = abstract_page(host_feed(replicas[:1]), 1, stage.batch_size)
+    shared, rows = first_page(host_feed(replicas[:1]), replicas[:1])
+    rows = jax.tree.map(lambda leaf: leaf[0], rows)
     index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
-    own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), feed.own)
-    args = (setup.params, setup.state, feed.shared, own, index, jax.random.key(0))
+    args = (setup.params, setup.state, shared, rows, index, jax.random.key(0))
     return step, (abstract_values(replicas), *args)
-
-
-def _check_form(before: TrainState, after: TrainState, metrics: Mapping[str, Any]) -> None:
-    """Raises ValueError if a step changes the form of what it hands to the next one."""
-    del metrics
-    if lines := list(differing(before, after)):
-        raise ValueError(f"a step must leave the form of what it changes: {'; '.join(lines)}")
 
 
 def _check_heads(setup: Setup) -> None:
@@ -93,8 +86,7 @@ def _check_heads(setup: Setup) -> None:
     for name in active_heads(setup.stage):
         head = setup.model.heads[name]
         outputs = jax.ShapeDtypeStruct((*lead, head.size), jnp.float32)
-        dtype = jnp.int32 if head.integer else jnp.float32
-        labels = jax.ShapeDtypeStruct((*lead, *head.label_shape), dtype)
+        labels = jax.ShapeDtypeStruct((*lead, *head.label_shape), head.missing.dtype)
         losses = jax.eval_shape(head.loss, outputs, labels)
         shape = getattr(losses, "shape", None)
         if shape != labels.shape or not jnp.issubdtype(losses.dtype, jnp.floating):

@@ -21,7 +21,7 @@ from jaxtl.train.feed.examples import abstract_batch, columns
 from jaxtl.train.mesh import shard_state, to_host
 from jaxtl.train.resolve.contract import check_loss, differing
 from jaxtl.train.resolve.replicas import Replicas
-from jaxtl.train.resolve.stage import Setup, initialise, loaded
+from jaxtl.train.resolve.stage import Setup, initialise, load
 
 Groups = dict[str, Params]
 
@@ -79,13 +79,13 @@ def group(setup: Setup, params: Params) -> tuple[Groups, Params]:
     flat: dict[str, dict] = {name: {} for name in setup.stage.method.optimizers}
     flat[FROZEN] = {}
     for path, leaf in flatten(params).items():
-        flat[setup.labels[path]][path] = leaf
+        flat[setup.groups[path]][path] = leaf
     groups = {name: nest(leaves) for name, leaves in flat.items()}
     frozen = groups.pop(FROZEN)
     return groups, frozen
 
 
-def averages(method: Method) -> bool:
+def keeps_average(method: Method) -> bool:
     """Whether an average of what trains is kept."""
     return method.ema is not None or method.swa is not None
 
@@ -96,7 +96,7 @@ def begin(setup: Setup, trainable: Groups, frozen: Params, state: State) -> Trai
     return TrainState(
         trainable=trainable,
         frozen=frozen,
-        average=trainable if averages(setup.stage.method) else {},
+        average=trainable if keeps_average(setup.stage.method) else {},
         state=state,
         opt_state={name: optimizers[name][1].init(params) for name, params in trainable.items()},
         rules=start_rules(setup, trainable),
@@ -148,7 +148,7 @@ def start(replicas: Replicas, source: tuple[Params, State] | None) -> TrainState
         return {path: leaf for tree in leaves for path, leaf in tree.items() if path in setup.fresh}
 
     leaves = jax.jit(jax.vmap(fresh))(jnp.asarray(replicas.seeds))
-    leaves |= loaded(setup, source, len(replicas))
+    leaves |= load(setup, source, len(replicas))
     params, statistics = (
         nest({path: jnp.asarray(leaves[path]) for path in flatten(tree)})
         for tree in (setup.params, setup.state.statistics)
@@ -162,7 +162,7 @@ def start(replicas: Replicas, source: tuple[Params, State] | None) -> TrainState
             return here.stage.method.state(here.model, params, statistics, here.shape)
 
         each = jax.jit(jax.vmap(method_state, axis_size=len(replicas)))
-        memory = remembered(method, each(params, statistics, dict(replicas.values)), source)
+        memory = recall(method, each(params, statistics, dict(replicas.values)), source)
     state = State(statistics, memory)
     if method.prepare is not None:
         params, state = prepare(replicas, params, state)
@@ -188,7 +188,7 @@ def after_loading(replicas: Replicas, params: Params) -> Params:
     return nest(flat)
 
 
-def remembered(method: Method, new: PyTree, source: tuple[Params, State] | None) -> PyTree:
+def recall(method: Method, new: PyTree, source: tuple[Params, State] | None) -> PyTree:
     """The method's state as the stage before left it, if both have that in common."""
 
     def shapes(tree: PyTree) -> PyTree:
@@ -257,7 +257,7 @@ def with_constants(
     replicas: Replicas, train: TrainState, source: tuple[Params, State] | None
 ) -> TrainState:
     """What a checkpoint holds, with the rest as the stage before or `weights` have it."""
-    there, constant = loaded(replicas.setup, source, len(replicas)), replicas.setup.constant
+    there, constant = load(replicas.setup, source, len(replicas)), replicas.setup.constant
     constants = nest({path: jnp.asarray(leaf) for path, leaf in there.items() if path in constant})
     constants = jax.device_put(constants, shard_state(constants))
     return train._replace(frozen=join(train.frozen, constants))
@@ -271,7 +271,7 @@ def prepare_again(replicas: Replicas, train: TrainState) -> TrainState:
     return jax.device_put(train, shard_state(train))
 
 
-def deployed(train: TrainState) -> tuple[Params, State]:
+def evaluated_params(train: TrainState) -> tuple[Params, State]:
     """(params, state) that are evaluated and handed on: the best, else the average, else the last.
 
     Args:
@@ -291,11 +291,11 @@ def with_best(train: TrainState, validation: Validation | None) -> TrainState:
     return train._replace(best=Best(value, *copied))
 
 
-def looked(
+def validate(
     train: TrainState, validation: Validation
 ) -> tuple[Best | None, Mapping[str, np.ndarray]]:
     """(the best parameters up to now, what was measured of these {metric: [replicas]})."""
-    values = validation.measure(*deployed(train._replace(best=None)))
+    values = validation.measure(*evaluated_params(train._replace(best=None)))
     if validation.metric is None:
         return train.best, values
     now = Best(values[validation.metric.key], train.average or train.trainable, train.state)

@@ -2,37 +2,26 @@
 
 The gradient is taken with respect to the trainable groups alone, so what is frozen costs neither a
 gradient nor optimizer state; the result has the bits of `optax.multi_transform` with
-`optax.set_to_zero()` on the frozen part (`whole_transformation`, compared in the tests).
+`optax.set_to_zero()` on the frozen part.
 """
 
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.paths import FROZEN, join, key, nest
+from jaxtl.paths import join, key
 from jaxtl.plan import Batch, Method, Params, PyTree, State
 from jaxtl.train.feed.examples import Feed, gather
-from jaxtl.train.gradients import gradient
+from jaxtl.train.gradients import Gradient, gradient
 from jaxtl.train.mesh import current_mesh, replicated, shard_batch
-from jaxtl.train.optimizers import transform
 from jaxtl.train.resolve.contract import FAILED, check_loss, loss_name
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.schedule import Schedule
 from jaxtl.train.resolve.stage import Setup
-from jaxtl.train.state import Groups, TrainState, averages
-
-
-def whole_transformation(setup: Setup) -> optax.GradientTransformation:
-    """The method's optimizers as one transformation of all parameters, for a loop of one's own.
-
-    Gradients of frozen parameters are ignored and their updates are exact zeros.
-    """
-    transforms = {name: tx for name, (_, tx) in setup.stage.method.optimizers.items()}
-    transforms[FROZEN] = optax.set_to_zero()
-    return optax.multi_transform(transforms, nest(setup.labels))
+from jaxtl.train.state import Groups, TrainState, keeps_average
 
 
 def newest_share(method: Method, step: jax.Array) -> jax.Array | float:
@@ -59,76 +48,120 @@ def make_step(setup: Setup, micro_batches: int = 1) -> Callable:
     method = setup.stage.method
 
     def step_fn(train: TrainState, batch: Batch, rng: jax.Array, step: jax.Array):
-        trainable, state, opt_state = dict(train.trainable), train.state, dict(train.opt_state)
-        metrics, sizes, rules = {}, [], dict(train.rules)
-        for i, update in enumerate(method.updates):
-            parts = micro_batches if update.per_example else 1
+        new, metrics, norms = train, {}, []
+        for number, update in enumerate(method.updates):
             for repeat in range(update.repeat):
-                moving = {name: trainable[name] for name in update.optimizers}
-                others = (params for name, params in trainable.items() if name not in moving)
-                loss_fn = functools.partial(
-                    loss_of, setup, i, join(train.frozen, *others), step=step
+                update_rng = jax.random.fold_in(jax.random.fold_in(rng, number), repeat)
+                new, logged, more = apply_update(
+                    setup, number, micro_batches, new, batch, update_rng, step
                 )
-                args = (state, batch, jax.random.fold_in(jax.random.fold_in(rng, i), repeat))
-                loss, slopes, state, rule, logged, value_of = gradient(
-                    update, loss_fn, moving, rules.get(str(i)), *args, parts
-                )
-                if update.rule is not None:
-                    rules[str(i)] = rule
-                sizes += [jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves((loss, slopes))]
-                grads = clipped(method, slopes)
-                for name, params in moving.items():
-
-                    def value_fn(params, name=name, value_of=value_of, moving=moving):
-                        return value_of({**moving, name: params})
-
-                    updates, opt_state[name] = transform(
-                        name,
-                        method.optimizers[name][1],
-                        grads[name],
-                        opt_state[name],
-                        params,
-                        loss,
-                        slopes[name],
-                        value_fn if value_of else None,
-                    )
-                    trainable[name] = optax.apply_updates(params, updates)
-            metrics |= {**logged, loss_name(method, i): loss}
-        average = train.average
-        if averages(method):
-            average = optax.incremental_update(trainable, average, newest_share(method, step))
-        new = train._replace(
-            trainable=trainable, average=average, state=state, opt_state=opt_state, rules=rules
-        )
-        train = last_good(train, new, jnp.isfinite(sum(sizes)), step)
+                norms += more
+            metrics |= logged
+        if keeps_average(method):
+            share = newest_share(method, step)
+            average = optax.incremental_update(new.trainable, train.average, share)
+            new = new._replace(average=average)
+        train = last_good(train, new, jnp.isfinite(sum(norms)), step)
         return train, metrics | {FAILED: train.failed}
 
     return step_fn
 
 
-def loss_of(
+def apply_update(
     setup: Setup,
     number: int,
-    resting: Params,
-    moving: Groups,
-    state: State,
+    micro_batches: int,
+    train: TrainState,
     batch: Batch,
     rng: jax.Array,
     step: jax.Array,
-) -> tuple[jax.Array, tuple[State, dict[str, jax.Array]]]:
-    """The checked loss of an update, a function of the groups that it moves."""
-    method, params = setup.stage.method, join(*moving.values(), resting)
-    returned = method.updates[number].loss(setup.model, params, state, batch, rng, step)
-    check_loss(method, number, state, returned)
-    return returned
+) -> tuple[TrainState, dict[str, jax.Array], list[jax.Array]]:
+    """One gradient step.
+
+    Returns:
+        (train state, {metric: []}, norms of the loss and of each gradient, which must be finite).
+    """
+    method = setup.stage.method
+    update = method.updates[number]
+    trained = {name: train.trainable[name] for name in update.optimizers}
+    others = [params for name, params in train.trainable.items() if name not in trained]
+
+    def loss_fn(trained: Groups, state: State, batch: Batch, rng: jax.Array):
+        params = join(*trained.values(), train.frozen, *others)
+        returned = update.loss(setup.model, params, state, batch, rng, step)
+        check_loss(method, number, state, returned)
+        return returned
+
+    parts = micro_batches if update.per_example else 1
+    result = gradient(
+        update, loss_fn, trained, train.rules.get(str(number)), train.state, batch, rng, parts
+    )
+    norms = [jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves((result.loss, result.grads))]
+    grads = clip(method, result.grads)
+    trainable, opt_state = dict(train.trainable), dict(train.opt_state)
+    for name, params in trained.items():
+        updates, opt_state[name] = transform(
+            name, method.optimizers[name][1], grads[name], opt_state[name], trained, result
+        )
+        trainable[name] = optax.apply_updates(params, updates)
+    rules = train.rules if update.rule is None else {**train.rules, str(number): result.rule}
+    train = train._replace(
+        trainable=trainable, state=result.state, opt_state=opt_state, rules=rules
+    )
+    return train, {**result.metrics, loss_name(method, number): result.loss}, norms
 
 
-def clipped(method: Method, grads: Groups) -> Groups:
+def transform(
+    name: str,
+    tx: optax.GradientTransformation,
+    grads: Params,
+    opt_state: optax.OptState,
+    trained: Groups,
+    gradient: Gradient,
+) -> tuple[Params, optax.OptState]:
+    """(updates, optimizer state) of one group of parameters.
+
+    Args:
+        name: of the optimizer and its group.
+        tx: gets `value`, `grad` and `value_fn` of the unclipped gradient if it takes extra
+            arguments; no `value_fn` where the gradient is that of no function.
+        grads: of its group, clipped.
+        trained: all groups that the update trains, this one among them.
+
+    Raises:
+        ValueError: it needs yet other arguments, or a line search is given a part of its
+            parameters only.
+    """
+    accumulates = isinstance(tx, optax.MultiSteps)  # which is of no type of transformation
+    update = (tx if accumulates else optax.with_extra_args_support(tx)).update
+    extra: dict[str, Any] = {"value": gradient.loss, "grad": gradient.grads[name]}
+    if gradient.value_of is not None:
+        extra["value_fn"] = lambda params: gradient.value_of({**trained, name: params})
+    try:
+        return update(grads, opt_state, trained[name], **extra)
+    except ValueError as error:
+        if "MaskedNode" not in str(error):
+            raise
+        raise ValueError(
+            f"optimizer {name!r} searches along a line inside optax.masked or a partition, which "
+            "show it a part of the parameters; give it a group of its own in the method's "
+            "`optimizers`."
+        ) from error
+    except TypeError as error:
+        if "required keyword-only argument" not in str(error):
+            raise
+        raise ValueError(
+            f"optimizer {name!r} needs arguments that a training step has not: {error}; it passes "
+            f"{', '.join(extra)}."
+        ) from error
+
+
+def clip(method: Method, grads: Groups) -> Groups:
     """Gradients scaled to the method's largest norm of all of them together."""
     if method.clip_norm is None:
         return grads
-    clip = optax.clip_by_global_norm(method.clip_norm)
-    return clip.update(grads, clip.init(grads))[0]
+    tx = optax.clip_by_global_norm(method.clip_norm)
+    return tx.update(grads, tx.init(grads))[0]
 
 
 def last_good(old: TrainState, new: TrainState, finite: jax.Array, step: jax.Array) -> TrainState:
@@ -171,18 +204,19 @@ def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed:
         setup = replicas.at(values)
         step_fn = make_step(setup, schedule.micro_batches)
 
-        def drawn(i):
+        def take_step(i, carry):
             step = first + i
             rng = jax.random.fold_in(key(jax.random.key(seed), "train"), step)
             data_rng, rng = jax.random.split(rng)
-            return shard_batch(mesh, gather(setup.stage, *feed, block[i], data_rng)), rng, step
+            batch = shard_batch(mesh, gather(setup.stage, *feed, block[i], data_rng))
+            train, logged = step_fn(carry._replace(frozen=frozen), batch, rng, step)
+            return train.carry, logged
 
         def body(i, loop):
-            carry, metrics = loop
-            train, logged = step_fn(carry._replace(frozen=frozen), *drawn(i))
-            return train.carry, jax.tree.map(lambda all_, x: all_.at[i].set(x), metrics, logged)
+            carry, logged = take_step(i, loop[0])
+            return carry, jax.tree.map(lambda all_, x: all_.at[i].set(x), loop[1], logged)
 
-        shapes = jax.eval_shape(lambda: step_fn(carry._replace(frozen=frozen), *drawn(0))[1])
+        shapes = jax.eval_shape(lambda: take_step(0, carry)[1])
         empty = jax.tree.map(lambda s: jnp.zeros((schedule.steps, *s.shape), s.dtype), shapes)
         if schedule.steps == 1:
             return body(0, (carry, empty))
@@ -190,10 +224,10 @@ def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed:
 
     def one_after_the_other(carry, frozen, feed, seeds, values, block, *numbers):
         def run(replica):
-            carry, frozen, own, *rest = replica
-            return one_replica(carry, frozen, Feed(feed.shared, own), *rest, *numbers)
+            carry, frozen, rows, *rest = replica
+            return one_replica(carry, frozen, Feed(feed.shared, rows), *rest, *numbers)
 
-        every = (carry, frozen, feed.own, seeds, values, block)
+        every = (carry, frozen, feed.per_replica, seeds, values, block)
         if schedule.seeds == "map":
             return jax.lax.map(run, every)
         results = [run(jax.tree.map(lambda x, i=i: x[i], every)) for i in range(len(replicas))]
@@ -210,10 +244,10 @@ def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed:
         results = all_seeds(carry, frozen, feed, seeds[:count], values, block[:count], *numbers)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
 
-    own = jax.tree.leaves(feed.own)
+    rows = jax.tree.leaves(feed.per_replica)
     if schedule.seeds != "vmap":
         all_replicas = one_after_the_other
-    elif own and len(own[0]) < len(replicas):
+    elif rows and len(rows[0]) < len(replicas):
         all_replicas = by_seeds_and_points
     else:
         all_replicas = jax.vmap(one_replica, axes)

@@ -94,7 +94,7 @@ def build(
     replicas = over_seeds(setup, seeds)
     full, features = start(replicas, source), None
     if cached:
-        features = cache.cached(replicas, full, options, Path(tempfile.gettempdir()))
+        features = cache.cache_features(replicas, full, options, Path(tempfile.gettempdir()))
         assert features is not None
     return Program(setup, full, *compile_stage(replicas, full, options, features))
 
@@ -212,7 +212,7 @@ def scanned(stage: Stage, constant: bool, params: Params) -> Callable[[int], flo
     """run(units) of our step under a scan; its batch is gathered, or always the first one."""
     program = build(stage, params=params)
     step_fn = make_step(program.setup, program.schedule.micro_batches)
-    own = jax.tree.map(lambda leaf: leaf[0], program.feed.own)
+    own = jax.tree.map(lambda leaf: leaf[0], program.feed.per_replica)
     carry, frozen = jax.tree.map(lambda leaf: leaf[0], (program.carry(), program.full.frozen))
     chunk, batch_size, key = program.schedule.steps, stage.batch_size, jax.random.key(0)
     batch_of = jax.jit(functools.partial(gather, stage))

@@ -39,7 +39,7 @@ def begun(method, domains=1):
     replicas = over_seeds(setup, (0,))
     train = jax.tree.map(lambda leaf: leaf[0], start(replicas, None))
     feed = host_feed(replicas)
-    own = jax.tree.map(lambda leaf: leaf[0], feed.own)
+    own = jax.tree.map(lambda leaf: leaf[0], feed.per_replica)
     index = jnp.tile(jnp.arange(SIZE)[:, None], (1, domains))
     return setup, train, gather(setup.stage, feed.shared, own, index, KEY)
 

@@ -186,7 +186,7 @@ def test_points_share_the_columns_of_a_seed_if_they_are_the_same(
 
     def spy(replicas, *args):
         program = compile_stage(replicas, *args)
-        seen.append({len(leaf) for leaf in jax.tree.leaves(program[2].own)})
+        seen.append({len(leaf) for leaf in jax.tree.leaves(program[2].per_replica)})
         return program
 
     monkeypatch.setattr(loop, "compile_stage", spy)

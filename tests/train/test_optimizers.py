@@ -16,7 +16,7 @@ from jaxtl.methods import transfer
 from jaxtl.models import classes
 from jaxtl.plan import Stage, labelled
 from jaxtl.train.resolve.stage import resolve
-from jaxtl.train.step import make_step, whole_transformation
+from jaxtl.train.step import make_step
 
 
 def trained(tx, steps=4, method=None):
@@ -143,10 +143,3 @@ def test_what_is_no_optimizer_is_refused(tx, said):
     with pytest.raises(ValueError, match="an Optax transformation is expected") as error:
         resolve(stage, None)
     assert said in str(error.value) and "\n" not in str(error.value)
-
-
-def test_whole_transformation_hands_extra_arguments_on():
-    setup, full, _ = prepared(adapted(transfer.full(optax.polyak_sgd())))
-    tx = whole_transformation(setup)
-    zeros = jax.tree.map(jnp.zeros_like, full.params)
-    tx.update(zeros, tx.init(zeros), zeros, value=jnp.float32(1.0))

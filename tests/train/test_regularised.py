@@ -83,7 +83,7 @@ def two_steps(setup, step):
     """All leaves before the stage's first step and after its second, and the losses."""
     stage, replicas = setup.stage, over_seeds(setup, (0,))
     full, feed = start(replicas, source()[1]), make_feed(replicas, OPTIONS)
-    full, own = jax.tree.map(lambda leaf: leaf[0], (full, feed.own))
+    full, own = jax.tree.map(lambda leaf: leaf[0], (full, feed.per_replica))
     first, losses = full, []
     for i in range(2):
         index = jnp.tile(8 * i + jnp.arange(8)[:, None], (1, 2)) % 10

@@ -12,14 +12,14 @@ from tiny import Body, blobs, body, stages
 from jaxtl import models
 from jaxtl.methods import transfer
 from jaxtl.models import classes
-from jaxtl.paths import flatten, join
+from jaxtl.paths import FROZEN, flatten, join, nest
 from jaxtl.plan import Method, Stage, Update, labelled, stateless, unlabelled
-from jaxtl.train.feed.examples import active_heads, columns, gather, make_feed
+from jaxtl.train.feed.examples import columns, gather, make_feed
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import over_seeds
-from jaxtl.train.resolve.stage import initialise, resolve
+from jaxtl.train.resolve.stage import active_heads, initialise, resolve
 from jaxtl.train.state import start
-from jaxtl.train.step import make_step, whole_transformation
+from jaxtl.train.step import make_step
 
 
 def first_seed(tree):
@@ -31,7 +31,7 @@ def prepared(stage):
     setup = resolve(stage, None)
     full = first_seed(start(over_seeds(setup, (0,)), None))
     feed = make_feed(over_seeds(setup, (0,)), RunOptions())
-    own = first_seed(feed.own)
+    own = first_seed(feed.per_replica)
     index = jnp.arange(stage.batch_size)[:, None] * jnp.ones((1, len(stage.domains)), jnp.int32)
     return setup, full, gather(stage, feed.shared, own, index, jax.random.key(0))
 
@@ -39,6 +39,13 @@ def prepared(stage):
 def adapted(method):
     stage = stages(method)[1]
     return Stage(stage.name, stage.model, method, stage.domains, 8, 6)
+
+
+def whole_transformation(setup):
+    """The method's optimizers as one transformation of all parameters, zero for the frozen."""
+    transforms = {name: tx for name, (_, tx) in setup.stage.method.optimizers.items()}
+    transforms[FROZEN] = optax.set_to_zero()
+    return optax.multi_transform(transforms, nest(setup.groups))
 
 
 FREEZE = ("backbone/body/(dense|norm)/.*",)

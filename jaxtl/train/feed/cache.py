@@ -24,7 +24,7 @@ from jaxtl.plan import Model, PyTree, Stage
 from jaxtl.train.feed.examples import Feed, host_feed, read_ahead
 from jaxtl.train.feed.order import Stream
 from jaxtl.train.feed.prefix import Prefix, constant_prefix, needs_only_features
-from jaxtl.train.mesh import replicate, replicated, to_host
+from jaxtl.train.mesh import replicated, to_host
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.state import TrainState
@@ -35,7 +35,7 @@ FEATURE_BATCH = 64
 """Most examples whose features are computed in one call."""
 
 
-class Cached(NamedTuple):
+class Cache(NamedTuple):
     """A stage that starts from features.
 
     Attributes:
@@ -43,25 +43,17 @@ class Cached(NamedTuple):
         feed: the examples that are drawn, with features as inputs; on the host if they lie on disk.
         streams: [replicas][domains] orders of the rows of the feed.
         note: what is cached, for the log.
-        flops: operations that a step of one replica is spared.
     """
 
     replicas: Replicas
     feed: Feed
     streams: list[list[Stream]]
     note: str
-    flops: float
 
 
-def flops(function: Callable, *args: PyTree) -> float:
-    """XLA's estimate of the floating-point operations of a call, without compiling it."""
-    analysis = jax.jit(function).lower(*args).cost_analysis() or {}
-    return analysis.get("flops", math.nan)
-
-
-def cached(
+def cache_features(
     replicas: Replicas, train: TrainState, options: RunOptions, directory: Path
-) -> Cached | None:
+) -> Cache | None:
     """Compute the features of a stage, if the method cannot tell the difference.
 
     Args:
@@ -89,7 +81,6 @@ def cached(
     rows = drawn_rows(stage, replicas.seeds, shared)
     run, weights = _forward(first), (train.params, train.state.statistics)
     example = jax.eval_shape(run, *weights, 0, setup.inputs)
-    saved = flops(run, *weights, 0, setup.inputs) * stage.batch_size * len(stage.domains)
     width = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(example))
     size = width * sum(r.size for r in rows)
     on_disk = size > options.feature_cache_mb * 2**20
@@ -104,7 +95,7 @@ def cached(
         return None
     _fill(stored, functools.partial(run, *weights), stage, rows)
     feed, streams = _feed(replicas, stored, rows, on_disk)
-    return Cached(replicas.with_model(rest), feed, streams, what, saved)
+    return Cache(replicas.with_model(rest), feed, streams, what)
 
 
 def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.ndarray]:
@@ -150,7 +141,7 @@ def _forward(model: Model) -> Callable:
 def _empty(example: PyTree, lead: tuple[int, ...], directory: Path | None) -> PyTree:
     """Uninitialised arrays [*lead, ...], in a file of the directory if one is given."""
 
-    def one(leaf):
+    def empty(leaf):
         shape = (*lead, *leaf.shape[1:])
         if directory is None:
             return np.empty(shape, leaf.dtype)
@@ -159,7 +150,7 @@ def _empty(example: PyTree, lead: tuple[int, ...], directory: Path | None) -> Py
                 os.posix_fallocate(file.fileno(), 0, math.prod(shape) * leaf.dtype.itemsize)
             return np.memmap(file, leaf.dtype, "w+", shape=shape)
 
-    return jax.tree.map(one, example)
+    return jax.tree.map(empty, example)
 
 
 def _fill(stored: list[PyTree], run: Callable, stage: Stage, rows: list[np.ndarray]) -> None:
@@ -197,26 +188,23 @@ def _feed(
         stored: [domains] features, leaves [groups, n, ...].
         rows: [domains] of [groups, n], their rows in the tables.
     """
-    whole, shared, own, streams = host_feed(replicas), [], [], [[] for _ in replicas.seeds]
-    domains = replicas.setup.stage.domains
+    whole, shared, per_replica = host_feed(replicas), [], []
+    streams = [[] for _ in replicas.seeds]
+    domains, each = replicas.setup.stage.domains, np.arange(len(replicas))[:, None]
     for d, (domain, features, groups) in enumerate(zip(domains, stored, rows, strict=True)):
-        members = np.broadcast_to(groups, (len(replicas), groups.shape[1]))
-        labels = {name: values[members] for name, values in whole.shared[d]["labels"].items()}
-        replica_rows = np.arange(len(replicas))[:, None], members
-        of_replica = jax.tree.map(lambda leaf, at=replica_rows: leaf[at], whole.own[d])
-        of_replica |= {"labels": labels, "index": members}
-        if len(groups) == 1 and not on_disk:
+        drawn = np.broadcast_to(groups, (len(replicas), groups.shape[1]))
+        columns = jax.tree.map(lambda leaf, drawn=drawn: leaf[each, drawn], whole.per_replica[d])
+        columns["labels"] = {name: x[drawn] for name, x in whole.shared[d]["labels"].items()}
+        columns["index"] = drawn
+        if len(groups) == 1:
             shared.append({"inputs": jax.tree.map(lambda leaf: leaf[0], features)})
-            own.append(of_replica)
         else:
-            inputs = jax.tree.map(
-                lambda leaf: np.broadcast_to(leaf, (len(replicas), *leaf.shape[1:])), features
-            )
             shared.append({})
-            own.append({"inputs": inputs, **of_replica})
+            columns["inputs"] = features
+        per_replica.append(columns)
         for i, seed in enumerate(replicas.seeds):
             # A row that is never drawn may point anywhere.
-            places = np.searchsorted(members[i], domain.dataset.rows(seed))
-            streams[i].append(Stream(np.minimum(places, members.shape[1] - 1), seed, d))
-    feed = Feed(shared, own)
-    return (feed if on_disk else replicate(feed)), streams
+            places = np.searchsorted(drawn[i], domain.dataset.rows(seed))
+            streams[i].append(Stream(np.minimum(places, drawn.shape[1] - 1), seed, d))
+    feed = Feed(shared, per_replica)
+    return (feed if on_disk else jax.device_put(feed, replicated())), streams

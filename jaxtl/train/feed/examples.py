@@ -9,23 +9,22 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data import Table
 from jaxtl.data.streamed import is_streamed, select
 from jaxtl.models import to_float
 from jaxtl.plan import Columns, Domain, Head, PyTree, Stage
 from jaxtl.plan.batch import Batch
 from jaxtl.train.feed.order import Stream, index_block
-from jaxtl.train.mesh import replicate
+from jaxtl.train.mesh import replicated
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import Replicas
-from jaxtl.train.resolve.stage import Setup, role_of, roles_of
+from jaxtl.train.resolve.stage import Setup, active_heads, roles_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,58 +36,50 @@ class Feed(NamedTuple):
     there is an "index" besides, which says what they are there.
 
     Attributes:
-        shared: [its columns that are the same for all seeds], leaves [n, ...].
-        own: [its columns of each replica], leaves [replicas, n, ...]; or of each seed, where all
+        shared: [its columns that are the same for all replicas], leaves [n, ...].
+        per_replica: [its other columns], leaves [replicas, n, ...]; or [seeds, n, ...], where all
             points of a sweep share them.
     """
 
     shared: list[dict[str, PyTree]]
-    own: list[dict[str, PyTree]]
+    per_replica: list[dict[str, PyTree]]
 
 
-def columns(domain: Domain, heads: dict[str, Head], seed: int) -> Columns:
+def columns(domain: Domain, heads: Mapping[str, Head], seed: int) -> Columns:
     """The examples of one domain that one seed trains on, with hidden labels hidden."""
-    table, rows = domain.dataset.table(), domain.dataset.rows(seed)
-    labels = {head: _labels(domain, heads[head], table, head)[0][rows] for head in domain.heads}
-    present = _present(domain, table, rows)
-    weights = {
-        head: _weights(domain, heads[head], table, rows, head, present) for head in domain.heads
-    }
-    return Columns(select(table.inputs, rows), labels, weights, present, role_of(domain))
+    inputs, rows = domain.dataset.table().inputs, domain.dataset.rows(seed)
+    labels = {name: _labels(domain, name, heads[name])[0][rows] for name in domain.heads}
+    return Columns(select(inputs, rows), labels, *_weights(domain, heads, rows), domain.role)
 
 
-def _labels(domain: Domain, head: Head, table: Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _labels(domain: Domain, name: str, head: Head) -> tuple[np.ndarray, np.ndarray]:
     """(labels, which may be used), [n, *label_shape]; an unlabelled domain hides all."""
+    table = domain.dataset.table()
     if domain.labelled:
         return table.labels_of(domain.heads[name], head)
     shape = (len(table), *head.label_shape)
-    hidden = np.full(
-        shape, -1 if head.integer else np.nan, np.int32 if head.integer else np.float32
-    )
-    return hidden, np.zeros(shape, bool)
-
-
-def _present(domain: Domain, table: Table, rows: np.ndarray) -> np.ndarray:
-    """[len(rows)] float32: lambda_{d,i}."""
-    if domain.example_weights is None or not domain.labelled:
-        return np.ones(len(rows), np.float32)
-    labels = {column: values[rows] for column, values in table.labels.items()}
-    return np.asarray(domain.example_weights(labels), np.float32)
+    return np.full(shape, head.missing), np.zeros(shape, bool)
 
 
 def _weights(
-    domain: Domain, head: Head, table: Table, rows: np.ndarray, name: str, present: np.ndarray
-) -> np.ndarray:
-    """[len(rows), *label_shape] float32: lambda_d lambda_{d,i}, 0 where missing or hidden."""
-    labelled = _labels(domain, head, table, name)[1][rows]
-    present = present.reshape(-1, *(1,) * (labelled.ndim - 1))
-    return (labelled * np.float32(domain.weight) * present).astype(np.float32)
+    domain: Domain, heads: Mapping[str, Head], rows: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """({head: [len(rows), *label_shape]}, [len(rows)]), float32.
 
-
-def active_heads(stage: Stage) -> tuple[str, ...]:
-    """Heads that some domain of the stage names, in the model's order."""
-    named = {head for domain in stage.domains for head in domain.heads}
-    return tuple(head for head in stage.model.heads if head in named)
+    The second is lambda_{d,i}, the first lambda_d lambda_{d,i}, or 0 where a label is missing or
+    hidden.
+    """
+    present = np.ones(len(rows), np.float32)
+    if domain.example_weights is not None and domain.labelled:
+        table = domain.dataset.table()
+        labels = {column: values[rows] for column, values in table.labels.items()}
+        present = np.asarray(domain.example_weights(labels), np.float32)
+    weights = {}
+    for name in domain.heads:
+        usable = _labels(domain, name, heads[name])[1][rows]
+        factors = present.reshape(-1, *(1,) * (usable.ndim - 1))
+        weights[name] = (usable * np.float32(domain.weight) * factors).astype(np.float32)
+    return weights, present
 
 
 def make_feed(replicas: Replicas, options: RunOptions) -> Feed:
@@ -97,7 +88,7 @@ def make_feed(replicas: Replicas, options: RunOptions) -> Feed:
     inputs = [columns["inputs"] for columns in feed.shared]
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(inputs))
     if not is_streamed(inputs) and size <= device_limit(options):
-        return replicate(feed)
+        return jax.device_put(feed, replicated())
     what = "streamed" if is_streamed(inputs) else "read from memory"
     logger.info("stage %s: %.1f MB of inputs are %s", replicas.setup.stage.name, size / 2**20, what)
     return feed
@@ -118,22 +109,21 @@ def on_device(feed: Feed) -> bool:
 
 def host_feed(replicas: Replicas) -> Feed:
     """The whole tables of the stage on the host; weights are 0 where a replica has no example."""
-    shared, of_replicas = [], []
-    for d, domain in enumerate(replicas.setup.stage.domains):
-        table, heads = domain.dataset.table(), replicas.setup.stage.model.heads
-        labels = {head: _labels(domain, heads[head], table, head)[0] for head in domain.heads}
-        weights = {h: np.zeros((len(replicas), *x.shape), np.float32) for h, x in labels.items()}
-        present = np.zeros((len(replicas), len(table)), np.float32)
+    stage, shared, per_replica = replicas.setup.stage, [], []
+    for d, domain in enumerate(stage.domains):
+        table, heads = domain.dataset.table(), stage.model.heads
+        labels = {name: _labels(domain, name, heads[name])[0] for name in domain.heads}
+        lead = (len(replicas), len(table))
+        weights = {name: np.zeros((*lead, *heads[name].label_shape), np.float32) for name in labels}
+        present = np.zeros(lead, np.float32)
         for i, (seed, setup) in enumerate(zip(replicas.seeds, replicas.setups, strict=True)):
-            rows, same_domain = domain.dataset.rows(seed), setup.stage.domains[d]
-            present[i, rows] = drawn = _present(same_domain, table, rows)
-            for head in domain.heads:
-                weights[head][i, rows] = _weights(
-                    same_domain, heads[head], table, rows, head, drawn
-                )
+            rows = domain.dataset.rows(seed)
+            row_weights, present[i, rows] = _weights(setup.stage.domains[d], heads, rows)
+            for name, values in row_weights.items():
+                weights[name][i, rows] = values
         shared.append({"inputs": table.inputs, "labels": labels})
-        of_replicas.append({"weights": weights, "present": present})
-    return Feed(shared, of_replicas)
+        per_replica.append({"weights": weights, "present": present})
+    return Feed(shared, per_replica)
 
 
 def shared_by_points(feed: Feed, replicas: Replicas) -> Feed:
@@ -145,10 +135,10 @@ def shared_by_points(feed: Feed, replicas: Replicas) -> Feed:
         points = leaf.reshape(replicas.points, -1, *leaf.shape[1:])
         return bool((points == points[:1]).all())
 
-    if not all(map(alike, jax.tree.leaves(feed.own))):
+    if not all(map(alike, jax.tree.leaves(feed.per_replica))):
         return feed
     seeds = len(replicas) // replicas.points
-    return Feed(feed.shared, jax.tree.map(lambda leaf: leaf[:seeds], feed.own))
+    return Feed(feed.shared, jax.tree.map(lambda leaf: leaf[:seeds], feed.per_replica))
 
 
 def make_streams(replicas: Replicas) -> list[list[Stream]]:
@@ -162,20 +152,20 @@ def make_streams(replicas: Replicas) -> list[list[Stream]]:
 
 
 def gather(
-    stage: Stage, shared: list[PyTree], own: list[PyTree], index: jax.Array, rng: jax.Array
+    stage: Stage, shared: list[PyTree], per_replica: list[PyTree], index: jax.Array, rng: jax.Array
 ) -> Batch:
     """The batch of one step and seed.
 
     Args:
         stage: its domains say what is augmented, its heads what is filled in where a domain lacks
             a label.
-        shared, own: as in `Feed`, `own` without its axis of replicas.
+        shared, per_replica: as in `Feed`, the latter without its axis of replicas.
         index: [batch, domains] int32.
         rng: key of the augmentations.
     """
     per_domain = []
     for d, domain in enumerate(stage.domains):
-        rows, examples = index[:, d], {**shared[d], **own[d]}
+        rows, examples = index[:, d], {**shared[d], **per_replica[d]}
         inputs = to_float(jax.tree.map(lambda x, rows=rows: x[rows], examples["inputs"]))
         if domain.augment is not None:
             inputs = domain.augment(jax.random.fold_in(rng, d), inputs)
@@ -187,11 +177,10 @@ def gather(
                 weights[name] = examples["weights"][name][rows]
             else:
                 shape = (len(rows), *head.label_shape)
-                dtype = jnp.int32 if head.integer else jnp.float32
-                labels[name] = jnp.full(shape, -1 if head.integer else jnp.nan, dtype)
+                labels[name] = jnp.full(shape, head.missing)
                 weights[name] = jnp.zeros(shape, jnp.float32)
-        place = examples["index"][rows] if "index" in examples else rows
-        per_domain.append((inputs, labels, weights, examples["present"][rows], place))
+        table_rows = examples["index"][rows] if "index" in examples else rows
+        per_domain.append((inputs, labels, weights, examples["present"][rows], table_rows))
     columns = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *per_domain)
     return Batch(*columns, roles_of(stage))
 
@@ -280,42 +269,28 @@ def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
     replicas, steps, batch, domains = block.shape
     rows = block.reshape(replicas, steps * batch, domains)
     each = np.arange(replicas)[:, None]
-    of_replicas = [
+    per_replica = [
         {"index": rows[..., d]}
         | jax.tree.map(lambda leaf, d=d: leaf[rows[..., d]], shared)
         | jax.tree.map(lambda leaf, d=d: leaf[each, rows[..., d]], columns)
-        for d, (shared, columns) in enumerate(zip(feed.shared, feed.own, strict=True))
+        for d, (shared, columns) in enumerate(zip(feed.shared, feed.per_replica, strict=True))
     ]
     places = np.arange(steps * batch, dtype=np.int32).reshape(1, steps, batch, 1)
-    return Feed([{} for _ in of_replicas], of_replicas), np.broadcast_to(places, block.shape)
+    return Feed([{}] * domains, per_replica), np.broadcast_to(places, block.shape)
 
 
-def abstract_page(feed: Feed, seeds: int, rows: int) -> Feed:
-    """Shapes of the page of so many rows; of the feed itself if it is on the device."""
-
-    def shapes(tree: PyTree, skipped: int) -> PyTree:
-        def paged(leaf):
-            return jax.ShapeDtypeStruct((seeds, rows, *leaf.shape[skipped:]), leaf.dtype)
-
-        return jax.tree.map(paged, tree)
-
-    if on_device(feed):
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), feed)
-    index = jax.ShapeDtypeStruct((seeds, rows), jnp.int32)
-    of_replicas = [
-        {"index": index} | shapes(s, 1) | shapes(o, 2)
-        for s, o in zip(feed.shared, feed.own, strict=True)
-    ]
-    return Feed([{} for _ in of_replicas], of_replicas)
+def first_page(feed: Feed, replicas: Replicas) -> Feed:
+    """A page of one row; the feed itself if it is on the device."""
+    block = np.zeros((len(replicas), 1, 1, len(feed.shared)), np.int32)
+    return page(feed, block)[0]
 
 
-def page_steps(feed: Feed, seeds: int, batch_size: int, most: int) -> int:
+def page_steps(feed: Feed, replicas: Replicas, batch_size: int, most: int) -> int:
     """The largest number of steps, at least one and at most `most`, with a page of `PAGE_BYTES`."""
     if on_device(feed):
         return most
-    leaves = jax.tree.leaves(abstract_page(feed, seeds, batch_size))
-    step_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    return max(1, min(most, PAGE_BYTES // step_bytes))
+    row_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(first_page(feed, replicas)))
+    return max(1, min(most, PAGE_BYTES // (row_bytes * batch_size)))
 
 
 def abstract_batch(setup: Setup) -> Batch:
@@ -325,9 +300,9 @@ def abstract_batch(setup: Setup) -> Batch:
     labels, weights = {}, {}
     for name in active_heads(stage):
         head = stage.model.heads[name]
-        dtype = jnp.int32 if head.integer else jnp.float32
-        labels[name] = jax.ShapeDtypeStruct((*lead, *head.label_shape), dtype)
-        weights[name] = jax.ShapeDtypeStruct((*lead, *head.label_shape), jnp.float32)
+        shape = (*lead, *head.label_shape)
+        labels[name] = jax.ShapeDtypeStruct(shape, head.missing.dtype)
+        weights[name] = jax.ShapeDtypeStruct(shape, jnp.float32)
     inputs = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape[1:]), leaf.dtype), setup.inputs
     )

@@ -1,4 +1,4 @@
-"""What a loss must return, checked while it is traced."""
+"""What a method must give: optimizers, and what its losses and rules return while traced."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +11,34 @@ from jaxtl.form import describe, is_array
 from jaxtl.plan import Method, PyTree, State
 
 FAILED = "failed_at"
+
+
+def check_optimizers(optimizers: Mapping[str, tuple[Any, Any]]) -> None:
+    """Nothing, if each is an Optax transformation.
+
+    Raises:
+        ValueError: some are not; it names them all and says what was given.
+    """
+    problems = [
+        f"optimizer {name!r} is {_kind(tx)}"
+        for name, (_, tx) in optimizers.items()
+        if isinstance(tx, type) or not all(callable(getattr(tx, f, 0)) for f in ("init", "update"))
+    ]
+    if problems:
+        raise ValueError(
+            f"{'; '.join(problems)}; an Optax transformation is expected, such as optax.adam(1e-3)."
+        )
+
+
+def _kind(tx: Any) -> str:
+    if isinstance(tx, type):
+        return f"the class {tx.__module__}.{tx.__qualname__}, not an instance of it"
+    if callable(tx):
+        name = getattr(tx, "__qualname__", type(tx).__name__)
+        return f"the function {name}, uncalled, or a schedule"
+    if tx is None or isinstance(tx, (bool, int, float, str)):
+        return f"{tx!r}, a {type(tx).__name__}"
+    return f"a {type(tx).__module__}.{type(tx).__qualname__}"
 
 
 def loss_name(method: Method, number: int) -> str:

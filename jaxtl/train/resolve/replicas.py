@@ -50,9 +50,8 @@ class Replicas:
             return self.setup
         stage = self.rebuild(values)
         model = dataclasses.replace(self.setup.model, heads=stage.model.heads)
-        return dataclasses.replace(
-            self.setup, stage=dataclasses.replace(stage, model=model), model=model
-        )
+        stage = dataclasses.replace(stage, model=model)
+        return dataclasses.replace(self.setup, stage=stage, model=model)
 
     def with_model(self, model: Model) -> "Replicas":
         """The same replicas with another model instead of the whole one, such as the rest of it."""

@@ -9,12 +9,10 @@ steps are dispatched one by one, with the seeds unrolled.
 
 import dataclasses
 import logging
-from collections.abc import Callable
 from typing import Literal
 
 import jax
 
-from jaxtl.plan import PyTree
 from jaxtl.train.mesh import current_mesh
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.convolutions import convolutions
@@ -48,11 +46,9 @@ def convolves(setup: Setup) -> bool:
     return jax.default_backend() == "cpu" and layers.forward and not layers.native
 
 
-def choose(setup: Setup, one_step: Callable, args: PyTree, options: RunOptions) -> Schedule:
-    """Pick the schedule from the traced step and the device; options override the numbers."""
+def choose(setup: Setup, options: RunOptions) -> Schedule:
+    """Pick the schedule from the step's convolutions and the device; options override numbers."""
     layers = setup.convolutions
-    if layers is None:
-        layers = convolutions(jax.make_jaxpr(one_step)(*args).jaxpr)
     cpu = jax.default_backend() == "cpu"
     batch_size, parts = setup.stage.batch_size, 1
     if setup.model.live:

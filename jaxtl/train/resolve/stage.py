@@ -15,8 +15,7 @@ from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
 from jaxtl.plan import Domain, Model, Params, PyTree, Stage, StageShape, State, Statistics
 from jaxtl.plan.batch import Role
 from jaxtl.plan.reading import Wanted
-from jaxtl.train.optimizers import check_optimizers
-from jaxtl.train.resolve.contract import check_rules
+from jaxtl.train.resolve.contract import check_optimizers, check_rules
 from jaxtl.train.resolve.convolutions import Convolutions
 
 
@@ -28,7 +27,7 @@ class Setup:
         stage: the stage.
         model: its model, with the batch statistics live exactly where their scale trains.
         inputs: abstract model inputs of one example, leading axis [1].
-        labels: {parameter path: optimizer's name, or `FROZEN`}.
+        groups: {parameter path: optimizer's name, or `FROZEN`}.
         solved: paths of the parameters that the method computes in closed form, and of the fresh
             ones that an adapter computes from loaded weights.
         fresh: paths of parameters and batch statistics that are initialised, not loaded.
@@ -42,7 +41,7 @@ class Setup:
     stage: Stage
     model: Model
     inputs: PyTree
-    labels: Mapping[str, str]
+    groups: Mapping[str, str]
     solved: frozenset[str]
     fresh: frozenset[str]
     params: Params
@@ -55,12 +54,12 @@ class Setup:
     @property
     def constant(self) -> frozenset[str]:
         """Parameters that the stage loads and never changes; its checkpoints do without them."""
-        paths = (path for path, group in self.labels.items() if group == FROZEN)
+        paths = (path for path, group in self.groups.items() if group == FROZEN)
         return frozenset(paths) - self.fresh - self.solved
 
     @property
     def trainable(self) -> frozenset[str]:
-        return frozenset(path for path, group in self.labels.items() if group != FROZEN)
+        return frozenset(path for path, group in self.groups.items() if group != FROZEN)
 
     @property
     def solvers(self) -> list[Any]:
@@ -77,21 +76,21 @@ class Setup:
         )
 
 
-def role_of(domain: Domain) -> Role:
-    """What a domain says that it is, else a source if it is labelled."""
-    return domain.role or ("source" if domain.labelled else "target")
-
-
 def roles_of(stage: Stage) -> tuple[Role, ...]:
     """Those of its domains."""
-    return tuple(map(role_of, stage.domains))
+    return tuple(domain.role for domain in stage.domains)
+
+
+def active_heads(stage: Stage) -> tuple[str, ...]:
+    """Heads that some domain of the stage names, in the model's order."""
+    named = {head for domain in stage.domains for head in domain.heads}
+    return tuple(head for head in stage.model.heads if head in named)
 
 
 def shape_of(stage: Stage) -> StageShape:
     """What a stage's method gets to know of it; the tables are loaded."""
     rows = tuple(len(domain.dataset.table()) for domain in stage.domains)
-    named = {head for domain in stage.domains for head in domain.heads}
-    classes = {name: head.size for name, head in stage.model.heads.items() if name in named}
+    classes = {name: stage.model.heads[name].size for name in active_heads(stage)}
     return StageShape(roles_of(stage), rows, classes, stage.batch_size)
 
 
@@ -190,93 +189,110 @@ def resolve(stage: Stage, parent: Setup | None) -> Setup:
 
 
 def _resolve(stage: Stage, parent: Setup | None) -> Setup:
-    check_optimizers(stage.method.optimizers)
+    method, model = stage.method, stage.model
+    check_optimizers(method.optimizers)
     inputs = example_inputs(stage)
-    method = stage.method
     if taken := sorted({"backbone", "heads"} & method.modules.keys()):
         raise ValueError(f"a module of the method cannot be called {taken[0]!r}; a model has those")
-    shape = shape_of(stage)
-    params, statistics = jax.eval_shape(lambda: initialise(stage, inputs, shape, 0))
-    paths, followed = list(flatten(params)), list(flatten(statistics))
     for i, update in enumerate(method.updates):
         if missing := [name for name in update.optimizers if name not in method.optimizers]:
             raise ValueError(
                 f"update {i} steps the optimizers {missing}, the method has "
                 f"{sorted(method.optimizers)}"
             )
-
     if method.swa is not None and (method.ema is not None or min(method.swa) < 1):
         raise ValueError(
             f"swa is (start, every), both at least 1, and stands alone; got swa={method.swa}, "
             f"ema={method.ema}"
         )
-    groups = {name: patterns for name, (patterns, _) in method.optimizers.items()}
-    labels = label(paths, groups)
-    active = {head for domain in stage.domains for head in domain.heads}
-    idle = tuple(f"heads/{re.escape(head)}/.*" for head in stage.model.heads if head not in active)
-    labels = {p: FROZEN if matches(idle, p) else group for p, group in labels.items()}
-    trained = {group for group in labels.values() if group != FROZEN}
-    for name in groups:
-        if name != FROZEN and name not in trained:
-            raise ValueError(
-                f"group {name!r} {tuple(groups[name])} trains nothing: it matches only heads "
-                f"that no domain of this stage names (those named: {sorted(active)})"
-            )
-    if method.updates and not trained:
-        raise ValueError("nothing trains: the method's optimizers match no parameter")
+    shape = shape_of(stage)
+    params, statistics = jax.eval_shape(lambda: initialise(stage, inputs, shape, 0))
+    leaves = {**flatten(params), **flatten(statistics)}
+    paths, running = list(flatten(params)), list(flatten(statistics))
+    idle = [f"heads/{re.escape(name)}/.*" for name in model.heads.keys() - active_heads(stage)]
+    groups = _groups(stage, paths, idle)
     solved = {path for path in select(method.solves, paths) if not matches(idle, path)}
 
-    if parent is not None and stage.weights is not None:
-        raise ValueError(
-            f"it follows stage {parent.stage.name!r}, so it cannot start from {stage.weights.name}"
-        )
-    anew = parent is None and stage.weights is None
-    fresh = {*paths, *followed} if anew else _fresh(stage, paths, followed)
     published, report = {}, ""
-    if parent is not None:
-        _check_load(parent, params, statistics, fresh)
-    elif stage.weights is not None:
-        leaves = flatten(params) | flatten(statistics)
-        wanted = {path: leaf for path, leaf in leaves.items() if path not in fresh}
-        published, report = stage.weights.read(Wanted(wanted, others=fresh))
-    for adapter in stage.model.adapters:
+    if parent is None and stage.weights is None:
+        fresh = {*paths, *running}
+    else:
+        fresh = _fresh(stage, paths, running)
+        if parent is None:
+            wanted = {path: leaf for path, leaf in leaves.items() if path not in fresh}
+            published, report = stage.weights.read(Wanted(wanted, others=fresh))
+        elif stage.weights is not None:
+            raise ValueError(
+                f"it follows stage {parent.stage.name!r}, so it cannot start from "
+                f"{stage.weights.name}"
+            )
+        else:
+            _check_load(parent, leaves, fresh)
+    for adapter in model.adapters:
         solved |= select(adapter.solves, paths).intersection(fresh)
-    stuck = sorted(
+    random = sorted(
         path
         for path in fresh.intersection(paths)
-        if labels[path] == FROZEN and path not in solved and not matches(idle, path)
+        if groups[path] == FROZEN and path not in solved and not matches(idle, path)
     )
-    if stuck and not method.fresh_frozen:
+    if random and not method.fresh_frozen:
         raise ValueError(
-            f"fresh and frozen, so they would stay random: {', '.join(stuck)}. "
+            f"fresh and frozen, so they would stay random: {', '.join(random)}. "
             "Load them, train them, or set fresh_frozen on the method if that is the point"
         )
 
-    moving = {path for path in paths if labels[path] != FROZEN}
-    following = [path for path in followed if _follows(path, paths, moving)]
-    check_rules(method, following)
-    live = tuple(map(re.escape, following))
-    model = dataclasses.replace(stage.model, live=live)
+    live = [path for path in running if _layer_trains(path, groups)]
+    check_rules(method, live)
+    model = dataclasses.replace(model, live=tuple(map(re.escape, live)))
     memory = None
     if method.state is not None:
-        memory = jax.eval_shape(lambda *here: method.state(model, *here, shape), params, statistics)
-    state = State(statistics, memory)
-    solved, fresh = frozenset(solved), frozenset(fresh)
+        memory = jax.eval_shape(lambda *args: method.state(model, *args, shape), params, statistics)
     return Setup(
-        stage, model, inputs, labels, solved, fresh, params, state, shape, published, report
+        stage,
+        model,
+        inputs,
+        groups,
+        frozenset(solved),
+        frozenset(fresh),
+        params,
+        State(statistics, memory),
+        shape,
+        published,
+        report,
     )
 
 
-def _follows(statistic: str, paths: list[str], moving: set[str]) -> bool:
+def _groups(stage: Stage, paths: list[str], idle: list[str]) -> dict[str, str]:
+    """{parameter path: optimizer's name, or `FROZEN`}; heads that no domain names do not train.
+
+    Args:
+        idle: patterns of these heads.
+
+    Raises:
+        ValueError: an optimizer trains nothing.
+    """
+    patterns = {name: patterns for name, (patterns, _) in stage.method.optimizers.items()}
+    groups = label(paths, patterns)
+    groups = {p: FROZEN if matches(idle, p) else group for p, group in groups.items()}
+    if idle_groups := [n for n in patterns if n not in (FROZEN, *groups.values())]:
+        name = idle_groups[0]
+        raise ValueError(
+            f"group {name!r} {tuple(patterns[name])} trains nothing: it matches only heads "
+            f"that no domain of this stage names (those named: {sorted(active_heads(stage))})"
+        )
+    if stage.method.updates and not set(groups.values()) - {FROZEN}:
+        raise ValueError("nothing trains: the method's optimizers match no parameter")
+    return groups
+
+
+def _layer_trains(statistic: str, groups: Mapping[str, str]) -> bool:
     """Whether the layer of a batch statistic trains: its scale or bias, else anything above it."""
-    layer = statistic.rsplit("/", 1)[0]
-    while True:
-        siblings = [path for path in paths if path.startswith(f"{layer}/")]
-        if siblings:
-            return any(path in moving for path in siblings)
-        if "/" not in layer:
-            return False
-        layer = layer.rsplit("/", 1)[0]
+    layer = statistic
+    while "/" in layer:
+        layer = layer.rpartition("/")[0]
+        if siblings := [path for path in groups if path.startswith(f"{layer}/")]:
+            return any(groups[path] != FROZEN for path in siblings)
+    return False
 
 
 def _fresh(stage: Stage, paths: list[str], statistics: list[str]) -> set[str]:
@@ -286,14 +302,12 @@ def _fresh(stage: Stage, paths: list[str], statistics: list[str]) -> set[str]:
     return chosen | modules | {path for path in statistics if path.rsplit("/", 1)[0] in layers}
 
 
-def _check_load(parent: Setup, params: Params, statistics: Statistics, fresh: set[str]) -> None:
+def _check_load(parent: Setup, leaves: Mapping[str, Any], fresh: set[str]) -> None:
     """Raises ValueError that lists every parameter which is neither fresh nor in the parent."""
-    here = flatten(params) | flatten(statistics)
-    there = flatten(parent.params) | flatten(parent.state.statistics)
-    problems = load_problems(here, there, fresh)
-    if problems:
+    parent_leaves = flatten(parent.params) | flatten(parent.state.statistics)
+    if problems := load_problems(leaves, parent_leaves, fresh):
         raise ValueError(
-            f"cannot load {len(problems)} of {len(here)} parameters from stage "
+            f"cannot load {len(problems)} of {len(leaves)} parameters from stage "
             f"{parent.stage.name!r}:\n  " + "\n  ".join(problems)
         )
 
@@ -322,7 +336,7 @@ def load_problems(
     return problems
 
 
-def loaded(setup: Setup, source: tuple[Params, State] | None, replicas: int) -> dict[str, Any]:
+def load(setup: Setup, source: tuple[Params, State] | None, replicas: int) -> dict[str, Any]:
     """{path: leaf with the leading axis of replicas} of what the stage does not initialise.
 
     Args:

@@ -19,7 +19,7 @@ from jaxtl.paths import flatten
 from jaxtl.plan import Params, PyTree, Stage, State
 from jaxtl.plan.reading import Wanted
 from jaxtl.train.mesh import is_primary, shard_state
-from jaxtl.train.state import Best, TrainState, deployed
+from jaxtl.train.state import Best, TrainState, evaluated_params
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +230,9 @@ def restore_weights(path: Path, method_state: PyTree = None) -> tuple[Params, St
     best = found.pop("best", None)
     best = best and Best(**{**best, "state": State(**best["state"])})
     state = State(**found.pop("state"))
-    return deployed(TrainState(**found, state=state, opt_state={}, rules={}, failed=(), best=best))
+    return evaluated_params(
+        TrainState(**found, state=state, opt_state={}, rules={}, failed=(), best=best)
+    )
 
 
 def _handed_on(state: Mapping[str, PyTree], method_state: PyTree) -> dict[str, PyTree]:

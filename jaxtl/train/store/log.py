@@ -16,80 +16,77 @@ from jaxtl.train.resolve.replicas import Replicas
 
 logger = logging.getLogger(__name__)
 
-EMPTY: Mapping[str, np.ndarray] = {}
-
 
 class Log:
     """metrics.jsonl of a stage: the metrics of every k-th step, of the first and of the last."""
 
     def __init__(
-        self,
-        directory: Path,
-        options: RunOptions,
-        num_steps: int,
-        replicas: Replicas,
-        step: int,
+        self, directory: Path, options: RunOptions, num_steps: int, replicas: Replicas, step: int
     ):
-        self._path, self._num_steps, self._replicas = (
-            directory / "metrics.jsonl",
-            num_steps,
-            replicas,
-        )
+        self._path = directory / "metrics.jsonl"
+        self._num_steps, self._replicas = num_steps, replicas
         self._every = options.log_every or max(1, num_steps // 500)
         self._events = None
         if not is_primary():
             return
-        kept = [line for line in read_log(directory) if line["step"] <= step]
-        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        lines = [line for line in read_log(directory) if line["step"] <= step]
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
         if options.tensorboard:
             from tensorboardX import SummaryWriter
 
             self._events = SummaryWriter(str(directory), purge_step=step + 1)
 
     def write(
-        self, first: int, count: int, metrics: PyTree, looked: Mapping[str, np.ndarray] = EMPTY
+        self,
+        first: int,
+        count: int,
+        metrics: PyTree,
+        measured: Mapping[str, np.ndarray] | None = None,
     ) -> tuple[int, dict[str, np.ndarray]]:
         """Append the steps of one dispatch; returns the number of finished steps and the last.
 
         Args:
-            looked: {metric: [replicas]} on validation data after the last of these steps.
+            measured: {metric: [replicas]} on validation data after the last of these steps.
 
         Raises:
             ValueError: no seed is left whose losses and gradients are finite.
             NotWritten: metrics.jsonl cannot be; what it lacks is logged again by the next process.
         """
         metrics = {name: np.asarray(values)[:, :count] for name, values in metrics.items()}
-        failed = metrics.pop(FAILED)[:, -1]
-        for replica, step in enumerate(failed):
-            if first <= step < first + count:
-                logger.warning(
-                    "stage %s: the loss of %s is not finite at step %d; it stays at its last good "
-                    "state",
-                    self._path.parent.name,
-                    self._replicas.describe(replica),
-                    step + 1,
-                )
-        if (failed >= 0).all() and not self._replicas.swept:
-            raise ValueError(
-                f"stage {self._path.parent.name!r}: the loss is not finite in any seed, first at "
-                f"step {failed.min() + 1} in {self._replicas.describe(int(failed.argmin()))}; "
-                f"lower the learning rate or look at the data ({self._path.parent})"
-            )
+        self._tell_failures(metrics.pop(FAILED)[:, -1], first, count)
         last = {name: values[:, -1] for name, values in metrics.items()}
         if not is_primary():
             return first + count, last
         with writing(self._path), self._path.open("a") as file:
             for i in range(count):
-                step, now = first + i + 1, {name: values[:, i] for name, values in metrics.items()}
-                seen = looked if i == count - 1 else EMPTY
-                now |= seen
-                if step % self._every == 0 or step in (1, self._num_steps) or seen:
-                    line = {name: _plain(values) for name, values in now.items()}
+                step, values = first + i + 1, {name: x[:, i] for name, x in metrics.items()}
+                validated = measured if measured and i == count - 1 else {}
+                values |= validated
+                if step % self._every == 0 or step in (1, self._num_steps) or validated:
+                    line = {name: _plain(x) for name, x in values.items()}
                     file.write(json.dumps({"step": step, **line}) + "\n")
-                    if self._events:
-                        for name, values in now.items():
-                            self._events.add_scalar(name, np.mean(values), step)
+                    for name, x in values.items() if self._events else ():
+                        self._events.add_scalar(name, np.mean(x), step)
         return first + count, last
+
+    def _tell_failures(self, failed: np.ndarray, first: int, count: int) -> None:
+        """Warn of what failed among these steps; ValueError if nothing is left to train."""
+        stage, directory = self._path.parent.name, self._path.parent
+        for replica, step in enumerate(failed):
+            if first <= step < first + count:
+                logger.warning(
+                    "stage %s: the loss of %s is not finite at step %d; it stays at its last good "
+                    "state",
+                    stage,
+                    self._replicas.describe(replica),
+                    step + 1,
+                )
+        if (failed >= 0).all() and not self._replicas.swept:
+            raise ValueError(
+                f"stage {stage!r}: the loss is not finite in any seed, first at "
+                f"step {failed.min() + 1} in {self._replicas.describe(int(failed.argmin()))}; "
+                f"lower the learning rate or look at the data ({directory})"
+            )
 
 
 def _plain(values: np.ndarray) -> list[float | None]:

@@ -99,7 +99,7 @@ def begun(method, chosen):
     replicas = over_seeds(setup, (0,))
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
     full, feed = first(start(replicas, before()[1])), make_feed(replicas, RunOptions())
-    own, batches = first(feed.own), []
+    own, batches = first(feed.per_replica), []
     for i in range(3):
         index = (jnp.arange(8)[:, None] + 8 * i) % jnp.array([[24, 8, 20]])
         batches.append(gather(setup.stage, feed.shared, own, index, jax.random.key(0)))

@@ -29,7 +29,7 @@ from jaxtl.losses import supervised
 from jaxtl.models import apply_flat
 from jaxtl.paths import flatten
 from jaxtl.plan import labelled
-from jaxtl.train.feed.cache import cached
+from jaxtl.train.feed.cache import cache_features
 from jaxtl.train.feed.examples import make_streams, page
 from jaxtl.train.feed.order import index_block
 from jaxtl.train.feed.prefix import constant_prefix
@@ -79,7 +79,7 @@ def steps_of(plan, full, cache=None):
 def compare(plan, directory, **options):
     """The features of a stage, after its steps were found to be those without them."""
     setup, full = started(plan)
-    cache = cached(over_seeds(setup, SEEDS), full, RunOptions(**options), directory)
+    cache = cache_features(over_seeds(setup, SEEDS), full, RunOptions(**options), directory)
     expected, steps = steps_of(plan, full), steps_of(plan, full, cache)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-7), steps, expected)
     assert len(np.unique(steps[0]["loss"])) == steps[0]["loss"].size
@@ -88,7 +88,7 @@ def compare(plan, directory, **options):
 
 def cache_of(plan, directory, **options):
     setup, full = started(plan)
-    return cached(over_seeds(setup, SEEDS), full, RunOptions(**options), directory)
+    return cache_features(over_seeds(setup, SEEDS), full, RunOptions(**options), directory)
 
 
 def assert_same_bits(one, other):
@@ -182,8 +182,8 @@ def test_a_loss_may_regroup_examples_and_cut_the_rest(loss, tmp_path):
 def test_features_are_those_of_each_seeds_prefix_and_rows(tmp_path):
     plan = stage(domains=several_domains(), batch=3)
     setup, full = started(plan)
-    cache = cached(over_seeds(setup, SEEDS), full, RunOptions(), tmp_path)
-    assert jax.tree.leaves(cache.feed.own)[0].shape[0] == len(SEEDS)
+    cache = cache_features(over_seeds(setup, SEEDS), full, RunOptions(), tmp_path)
+    assert jax.tree.leaves(cache.feed.per_replica)[0].shape[0] == len(SEEDS)
     first = setup.model.cut("a")[0]
     block = index_block(make_streams(over_seeds(setup, SEEDS)), 0, 12, 3)
     renumbered = index_block(cache.streams, 0, 12, 3)
@@ -193,9 +193,9 @@ def test_features_are_those_of_each_seeds_prefix_and_rows(tmp_path):
             rows, places = block[s, ..., d].ravel(), renumbered[s, ..., d].ravel()
             inputs = domain.dataset.table().inputs[rows]
             expected = first.apply(params, {}, inputs, train=True)[0]["features"]
-            features = cache.feed.own[d]["inputs"][s][places]
+            features = cache.feed.per_replica[d]["inputs"][s][places]
             np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
-    drawn = [columns["inputs"].shape[1] for columns in cache.feed.own]
+    drawn = [columns["inputs"].shape[1] for columns in cache.feed.per_replica]
     assert drawn[0] < 60 and drawn[1:] == [12, 10]
 
 
@@ -203,20 +203,20 @@ def test_a_prefix_that_all_seeds_share_is_kept_once(tmp_path):
     setup, full = started(stage(domains=several_domains(), batch=3))
     source = jax.tree.map(lambda leaf: jnp.stack([leaf[0]] * len(SEEDS)), full.frozen)
     same = full._replace(frozen=source)
-    cache = cached(over_seeds(setup, SEEDS), same, RunOptions(), tmp_path)
-    assert not any("inputs" in columns for columns in cache.feed.own)
+    cache = cache_features(over_seeds(setup, SEEDS), same, RunOptions(), tmp_path)
+    assert not any("inputs" in columns for columns in cache.feed.per_replica)
     rows = np.union1d(*(setup.stage.domains[1].dataset.rows(seed) for seed in SEEDS))
     assert len(cache.feed.shared[1]["inputs"]) == len(rows)
     np.testing.assert_array_equal(
-        cache.feed.own[1]["weights"]["target"],
+        cache.feed.per_replica[1]["weights"]["target"],
         [np.isin(rows, setup.stage.domains[1].dataset.rows(seed)) for seed in SEEDS],
     )
-    apart = cached(over_seeds(setup, SEEDS), full, RunOptions(), tmp_path)
+    apart = cache_features(over_seeds(setup, SEEDS), full, RunOptions(), tmp_path)
     block, own = (index_block(c.streams, 0, 12, 3) for c in (cache, apart))
     for d, columns in enumerate(cache.feed.shared):
         np.testing.assert_allclose(  # the first seed's features are the same either way
             columns["inputs"][block[0, ..., d]],
-            apart.feed.own[d]["inputs"][0][own[0, ..., d]],
+            apart.feed.per_replica[d]["inputs"][0][own[0, ..., d]],
             rtol=1e-6,
         )
 
@@ -228,13 +228,13 @@ def test_pages_hold_the_rows_of_their_dispatch(tmp_path):
     assert page(memory.feed, block)[0] is memory.feed
     feed, places = page(disk.feed, index_block(disk.streams, 4, 4, 3))
     for s in range(len(SEEDS)):
-        for d, columns in enumerate(feed.own):
+        for d, columns in enumerate(feed.per_replica):
             jax.tree.map(
                 lambda paged, whole, s=s, d=d: np.testing.assert_array_equal(
                     paged[s][places[s, ..., d]], whole[s][block[s, ..., d]]
                 ),
                 columns,
-                memory.feed.own[d],
+                memory.feed.per_replica[d],
             )
 
 

@@ -158,12 +158,13 @@ def test_pages_read_ahead_keep_the_order():
         for d, sign in enumerate((1, -1)):
             for s in range(len(SEEDS)):
                 at = places[s, : stop - start, :, d]
-                read = rows.own[d]["inputs"][s][at]
+                read = rows.per_replica[d]["inputs"][s][at]
                 np.testing.assert_array_equal(read, sign * values[block[s, ..., d]])
-                labels = rows.own[d]["labels"]["source"][s][at]
+                labels = rows.per_replica[d]["labels"]["source"][s][at]
                 np.testing.assert_array_equal(labels, block[s, ..., d] % 3)
                 known = np.isin(block[s, ..., d], plan.domains[d].dataset.rows(SEEDS[s]))
-                np.testing.assert_array_equal(rows.own[d]["weights"]["source"][s][at], known)
+                weights = rows.per_replica[d]["weights"]["source"][s][at]
+                np.testing.assert_array_equal(weights, known)
 
 
 def test_reading_stops_with_its_reader():
@@ -224,14 +225,15 @@ def test_features_of_streamed_inputs_are_cached(datasets, tmp_path):
 
 def test_a_page_is_not_large(datasets, monkeypatch):
     plan = stage(datasets["streamed"])
+    replicas = over_seeds(resolve(plan, None), SEEDS)
     feeds = [
         make_feed(over_seeds(resolve(stage(d), None), SEEDS), OPTIONS) for d in datasets.values()
     ]
     step = len(SEEDS) * plan.batch_size * (6 * 5 + 4 * 4)  # image, label, weight, present, index
     for pages_of, most in ((3 * step, 3), (step - 1, 1), (99 * step, 16)):
         monkeypatch.setattr(examples, "PAGE_BYTES", pages_of)
-        assert page_steps(feeds[0], len(SEEDS), plan.batch_size, 16) == most
-        assert page_steps(feeds[1], len(SEEDS), plan.batch_size, 16) == 16
+        assert page_steps(feeds[0], replicas, plan.batch_size, 16) == most
+        assert page_steps(feeds[1], replicas, plan.batch_size, 16) == 16
 
 
 @pytest.mark.parametrize("drawn", ["all", "per seed"])

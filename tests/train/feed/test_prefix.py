@@ -16,7 +16,7 @@ from jaxtl.methods import transfer
 from jaxtl.models import Adapter, apply_flat
 from jaxtl.paths import flatten
 from jaxtl.plan import Method, labelled
-from jaxtl.train.feed.cache import cached
+from jaxtl.train.feed.cache import cache_features
 from jaxtl.train.feed.prefix import constant_prefix, needs_only_features
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import over_seeds
@@ -25,10 +25,8 @@ from jaxtl.train.resolve.stage import resolve
 
 def refused(plan, directory, **options):
     """Whether there is no cache, which is decided without the state of the stage."""
-    return (
-        cached(over_seeds(resolve(plan, None), SEEDS), None, RunOptions(**options), directory)
-        is None
-    )
+    replicas = over_seeds(resolve(plan, None), SEEDS)
+    return cache_features(replicas, None, RunOptions(**options), directory) is None
 
 
 def mixup(model, params, state, batch, rng, step):
