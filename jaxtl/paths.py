@@ -51,35 +51,35 @@ def matches(patterns: Iterable[str], path: str) -> bool:
     return any(re.fullmatch(pattern, path) for pattern in patterns)
 
 
-def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Up to `count` names of `known` most like `name`, best first, if any is like it at all.
+def closest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
+    """Up to `count` names of `names` most like `name`, best first, if any is like it at all.
 
     Words count as much as letters: `target/acc` is like `target/accuracy`, `lr` like
     `learning_rate`, `macro_f1` like `f1_macro`.
     """
-    name, known = str(name), {str(candidate) for candidate in known}
-    if len(known) > SCORED:
+    name, names = str(name), {str(candidate) for candidate in names}
+    if len(names) > SCORED:
         pairs = set(itertools.pairwise(name.lower()))
-        known = heapq.nsmallest(
-            SCORED, known, key=lambda k: (-len(pairs & set(itertools.pairwise(k.lower()))), k)
+        names = heapq.nsmallest(
+            SCORED, names, key=lambda k: (-len(pairs & set(itertools.pairwise(k.lower()))), k)
         )
-    scores = sorted((-_likeness(name, candidate), candidate) for candidate in known)
+    scores = sorted((-_likeness(name, candidate), candidate) for candidate in names)
     return [candidate for score, candidate in scores[:count] if -score >= LIKE]
 
 
-def unknown(kind: str, name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
-    """One-line message for a name that is not among `known`.
+def unknown(kind: str, name: str, names: Iterable[str], others: Iterable[str] = ()) -> str:
+    """One-line message for a name that is not among `names`.
 
     Args:
         others: names of something else that are not listed, but may have been meant: the one
             whose last part is the same surely was.
     """
-    known, others = sorted(map(str, known)), list(others)
+    names, others = sorted(map(str, names)), list(others)
     same = [other for other in others if _last(other) == _last(str(name))]
-    near = same if len(same) == 1 else closest(name, [*known, *others], 1)
+    near = same if len(same) == 1 else closest(name, [*names, *others], 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    listed = ", ".join(known[:LISTED]) or "none"
-    more = f" and {len(known) - LISTED:,} more" if len(known) > LISTED else ""
+    listed = ", ".join(names[:LISTED]) or "none"
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
     return f"unknown {kind} {name!r}.{hint} Known: {listed}{more}."
 
 
@@ -91,24 +91,24 @@ def _last(name: str) -> str:
 def _likeness(name: str, candidate: str) -> float:
     """From 0 to 1: how many letters and words two names share, half of it by what comes first."""
     if "/" in name and "/" in candidate:
-        first, there = name.partition("/")[0], candidate.partition("/")[0]
-        return (_shared(name, candidate) + _shared(first, there)) / 2
+        first, other = name.partition("/")[0], candidate.partition("/")[0]
+        return (_shared(name, candidate) + _shared(first, other)) / 2
     return _shared(name, candidate)
 
 
 def _shared(name: str, candidate: str) -> float:
-    given, there = _words(name), _words(candidate)
-    if given and "".join(given) == "".join(there):
+    given, others = _words(name), _words(candidate)
+    if given and "".join(given) == "".join(others):
         return 1.0
     letters = difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
-    if not given or not there:
+    if not given or not others:
         return letters
-    initials = "".join(word[0] for word in there)
+    initials = "".join(word[0] for word in others)
     hits = [
-        max(0.8 * (len(word) > 1 and word in initials), *(_alike(word, other) for other in there))
+        max(0.8 * (len(word) > 1 and word in initials), *(_alike(word, other) for other in others))
         for word in given
     ]
-    back = [max(_alike(word, other) for other in given) for word in there]
+    back = [max(_alike(word, other) for other in given) for word in others]
     return 0.4 * letters + 0.4 * sum(hits) / len(hits) + 0.2 * sum(back) / len(back)
 
 

@@ -8,6 +8,8 @@ from jaxtl.paths import unknown
 
 MOST_CPU_DEVICES = 512
 DTYPES = ("float32", "bfloat16")
+LEAST = {"checkpoint_every": 1, "eval_batch": 1, "micro_batch": -1}
+"""Of the numbers whose least value is not 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,22 +50,12 @@ class RunOptions:
     """also write TensorBoard event files (needs the extra jaxtl[tensorboard])"""
 
     def __post_init__(self):
-        least = {"checkpoint_every": 1, "eval_batch": 1, "micro_batch": -1}
-        least |= dict.fromkeys(
-            (
-                "cpu_devices",
-                "log_every",
-                "steps_per_dispatch",
-                "feature_cache_mb",
-                "device_data_mb",
-            ),
-            0,
-        )
-        for field, bound in least.items():
-            if (value := getattr(self, field)) < bound:
-                raise ValueError(f"run.{field} must be at least {bound}, got {value}")
-            if value >= 2**31:
-                raise ValueError(f"run.{field} must be below 2**31, got {value}")
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), LEAST.get(field.name, 0)
+            if field.type is int and value < least:
+                raise ValueError(f"run.{field.name} must be at least {least}, got {value}")
+            if field.type is int and value >= 2**31:
+                raise ValueError(f"run.{field.name} must be below 2**31, got {value}")
         if self.cpu_devices > MOST_CPU_DEVICES:
             raise ValueError(
                 f"run.cpu_devices must be at most {MOST_CPU_DEVICES}, got {self.cpu_devices}"

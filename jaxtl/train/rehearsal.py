@@ -1,6 +1,6 @@
 """A stage rehearsed before any stage trains: its step and predictions are traced, on shapes alone.
 
-What does not fit is found here: a method and the domains of its stage, a loss that returns the
+What does not fit shows here: a method and the domains of its stage, a loss that returns the
 wrong thing, an augmentation that raises, parameters that no memory holds.
 """
 
@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxtl.blame import explain, place_of
+from jaxtl.blame import explain
 from jaxtl.form import describe
 from jaxtl.paths import flatten
 from jaxtl.plan import PyTree
 from jaxtl.plan.batch import sides_of
 from jaxtl.train.feed.examples import first_page, gather, host_feed
-from jaxtl.train.resolve.contract import differing
+from jaxtl.train.resolve.contract import differing, with_place
 from jaxtl.train.resolve.convolutions import convolutions
 from jaxtl.train.resolve.replicas import Replicas, over_seeds
 from jaxtl.train.resolve.stage import Setup, active_heads, roles_of
@@ -91,10 +91,10 @@ def _check_heads(setup: Setup) -> None:
         shape = getattr(losses, "shape", None)
         if shape != labels.shape or not jnp.issubdtype(losses.dtype, jnp.floating):
             given = describe(losses) if shape is None else _shape(losses)
-            place = f" ({written})" if (written := place_of(head.loss)) else ""
             raise ValueError(
-                f"head {name!r}: its loss{place} must return a float for each label, of outputs "
-                f"{list(outputs.shape)} and labels {list(labels.shape)}; it returned {given}"
+                f"{with_place(f'head {name!r}: its loss', head.loss)} must return a float for each "
+                f"label, of outputs {list(outputs.shape)} and labels {list(labels.shape)}; it "
+                f"returned {given}"
             )
 
 
@@ -103,7 +103,7 @@ def _check_prediction(setup: Setup) -> None:
     predict = setup.stage.method.predict
     if predict is None:
         return
-    place = f"predict ({written})" if (written := place_of(predict)) else "predict"
+    place = with_place("predict", predict)
 
     def predicted(*args: PyTree) -> Mapping[str, Any]:
         output = predict(setup.model, *args)

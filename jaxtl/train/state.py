@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from jaxtl.paths import FROZEN, flatten, join, matches, nest, split
-from jaxtl.plan import Method, Metric, Params, PyTree, State
+from jaxtl.plan import Batch, Method, Metric, Params, PyTree, State
 from jaxtl.train.feed.examples import abstract_batch, columns
 from jaxtl.train.mesh import shard_state, to_host
 from jaxtl.train.resolve.contract import check_loss, differing
@@ -109,28 +109,27 @@ def start_rules(setup: Setup, trainable: Groups) -> dict[str, PyTree]:
     rules = {}
     for i, update in enumerate(setup.stage.method.updates):
         if update.rule is not None:
-            moved = {name: trainable[name] for name in update.optimizers}
-            losses = jax.eval_shape(functools.partial(_losses, setup, i))
-            rules[str(i)] = update.rule.init(moved, jnp.zeros(losses.shape, losses.dtype))
+            trained = {name: trainable[name] for name in update.optimizers}
+            args = (setup.params, setup.state, abstract_batch(setup))
+            losses = jax.eval_shape(functools.partial(_losses, setup, i), *args)
+            rules[str(i)] = update.rule.init(trained, jnp.zeros_like(losses))
     return rules
 
 
-def _losses(setup: Setup, number: int) -> jax.Array:
-    """The checked loss of an update on a batch of zeros."""
-    given = (setup.params, setup.state, abstract_batch(setup))
-    params, state, batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), given)
-    method, key = setup.stage.method, jax.random.key(0)
-    returned = method.updates[number].loss(setup.model, params, state, batch, key, jnp.int32(0))
+def _losses(setup: Setup, number: int, params: Params, state: State, batch: Batch) -> jax.Array:
+    """The checked loss of an update."""
+    method, rng = setup.stage.method, jax.random.key(0)
+    returned = method.updates[number].loss(setup.model, params, state, batch, rng, jnp.int32(0))
     check_loss(method, number, state, returned)
     return returned[0]
 
 
 class Validation(NamedTuple):
-    """How a stage looks at data that it does not train on, and keeps its best parameters.
+    """How a stage measures data that it does not train on, and keeps its best parameters.
 
     Attributes:
         metric: which of what is measured decides; None keeps the last parameters.
-        every: steps between looks; the last step is always looked at.
+        every: steps between validations; there is one after the last step.
         measure: (params, state), leaves [replicas, ...] -> {key of a metric: [replicas]}.
     """
 
@@ -158,8 +157,8 @@ def start(replicas: Replicas, source: tuple[Params, State] | None) -> TrainState
     if method.state is not None:
 
         def method_state(params, statistics, values):
-            here = replicas.at(values)
-            return here.stage.method.state(here.model, params, statistics, here.shape)
+            setup = replicas.at(values)
+            return setup.stage.method.state(setup.model, params, statistics, setup.shape)
 
         each = jax.jit(jax.vmap(method_state, axis_size=len(replicas)))
         memory = recall(method, each(params, statistics, dict(replicas.values)), source)
@@ -257,8 +256,8 @@ def with_constants(
     replicas: Replicas, train: TrainState, source: tuple[Params, State] | None
 ) -> TrainState:
     """What a checkpoint holds, with the rest as the stage before or `weights` have it."""
-    there, constant = load(replicas.setup, source, len(replicas)), replicas.setup.constant
-    constants = nest({path: jnp.asarray(leaf) for path, leaf in there.items() if path in constant})
+    leaves, constant = load(replicas.setup, source, len(replicas)), replicas.setup.constant
+    constants = nest({path: jnp.asarray(x) for path, x in leaves.items() if path in constant})
     constants = jax.device_put(constants, shard_state(constants))
     return train._replace(frozen=join(train.frozen, constants))
 
@@ -283,7 +282,7 @@ def evaluated_params(train: TrainState) -> tuple[Params, State]:
 
 
 def with_best(train: TrainState, validation: Validation | None) -> TrainState:
-    """The same with its best parameters so far, none of which has been looked at."""
+    """The same with its best parameters so far, none of which has been measured."""
     if validation is None or validation.metric is None:
         return train
     value = jnp.full(train.failed.shape, -validation.metric.sign * jnp.inf)
@@ -298,8 +297,8 @@ def validate(
     values = validation.measure(*evaluated_params(train._replace(best=None)))
     if validation.metric is None:
         return train.best, values
-    now = Best(values[validation.metric.key], train.average or train.trainable, train.state)
-    return _better(train.best, now, validation.metric.sign), values
+    latest = Best(values[validation.metric.key], train.average or train.trainable, train.state)
+    return _better(train.best, latest, validation.metric.sign), values
 
 
 @jax.jit

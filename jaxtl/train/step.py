@@ -168,7 +168,7 @@ def last_good(old: TrainState, new: TrainState, finite: jax.Array, step: jax.Arr
     """The new state, or the old one from the first step on that is not finite.
 
     The optimizers go on, to no effect: keeping them too would double what a small step moves in
-    memory. Nor are the new parameters looked at, but what they are made of, so that XLA computes
+    memory. Not the new parameters are tested, but what they are made of, so that XLA computes
     them in one pass with the choice.
     """
     failed = jnp.where((old.failed < 0) & ~finite, step, old.failed).astype(jnp.int32)

@@ -198,7 +198,6 @@ def pages(
     bounds: Iterable[tuple[int, int]],
     steps: int,
     batch_size: int,
-    threads: int = THREADS,
 ) -> Iterator[tuple[Feed, np.ndarray]]:
     """The feed and the indices of each dispatch, in order.
 
@@ -208,7 +207,6 @@ def pages(
         bounds: (first step, first step of the next dispatch).
         steps: length of the block of indices; beyond the dispatch's end it repeats the last step.
         batch_size: examples of a domain in a step.
-        threads: how many pages are read at a time, and ahead.
 
     Raises:
         ValueError: inputs are streamed, and grain is not installed.
@@ -222,11 +220,11 @@ def pages(
 
     if on_device(feed):
         return map(load, bounds)
-    return read_ahead(load, bounds, threads, required=is_streamed(feed))
+    return read_ahead(load, bounds, required=is_streamed(feed))
 
 
 def read_ahead(
-    load: Callable[[Any], Any], items: Iterable[Any], threads: int = THREADS, required: bool = True
+    load: Callable[[Any], Any], items: Iterable[Any], *, required: bool
 ) -> Iterator[Any]:
     """`map(load, items)`, computed ahead in threads by Grain.
 
@@ -245,7 +243,7 @@ def read_ahead(
                 "pip install 'jaxtl[stream]'"
             ) from error
         return map(load, items)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS)
     return _closing(iter(grain.MapDataset.source(list(items)).map(load).to_iter_dataset(options)))
 
 

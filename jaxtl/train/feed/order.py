@@ -18,13 +18,13 @@ class Stream:
     def __init__(self, rows: np.ndarray, seed: int, domain: int):
         self._rows = np.asarray(rows, np.int32)
         self._key = (seed, domain)
-        self._kept = (-1, self._rows)  # one value: threads may read different epochs
+        self._latest = (-1, self._rows)  # one value: threads may read different epochs
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        kept, permuted = self._kept
-        if epoch != kept:
+        latest, permuted = self._latest
+        if epoch != latest:
             permuted = np.random.default_rng((*self._key, epoch)).permutation(self._rows)
-            self._kept = epoch, permuted
+            self._latest = epoch, permuted
         return permuted
 
     def read(self, start: int, count: int) -> np.ndarray:

@@ -46,14 +46,15 @@ def constant_prefix(setup: Setup) -> Prefix | None:
         return not any(path.startswith(f"backbone/{block}/") for path in setup.trainable)
 
     blocks = list(itertools.takewhile(frozen, setup.model.blocks))
-    found = {}
+    reads = {}
 
     def changes(block: str) -> bool:
-        found[block] = _constant_reads(setup, block)
-        return found[block] is None
+        reads[block] = _constant_reads(setup, block)
+        return reads[block] is None
 
+    # A block that changes makes those after it change: bisection traces few of them.
     count = bisect.bisect_left(blocks, True, key=changes)
-    return Prefix(blocks[count - 1], found[blocks[count - 1]]) if count else None
+    return Prefix(blocks[count - 1], reads[blocks[count - 1]]) if count else None
 
 
 def _constant_reads(setup: Setup, block: str) -> frozenset[str] | None:
@@ -66,24 +67,22 @@ def _constant_reads(setup: Setup, block: str) -> frozenset[str] | None:
 
     args = (setup.params, setup.state.statistics, jax.random.key(0), setup.inputs)
     closed, (features, _) = jax.make_jaxpr(run, return_shape=True)(*args)
+    # Which arguments are left when what the features do not need is eliminated.
     size = len(jax.tree.leaves(features))
     outputs = [i < size for i in range(len(closed.jaxpr.outvars))]
     used = partial_eval.dce_jaxpr(closed.jaxpr, outputs)[1]
     params, running, random, _ = jax.tree.unflatten(jax.tree.structure(args), used)
-    parameters, statistics = (
-        frozenset(path for path, leaf in flatten(tree).items() if any(jax.tree.leaves(leaf)))
-        for tree in (params, running)
-    )
+    statistics = {path for path, is_used in flatten(running).items() if is_used}
+    reads = {path for path, is_used in flatten(params).items() if is_used} | statistics
+    changing = {path for path in statistics if matches(setup.model.live, path)} | setup.trainable
+    if setup.stage.method.prepare_every:
+        changing |= statistics | setup.fresh | setup.solved
     begin = len(jax.tree.leaves(params))
     end = begin + len(jax.tree.leaves(running))
-    moving = {path for path in statistics if matches(setup.model.live, path)} | setup.trainable
-    if setup.stage.method.prepare_every:
-        moving |= statistics | setup.fresh | setup.solved
-    if random or moving & (parameters | statistics):
+    returns_statistics = closed.jaxpr.outvars[size:] == closed.jaxpr.invars[begin:end]
+    if random or changing & reads or not returns_statistics:
         return None
-    if closed.jaxpr.outvars[size:] != closed.jaxpr.invars[begin:end]:
-        return None
-    return parameters | statistics
+    return frozenset(reads)
 
 
 def needs_only_features(setup: Setup, prefix: Prefix) -> bool:

@@ -13,6 +13,12 @@ from jaxtl.plan import Method, PyTree, State
 FAILED = "failed_at"
 
 
+def with_place(name: str, function: Any) -> str:
+    """`augment (experiments/mine.py, line 3, in flip)`, or the name alone of what is not theirs."""
+    place = place_of(function)
+    return f"{name} ({place})" if place else name
+
+
 def check_optimizers(optimizers: Mapping[str, tuple[Any, Any]]) -> None:
     """Nothing, if each is an Optax transformation.
 
@@ -58,8 +64,7 @@ def check_loss(method: Method, number: int, given: State, returned: Any) -> None
             before; or a metric has a name of ours.
     """
     update = method.updates[number]
-    place = f"update {number}: its loss"
-    place += f" ({written})" if (written := place_of(update.loss)) else ""
+    place = with_place(f"update {number}: its loss", update.loss)
     expected = f"{place} must return (loss, (state, {{metric: value}})), it returned"
     if not isinstance(returned, tuple | list) or len(returned) != 2:
         raise ValueError(f"{expected} {describe(returned)}")

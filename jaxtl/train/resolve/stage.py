@@ -1,6 +1,7 @@
 """A stage checked and resolved: what trains, what is frozen, what is fresh, what is loaded."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.blame import explain, place_of
-from jaxtl.models import to_float
+from jaxtl.blame import explain
 from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
-from jaxtl.plan import Domain, Model, Params, PyTree, Stage, StageShape, State, Statistics
+from jaxtl.plan import Model, Params, PyTree, Stage, StageShape, State, Statistics
 from jaxtl.plan.batch import Role
 from jaxtl.plan.reading import Wanted
 from jaxtl.train.resolve.contract import check_optimizers, check_rules
 from jaxtl.train.resolve.convolutions import Convolutions
+from jaxtl.train.resolve.inputs import example_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,78 +99,18 @@ def initialise(
     stage: Stage, inputs: PyTree, shape: StageShape, seed: jax.Array | int
 ) -> tuple[Params, Statistics]:
     """Fresh values of one seed; each depends on the seed and its own path only."""
-    inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), inputs)
+    inputs = jax.tree.map(jnp.zeros_like, inputs)
     rng = jax.random.key(seed)
     params, statistics = stage.model.init(key(rng, "init"), inputs)
-    if stage.method.modules:
-        output = jax.eval_shape(
-            lambda: stage.model.apply(params, statistics, inputs, rng=jax.random.key(0))[0]
-        )
-        output = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
-        modules = {
-            name: module.init(key(rng, name), output, shape)
-            for name, module in stage.method.modules.items()
-        }
-        params = {**params, **modules}
-    return params, statistics
-
-
-def example_inputs(stage: Stage) -> PyTree:
-    """Abstract inputs [1, ...] of the stage's model.
-
-    Raises:
-        ValueError: the domains' examples differ in shape or type, or are texts.
-    """
-    shapes = []
-    read = [*stage.domains, *stage.data.values()]
-    for domain in read:
-        inputs = jax.tree.map(lambda leaf: leaf[:1], domain.dataset.table().inputs)
-        if any(leaf.dtype.kind in "OUS" for leaf in jax.tree.leaves(inputs)):
-            raise ValueError(
-                f"stage {stage.name!r}: {domain.dataset.name} holds text; turn it into token ids "
-                "with `Dataset.tokenize`"
-            )
-        inputs = jax.eval_shape(to_float, inputs)
-        shapes.append(inputs if domain.augment is None else _augmented(domain, inputs))
-    for domain, shape in zip(read, shapes, strict=True):
-        if shape != shapes[0]:
-            first = stage.domains[0].dataset.name
-            raise ValueError(
-                f"stage {stage.name!r}: its domains' inputs differ: {first} has "
-                f"{_describe(shapes[0])}, {domain.dataset.name} has {_describe(shape)}; "
-                "use resize, pad, rgb or grayscale on one of the datasets"
-            )
-    return shapes[0]
-
-
-def _augmented(domain: Domain, inputs: PyTree) -> PyTree:
-    """What a domain's augmentation makes of abstract inputs.
-
-    Raises:
-        ValueError: it leaves out examples, or makes whole numbers of others.
-    """
-
-    def rows(count: int) -> PyTree:
-        one = (jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype) for x in leaves)
-        return jax.tree.unflatten(tree, one)
-
-    leaves, tree = jax.tree.flatten(inputs)
-    made = jax.eval_shape(domain.augment, jax.random.key(0), rows(3))
-    place = f"augment ({written})" if (written := place_of(domain.augment)) else "augment"
-    floats = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
-    for leaf in jax.tree.leaves(made) or [jax.ShapeDtypeStruct((), bool)]:
-        if leaf.shape[:1] != (3,) or (floats and not jnp.issubdtype(leaf.dtype, jnp.floating)):
-            raise ValueError(
-                f"dataset {domain.dataset.name}: {place} must return as many examples as it is "
-                f"given, as floats where they were; of {_describe(rows(3), 0)} it makes "
-                f"{_describe(made, 0)}"
-            )
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), made)
-
-
-def _describe(inputs: PyTree, skipped: int = 1) -> str:
-    leaves = (f"{x.dtype}{list(x.shape[skipped:])}" for x in jax.tree.leaves(inputs))
-    return ", ".join(leaves) or "nothing"
+    if not stage.method.modules:
+        return params, statistics
+    apply = functools.partial(stage.model.apply, rng=jax.random.key(0))
+    output = jax.tree.map(jnp.zeros_like, jax.eval_shape(apply, params, statistics, inputs)[0])
+    modules = {
+        name: module.init(key(rng, name), output, shape)
+        for name, module in stage.method.modules.items()
+    }
+    return {**params, **modules}, statistics
 
 
 def resolve(stage: Stage, parent: Setup | None) -> Setup:
@@ -181,11 +122,7 @@ def resolve(stage: Stage, parent: Setup | None) -> Setup:
     try:
         return _resolve(stage, parent)
     except Exception as error:  # whatever a model or an augmentation of one's own raises
-        prefix = f"stage {stage.name!r}"
-        message = explain(error)
-        raise ValueError(
-            message if message.startswith(prefix) else f"{prefix}: {message}"
-        ) from error
+        raise ValueError(f"stage {stage.name!r}: {explain(error)}") from error
 
 
 def _resolve(stage: Stage, parent: Setup | None) -> Setup:
@@ -313,22 +250,22 @@ def _check_load(parent: Setup, leaves: Mapping[str, Any], fresh: set[str]) -> No
 
 
 def load_problems(
-    here: Mapping[str, Any], there: Mapping[str, Any], fresh: set[str], remedies: bool = True
+    leaves: Mapping[str, Any], source: Mapping[str, Any], fresh: set[str], remedies: bool = True
 ) -> list[str]:
-    """One line for each leaf of `here` that is not fresh and does not fit a leaf of `there`.
+    """One line for each leaf that is not fresh and does not fit one of the source.
 
     Args:
         remedies: say what `fresh` can do about it.
     """
     problems = []
-    for path, leaf in here.items():
+    for path, leaf in leaves.items():
         if path in fresh:
             continue
-        if path not in there:
-            near = ", ".join(closest(path, there)) or "none"
+        if path not in source:
+            near = ", ".join(closest(path, source)) or "none"
             line, remedy = f"{path}: not there; closest: {near}", "if it is new"
-        elif tuple(there[path].shape) != tuple(leaf.shape):
-            line = f"{path}: there {list(there[path].shape)}, model {list(leaf.shape)}"
+        elif tuple(source[path].shape) != tuple(leaf.shape):
+            line = f"{path}: there {list(source[path].shape)}, model {list(leaf.shape)}"
             remedy = "to start anew"
         else:
             continue
@@ -345,9 +282,9 @@ def load(setup: Setup, source: tuple[Params, State] | None, replicas: int) -> di
     if source is None:
         shapes = {p: (replicas, *leaf.shape) for p, leaf in setup.published.items()}
         return {p: np.broadcast_to(setup.published[p], shape) for p, shape in shapes.items()}
-    there = flatten(source[0]) | flatten(source[1].statistics)
-    here = flatten(setup.params) | flatten(setup.state.statistics)
-    return {path: there[path] for path in here if path not in setup.fresh}
+    stored = flatten(source[0]) | flatten(source[1].statistics)
+    leaves = flatten(setup.params) | flatten(setup.state.statistics)
+    return {path: stored[path] for path in leaves if path not in setup.fresh}
 
 
 def leftovers(setup: Setup, parent: Setup) -> list[str]:

@@ -31,11 +31,6 @@ _polls = itertools.count(1)
 class Outdated(ValueError):
     """A checkpoint that an earlier version wrote."""
 
-    def __str__(self) -> str:
-        return (
-            "was trained by an earlier version of jaxtl, which this one cannot read: train it anew"
-        )
-
 
 class Checkpoints:
     """The checkpoints of one stage; close it (or use `with`) so that pending saves finish."""
@@ -165,9 +160,10 @@ def restore_chain(
     leaves = {path: leaf[rows] for path, leaf in stored.items()}
     missing = {path: leaf for path, leaf in wanted.items() if path not in leaves}
     if missing and len(chain) > 1:
-        here = (directory / "stages" / chain[-2].name / "stage.json").exists()
-        above = directory if here or not identity["source_run"] else Path(identity["source_run"])
-        before = restore_chain(above, chain[:-1], seeds, missing)[0]
+        trained_here = (directory / "stages" / chain[-2].name / "stage.json").exists()
+        if not trained_here and identity["source_run"]:
+            directory = Path(identity["source_run"])
+        before = restore_chain(directory, chain[:-1], seeds, missing)[0]
         leaves |= {path: before[path] for path in missing if path in before}
     elif missing and stage.weights is not None:
         if stage.weights.digest() != identity["weights"]:
@@ -217,21 +213,24 @@ def restore_weights(path: Path, method_state: PyTree = None) -> tuple[Params, St
 
     handler = ocp.PyTreeCheckpointHandler()
     with ocp.Checkpointer(handler) as checkpointer:
-        there = handler.metadata(path).tree
-        if not there.keys() >= FORM or "statistics" not in there["state"]:
-            raise Outdated
-        wanted = {name: there[name] or {} for name in ("trainable", "frozen", "average")}
-        wanted["state"] = _handed_on(there["state"], method_state)
-        if best := there["best"]:
+        stored = handler.metadata(path).tree
+        if not stored.keys() >= FORM or "statistics" not in stored["state"]:
+            raise Outdated(
+                "was trained by an earlier version of jaxtl, which this one cannot read: train it "
+                "anew"
+            )
+        wanted = {name: stored[name] or {} for name in ("trainable", "frozen", "average")}
+        wanted["state"] = _handed_on(stored["state"], method_state)
+        if best := stored["best"]:
             wanted["best"] = {**best, "state": _handed_on(best["state"], method_state)}
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
-        found = checkpointer.restore(path, args=args)
-    best = found.pop("best", None)
+        restored = checkpointer.restore(path, args=args)
+    best = restored.pop("best", None)
     best = best and Best(**{**best, "state": State(**best["state"])})
-    state = State(**found.pop("state"))
+    state = State(**restored.pop("state"))
     return evaluated_params(
-        TrainState(**found, state=state, opt_state={}, rules={}, failed=(), best=best)
+        TrainState(**restored, state=state, opt_state={}, rules={}, failed=(), best=best)
     )
 
 

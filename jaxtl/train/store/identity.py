@@ -63,9 +63,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     """One line for each entry in which two JSON objects differ."""
     lines = []
     for key in sorted(old.keys() | new.keys()):
-        before, now, name = old.get(key), new.get(key), f"{prefix}{key}"
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            lines += differences(before, now, f"{name}.")
-        elif before != now:
-            lines.append(f"{name}: there {before!r}, now {now!r}")
+        before, after, name = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{name}.")
+        elif before != after:
+            lines.append(f"{name}: there {before!r}, now {after!r}")
     return lines

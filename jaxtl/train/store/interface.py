@@ -28,28 +28,30 @@ def interface(setup: Setup) -> dict[str, Any]:
             if setup.model.heads[head].integer and len(names) > len(classes.get(head, ())):
                 classes[head] = list(names)
     shape = setup.shape._asdict()
-    return {"inputs": describe(_held(setup)), "classes": classes, "shape": shape}
+    return {"inputs": describe(_stored(setup)), "classes": classes, "shape": shape}
 
 
-def _held(setup: Setup) -> PyTree:
+def _stored(setup: Setup) -> PyTree:
     """The model's abstract inputs [1, ...] before images become floats."""
-    held = setup.stage.domains[0].dataset.table().inputs
-    if jax.tree.structure(held) != jax.tree.structure(setup.inputs):
+    stored = setup.stage.domains[0].dataset.table().inputs
+    if jax.tree.structure(stored) != jax.tree.structure(setup.inputs):
         return setup.inputs  # an augmentation made them
 
-    def one(leaf, wanted):
-        dtype = np.uint8 if leaf.dtype == np.uint8 else wanted.dtype
-        return jax.ShapeDtypeStruct(wanted.shape, dtype)
+    def abstract(leaf, model_input):
+        dtype = np.uint8 if leaf.dtype == np.uint8 else model_input.dtype
+        return jax.ShapeDtypeStruct(model_input.shape, dtype)
 
-    return jax.tree.map(one, held, setup.inputs)
+    return jax.tree.map(abstract, stored, setup.inputs)
 
 
 def describe(inputs: PyTree) -> Any:
+    """JSON values of the shape of one example and its type, `object` for texts."""
     if isinstance(inputs, Mapping):
         return {name: describe(tree) for name, tree in inputs.items()}
     if isinstance(inputs, list | tuple):
         return [describe(tree) for tree in inputs]
-    return {"shape": list(inputs.shape[1:]), "dtype": str(inputs.dtype)}
+    dtype = "object" if inputs.dtype.kind in "OUS" else str(inputs.dtype)
+    return {"shape": list(inputs.shape[1:]), "dtype": dtype}
 
 
 def abstract_inputs(described: Any) -> PyTree:

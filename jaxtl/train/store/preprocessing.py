@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import operator
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from jaxtl.train.store.interface import describe
 
 RECORD, FOLDER = "preprocessing.json", "preprocessing"
 IMAGE_KINDS = {fn: fn.__name__ for fn in traceable.IMAGES}
-SAMPLE = 1000  # streamed images that are looked at for their range
+SAMPLE = 1000  # streamed images that are read for their range
 
 
 def write_preprocessing(directory: Path, experiment: Experiment, stages: Sequence[Stage]) -> None:
@@ -79,31 +80,18 @@ def preparation(folder: Path, dataset: Dataset) -> dict[str, Any]:
     raw, steps = result_of(dataset.load).inputs, []
     for position, (step, before, after) in enumerate(dataset.history()):
         leaves = [jax.tree.leaves(table.inputs) for table in (before, after)]
-        if len(leaves[0]) != len(leaves[1]) or any(map(_is_not, *leaves)):
-            gives = {"gives": described(after.inputs)}
-            steps.append(_step(folder, position, step, before, after) | gives)
+        if len(leaves[0]) != len(leaves[1]) or any(map(operator.is_not, *leaves)):
+            record = _step(folder, position, step, before, after)
+            steps.append(record | {"gives": describe(after.inputs)})
     ranges = [_range(leaf) for leaf in jax.tree.leaves(raw)]
-    return {"raw": described(raw), "ranges": ranges, "steps": steps}
-
-
-def described(inputs: PyTree) -> Any:
-    """`interface.describe` of a table's inputs; texts have the dtype object."""
-
-    def spec(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, object if leaf.dtype.kind in "OUS" else leaf.dtype)
-
-    return describe(jax.tree.map(spec, inputs))
-
-
-def _is_not(a: Any, b: Any) -> bool:
-    return a is not b
+    return {"raw": describe(raw), "ranges": ranges, "steps": steps}
 
 
 def _range(leaf: Any) -> list[float] | None:
     if not is_image(leaf.shape) or not np.issubdtype(leaf.dtype, np.floating) or not len(leaf):
         return None
-    looked_at = leaf if isinstance(leaf, np.ndarray) else leaf[:SAMPLE]
-    limits = [float(extreme.reduce(looked_at, axis=None)) for extreme in (np.fmin, np.fmax)]
+    sample = leaf if isinstance(leaf, np.ndarray) else leaf[:SAMPLE]
+    limits = [float(extreme.reduce(sample, axis=None)) for extreme in (np.fmin, np.fmax)]
     return limits if np.isfinite(limits).all() else None  # what is missing may be filled in later
 
 
@@ -115,8 +103,7 @@ def _step(folder: Path, position: int, step: Step, before: Table, after: Table) 
         statistics = tree.flatten_up_to(transforms.statistics_of(*arguments))
         return {"kind": "standardize", "name": "standardize", "file": _save(folder, statistics)}
     if function is text.tokenize:
-        file, length, lowercase = arguments
-        file = Path(file)
+        file, length, lowercase = Path(arguments[0]), *arguments[1:]
         about = {"kind": "tokenize", "name": "tokenize", "length": length, "lowercase": lowercase}
         return {**about, "file": _write(folder, "tokenizer", file.suffix, file.read_bytes())}
     if function is transforms.map_images:

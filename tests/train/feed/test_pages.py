@@ -151,7 +151,7 @@ def test_pages_read_ahead_keep_the_order():
     feed, streams = make_feed(replicas, OPTIONS), make_streams(replicas)
     bounds = list(dispatches(7, 4, plan, OPTIONS))
     assert [start for start, _ in bounds] == [7, 10, 14, 15, 19, 20, 24, 25, 29, 30]
-    found = list(pages(feed, streams, bounds, 4, plan.batch_size, threads=8))
+    found = list(pages(feed, streams, bounds, 4, plan.batch_size))
     assert len(found) == len(bounds)
     for (start, stop), (rows, places) in zip(bounds, found, strict=True):
         block = index_block(make_streams(replicas), start, stop - start, plan.batch_size)
@@ -167,9 +167,10 @@ def test_pages_read_ahead_keep_the_order():
                 np.testing.assert_array_equal(weights, known)
 
 
-def test_reading_stops_with_its_reader():
+def test_reading_stops_with_its_reader(monkeypatch):
+    monkeypatch.setattr(examples, "THREADS", 2)
     read = []
-    ahead = read_ahead(lambda item: read.append(item) or item, range(1000), threads=2)
+    ahead = read_ahead(lambda item: read.append(item) or item, range(1000), required=True)
     assert [next(ahead), next(ahead)] == [0, 1]
     ahead.close()
     time.sleep(0.05)
