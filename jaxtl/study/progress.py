@@ -15,8 +15,8 @@ from jaxtl.train.resolve.replicas import Replicas
 class Reporter:
     """Says on a console what a run is doing."""
 
-    def __init__(self, console: Console | None = None):
-        self.console = console or Console()
+    def __init__(self, console: Console):
+        self.console = console
 
     @contextlib.contextmanager
     def stage(self, name: str, num_steps: int, notes: Sequence[str] = ()) -> Iterator[Callable]:

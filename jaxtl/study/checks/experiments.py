@@ -204,16 +204,6 @@ def _criterion_problems(
                     break
         except ValueError as error:
             yield f"criterion {name!r}: {error}"
-    select = experiment.select
-    if select is None or select.key not in experiment.criteria:
-        return
-    scored = criteria_heads(experiment) & heads.keys()
-    for arm, stages in experiment.arms.items():
-        if stages and (missing := sorted(scored - stages[-1].model.heads.keys())):
-            yield (
-                f"select {select.key!r}: the model that ends arm {arm!r} has no head "
-                f"{missing[0]!r}, which the criteria read"
-            )
 
 
 def _last_heads(experiment: Experiment) -> dict[str, Head]:
@@ -249,13 +239,20 @@ def _shapes(inputs: PyTree) -> str:
 
 
 def _selection_problems(experiment: Experiment) -> Iterable[str]:
-    """Whether parameters are selected by data which decides nothing else."""
+    """Whether parameters are selected by what every arm has, and by data which decide nothing."""
     select = experiment.select
-    if select is None and not experiment.criteria:
-        return
-    if experiment.select_every < 1:
+    if (select or experiment.criteria) and experiment.select_every < 1:
         yield f"select_every must be at least 1, got {experiment.select_every}"
-    if select is None or select.key in experiment.criteria:
+    if select is None:
+        return
+    if select.key in experiment.criteria:
+        scored = criteria_heads(experiment) & _last_heads(experiment).keys()
+        for arm, stages in experiment.arms.items():
+            if missing := sorted(scored - stages[-1].model.heads.keys()):
+                yield (
+                    f"select {select.key!r}: the model that ends arm {arm!r} has no head "
+                    f"{missing[0]!r}, which the criteria read"
+                )
         return
     validation = experiment.evals[select.evaluation].dataset
     for name, evaluation in experiment.evals.items():
