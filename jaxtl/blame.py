@@ -6,7 +6,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 
 MOST_FRAMES = 8
 MOST_CHARACTERS = 400
@@ -22,7 +22,8 @@ def account(error: BaseException) -> str | None:
     that led there, if there are several. Of what our own code refuses with a ValueError the message
     alone is told, after the place. None: no file of the user's is involved.
     """
-    frames = _frames(error.__traceback__)
+    trace = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in trace if _is_users(frame.filename)]
     if isinstance(error, SyntaxError) and _is_users(error.filename or ""):
         file = _short_path(error.filename)
         return f"{file}, line {error.lineno}: {type(error).__name__}: {error.msg}"
@@ -69,10 +70,6 @@ def place_of(definition: ModuleType | Callable) -> str:
     if code is None or not _is_users(code.co_filename):
         return ""
     return f"{_short_path(code.co_filename)}, line {code.co_firstlineno}, in {code.co_name}"
-
-
-def _frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:
-    return [frame for frame in traceback.extract_tb(trace) if _is_users(frame.filename)]
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -117,17 +117,9 @@ def checked(target: F) -> F:
 
     @functools.wraps(target)
     def call(*args, **kwargs):
-        hints, problems = _hints(target), []
         arguments = signature.bind(*args, **kwargs).arguments
         owner = f" of {arguments['self'].name}" if "self" in arguments else ""
-        for name, value in arguments.items():
-            hint = hints.get(name, Any)
-            if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
-                hint = Sequence[hint]
-            problems += wrong(name, value, hint)
-        if problems:
-            place = f"{target.__name__}{owner}"
-            raise ValueError("\n".join(f"{place}: {problem}" for problem in problems))
+        _check(f"{target.__name__}{owner}", arguments, _hints(target))
         return target(*args, **kwargs)
 
     return call
@@ -137,19 +129,28 @@ def _check_fields(value: Any) -> None:
     name = getattr(value, "name", None)
     place = type(value).__name__.lower()
     place += f" {reprlib.repr(name)}" if isinstance(name, str) else ""
-    hints = _hints(type(value))
-    problems = [
-        problem
-        for field in dataclasses.fields(value)
-        for problem in wrong(field.name, getattr(value, field.name), hints[field.name])
-    ]
+    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    _check(place, fields, _hints(type(value)))
+
+
+def _check(place: str, values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Raises ValueError that lists all of the values that do not fit their annotations."""
+    problems = []
+    for name, value in values.items():
+        problems += wrong(name, value, hints.get(name, Any))
     if problems:
         raise ValueError("\n".join(f"{place}: {problem}" for problem in problems))
 
 
 @functools.cache
 def _hints(target: Any) -> dict[str, Any]:
-    return typing.get_type_hints(target, include_extras=True)
+    """{name: annotation} of fields or arguments; of `*names` that of the tuple."""
+    hints = typing.get_type_hints(target, include_extras=True)
+    if not isinstance(target, type):
+        for name, parameter in inspect.signature(target).parameters.items():
+            if name in hints and parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                hints[name] = Sequence[hints[name]]
+    return hints
 
 
 def wrong(place: str, value: Any, hint: Any) -> Iterator[str]:
