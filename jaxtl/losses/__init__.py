@@ -15,20 +15,20 @@ from jaxtl.losses.covariance import coral, covariance
 from jaxtl.losses.distillation import hint, softened_divergence
 from jaxtl.losses.feature_maps import attended_distance
 from jaxtl.losses.feature_norms import adaptive_feature_norm
-from jaxtl.losses.imbalance import focal, label_smoothed, logit_adjusted
-from jaxtl.losses.kernels import mean_bandwidths, median_bandwidths
+from jaxtl.losses.imbalance import focal, logit_adjusted
+from jaxtl.losses.kernels import mean_bandwidths
 from jaxtl.losses.lipschitz import gradient_penalty
-from jaxtl.losses.mmd import joint_mmd, linear_mmd, mmd
+from jaxtl.losses.mmd import joint_mmd, mmd
 from jaxtl.losses.moments import central_moment_discrepancy
 from jaxtl.losses.objective import supervised, task_losses, weighted_losses
-from jaxtl.losses.queue_contrast import queue_contrast
+from jaxtl.losses.queue_contrast import queue_contrast, queue_places
 from jaxtl.losses.reversal import reversal_schedule, reverse_gradient
 from jaxtl.losses.singular_values import (
     batch_nuclear_norm,
     largest_singular_values,
     smallest_singular_values,
 )
-from jaxtl.losses.transport import sinkhorn, sliced_wasserstein, squared_distances, wasserstein
+from jaxtl.losses.transport import sinkhorn, sliced_wasserstein, squared_distances
 from jaxtl.losses.virtual_adversarial import virtual_adversarial
 
 __all__ = [
@@ -47,16 +47,14 @@ __all__ = [
     "hint",
     "information_maximization",
     "joint_mmd",
-    "label_smoothed",
     "largest_singular_values",
-    "linear_mmd",
     "local_mmd",
     "logit_adjusted",
     "margin_disparity",
     "mean_bandwidths",
-    "median_bandwidths",
     "mmd",
     "queue_contrast",
+    "queue_places",
     "reversal_schedule",
     "reverse_gradient",
     "sinkhorn",
@@ -67,6 +65,5 @@ __all__ = [
     "supervised",
     "task_losses",
     "virtual_adversarial",
-    "wasserstein",
     "weighted_losses",
 ]

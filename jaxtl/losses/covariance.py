@@ -49,8 +49,8 @@ def coral(
     arXiv:1607.01719, Eq. 1-3.
     """
     gap = covariance(source, source_weights) - covariance(target, target_weights)
-    known = True
+    defined = True
     for side, weights in ((source, source_weights), (target, target_weights)):
         _, weights, present = weigh(side, weights)
-        known &= present & (weights.sum() > 1)
-    return jnp.where(known, jnp.sum((gap / (2 * gap.shape[-1])) ** 2), 0)
+        defined &= present & (weights.sum() > 1)
+    return jnp.where(defined, jnp.sum((gap / (2 * gap.shape[-1])) ** 2), 0)

@@ -48,20 +48,6 @@ def logit_adjusted(
     return cross_entropy(shifted, labels)
 
 
-def label_smoothed(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.1) -> jax.Array:
-    """Cross-entropy against (1 - smoothing) * one-hot + smoothing / classes.
-
-    Args:
-        logits: [..., classes] float.
-        labels: [...] integer.
-        smoothing: in [0, 1].
-
-    Szegedy et al., "Rethinking the Inception Architecture", 2016. arXiv:1512.00567, Section 7.
-    """
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, smoothing))
-
-
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Of integer labels, logits of any size and offset: [..., classes] and [...] -> [...] nats."""
     return optax.softmax_cross_entropy_with_integer_labels(below_largest(logits), labels)

@@ -29,7 +29,8 @@ def mean_bandwidths(factors: Sequence[float] = FACTORS) -> Rule:
     """
 
     def rule(distances: jax.Array, weights: jax.Array) -> jax.Array:
-        weights = _distinct(distances, weights)
+        largest = jnp.max(jnp.where(weights > 0, distances, 0))
+        weights = jnp.where(distances > 1e-6 * largest, weights, 0)
         total = weights.sum()
         mean = jnp.sum(weights * distances) / jnp.where(total > 0, total, 1)
         return mean * jnp.asarray(factors, distances.dtype)
@@ -40,59 +41,6 @@ def mean_bandwidths(factors: Sequence[float] = FACTORS) -> Rule:
 MEAN_BANDWIDTHS = mean_bandwidths()
 
 
-def median_bandwidths(factors: Sequence[float] = FACTORS) -> Rule:
-    """The weighted median squared distance of distinct points, times each factor.
-
-    Distinct points as in `mean_bandwidths`; between two middle pairs it is their mean.
-
-    Args:
-        factors: [k] > 0.
-
-    Returns:
-        (squared distances [...], weights of the pairs [...]) -> [k], 0 where no two are distinct.
-    """
-
-    def rule(distances: jax.Array, weights: jax.Array) -> jax.Array:
-        weights = _distinct(distances, weights).ravel()
-        order = jnp.argsort(distances.ravel())
-        below = jnp.cumsum(weights[order])
-        middle = [jnp.searchsorted(below, below[-1] / 2, side=side) for side in ("left", "right")]
-        pair = distances.ravel()[order][jnp.minimum(jnp.stack(middle), order.size - 1)]
-        return jnp.where(below[-1] > 0, pair.mean(), 0) * jnp.asarray(factors, distances.dtype)
-
-    return rule
-
-
-def _distinct(distances: jax.Array, weights: jax.Array) -> jax.Array:
-    """The weights of pairs of distinct points, 0 for other pairs."""
-    largest = jnp.max(jnp.where(weights > 0, distances, 0))
-    return jnp.where(distances > 1e-6 * largest, weights, 0)
-
-
-def averaged_kernel(
-    distances: jax.Array, weights: jax.Array, bandwidths: Bandwidths, size: jax.Array
-) -> jax.Array:
-    """The mean over bandwidths of exp(-squared distance / bandwidth).
-
-    Args:
-        distances: [...] float >= 0, squared.
-        weights: [...] float >= 0, of the pairs.
-        bandwidths: [k] > 0, or a rule, which gets no gradient.
-        size: [] mean squared norm of the points: a rule's bandwidth is at least 1e-12 of it, so
-            that rounding is not taken for a distance where all points agree.
-
-    Returns:
-        [...] in (0, 1].
-    """
-    if callable(bandwidths):
-        found = bandwidths(jax.lax.stop_gradient(distances), jax.lax.stop_gradient(weights))
-        widths = jax.lax.stop_gradient(jnp.maximum(found, 1e-12 * size + 1e-30))
-    else:
-        widths = jnp.atleast_1d(jnp.asarray(bandwidths, distances.dtype))
-    widths = jnp.expand_dims(widths, tuple(range(1, 1 + distances.ndim)))
-    return jnp.mean(jnp.exp(-distances[None] / widths), 0)
-
-
 def pooled_kernel(
     source: jax.Array,
     target: jax.Array,
@@ -100,26 +48,39 @@ def pooled_kernel(
     target_weights: jax.Array | None,
     bandwidths: Bandwidths,
 ) -> jax.Array:
-    """`averaged_kernel` of all pairs of the pooled sample, [n_source + n_target] squared.
+    """The mean over bandwidths of exp(-squared distance / bandwidth), of the pooled sample.
 
     For given bandwidths the distances within a domain are taken about its own mean, so that those
     of a small domain far from the other are resolved too, and that of an example to itself is 0.
-    Bandwidths by a rule are of the size of all distances, whose rounding then is small.
+    Bandwidths by a rule are of the size of all distances, whose rounding then is small; they get no
+    gradient, and are at least 1e-12 of the mean squared norm of the points, so that rounding is not
+    taken for a distance where all points agree.
+
+    Args:
+        source: [n_source, features] float.
+        target: [n_target, features] float.
+        source_weights, target_weights: [n] float >= 0; all ones if None.
+        bandwidths: [k] > 0, or a rule.
+
+    Returns:
+        [n_source + n_target] squared, in (0, 1].
     """
     source, source_weights, _ = weigh(source, source_weights)
     target, target_weights, _ = weigh(target, target_weights)
-    points = jnp.concatenate([source, target])
-    weights = jnp.concatenate([source_weights, target_weights])
-    size = weighted_mean(jnp.sum(points**2, 1), weights)
     if callable(bandwidths):
+        points = jnp.concatenate([source, target])
+        weights = jnp.concatenate([source_weights, target_weights])
+        size = weighted_mean(jnp.sum(points**2, 1), weights)
         points -= jax.lax.stop_gradient(weighted_mean(points, weights))[None]
         distances = gram_distances(points, points)
+        widths = bandwidths(*jax.lax.stop_gradient((distances, weights[:, None] * weights[None])))
+        widths = jax.lax.stop_gradient(jnp.maximum(widths, 1e-12 * size + 1e-30))
     else:
         source, target = fill_absent(source, source_weights), fill_absent(target, target_weights)
         across = squared_distances(source, target)
         distances = jnp.block([[_within(source), across], [across.T, _within(target)]])
-    pairs = weights[:, None] * weights[None]
-    return averaged_kernel(distances, pairs, bandwidths, jax.lax.stop_gradient(size))
+        widths = jnp.atleast_1d(jnp.asarray(bandwidths, distances.dtype))
+    return jnp.mean(jnp.exp(-distances[None] / widths[:, None, None]), 0)
 
 
 def _within(points: jax.Array) -> jax.Array:

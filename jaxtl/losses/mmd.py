@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxtl.losses.kernels import MEAN_BANDWIDTHS, Bandwidths, averaged_kernel, pooled_kernel
-from jaxtl.losses.weighting import weigh, weighted_mean
+from jaxtl.losses.kernels import MEAN_BANDWIDTHS, Bandwidths, pooled_kernel
+from jaxtl.losses.weighting import weigh
 
 
 def mmd(
@@ -97,60 +97,12 @@ def _discrepancy(kernel: jax.Array, source: tuple, target: tuple, unbiased: bool
     shares = jax.scipy.linalg.block_diag(source_weights[None], target_weights[None])
     shares /= totals[:, None]
     means = jnp.einsum("ai,ij,bj->ab", shares, kernel, shares, precision="highest")
-    within, seen = jnp.diagonal(means), some_source & some_target
+    within, defined = jnp.diagonal(means), some_source & some_target
     if unbiased:
         rest = totals - 1
         within = (totals * within - 1) / jnp.where(rest > 0, rest, 1)
-        seen &= (rest > 0).all()
+        defined &= (rest > 0).all()
     value = within.sum() - 2 * means[0, 1]
     if not unbiased:
         value += jax.lax.stop_gradient(jnp.maximum(-value, 0))  # what is below 0 is rounding
-    return jnp.where(seen, value, 0)
-
-
-def linear_mmd(
-    source: jax.Array,
-    target: jax.Array,
-    source_weights: jax.Array | None = None,
-    target_weights: jax.Array | None = None,
-    *,
-    bandwidths: Bandwidths = MEAN_BANDWIDTHS,
-) -> jax.Array:
-    """An unbiased estimate of `mmd` in linear time, from consecutive pairs of examples.
-
-    The mean over i of k(x, x') + k(y, y') - k(x, y') - k(x', y), where x, x' and y, y' are the i-th
-    pairs; there are as many as half the smaller sample has. What is left over is not used, so the
-    order of the examples matters. It may be negative.
-
-    Args:
-        source: [n_source, features] float.
-        target: [n_target, features] float.
-        source_weights: [n_source] float >= 0, all ones if None. A quadruple weighs the product of
-            its four weights; these are no repeats, only their proportions count.
-        target_weights: [n_target], likewise.
-        bandwidths: as in `mmd`; a rule sees the distances [pairs, 4] above.
-
-    Returns:
-        []; 0 where no quadruple has weight, a sample of one example included.
-
-    Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, Lemma 14.
-    """
-    source, source_weights, some_source = weigh(source, source_weights)
-    target, target_weights, some_target = weigh(target, target_weights)
-    pairs = min(len(source), len(target)) // 2
-    if not pairs:
-        return jnp.zeros((), source.dtype)
-    x, other_x = jnp.moveaxis(source[: 2 * pairs].reshape(pairs, 2, -1), 1, 0)
-    y, other_y = jnp.moveaxis(target[: 2 * pairs].reshape(pairs, 2, -1), 1, 0)
-    weights = [w[: 2 * pairs].reshape(pairs, 2).prod(1) for w in (source_weights, target_weights)]
-    gaps = jnp.stack([x - other_x, y - other_y, x - other_y, other_x - y], 1)
-    _, weights, some_pair = weigh(gaps, weights[0] * weights[1])
-    size = weighted_mean(jnp.sum(x**2 + other_x**2 + y**2 + other_y**2, 1) / 4, weights)
-    kernel = averaged_kernel(
-        jnp.sum(gaps**2, -1),
-        jnp.broadcast_to(weights[:, None], gaps.shape[:2]),
-        bandwidths,
-        jax.lax.stop_gradient(size),
-    )
-    value = weighted_mean(kernel, weights) @ jnp.array([1.0, 1.0, -1.0, -1.0], kernel.dtype)
-    return jnp.where(some_source & some_target & some_pair, value, 0)
+    return jnp.where(defined, value, 0)

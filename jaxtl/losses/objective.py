@@ -74,10 +74,10 @@ def weighted_losses(
         weights: likewise, or [...] where those of a label are equal.
     """
     weights = jnp.expand_dims(weights, tuple(range(weights.ndim, labels.ndim)))
-    seen = weights > 0
+    labelled = weights > 0
     # A valid label in place of a hidden one: `where` after the loss alone would leave 0 * NaN in
     # the gradient.
-    losses = head.loss(outputs, jnp.where(seen, labels, 0))
-    losses = jnp.where(seen, weights * losses, 0)
+    losses = head.loss(outputs, jnp.where(labelled, labels, 0))
+    losses = jnp.where(labelled, weights * losses, 0)
     elements = tuple(range(losses.ndim - len(head.label_shape), losses.ndim))
     return losses.mean(elements) if elements else losses

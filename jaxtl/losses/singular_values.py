@@ -11,9 +11,7 @@ from jaxtl.losses.magnitude import binade
 from jaxtl.losses.weighting import weigh
 
 
-def smallest_singular_values(
-    features: jax.Array, count: int = 1, weights: jax.Array | None = None
-) -> jax.Array:
+def smallest_singular_values(features: jax.Array, *, count: int = 1) -> jax.Array:
     """Sum of the squares of the smallest singular values, unscaled.
 
     By a Gram matrix, which in float32 does not resolve values below 1e-3 of the largest one.
@@ -21,8 +19,6 @@ def smallest_singular_values(
     Args:
         features: [n, features] float, not centred.
         count: how many of the min(n, features) singular values.
-        weights: [n] float >= 0, of the squares; all ones if None. A row of weight 0 is not there
-            and brings no singular value 0; where fewer than `count` are left all of them count.
 
     Returns:
         [] float >= 0.
@@ -33,7 +29,7 @@ def smallest_singular_values(
     Chen et al., "Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage for
     Safe Transfer Learning", NeurIPS 2019.
     """
-    return _squares(features, weights, count, smallest=True)
+    return _squares(weigh(features, None)[0], count, slice(count))
 
 
 def largest_singular_values(
@@ -56,25 +52,19 @@ def largest_singular_values(
     Chen et al., "Transferability vs. Discriminability: Batch Spectral Penalization for Adversarial
     Domain Adaptation", ICML 2019.
     """
-    return _squares(features, weights, count, smallest=False)
+    features, root = _rooted(features, weights)
+    return _squares(root[:, None] * features, count, slice(-count, None))
 
 
-def _squares(
-    features: jax.Array, weights: jax.Array | None, count: int, smallest: bool
-) -> jax.Array:
-    """From the eigenvectors v of the smaller Gram matrix, the squares |v'F|^2."""
+def _squares(features: jax.Array, count: int, chosen: slice) -> jax.Array:
+    """From the eigenvectors v of the smaller Gram matrix, the squares |v'F|^2 of those chosen."""
+    if not 1 <= count <= min(features.shape):
+        raise ValueError(f"count must be from 1 to {min(features.shape)}, the rank, got {count}.")
     n, width = features.shape
-    small = min(n, width)
-    if not 1 <= count <= small:
-        raise ValueError(f"count must be from 1 to {small}, the rank, got {count}.")
-    features, root, there = _rooted(features, weights)
-    features = root[:, None] * features
     features = features if n <= width else features.T
     constant = jax.lax.stop_gradient(features) / binade(features)
     gram = jnp.matmul(constant, constant.T, precision="highest")
-    # Rows that are not there are eigenvectors of eigenvalue 0: the first ones.
-    first = small - jnp.minimum(there, width) if smallest else small - count
-    vectors = jax.lax.dynamic_slice_in_dim(jnp.linalg.eigh(gram)[1], first, count, 1)
+    vectors = jnp.linalg.eigh(gram)[1][:, chosen]  # in ascending order
     return jnp.sum(jnp.matmul(vectors.T, features, precision="highest") ** 2)
 
 
@@ -94,7 +84,7 @@ def batch_nuclear_norm(logits: jax.Array, weights: jax.Array | None = None) -> j
     Cui et al., "Towards Discriminability and Diversity: Batch Nuclear-norm Maximization under Label
     Insufficient Situations", CVPR 2020. arXiv:2003.12237.
     """
-    logits, root, _ = _rooted(logits, weights)
+    logits, root = _rooted(logits, weights)
     p = root[:, None] * jax.nn.softmax(logits)
     left, values, right = jnp.linalg.svd(jax.lax.stop_gradient(p), full_matrices=False)
     left *= (values > 1e-6 * values[0])[None]
@@ -103,8 +93,7 @@ def batch_nuclear_norm(logits: jax.Array, weights: jax.Array | None = None) -> j
     return -jnp.sum(slope * p) / jnp.where(total > 0, total, 1)
 
 
-def _rooted(rows: jax.Array, weights: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rows, square roots of their weights [n], and how many rows have one."""
+def _rooted(rows: jax.Array, weights: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Rows [n, ...] and the square roots of their weights [n]."""
     rows, weights, present = weigh(rows, weights)
-    root = jax.lax.stop_gradient(jnp.where(present, jnp.sqrt(weights), 0))
-    return rows, root, jnp.sum(root > 0)
+    return rows, jax.lax.stop_gradient(jnp.where(present, jnp.sqrt(weights), 0))

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxtl.losses.magnitude import centre_both, fill_absent
+from jaxtl.losses.magnitude import centre_both
 from jaxtl.losses.weighting import weigh
 
 
@@ -86,45 +86,6 @@ def sinkhorn(
     terms = jnp.where((a > 0)[:, None], (log_a + rows)[:, None] - cost, -jnp.inf)
     plan = jax.nn.softmax(terms, 0) * b[None]
     return jnp.where(some_a & some_b, plan, 0)
-
-
-def wasserstein(
-    source: jax.Array,
-    target: jax.Array,
-    source_weights: jax.Array | None = None,
-    target_weights: jax.Array | None = None,
-    *,
-    regularization: float = 0.1,
-    num_steps: int = 100,
-) -> jax.Array:
-    """<P, squared distances> for the plan P of `sinkhorn`: the squared 2-Wasserstein distance.
-
-    It is above the exact one, and above 0 for equal samples, by what the regularization costs. P is
-    a constant of the gradient. At the optimum that is the gradient of <P, cost> - regularization *
-    entropy(P), not of <P, cost> alone.
-
-    Args:
-        source: [n_source, features] float.
-        target: [n_target, features] float.
-        source_weights: [n_source] float >= 0, only their proportions count; all ones if None.
-        target_weights: [n_target], likewise.
-        regularization: > 0, in the units of the squared distances.
-        num_steps: of `sinkhorn`.
-
-    Returns:
-        [] float >= 0; 0 where a domain has no weight.
-
-    Courty et al., "Optimal Transport for Domain Adaptation", 2016. arXiv:1507.00504.
-    """
-    source, source_weights, some_source = weigh(source, source_weights)
-    target, target_weights, some_target = weigh(target, target_weights)
-    source, target = fill_absent(source, source_weights), fill_absent(target, target_weights)
-    cost = squared_distances(source, target)
-    plan = sinkhorn(
-        cost, source_weights, target_weights, regularization=regularization, num_steps=num_steps
-    )
-    value = jnp.sum(jax.lax.stop_gradient(plan) * cost)
-    return jnp.where(some_source & some_target, value, 0)
 
 
 def sliced_wasserstein(

@@ -49,9 +49,9 @@ def virtual_adversarial(
         bent = p * (change - jnp.sum(p * change, -1, keepdims=True))
         _, pull = jax.vjp(predict, inputs)
         direction = _unit(pull(bent.astype(change.dtype))[0])
-    moved = predict(inputs + radius * jax.lax.stop_gradient(direction))
+    perturbed = predict(inputs + radius * jax.lax.stop_gradient(direction))
     losses = optax.losses.kl_divergence_with_log_targets(
-        jax.nn.log_softmax(moved), jax.nn.log_softmax(constant)
+        jax.nn.log_softmax(perturbed), jax.nn.log_softmax(constant)
     )
     return jnp.mean(losses if weights is None else jnp.where(weights > 0, weights * losses, 0))
 

@@ -26,10 +26,10 @@ def weigh(rows: jax.Array, weights: jax.Array | None) -> tuple[jax.Array, jax.Ar
     weights = jnp.asarray(weights)
     if weights.shape != rows.shape[:1]:
         raise ValueError(f"expected weights {list(rows.shape[:1])}, got {list(weights.shape)}")
-    seen = weights > 0
-    aligned = jnp.expand_dims(seen, tuple(range(1, rows.ndim)))
-    present = seen.any()
-    weights = jnp.where(seen, weights, 0).astype(rows.dtype)
+    positive = weights > 0
+    aligned = jnp.expand_dims(positive, tuple(range(1, rows.ndim)))
+    present = positive.any()
+    weights = jnp.where(positive, weights, 0).astype(rows.dtype)
     return jnp.where(aligned, rows, 0), jnp.where(present, weights, 1), present
 
 

@@ -32,9 +32,9 @@ def multilabel(dataset: Any, head: str, *, column: str = "label") -> Evaluation:
 
 def _sums(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
     weights = per_output(weights, logits)
-    seen = weights > 0
-    logits = jnp.where(seen, logits, 0).astype(jnp.float32)
-    labels = jnp.where(seen, labels.reshape(logits.shape), 0).astype(jnp.float32)
+    labelled = weights > 0
+    logits = jnp.where(labelled, logits, 0).astype(jnp.float32)
+    labels = jnp.where(labelled, labels.reshape(logits.shape), 0).astype(jnp.float32)
     predictions = (logits > 0).astype(jnp.float32)
     columns = {
         "hits": predictions * labels,
@@ -44,14 +44,14 @@ def _sums(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str,
         "loss": optax.sigmoid_binary_cross_entropy(logits, labels),
         "count": jnp.ones_like(logits),
     }
-    totals = {name: weighted_sum(weights, each) for name, each in columns.items()}
+    totals = {name: weighted_sum(weights, values) for name, values in columns.items()}
     examples = weights.max(1)
-    exact = ((predictions == labels) | ~seen).all(1)
+    exact = ((predictions == labels) | ~labelled).all(1)
     return totals | {"exact": weighted_sum(examples, exact), "examples": examples.sum()}
 
 
 def _results(sums: dict[str, np.ndarray]) -> dict[str, float]:
-    sums = {name: np.asarray(each, np.float64) for name, each in sums.items()}
+    sums = {name: np.asarray(values, np.float64) for name, values in sums.items()}
     hits, occurrences, count = sums["hits"], sums["labels"] + sums["predictions"], sums["count"]
     with np.errstate(invalid="ignore"):
         return {

@@ -58,9 +58,9 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _sums(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
-    seen = weights > 0
-    logits = jnp.where(seen[:, None], logits, 0).astype(jnp.float32)
-    labels = jnp.where(seen, labels, 0)
+    labelled = weights > 0
+    logits = jnp.where(labelled[:, None], logits, 0).astype(jnp.float32)
+    labels = jnp.where(labelled, labels, 0)
     weights = weights.astype(jnp.float32)
     predictions = logits.argmax(-1)
     confidence = jax.nn.softmax(logits).max(-1)

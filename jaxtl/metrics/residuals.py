@@ -32,10 +32,10 @@ def regression(
 
     def sums(outputs: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
         weights = per_output(weights, outputs)
-        seen = weights > 0
-        outputs = jnp.where(seen, outputs, 0).astype(jnp.float32)
-        labels = jnp.where(seen, labels.reshape(outputs.shape).astype(jnp.float32), 0)
-        errors, centred = outputs - labels, jnp.where(seen, labels - centre, 0)
+        labelled = weights > 0
+        outputs = jnp.where(labelled, outputs, 0).astype(jnp.float32)
+        labels = jnp.where(labelled, labels.reshape(outputs.shape).astype(jnp.float32), 0)
+        errors, centred = outputs - labels, jnp.where(labelled, labels - centre, 0)
         columns = {
             "squared_error": errors**2,
             "absolute_error": jnp.abs(errors),
@@ -43,13 +43,13 @@ def regression(
             "label_squared": centred**2,
             "count": jnp.ones_like(outputs),
         }
-        return {name: weighted_sum(weights, each) for name, each in columns.items()}
+        return {name: weighted_sum(weights, values) for name, values in columns.items()}
 
     return Evaluation(dataset, head, column, sums, _results, DIRECTIONS)
 
 
 def _results(sums: dict[str, np.ndarray]) -> dict[str, float]:
-    sums = {name: np.asarray(each, np.float64) for name, each in sums.items()}
+    sums = {name: np.asarray(values, np.float64) for name, values in sums.items()}
     count = sums["count"]
     with np.errstate(invalid="ignore", divide="ignore"):
         mse, mae = (sums[f"{kind}_error"].sum() / count.sum() for kind in ("squared", "absolute"))

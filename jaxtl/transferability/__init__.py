@@ -16,7 +16,6 @@ from jaxtl.transferability.domain_classifier import (
 )
 from jaxtl.transferability.validation import (
     deep_embedded_risk,
-    importance_weighted_risk,
     mixed_agreement,
     soft_neighborhood_density,
 )
@@ -27,7 +26,6 @@ __all__ = [
     "deep_embedded_risk",
     "deep_embedded_validation",
     "domain_logits",
-    "importance_weighted_risk",
     "importance_weighted_validation",
     "importance_weights",
     "mixed_agreement",

@@ -15,7 +15,6 @@ from jaxtl.plan import Criterion, labelled, unlabelled
 from jaxtl.transferability.domain_classifier import importance_weights
 from jaxtl.transferability.validation import (
     deep_embedded_risk,
-    importance_weighted_risk,
     mixed_agreement,
     soft_neighborhood_density,
 )
@@ -41,11 +40,14 @@ def importance_weighted_validation(source: Any, target: Any, head: str) -> Crite
         source: labelled `Dataset` that no stage trains on.
         target: `Dataset` of the target; its labels are hidden.
         head: of classes.
+
+    Sugiyama, Krauledat & Mueller, "Covariate Shift Adaptation by Importance Weighted Cross
+    Validation", JMLR 2007.
     """
 
     def score(predict, source, target) -> jax.Array:
         errors, weights = _held_out(source, target, head)
-        return -importance_weighted_risk(errors, weights / weights.mean())
+        return -(weights / weights.mean() * errors).mean()
 
     return Criterion((labelled(source, head), unlabelled(target, head)), score)
 

@@ -42,9 +42,9 @@ def domain_logits(
     ridge = jnp.full(inputs.shape[1], penalty).at[-1].set(1e-6)
 
     def newton(weights: jax.Array, _: None):
-        found = jax.nn.sigmoid(inputs @ weights)
-        gradient = inputs.T @ (share * (found - is_target)) + ridge * weights
-        spread = (share * found * (1 - found))[:, None]
+        p = jax.nn.sigmoid(inputs @ weights)
+        gradient = inputs.T @ (share * (p - is_target)) + ridge * weights
+        spread = (share * p * (1 - p))[:, None]
         curvature = inputs.T @ (spread * inputs) + jnp.diag(ridge)
         return weights - jax.scipy.linalg.solve(curvature, gradient, assume_a="pos"), None
 

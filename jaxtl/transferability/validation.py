@@ -7,27 +7,15 @@ import jax
 import jax.numpy as jnp
 
 
-def importance_weighted_risk(losses: jax.Array, weights: jax.Array) -> jax.Array:
-    """Mean of weights * losses of held-out source examples; better when smaller.
-
-    Args:
-        losses: [n] float, or errors 0 and 1.
-        weights: [n] float >= 0, density ratios target / source.
-
-    Sugiyama, Krauledat & Mueller, "Covariate Shift Adaptation by Importance Weighted Cross
-    Validation", JMLR 2007.
-    """
-    return (weights * losses).mean()
-
-
 def deep_embedded_risk(losses: jax.Array, weights: jax.Array) -> jax.Array:
-    """The importance-weighted risk with a control variate; better when smaller.
+    """The mean of weights * losses with a control variate; better when smaller.
 
     mean(w l) + eta (mean(w) - 1) with eta = -cov(w l, w) / var(w); the plain weighted risk where
     all weights are equal.
 
     Args:
-        losses, weights: as in `importance_weighted_risk`.
+        losses: [n] float, or errors 0 and 1, of held-out source examples.
+        weights: [n] float >= 0, density ratios target / source.
 
     You et al., "Towards Accurate Model Selection in Deep Unsupervised Domain Adaptation", ICML
     2019, Algorithm 1.
@@ -58,10 +46,10 @@ def soft_neighborhood_density(logits: jax.Array, *, temperature: float = 0.05) -
     """
     outputs = jax.nn.softmax(logits.astype(jnp.float32))
     outputs = outputs / jnp.linalg.norm(outputs, axis=1, keepdims=True)
-    own = jnp.eye(len(outputs), dtype=bool)
-    similarity = jnp.where(own, -jnp.inf, outputs @ outputs.T / temperature)
-    logged = jnp.where(own, 0.0, jax.nn.log_softmax(similarity))
-    return -(jnp.exp(logged) * logged).sum(1, where=~own).mean()
+    itself = jnp.eye(len(outputs), dtype=bool)
+    similarity = jnp.where(itself, -jnp.inf, outputs @ outputs.T / temperature)
+    logged = jnp.where(itself, 0.0, jax.nn.log_softmax(similarity))
+    return -(jnp.exp(logged) * logged).sum(1, where=~itself).mean()
 
 
 def mixed_agreement(
@@ -82,12 +70,11 @@ def mixed_agreement(
     NeurIPS 2023: the probes within and between clusters.
     """
     classes = logits.argmax(1)
-    alike, kept = classes == classes[partners], mixed_logits.argmax(1) == classes
-
+    alike, agrees = classes == classes[partners], mixed_logits.argmax(1) == classes
     missing = jnp.isnan(logits).any() | jnp.isnan(mixed_logits).any()
 
     def share(pairs: jax.Array) -> jax.Array:
-        agreed = (kept & pairs).sum() / jnp.maximum(pairs.sum(), 1)
+        agreed = (agrees & pairs).sum() / jnp.maximum(pairs.sum(), 1)
         return jnp.where(missing, jnp.nan, agreed)
 
     return share(alike), share(~alike)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtl.losses import focal, label_smoothed, logit_adjusted
+from jaxtl.losses import focal, logit_adjusted
 
 P = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]])
 LOGITS, LABELS = jnp.log(jnp.array(P, jnp.float32)), jnp.array([0, 2])
@@ -45,15 +45,9 @@ def test_logit_adjusted_by_hand():
     np.testing.assert_allclose(half, -np.log([q[0, 0], q[1, 2]]), rtol=1e-5)
 
 
-def test_label_smoothed_by_hand():
-    expected = [-(0.8 * np.log(P[i, y]) + 0.2 * np.log(P[i]).mean()) for i, y in enumerate([0, 2])]
-    np.testing.assert_allclose(label_smoothed(LOGITS, LABELS, smoothing=0.2), expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize("loss", [
     functools.partial(focal, gamma=0.0),
     functools.partial(logit_adjusted, prior=np.full(3, 1 / 3)),
-    functools.partial(label_smoothed, smoothing=0.0),
 ])  # fmt: skip
 def test_neutral_setting_is_the_cross_entropy_in_the_layout_of_a_batch(loss):
     logits = jax.random.normal(jax.random.key(0), (4, 2, 3))

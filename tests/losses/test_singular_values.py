@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +17,8 @@ def draw(shape, seed=0):
 def test_value_and_gradient_are_those_of_an_svd(shape, count):
     features = draw(shape)
     left, values, right = np.linalg.svd(features.astype(float), full_matrices=False)
-    value, gradient = jax.jit(jax.value_and_grad(smallest_singular_values), static_argnums=1)(
-        features, count
-    )
+    loss = functools.partial(smallest_singular_values, count=count)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(features)
     np.testing.assert_allclose(value, np.sum(values[-count:] ** 2), rtol=1e-4)
     expected = 2 * (left[:, -count:] * values[-count:]) @ right[-count:]
     np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4)
@@ -30,7 +31,8 @@ def test_value_and_gradient_are_those_of_an_svd(shape, count):
 )
 def test_gradient_is_finite_and_right_where_values_repeat(features):
     features = features.astype(np.float32)
-    value, gradient = jax.value_and_grad(smallest_singular_values)(features, 2)
+    loss = functools.partial(smallest_singular_values, count=2)
+    value, gradient = jax.value_and_grad(loss)(features)
     values = np.linalg.svd(features, compute_uv=False)
     np.testing.assert_allclose(value, np.sum(values[-2:] ** 2), atol=1e-5)
     # Homogeneous of degree 2, and |gradient|^2 = 4 * value by its closed form.
@@ -41,8 +43,8 @@ def test_gradient_is_finite_and_right_where_values_repeat(features):
 def test_rotations_change_nothing():
     features, (rotation, _) = draw((6, 4)), np.linalg.qr(draw((4, 4), 1))
     np.testing.assert_allclose(
-        smallest_singular_values(jnp.asarray(features @ rotation), 2),
-        smallest_singular_values(jnp.asarray(features), 2),
+        smallest_singular_values(jnp.asarray(features @ rotation), count=2),
+        smallest_singular_values(jnp.asarray(features), count=2),
         rtol=1e-4,
     )
 
@@ -50,4 +52,4 @@ def test_rotations_change_nothing():
 @pytest.mark.parametrize("count", [0, 4])
 def test_more_values_than_there_are(count):
     with pytest.raises(ValueError, match=f"from 1 to 3, the rank, got {count}"):
-        smallest_singular_values(jnp.ones((5, 3)), count)
+        smallest_singular_values(jnp.ones((5, 3)), count=count)

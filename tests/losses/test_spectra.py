@@ -1,4 +1,4 @@
-"""Largest, smallest and summed singular values with weights, against NumPy's."""
+"""Largest and summed singular values with weights, against NumPy's."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from differences import assert_derivatives
 from scipy.special import softmax
 
-from jaxtl.losses import batch_nuclear_norm, largest_singular_values, smallest_singular_values
+from jaxtl.losses import batch_nuclear_norm, largest_singular_values
 
 RNG = np.random.default_rng(0)
 WEIGHTS = np.array([1, 2, 0, 0.5, 3, 1])
@@ -28,32 +28,6 @@ def test_largest_singular_values_are_those_of_numpy(width, count):
         return largest_singular_values(features, WEIGHTS, count=count)
 
     assert_derivatives(loss, reference, features)
-
-
-@pytest.mark.parametrize("width, count", [(3, 2), (5, 1), (9, 3)])
-def test_smallest_singular_values_are_those_of_the_rows_that_count(width, count):
-    features = RNG.normal(size=(6, width)).astype(np.float32)
-
-    def reference(features):
-        kept = WEIGHTS > 0
-        return np.sum(singular(features[kept], WEIGHTS[kept])[-count:] ** 2)
-
-    def loss(features):
-        return smallest_singular_values(features, count, WEIGHTS)
-
-    assert_derivatives(loss, reference, features)
-
-
-def test_fewer_rows_that_count_than_features():
-    features = RNG.normal(size=(6, 5)).astype(np.float32)
-    weights = np.array([1, 0, 0, 2, 0, 0])
-    kept = singular(features[[0, 3]], weights[[0, 3]])
-    np.testing.assert_allclose(
-        smallest_singular_values(features, 1, weights), kept[1] ** 2, rtol=1e-4
-    )
-    np.testing.assert_allclose(
-        smallest_singular_values(features, 4, weights), np.sum(kept**2), rtol=1e-4
-    )
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (6, 8)])

@@ -78,24 +78,16 @@ def disagreement(s, t, a, b):
     return losses.classifier_discrepancy(*parts(s), a)
 
 
-def smallest(s, t, a, b):
-    return losses.smallest_singular_values(parts(s)[0], 1, a)
-
-
-median = losses.median_bandwidths((0.5, 1.0))
 log = float(np.log(CLASSES))
 CASES = {
     "mmd": Case(pair(losses.mmd)),
-    "mmd median": Case(pair(losses.mmd, bandwidths=median)),
     "mmd fixed": Case(pair(losses.mmd, bandwidths=[1.0, 4.0])),
     "mmd unbiased": Case(pair(losses.mmd, unbiased=True), scale=False),
-    "linear_mmd": Case(pair(losses.linear_mmd), repeats=False),
     "joint_mmd": Case(joint),
     "local_mmd": Case(local),
     "contrastive": Case(contrastive),
     "coral": Case(pair(losses.coral), scale=False),
     "central moments": Case(pair(losses.central_moment_discrepancy, low=-3.0, high=3.0)),
-    "wasserstein": Case(pair(losses.wasserstein, regularization=1.0, num_steps=30)),
     "sliced": Case(sliced),
     "penalty": Case(penalty, (3**0.5 * np.cos(0.7) - 1) ** 2, repeats=False),
     "disparity": Case(disparity, 4 * log - np.log(2 / 3)),
@@ -109,7 +101,6 @@ CASES = {
     "largest": Case(
         alone(losses.largest_singular_values), 0.49 * N_SOURCE * WIDTH, sides=1, scale=False
     ),
-    "smallest": Case(smallest, sides=1, repeats=False, scale=False),
     "norms": Case(alone(losses.adaptive_feature_norm, increment=0.5), 0.25, sides=1),
 }
 named = pytest.mark.parametrize("name", CASES)
@@ -139,7 +130,6 @@ def assert_close(actual, expected, rtol=2e-4, atol=2e-6):
 @named
 def test_a_row_of_weight_0_is_not_there_whatever_it_holds(name):
     source, target = draw()
-    # The linear estimate pairs neighbours, so its whole pairs go; draws take them in this order.
     kept = (np.arange(N_SOURCE) < 4, np.arange(N_TARGET) < 4)
     expected = compiled(name)(source[kept[0]], target[kept[1]], None, None)
     hidden = [
@@ -203,7 +193,7 @@ def test_one_example_a_side(name):
     source, target = draw()
     value, gradients = compiled(name)(source[:1], target[:1], None, None)
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients)
-    if name in ("mmd unbiased", "linear_mmd", "coral"):  # which need two
+    if name in ("mmd unbiased", "coral"):  # which need two
         assert value == 0 and not any(np.any(g) for g in gradients)
 
 

@@ -25,10 +25,8 @@ def bss(
     features): that many of the smallest are 0 already, and only a larger `count` has an effect.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `grouped`.
         penalty: the paper's eta >= 0.
         count: the paper's k, at most min(batch * domains, features).
-        lambdas: {head: factor of its loss}, 1 where absent.
 
     Chen et al., "Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage for
     Safe Transfer Learning", NeurIPS 2019.
@@ -38,7 +36,7 @@ def bss(
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, output["logits"], batch, lambdas)
         features = output["features"]
-        spectral = smallest_singular_values(features.reshape(-1, features.shape[-1]), count)
+        spectral = smallest_singular_values(features.reshape(-1, features.shape[-1]), count=count)
         return loss + penalty * spectral, (state, {**metrics, "smallest_singular": spectral})
 
     return one_update(as_groups(tx), loss_fn, per_example=False)
