@@ -45,13 +45,13 @@ def build(config: Config) -> Experiment:
             )
         ]
 
-    def attach(name, model, trains=".*", tx=adam, wrap=lambda method: method):
-        method = transfer.grouped({"all": ((f"{name}/{trains}", "heads/.*"), tx)})
-        return tune(name, wrap(method), model, fresh=("heads/.*", f"{name}/.*"))
+    def attach(name, model, method=None, trains=".*"):
+        method = method or transfer.grouped({"all": ((f"{name}/{trains}", "heads/.*"), adam)})
+        return tune(name, method, model, fresh=("heads/.*", f"{name}/.*"))
 
-    vera = {"trains": "backbone/.*", "wrap": lambda m: dataclasses.replace(m, fresh_frozen=True)}
-    budget = transfer.adalora_budget(adam, config.steps, cool_down=config.steps // 3)
-    adalora = {"tx": budget, "wrap": transfer.with_orthogonality}
+    vera = transfer.grouped({"all": (("vera/backbone/.*", "heads/.*"), adam)})
+    vera = dataclasses.replace(vera, fresh_frozen=True)
+    adalora = transfer.adalora(adam, config.steps, cool_down=config.steps // 3)
     full = {"heads": (("heads/.*",), adam), "rest": ((".*",), optax.adam(3e-5))}
     others = [adapters.ia3, adapters.houlsby, adapters.parallel, adapters.prompt, adapters.prefix]
     arms = {
@@ -62,8 +62,8 @@ def build(config: Config) -> Experiment:
         "lora": attach("lora", adapters.lora(model, targets)),
         "dora": attach("dora", adapters.dora(model, targets)),
         "pissa": attach("pissa", adapters.pissa(model, targets), trains=".*/(a|b)"),
-        "adalora": attach("adalora", adapters.adalora(model, targets), **adalora),
-        "vera": attach("vera", adapters.vera(model, targets), **vera),
+        "adalora": attach("adalora", adapters.adalora(model, targets), adalora),
+        "vera": attach("vera", adapters.vera(model, targets), vera),
         **{other.__name__: attach(other.__name__, other(model)) for other in others},
     }
     evals = {"kitchen": classification(test, "sentiment")}

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import task_losses
-from jaxtl.methods.transfer.fine_tuning import Groups, as_groups
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
-from jaxtl.paths import FROZEN, flatten, matches, nest
-from jaxtl.plan import Combine, Method, PyTree, Update
+from jaxtl.paths import flatten, matches, nest
+from jaxtl.plan import Combine, Method, PyTree
 
 
 def pcgrad(
@@ -26,7 +26,6 @@ def pcgrad(
     paper this concerns what the tasks share; the rest gets the sum of the gradients.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         shared: path patterns of what the tasks share.
         decay: of the moving average of the share of pairs that conflict, logged as `conflicts`.
 
@@ -39,7 +38,7 @@ def pcgrad(
         losses, metrics = task_losses(model.heads, output["logits"], batch)
         return losses, (state, metrics)
 
-    def init(moved: PyTree, losses: jax.Array) -> PyTree:
+    def init(trainable: PyTree, losses: jax.Array) -> PyTree:
         return {"conflicts": jnp.zeros(()), "steps": jnp.int32(0)}
 
     def combine(jacobian: PyTree, losses: jax.Array, state: PyTree, rng: jax.Array):
@@ -50,13 +49,13 @@ def pcgrad(
             for path, leaf in group.items():
                 if matches(shared, path):
                     products += jnp.tensordot(leaf.reshape(tasks, -1), leaf.reshape(tasks, -1).T, 1)
-        weights = projected(products, rng).sum(0)
+        weights = project_conflicts(products, rng).sum(0)
 
-        def summed(path: str, leaf: jax.Array) -> jax.Array:
+        def total(path: str, leaf: jax.Array) -> jax.Array:
             return jnp.tensordot(weights, leaf, 1) if matches(shared, path) else leaf.sum(0)
 
         grads = {
-            name: nest({path: summed(path, leaf) for path, leaf in group.items()})
+            name: nest({path: total(path, leaf) for path, leaf in group.items()})
             for name, group in rows.items()
         }
         share = jnp.sum(products < 0) / max(1, tasks * (tasks - 1))
@@ -65,13 +64,10 @@ def pcgrad(
         metrics = {"conflicts": average / (1 - decay**steps)}
         return grads, {"conflicts": average, "steps": steps}, metrics
 
-    groups = as_groups(tx)
-    names = tuple(name for name in groups if name != FROZEN)
-    update = Update(loss_fn, names, per_example=True, combine=Combine(init, combine))
-    return Method(groups, (update,))
+    return one_update(as_groups(tx), loss_fn, per_example=True, combine=Combine(init, combine))
 
 
-def projected(products: jax.Array, rng: jax.Array) -> jax.Array:
+def project_conflicts(products: jax.Array, rng: jax.Array) -> jax.Array:
     """Row i: the coefficients, in the given gradients, of gradient i without its conflicts.
 
     All that is asked are inner products, so the gradients themselves are not needed.
@@ -85,14 +81,14 @@ def projected(products: jax.Array, rng: jax.Array) -> jax.Array:
     """
     tasks = len(products)
 
-    def one(own: jax.Array, order: jax.Array) -> jax.Array:
+    def row(task: jax.Array, order: jax.Array) -> jax.Array:
         def meet(coefficients: jax.Array, other: jax.Array):
             along, length = coefficients @ products[:, other], products[other, other]
-            conflict = (along < 0) & (other != own) & (length > 0)
+            conflict = (along < 0) & (other != task) & (length > 0)
             share = jnp.where(conflict, along / jnp.where(length > 0, length, 1), 0)
             return coefficients.at[other].add(-share), None
 
-        return jax.lax.scan(meet, jax.nn.one_hot(own, tasks, dtype=products.dtype), order)[0]
+        return jax.lax.scan(meet, jax.nn.one_hot(task, tasks, dtype=products.dtype), order)[0]
 
     orders = jax.vmap(lambda key: jax.random.permutation(key, tasks))(jax.random.split(rng, tasks))
-    return jax.vmap(one)(jnp.arange(tasks), orders)
+    return jax.vmap(row)(jnp.arange(tasks), orders)

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import task_losses
-from jaxtl.methods.transfer.fine_tuning import Groups, as_groups
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
-from jaxtl.paths import FROZEN
-from jaxtl.plan import Method, PyTree, Update, Weigh
+from jaxtl.plan import Method, PyTree, Weigh
 
 
 def uncertainty_weighting(
@@ -24,7 +23,6 @@ def uncertainty_weighting(
     weights exp(-s_t), in the order of the model's heads.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         noise_tx: of the s_t; `tx` if None.
 
     Raises:
@@ -42,11 +40,11 @@ def uncertainty_weighting(
     def loss_fn(model, params, state, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         losses, metrics = task_losses(model.heads, output["logits"], batch)
-        known = [head for name, head in model.heads.items() if name in batch.labels]
-        halves = jnp.array([1.0 if head.integer else 0.5 for head in known])
-        return losses * halves, (state, metrics)
+        tasks = [head for name, head in model.heads.items() if name in batch.labels]
+        factors = jnp.array([1.0 if head.integer else 0.5 for head in tasks])
+        return losses * factors, (state, metrics)
 
-    def init(moved: PyTree, losses: jax.Array) -> PyTree:
+    def init(trainable: PyTree, losses: jax.Array) -> PyTree:
         start = jnp.zeros_like(losses)
         return {"log_variance": start, "noise": noise_tx.init(start)}
 
@@ -58,6 +56,4 @@ def uncertainty_weighting(
         after = {"log_variance": optax.apply_updates(before, updates), "noise": noise}
         return weights, after, {f"weight_{i}": weight for i, weight in enumerate(weights)}
 
-    names = tuple(name for name in groups if name != FROZEN)
-    update = Update(loss_fn, names, per_example=True, weigh=Weigh(init, weigh))
-    return Method(groups, (update,))
+    return one_update(groups, loss_fn, per_example=True, weigh=Weigh(init, weigh))

@@ -1,12 +1,10 @@
 """Gradients of single examples, clipped before they are averaged."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, grouped
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update, supervised_update
 from jaxtl.plan import Aggregate, Method, PyTree
 
 
@@ -19,16 +17,12 @@ def clipped(tx: optax.GradientTransformation | Groups, *, norm: float) -> Method
     batch statistics follow the data.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         norm: the bound C > 0.
 
     Abadi et al., "Deep Learning with Differential Privacy", CCS 2016. arXiv:1607.00133, Alg. 1.
     """
-    method = grouped(as_groups(tx))
-    (update,) = method.updates
-    return dataclasses.replace(
-        method, updates=(dataclasses.replace(update, aggregate=clipping(norm)),)
-    )
+    loss_fn = supervised_update().loss
+    return one_update(as_groups(tx), loss_fn, per_example=True, aggregate=clipping(norm))
 
 
 def clipping(norm: float) -> Aggregate:
@@ -48,4 +42,4 @@ def clipping(norm: float) -> Aggregate:
     def finish(total: PyTree, size: int, state: PyTree, rng: jax.Array):
         return jax.tree.map(lambda leaf: leaf / size, total), state
 
-    return Aggregate(lambda moved, loss: (), each, finish)
+    return Aggregate(lambda trainable, loss: (), each, finish)

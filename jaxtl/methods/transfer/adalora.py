@@ -1,176 +1,66 @@
-"""AdaLoRA's budget and regulariser, for the adapter `adapters.adalora`.
+"""AdaLoRA: an adapter whose triplets compete for a budget of rank, with nearly orthogonal factors.
 
-Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", 2023.
-arXiv:2303.10512.
+tuned = adapters.adalora(model, targets)
+Stage("adalora", tuned, transfer.adalora(tx, num_steps), ..., num_steps, fresh=("adalora/.*",))
 """
 
-import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import optax
 
-from jaxtl import paths
+from jaxtl.losses import supervised
+from jaxtl.methods.transfer.fine_tuning import one_update
+from jaxtl.methods.transfer.rank_budget import rank_budget
+from jaxtl.models import apply_flat
 from jaxtl.models.adapters import orthogonality
-from jaxtl.models.adapters.adalora import TRIPLET, triplets
-from jaxtl.plan import Method, Params, Update
+from jaxtl.plan import Method
 
 
-class BudgetState(NamedTuple):
-    """What the budget remembers.
-
-    Attributes:
-        inner: state of the wrapped transformation.
-        step: [] int32, how many updates were made.
-        sensitivity, uncertainty: {path: array}, smoothed, of every leaf of P, values and Q.
-        kept: [kernels, rank] bool, the triplets that the last ranking kept.
-    """
-
-    inner: optax.OptState
-    step: jax.Array
-    sensitivity: dict[str, jax.Array]
-    uncertainty: dict[str, jax.Array]
-    kept: jax.Array
-
-
-def adalora_budget(
+def adalora(
     tx: optax.GradientTransformation,
     num_steps: int,
     *,
+    weight: float = 0.5,
     target_rank: float = 8,
     warm_up: int = 0,
     cool_down: int = 0,
     every: int = 1,
     sensitivity_decay: float = 0.85,
     uncertainty_decay: float = 0.85,
-) -> optax.GradientTransformation:
-    """`tx`, then the values of the least important triplets set to 0; Algorithm 1.
-
-    Of a leaf w with gradient g the sensitivity |w g| and its uncertainty are smoothed, Eq. 9 and
-    10, and their product is the importance of an entry. That of triplet i is the value's, plus the
-    means of those of column i of P and row i of Q, Eq. 8. Over all kernels the `budget(step)` most
-    important triplets keep their updated values and the others' become 0, every so many steps;
-    until the next ranking they are updated like the others, and may come back. From `num_steps -
-    cool_down` on what is kept stays kept, and the rest 0.
-
-    Here w is the parameter at which g was computed (the authors' code takes it after the update),
-    and g contains the regulariser's gradient, if the loss does.
+    name: str = "adalora",
+    others: Sequence[str] = ("heads/.*",),
+) -> Method:
+    """The supervised objective + weight * `adapters.orthogonality(params)` on a shrinking budget.
 
     Args:
-        tx: the optimizer of a group that holds AdaLoRA's parameters, and may hold others.
         num_steps: of the stage.
-        target_rank: of a kernel at the end, on average.
-        warm_up: steps in which every triplet is kept.
-        cool_down: steps at the end in which what is kept stays the same.
-        every: steps between rankings.
-        sensitivity_decay, uncertainty_decay: beta_1 and beta_2 in [0, 1).
+        weight: the paper's gamma, Eq. 4.
+        target_rank, warm_up, cool_down, every, sensitivity_decay, uncertainty_decay: as in
+            `rank_budget`.
+        name: the adapter's.
+        others: path patterns of what else trains.
 
     Raises:
-        ValueError: warm-up and cool-down leave no step; from `init`: nothing of AdaLoRA's in the
-            group, kernels of different rank, or a target above the rank.
+        ValueError: as `rank_budget`.
+
+    Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", 2023.
+    arXiv:2303.10512.
     """
-    last = num_steps - cool_down
-    if not 0 <= warm_up < last:
-        raise ValueError(
-            f"warm_up={warm_up} and cool_down={cool_down} leave no step of {num_steps} in which "
-            "the budget shrinks."
-        )
+    budgeted = rank_budget(
+        tx,
+        num_steps,
+        target_rank=target_rank,
+        warm_up=warm_up,
+        cool_down=cool_down,
+        every=every,
+        sensitivity_decay=sensitivity_decay,
+        uncertainty_decay=uncertainty_decay,
+    )
 
-    def init(params: optax.Params) -> BudgetState:
-        flat, owners = paths.flatten(params), triplets(params)
-        ranks = {owner: flat[f"{owner}/values"].shape[-1] for owner in owners}
-        if len(set(ranks.values())) != 1 or target_rank > max(ranks.values()):
-            raise ValueError(
-                f"a budget of rank {target_rank} needs AdaLoRA kernels of one rank, at least that; "
-                f"got {ranks or 'none'}."
-            )
-        zeros = {f"{o}/{p}": jnp.zeros_like(flat[f"{o}/{p}"]) for o in owners for p in TRIPLET}
-        kept = jnp.ones((len(owners), max(ranks.values())), bool)
-        return BudgetState(tx.init(params), jnp.int32(0), zeros, dict(zeros), kept)
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        loss, metrics = supervised(model.heads, output["logits"], batch)
+        penalty = orthogonality(params)
+        return loss + weight * penalty, (state, {**metrics, "orthogonality": penalty})
 
-    def update(
-        grads: optax.Updates,
-        state: BudgetState,
-        params: optax.Params | None = None,
-        **extra: Any,
-    ):
-        updates, inner = optax.with_extra_args_support(tx).update(
-            grads, state.inner, params, **extra
-        )
-        flat, slopes, moved = (paths.flatten(tree) for tree in (params, grads, updates))
-        sensitivity, uncertainty = {}, {}
-        for path in state.sensitivity:
-            now = jnp.abs(flat[path] * slopes[path])
-            smooth = optax.incremental_update(now, state.sensitivity[path], 1 - sensitivity_decay)
-            gap = jnp.abs(now - smooth)
-            sensitivity[path] = smooth
-            uncertainty[path] = optax.incremental_update(
-                gap, state.uncertainty[path], 1 - uncertainty_decay
-            )
-        owners = triplets(params)
-        scores = jnp.stack([importance(sensitivity, uncertainty, owner) for owner in owners])
-        allowed = budget(state.step, scores.size, target_rank * len(owners), warm_up, last)
-        order = jnp.argsort(-scores.ravel())
-        best = jnp.argsort(order).reshape(scores.shape) < allowed
-        shrinking = (state.step >= warm_up) & (state.step < last) & (state.step % every == 0)
-        ranking = shrinking | (state.step == last)
-        kept = jnp.where(ranking, best, state.kept)
-        pruning = ranking | (state.step > last)
-        for i, owner in enumerate(owners):
-            path = f"{owner}/values"
-            moved[path] = jnp.where(pruning & ~kept[i], -flat[path], moved[path])
-        state = BudgetState(inner, state.step + 1, sensitivity, uncertainty, kept)
-        return paths.nest(moved), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def budget(step: jax.Array, initial: float, target: float, warm_up: int, last: int) -> jax.Array:
-    """How many triplets are kept at a step: Eq. 12, a cubic from `initial` down to `target`.
-
-    Args:
-        step: [] int.
-        initial, target: numbers of triplets over all kernels.
-        warm_up: the step until which it is `initial`.
-        last: the step from which on it is `target`.
-
-    Returns:
-        [] int32, rounded down.
-    """
-    left = 1 - jnp.clip((step - warm_up) / (last - warm_up), 0, 1)
-    return jnp.floor(target + (initial - target) * left**3).astype(jnp.int32)
-
-
-def importance(
-    sensitivity: dict[str, jax.Array], uncertainty: dict[str, jax.Array], owner: str
-) -> jax.Array:
-    """[rank], of the triplets of one kernel; Eq. 8."""
-    p, values, q = (sensitivity[f"{owner}/{x}"] * uncertainty[f"{owner}/{x}"] for x in TRIPLET)
-    return values + p.mean(0) + q.mean(1)
-
-
-def with_orthogonality(method: Method, weight: float = 0.5) -> Method:
-    """A method whose losses contain weight * `adapters.orthogonality(params)`; Eq. 4.
-
-    Args:
-        method: any whose losses are scalars.
-        weight: the paper's gamma.
-
-    Raises:
-        ValueError: an update combines the gradients of several losses.
-    """
-    if any(update.rule is not None for update in method.updates):
-        raise ValueError(
-            "orthogonality is added to a scalar loss, not to several that are combined."
-        )
-
-    def wrapped(update: Update) -> Update:
-        def loss_fn(model, params: Params, state, batch, rng, step):
-            loss, (state, metrics) = update.loss(model, params, state, batch, rng, step)
-            penalty = orthogonality(params)
-            return loss + weight * penalty, (state, {**metrics, "orthogonality": penalty})
-
-        return dataclasses.replace(update, loss=loss_fn)
-
-    return dataclasses.replace(method, updates=tuple(wrapped(u) for u in method.updates))
+    return one_update({"all": ((f"{name}/.*", *others), budgeted)}, loss_fn, per_example=True)

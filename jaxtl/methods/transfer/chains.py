@@ -18,7 +18,7 @@ def linear_probe_then_fine_tune(
 
     Args:
         stage: the fine-tuning; its fresh parameters become those of the probe.
-        tx: optax transformation of the probe.
+        tx: of the probe.
         probe_steps: steps of the probe, on top of the stage's own.
 
     Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
@@ -38,7 +38,7 @@ def gradual_unfreezing(
     Args:
         stage: gives the name, model, domains, batch size, fresh patterns and the number of steps of
             the whole chain; its method is replaced by the supervised objective.
-        tx: optax transformation; its state starts anew in each part.
+        tx: its state starts anew in each part.
         order: groups of path patterns, in the order in which they thaw.
 
     Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.

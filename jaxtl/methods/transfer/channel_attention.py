@@ -1,6 +1,6 @@
 """How much each channel of a block matters for the labels of a stage: DELTA's attention."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
 
@@ -49,30 +49,42 @@ def channel_attention(
     Raises:
         ValueError: no domain has labels, or the output of a block is not one array.
     """
-    params = _with_solved_heads(model, params, state, domains)
-    chosen = _chosen(domains, examples)
-    found = {}
+    heads = {head for d in domains for head, w in d.weights.items() if (w > 0).any()}
+    if not heads:
+        raise ValueError("the attention of channels needs labels, and no domain has any.")
+    for solver, integer in ((logistic, True), (ridge, False)):
+        patterns = [f"heads/{h}/.*" for h in sorted(heads) if model.heads[h].integer == integer]
+        if patterns:
+            params, _ = solver(heads=patterns).prepare(model, params, state, domains)
+    chunks = [
+        _chunk(domain, rows[i : i + CHUNK])
+        for domain, rows in zip(domains, _spaced_rows(domains, examples), strict=True)
+        for i in range(0, len(rows), CHUNK)
+    ]
+    count = sum(size for _, size in chunks)
+    attention = {}
     for block in blocks:
-        rises, count = 0.0, 0
-        for domain, rows in zip(domains, chosen, strict=True):
-            for i in range(0, len(rows), CHUNK):
-                part = rows[i : i + CHUNK]
-                filled = np.pad(part, (0, CHUNK - len(part)), "edge")
-                seen = np.arange(CHUNK) < len(part)
-                inputs = jax.tree.map(lambda leaf, r=filled: leaf[r][:, None], domain.inputs)
-                labels = {h: v[filled][:, None] for h, v in domain.labels.items()}
-                weights = {
-                    h: np.where(np.expand_dims(seen, tuple(range(1, v.ndim))), v[filled], 0)[
-                        :, None
-                    ]
-                    for h, v in domain.weights.items()
-                }
-                batch = make_batch(inputs, labels, weights)
-                rises += CHUNK * np.asarray(_rises(block, model, params, state, batch), np.float64)
-                count += len(part)
+        rises = 0.0
+        for batch, _ in chunks:
+            rises += CHUNK * np.asarray(_rises(block, model, params, state, batch), np.float64)
         logits = rises / count / temperature
-        found[block] = np.exp(logits - np.logaddexp.reduce(logits)).astype(np.float32)
-    return found
+        attention[block] = np.exp(logits - np.logaddexp.reduce(logits)).astype(np.float32)
+    return attention
+
+
+def _chunk(domain: Columns, rows: np.ndarray) -> tuple[Batch, int]:
+    """(a batch of `CHUNK` examples, how many of them are there; the others have weight 0)."""
+    size = len(rows)
+    rows = np.pad(rows, (0, CHUNK - size), "edge")
+
+    def take(leaf: np.ndarray) -> np.ndarray:
+        return leaf[rows][:, None]
+
+    weights = jax.tree.map(take, domain.weights)
+    for leaf in weights.values():
+        leaf[size:] = 0
+    inputs, labels = jax.tree.map(take, (domain.inputs, domain.labels))
+    return make_batch(inputs, labels, weights), size
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -88,37 +100,22 @@ def _rises(block: str, model: Model, params: Params, state: State, batch: Batch)
         logits = rest.apply(params, state.statistics, hidden)[0]["logits"]
         return supervised(rest.heads, jax.tree.map(lambda z: z[:, None], logits), batch)[0]
 
-    def without(channel: jax.Array) -> jax.Array:
+    def loss_without(channel: jax.Array) -> jax.Array:
         return loss(hidden.at[..., channel].set(0))
 
-    return jax.lax.map(without, jnp.arange(hidden.shape[-1])) - loss(hidden)
+    return jax.lax.map(loss_without, jnp.arange(hidden.shape[-1])) - loss(hidden)
 
 
-def _with_solved_heads(
-    model: Model, params: Params, state: State, domains: list[Columns]
-) -> Params:
-    known = {head for d in domains for head, w in d.weights.items() if (w > 0).any()}
-    if not known:
-        raise ValueError("the attention of channels needs labels, and no domain has any.")
-    solvers: dict[Callable, list[str]] = {}
-    for head in sorted(known):
-        solver = logistic if model.heads[head].integer else ridge
-        solvers.setdefault(solver, []).append(f"heads/{head}/.*")
-    for solver, heads in solvers.items():
-        params, _ = solver(heads=heads).prepare(model, params, state, domains)
-    return params
-
-
-def _chosen(domains: list[Columns], examples: int) -> list[np.ndarray]:
+def _spaced_rows(domains: list[Columns], examples: int) -> list[np.ndarray]:
     """[domains] rows, evenly spaced among all with a label."""
-    rows = [
+    labelled = [
         np.flatnonzero(np.any([(w > 0).reshape(len(w), -1).any(1) for w in d.weights.values()], 0))
         for d in domains
     ]
-    total = sum(map(len, rows))
-    places = np.arange(min(total, examples)) * total // min(total, examples)
-    ends = np.cumsum([0, *map(len, rows)])
+    ends = np.cumsum([0, *map(len, labelled)])
+    count = min(ends[-1], examples)
+    places = np.arange(count) * ends[-1] // count
     return [
-        own[places[(places >= begin) & (places < end)] - begin]
-        for own, (begin, end) in zip(rows, pairwise(ends), strict=True)
+        rows[places[(places >= begin) & (places < end)] - begin]
+        for rows, (begin, end) in zip(labelled, pairwise(ends), strict=True)
     ]

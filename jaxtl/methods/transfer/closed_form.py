@@ -53,7 +53,7 @@ def ridge(
         prior = kernel if towards_source else None
         return ridge_fit(features, targets, penalties, weights, prior, assigned)
 
-    return _solved("ridge", fit, heads, folds)
+    return _solve_heads("ridge", fit, heads, folds)
 
 
 def logistic(
@@ -79,7 +79,7 @@ def logistic(
             raise ValueError("logistic regression needs class labels; use ridge for numbers.")
         return logistic_fit(features, labels, head.size, penalties, weights, assigned)
 
-    return _solved("logistic regression", fit, heads, folds)
+    return _solve_heads("logistic regression", fit, heads, folds)
 
 
 def _check(penalties: Sequence[float], folds: int | None, bound: str) -> None:
@@ -90,7 +90,7 @@ def _check(penalties: Sequence[float], folds: int | None, bound: str) -> None:
         raise ValueError(f"folds must be at least 2; got {folds}.")
 
 
-def _solved(
+def _solve_heads(
     what: str, fit: Callable[..., Fit], patterns: Sequence[str], folds: int | None
 ) -> Method:
     """A method that replaces kernel and bias of heads.
@@ -109,14 +109,16 @@ def _solved(
         flat = paths.flatten(params)
         names = _whole_heads(model, patterns, flat)
         features = cache(lambda i: outputs(model, params, state, domains[i].inputs, "features"))
-        labelled = {name: rows for name in names if (rows := _labelled(name, domains))}
+        labelled = {name: rows for name in names if (rows := _labelled_rows(name, domains))}
         if not labelled:
             raise ValueError(f"no domain has labels for the heads to solve: {', '.join(names)}.")
         for name, rows in labelled.items():
             head, kernel = model.heads[name], flat[f"heads/{name}/kernel"]
-            x = np.concatenate([features(i)[seen] for i, seen in rows.items()])
-            labels = np.concatenate([domains[i].labels[name][seen] for i, seen in rows.items()])
-            weights = np.concatenate([domains[i].weights[name][seen] for i, seen in rows.items()])
+            x = np.concatenate([features(i)[chosen] for i, chosen in rows.items()])
+            labels = np.concatenate([domains[i].labels[name][chosen] for i, chosen in rows.items()])
+            weights = np.concatenate(
+                [domains[i].weights[name][chosen] for i, chosen in rows.items()]
+            )
             weights = weights.reshape(len(weights), -1).mean(1)
             if not np.isfinite(x).all():
                 raise ValueError(f"the features that head {name!r} is solved on are not finite.")
@@ -132,7 +134,7 @@ def _solved(
     return Method(prepare=prepare, solves=tuple(patterns))
 
 
-def _labelled(head: str, domains: list[Columns]) -> dict[int, np.ndarray]:
+def _labelled_rows(head: str, domains: list[Columns]) -> dict[int, np.ndarray]:
     """{domain: its examples [n] bool whose label of the head counts, all of it}, if there are any.
 
     How many are left out because a part of their label is missing is logged.

@@ -33,11 +33,9 @@ def co_tuning(
     otherwise.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `grouped`.
         source: the head of the source's classes, loaded.
         target: the head of the target's classes.
-        weight: the paper's lambda >= 0.
-        temperature: > 0, divides the source's logits where the relation is computed.
+        temperature: of the source's logits where the relation is computed.
 
     Raises:
         ValueError: when it runs, the model lacks one of the heads, they are not of classes, or
@@ -63,8 +61,8 @@ def co_tuning(
             logits = logits.astype(np.float64) / temperature
             p = np.exp(logits - np.logaddexp.reduce(logits, 1)[:, None])
             weights, labels = domain.weights[target], domain.labels[target]
-            seen = weights > 0
-            np.add.at(sums, labels[seen], weights[seen, None] * p[seen])
+            labelled = weights > 0
+            np.add.at(sums, labels[labelled], weights[labelled, None] * p[labelled])
         if not sums.any():
             raise ValueError(f"Co-Tuning: no domain of the stage has labels of head {target!r}.")
         # A class without examples is never read.
@@ -75,9 +73,9 @@ def co_tuning(
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, output["logits"], batch)
         weights, labels = batch.weights[target], jnp.maximum(batch.labels[target], 0)
-        said = output["logits"][source].astype(jnp.float32)
-        surprise = optax.softmax_cross_entropy(said, state.method[labels])
-        related = jnp.where(weights > 0, weights * surprise, 0).sum() / len(weights)
+        source_logits = output["logits"][source].astype(jnp.float32)
+        losses = optax.softmax_cross_entropy(source_logits, state.method[labels])
+        related = jnp.where(weights > 0, weights * losses, 0).sum() / len(weights)
         return loss + weight * related, (state, {**metrics, "related_loss": related})
 
     return one_update(as_groups(tx), loss_fn, per_example=True, state=blank, prepare=prepare)

@@ -1,17 +1,17 @@
 """DELTA: feature maps that stay near those of the starting point, where they matter."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import attended_distance, supervised
+from jaxtl.methods.teacher import copy_student
 from jaxtl.methods.transfer.channel_attention import channel_attention
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update, trained_paths
 from jaxtl.models import apply_flat
-from jaxtl.paths import flatten, nest, split, unknown
+from jaxtl.paths import flatten, nest, unknown
 from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Statistics
 
 
@@ -36,15 +36,13 @@ def delta(
     mode). So the distance begins at 0.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `grouped`.
         blocks: {block: channels of its output}, such as the stages of a ResNet; the outputs are
             arrays [n, ..., channels].
         feature_penalty: the paper's alpha >= 0.
         head_penalty: the paper's beta >= 0.
-        temperature: > 0, of the softmax over the channels; 1 is the paper's.
+        temperature: of the softmax over the channels; 1 is the paper's.
         examples: most labelled examples that the attention is computed on, see
             `channel_attention` for its cost.
-        lambdas: {head: factor of its loss}, 1 where absent.
 
     Raises:
         ValueError: when it runs, a block does not exist or has other channels.
@@ -57,26 +55,35 @@ def delta(
     def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         if strange := sorted(blocks.keys() - set(model.blocks)):
             raise ValueError(" ".join(unknown("block", name, model.blocks) for name in strange))
-        moving = trained_paths(groups, params)
-        before = split(params, lambda p: p in moving and not p.startswith("heads/"))[0]
-        return {"before": before, "attention": {b: jnp.zeros(n) for b, n in blocks.items()}}
+        attention = {block: jnp.zeros(channels) for block, channels in blocks.items()}
+        return {"teacher": copy_student(groups, params, {}), "attention": attention}
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        found = channel_attention(model, params, state, domains, blocks, examples, temperature)
-        expected = {block: len(attention) for block, attention in found.items()}
-        if expected != dict(blocks):
-            raise ValueError(f"the blocks have {expected} channels, not {dict(blocks)}.")
-        return params, state._replace(method={**state.method, "attention": found})
+        attention = channel_attention(model, params, state, domains, blocks, examples, temperature)
+        channels = {block: len(shares) for block, shares in attention.items()}
+        if channels != dict(blocks):
+            raise ValueError(f"the blocks have {channels} channels, not {dict(blocks)}.")
+        return params, state._replace(method={**state.method, "attention": attention})
+
+    def block_outputs(model, params, state, inputs, rng):
+        """({block: its output}, output, state) in training; each block runs once."""
+        maps = {}
+        for block in [name for name in model.blocks if name in blocks]:
+            first, model = model.cut(block)
+            output, state = apply_flat(first, params, state, inputs, rng=rng, train=True)
+            inputs = maps[block] = output["features"]
+        output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
+        return maps, output, state
 
     def loss_fn(model, params, state, batch, rng, step):
-        kept, flat = state.method, flatten(params)
-        before = nest(flat | flatten(kept["before"]))
-        reference, _, _ = _tapped(model, before, state, batch.inputs, rng, blocks)
-        maps, output, state = _tapped(model, params, state, batch.inputs, rng, blocks)
+        flat, attention = flatten(params), state.method["attention"]
+        teacher = nest(flat | flatten(state.method["teacher"]["params"]))
+        reference, _, _ = block_outputs(model, teacher, state, batch.inputs, rng)
+        maps, output, state = block_outputs(model, params, state, batch.inputs, rng)
         loss, metrics = supervised(model.heads, output["logits"], batch, lambdas)
         distance = sum(
-            attended_distance(maps[block], reference[block], attention)
-            for block, attention in kept["attention"].items()
+            attended_distance(maps[block], reference[block], shares)
+            for block, shares in attention.items()
         )
         domains = jax.tree.leaves(batch.inputs)[0].shape[1]
         trained = trained_paths(groups, params, heads=batch.labels)
@@ -88,16 +95,3 @@ def delta(
         return loss + metrics["feature_penalty"] + metrics["head_penalty"], (state, metrics)
 
     return one_update(groups, loss_fn, per_example=True, state=start, prepare=prepare)
-
-
-def _tapped(
-    model: Model, params: Params, state: State, inputs: PyTree, rng: jax.Array, blocks: Iterable
-) -> tuple[dict[str, jax.Array], dict[str, Any], State]:
-    """({block: its output}, output, state) of the model in training, each block run once."""
-    maps = {}
-    for block in [name for name in model.blocks if name in blocks]:
-        first, model = model.cut(block)
-        output, state = apply_flat(first, params, state, inputs, rng=rng, train=True)
-        inputs = maps[block] = output["features"]
-    output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
-    return maps, output, state

@@ -13,7 +13,7 @@ import optax
 from jaxtl.losses import supervised
 from jaxtl.models import apply_flat
 from jaxtl.paths import FROZEN, flatten, label
-from jaxtl.plan import LossFn, Method, Params, Update
+from jaxtl.plan import Aggregate, Combine, LossFn, Method, Params, Update, Weigh
 
 Groups = Mapping[str, tuple[Sequence[str], optax.GradientTransformation]]
 
@@ -21,12 +21,7 @@ Groups = Mapping[str, tuple[Sequence[str], optax.GradientTransformation]]
 def supervised_update(
     lambdas: Mapping[str, float] | None = None, optimizers: tuple[str, ...] = ("all",)
 ) -> Update:
-    """One gradient step on the supervised objective.
-
-    Args:
-        lambdas: {head: factor of its loss}, 1 where absent.
-        optimizers: those it steps.
-    """
+    """One gradient step of some optimizers on the supervised objective."""
 
     def loss_fn(model, params, state, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
@@ -37,13 +32,8 @@ def supervised_update(
 
 
 def full(tx: optax.GradientTransformation, *, lambdas: Mapping[str, float] | None = None) -> Method:
-    """Every parameter trains: full transfer after a source stage, otherwise from scratch.
-
-    Args:
-        tx: optax transformation.
-        lambdas: {head: factor of its loss}, 1 where absent.
-    """
-    return Method({"all": ((".*",), tx)}, (supervised_update(lambdas),))
+    """Every parameter trains: full transfer after a source stage, otherwise from scratch."""
+    return grouped({"all": ((".*",), tx)}, lambdas=lambdas)
 
 
 def partial(
@@ -55,29 +45,20 @@ def partial(
     """Shared layers stay as they were loaded; the others train.
 
     Args:
-        tx: optax transformation of what trains.
         freeze: path patterns, such as `backbone/conv_.*`.
-        lambdas: {head: factor of its loss}, 1 where absent.
     """
-    groups = {FROZEN: (tuple(freeze), optax.set_to_zero()), "all": ((".*",), tx)}
-    return Method(groups, (supervised_update(lambdas),))
+    shared = (tuple(freeze), optax.set_to_zero())
+    return grouped({FROZEN: shared, "all": ((".*",), tx)}, lambdas=lambdas)
 
 
 def probe(tx: optax.GradientTransformation) -> Method:
     """Feature transfer with trained heads: the backbone `h_w` is frozen, `g_wt` on top trains."""
-    return Method({"all": (("heads/.*",), tx)}, (supervised_update(),))
+    return grouped({"all": (("heads/.*",), tx)})
 
 
 def grouped(groups: Groups, *, lambdas: Mapping[str, float] | None = None) -> Method:
-    """A transformation (learning rate, decay, ...) for each group of paths.
-
-    Args:
-        groups: {name: (path patterns, optax transformation)}; the first match trains a parameter,
-            what no group matches is frozen.
-        lambdas: {head: factor of its loss}, 1 where absent.
-    """
-    names = tuple(name for name in groups if name != FROZEN)
-    return Method(dict(groups), (supervised_update(lambdas, names),))
+    """A transformation (learning rate, decay, ...) for each group of paths."""
+    return one_update(dict(groups), supervised_update(lambdas).loss, per_example=True)
 
 
 def as_groups(tx: optax.GradientTransformation | Groups) -> Groups:
@@ -85,16 +66,32 @@ def as_groups(tx: optax.GradientTransformation | Groups) -> Groups:
     return dict(tx) if isinstance(tx, Mapping) else {"all": ((".*",), tx)}
 
 
-def one_update(groups: Groups, loss_fn: LossFn, *, per_example: bool, **attributes) -> Method:
+def one_update(
+    groups: Groups,
+    loss_fn: LossFn,
+    *,
+    per_example: bool,
+    weigh: Weigh | None = None,
+    combine: Combine | None = None,
+    aggregate: Aggregate | None = None,
+    **attributes,
+) -> Method:
     """A method whose training step is one gradient step of all its groups.
 
     Args:
-        groups: as in `grouped`.
-        loss_fn, per_example: as in `Update`.
+        loss_fn, per_example, weigh, combine, aggregate: as in `Update`.
         attributes: others of the method.
     """
     names = tuple(name for name in groups if name != FROZEN)
-    return Method(groups, (Update(loss_fn, names, per_example=per_example),), **attributes)
+    update = Update(
+        loss_fn,
+        names,
+        per_example=per_example,
+        weigh=weigh,
+        combine=combine,
+        aggregate=aggregate,
+    )
+    return Method(groups, (update,), **attributes)
 
 
 def trained_paths(
@@ -107,7 +104,6 @@ def trained_paths(
     """Paths of the parameters that groups train.
 
     Args:
-        groups: as in `grouped`.
         names: of the groups; all if None.
         heads: those with labels in the stage, as in its batches; the others do not train. All if
             None.
@@ -117,7 +113,7 @@ def trained_paths(
     labels = label(flatten(params), patterns)
 
     def idle(path: str) -> bool:
-        room, _, rest = path.partition("/")
-        return heads is not None and room == "heads" and rest.split("/")[0] not in heads
+        room, *rest = path.split("/")
+        return heads is not None and room == "heads" and rest[0] not in heads
 
     return {path for path, group in labels.items() if group in names and not idle(path)}

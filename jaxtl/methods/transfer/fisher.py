@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl import paths
 from jaxtl.losses import weighted_losses
 from jaxtl.models import to_float
+from jaxtl.paths import join, split
 from jaxtl.plan import Columns, Head, Model, Params, PyTree, State, Statistics
 
 Scores = Callable[[Head, jax.Array, jax.Array, jax.Array], jax.Array]
-"""(head, outputs [size], label, which of its elements are known) -> [m, size] gradients of the
+"""(head, outputs [size], label, weights of its elements, 0 or 1) -> [m, size] gradients of the
 log-likelihood by the outputs, up to sign, such that the sum over m of their squared pullbacks is
 what one example contributes."""
 
@@ -45,7 +45,8 @@ def exact_fisher(
 
     Kunstner et al., "Limitations of the empirical Fisher approximation", 2019. arXiv:1905.12558.
     """
-    return _mean_squares(_expected, False, model, params, state, columns, chosen)
+    columns = columns._replace(labels=jax.tree.map(np.zeros_like, columns.labels))
+    return _mean_squares(_expected_scores, model, params, state, columns, chosen)
 
 
 def empirical_fisher(
@@ -58,60 +59,53 @@ def empirical_fisher(
     Args:
         as `exact_fisher`; examples without a label do not count.
     """
-    return _mean_squares(_observed, True, model, params, state, columns, chosen)
+    return _mean_squares(_label_scores, model, params, state, columns, chosen)
 
 
-def _expected(head: Head, outputs: jax.Array, label: jax.Array, known: jax.Array) -> jax.Array:
+def _expected_scores(
+    head: Head, outputs: jax.Array, label: jax.Array, weights: jax.Array
+) -> jax.Array:
     if head.integer:
-        share = jax.nn.softmax(outputs)
-        return jnp.sqrt(share)[:, None] * (jnp.eye(head.size) - share[None])
-    ones = jnp.ones_like(label, jnp.float32)
-    curvature = jax.hessian(partial(weighted_losses, head))(outputs, jnp.zeros_like(label), ones)
+        p = jax.nn.softmax(outputs)
+        return jnp.sqrt(p)[:, None] * (jnp.eye(head.size) - p[None])
+    anything = jnp.zeros_like(label), jnp.ones_like(label, jnp.float32)
+    curvature = jax.hessian(partial(weighted_losses, head))(outputs, *anything)
     values, directions = jnp.linalg.eigh(curvature)
     return jnp.sqrt(jnp.maximum(values, 0))[:, None] * directions.T
 
 
-def _observed(head: Head, outputs: jax.Array, label: jax.Array, known: jax.Array) -> jax.Array:
+def _label_scores(
+    head: Head, outputs: jax.Array, label: jax.Array, weights: jax.Array
+) -> jax.Array:
     if head.integer:
         return (jax.nn.one_hot(label, head.size) - jax.nn.softmax(outputs))[None]
-    return jax.grad(partial(weighted_losses, head))(outputs, label, known)[None]
+    return jax.grad(partial(weighted_losses, head))(outputs, label, weights)[None]
 
 
 def _mean_squares(
     scores: Scores,
-    labelled: bool,
     model: Model,
     params: Params,
     state: State,
     columns: Columns,
     chosen: Callable[[str], bool],
 ) -> Params:
-    heads = tuple((name, model.heads[name]) for name in columns.labels)
-    labels = {name: _valid(values) for name, values in columns.labels.items()}
-    known = {name: _known(values) | (not labelled) for name, values in columns.labels.items()}
-    rows = {name: mask.reshape(len(mask), -1).any(1) for name, mask in known.items()}
-    shares = {name: np.float32(mask / max(mask.sum(), 1)) for name, mask in rows.items()}
-    known = {name: mask.astype(np.float32) for name, mask in known.items()}
-    moving, resting, statistics = jax.device_put((*paths.split(params, chosen), state.statistics))
-    total = jax.tree.map(jnp.zeros_like, moving)
+    labels, weights, shares = {}, {}, {}
+    for head, values in columns.labels.items():
+        known = values >= 0 if np.issubdtype(values.dtype, np.integer) else ~np.isnan(values)
+        labels[head], weights[head] = np.where(known, values, 0), known.astype(np.float32)
+        labelled = known.reshape(len(known), -1).any(1)
+        shares[head] = np.float32(labelled / max(labelled.sum(), 1))
+    heads = tuple((name, model.heads[name]) for name in labels)
+    asked, others, statistics = jax.device_put((*split(params, chosen), state.statistics))
+    total = jax.tree.map(jnp.zeros_like, asked)
     for start in range(0, len(jax.tree.leaves(columns.inputs)[0]), BLOCK):
-        part = jax.tree.map(
+        examples = jax.tree.map(
             lambda leaf, start=start: leaf[start : start + BLOCK],
-            (columns.inputs, labels, known, shares),
+            (columns.inputs, labels, weights, shares),
         )
-        total = _add_squares(model.apply, heads, scores, total, moving, resting, statistics, part)
+        total = _add_squares(model.apply, heads, scores, total, asked, others, statistics, examples)
     return jax.tree.map(np.asarray, total)
-
-
-def _known(labels: np.ndarray) -> np.ndarray:
-    """[n, ...] bool, which labels are there."""
-    return labels >= 0 if np.issubdtype(labels.dtype, np.integer) else ~np.isnan(labels)
-
-
-def _valid(labels: np.ndarray) -> np.ndarray:
-    """The labels, 0 in place of those that are missing."""
-    integer = np.issubdtype(labels.dtype, np.integer)
-    return np.maximum(labels, 0) if integer else np.nan_to_num(labels, nan=0.0)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
@@ -120,8 +114,8 @@ def _add_squares(
     heads: tuple[tuple[str, Head], ...],
     scores: Scores,
     total: Params,
-    moving: Params,
-    resting: Params,
+    asked: Params,
+    others: Params,
     statistics: Statistics,
     examples: tuple[PyTree, *tuple[dict[str, jax.Array], ...]],
 ) -> Params:
@@ -132,14 +126,14 @@ def _add_squares(
     """
 
     def add_example(total, example):
-        inputs, labels, known, shares = example
+        inputs, labels, weights, shares = example
 
-        def logits(moving):
-            one = to_float(jax.tree.map(lambda leaf: leaf[None], inputs))
-            output, _ = apply(paths.join(moving, resting), statistics, one)
+        def logits(asked):
+            row = to_float(jax.tree.map(lambda leaf: leaf[None], inputs))
+            output, _ = apply(join(asked, others), statistics, row)
             return {name: output["logits"][name][0] for name, _ in heads}
 
-        outputs, pull = jax.vjp(logits, moving)
+        outputs, pull = jax.vjp(logits, asked)
         zeros = jax.tree.map(jnp.zeros_like, outputs)
         for name, head in heads:
 
@@ -147,7 +141,7 @@ def _add_squares(
                 (pulled,) = pull({**zeros, name: row})
                 return jax.tree.map(lambda old, new: old + new**2, total, pulled), None
 
-            rows = scores(head, outputs[name], labels[name], known[name])
+            rows = scores(head, outputs[name], labels[name], weights[name])
             rows = rows * jnp.sqrt(shares[name])
             total, _ = jax.lax.scan(add_score, total, rows)
         return total, None

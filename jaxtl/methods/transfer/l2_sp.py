@@ -28,11 +28,9 @@ def l2_sp(
     should have no weight decay of its own.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `grouped`.
         anchor_penalty: the paper's alpha >= 0.
         head_penalty: the paper's beta >= 0.
         anchors: path patterns.
-        lambdas: {head: factor of its loss}, 1 where absent.
 
     Li et al., "Explicit Inductive Bias for Transfer Learning with Convolutional Networks", ICML
     2018. arXiv:1802.01483.
@@ -42,18 +40,18 @@ def l2_sp(
     def starting_point(
         model: Model, params: Params, statistics: Statistics, shape: StageShape
     ) -> Params:
-        chosen = select(anchors, flatten(params)) & trained_paths(groups, params)
-        return split(params, lambda path: path in chosen)[0]
+        anchored = select(anchors, flatten(params)) & trained_paths(groups, params)
+        return split(params, anchored.__contains__)[0]
 
     def loss_fn(model, params, state, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         loss, metrics = supervised(model.heads, output["logits"], batch, lambdas)
         flat, start = flatten(params), flatten(state.method)
-        new = trained_paths(groups, params, heads=batch.labels) - start.keys()
-        moved = optax.tree.norm({path: flat[path] - start[path] for path in start}, squared=True)
-        size = optax.tree.norm({path: flat[path] for path in new}, squared=True)
+        others = trained_paths(groups, params, heads=batch.labels) - start.keys()
+        distance = optax.tree.norm({path: flat[path] - start[path] for path in start}, squared=True)
+        size = optax.tree.norm({path: flat[path] for path in others}, squared=True)
         metrics |= {
-            "anchor_penalty": anchor_penalty / 2 * moved,
+            "anchor_penalty": anchor_penalty / 2 * distance,
             "head_penalty": head_penalty / 2 * size,
         }
         return loss + metrics["anchor_penalty"] + metrics["head_penalty"], (state, metrics)

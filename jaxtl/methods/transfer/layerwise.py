@@ -17,7 +17,6 @@ def layerwise(
 
     Args:
         model: gives the order of the blocks.
-        tx: optax transformation.
         decay: in (0, 1]; 0.65 to 0.9 are usual, 1 / 2.6 from layer to layer in Howard & Ruder.
 
     Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.

@@ -58,7 +58,7 @@ def ridge_fit(
     features, targets = np.asarray(features, np.float64), np.asarray(targets, np.float64)
     prior = np.zeros((features.shape[1], targets.shape[1])) if prior is None else prior
     prior, weights = np.asarray(prior, np.float64), _float_weights(weights, len(features))
-    residuals, seen = targets - features @ prior, weights > 0
+    residuals, present = targets - features @ prior, weights > 0
 
     def fit(rows: np.ndarray) -> Solve:
         return _decompose(features[rows], residuals[rows], weights[rows])[0]
@@ -66,7 +66,7 @@ def ridge_fit(
     def squared_error(kernel: np.ndarray, bias: np.ndarray, rows: np.ndarray) -> np.ndarray:
         return ((features[rows] @ kernel + bias - residuals[rows]) ** 2).mean(1)
 
-    solve, leave_one_out = _decompose(features[seen], residuals[seen], weights[seen])
+    solve, leave_one_out = _decompose(features[present], residuals[present], weights[present])
     if len(penalties) == 1:
         errors = np.full(1, np.nan)
     elif folds is None:
@@ -92,14 +92,14 @@ def _decompose(
         values, directions = np.linalg.eigh(centred.T @ centred)
     else:
         values, left = np.linalg.eigh(centred @ centred.T)
-    kept = values > values[-1] * max(n, width) * np.finfo(np.float64).eps
-    values = values[kept]
+    significant = values > values[-1] * max(n, width) * np.finfo(np.float64).eps
+    values = values[significant]
     if n > width:
-        directions = directions[:, kept]
+        directions = directions[:, significant]
         scores = centred @ directions
     else:
-        scores = left[:, kept] * np.sqrt(values)
-        directions = centred.T @ (left[:, kept] / np.sqrt(values))
+        scores = left[:, significant] * np.sqrt(values)
+        directions = centred.T @ (left[:, significant] / np.sqrt(values))
     projected = scores.T @ goals
 
     def solve(penalty: float) -> tuple[np.ndarray, np.ndarray]:
@@ -204,13 +204,13 @@ def _cross_validate(
         fit: rows [n] bool -> solve.
         error: (kernel, bias, rows [n] bool) -> [rows], error of each example.
     """
-    totals, seen = np.zeros(len(penalties)), weights > 0
-    for fold in np.unique(folds[seen]):
-        held, rest = seen & (folds == fold), seen & (folds != fold)
+    totals, present = np.zeros(len(penalties)), weights > 0
+    for fold in np.unique(folds[present]):
+        left_out, rest = present & (folds == fold), present & (folds != fold)
         if not rest.any():
             return np.full(len(penalties), np.inf)
         solve = fit(rest)
-        totals += [weights[held] @ error(*solve(penalty), held) for penalty in penalties]
+        totals += [weights[left_out] @ error(*solve(penalty), left_out) for penalty in penalties]
     return totals / weights.sum()
 
 

@@ -16,8 +16,8 @@ def lora_plus(
     """LoRA whose B learns `ratio` times as fast as its A; Section 4.
 
     Args:
-        tx: optax transformation of A and the others. The updates of B are those of the same
-            transformation times the ratio: of its learning rate, for whatever is linear in it.
+        tx: of A and the others. The updates of B are those of the same transformation times the
+            ratio: of its learning rate, for whatever is linear in it.
         ratio: of the learning rates; the paper's advice is 16.
         name: the adapter's.
         others: path patterns of what else trains, like A.

@@ -25,11 +25,9 @@ def lwf(
     Where tasks share a head, old answers and new labels of one example contradict each other.
 
     Args:
-        tx: optax transformation.
         heads: the old heads, of classes; where tasks share a head, that one.
         strength: factor of the distillation, the paper's lambda_o.
         temperature: T > 0.
-        trainable: path patterns of what trains.
 
     Raises:
         ValueError: as `distill`.

@@ -27,9 +27,7 @@ def mixup(
     for each domain; domains are not mixed with each other.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `grouped`.
         alpha: > 0; small values leave most examples almost as they are.
-        lambdas: {head: factor of its loss}, 1 where absent.
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. arXiv:1710.09412, Eq. 1
     and Figure 1a.
@@ -37,16 +35,16 @@ def mixup(
 
     def loss_fn(model, params, state, batch, rng, step):
         key, rng = jax.random.split(rng)
-        inputs, own, partner = mixed(key, batch, alpha)
+        inputs, first, partners = mix_pairs(key, batch, alpha)
         output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
-        loss, metrics = supervised(model.heads, output["logits"], own, lambdas)
-        other, more = supervised(model.heads, output["logits"], partner, lambdas)
-        return loss + other, (state, jax.tree.map(jnp.add, metrics, more))
+        loss, metrics = supervised(model.heads, output["logits"], first, lambdas)
+        partner_loss, more = supervised(model.heads, output["logits"], partners, lambdas)
+        return loss + partner_loss, (state, jax.tree.map(jnp.add, metrics, more))
 
     return one_update(as_groups(tx), loss_fn, per_example=False)
 
 
-def mixed(rng: jax.Array, batch: Batch, alpha: float) -> tuple[PyTree, Batch, Batch]:
+def mix_pairs(rng: jax.Array, batch: Batch, alpha: float) -> tuple[PyTree, Batch, Batch]:
     """(mixed inputs, own labels with their share of the weights, the partners' likewise).
 
     Raises:
@@ -55,7 +53,7 @@ def mixed(rng: jax.Array, batch: Batch, alpha: float) -> tuple[PyTree, Batch, Ba
     kinds = {leaf.dtype for leaf in jax.tree.leaves(batch.inputs)}
     if not all(jnp.issubdtype(kind, jnp.floating) for kind in kinds):
         raise ValueError(f"mixup needs inputs that are floats, got {', '.join(map(str, kinds))}.")
-    size, domains = jax.tree.leaves(batch.inputs)[0].shape[:2]
+    size, domains = batch.present.shape
     share_key, order_key = jax.random.split(rng)
     share = jax.random.beta(share_key, alpha, alpha, (1, domains))
     order = jnp.tile(jnp.arange(size)[:, None], (1, domains))
@@ -71,11 +69,10 @@ def mixed(rng: jax.Array, batch: Batch, alpha: float) -> tuple[PyTree, Batch, Ba
         part = aligned(share, leaf).astype(leaf.dtype)
         return part * leaf + (1 - part) * of_partner(leaf)
 
-    def weighed(part: jax.Array, labels: PyTree, weights: PyTree) -> Batch:
+    def weigh(part: jax.Array, labels: PyTree, weights: PyTree) -> Batch:
         weights = jax.tree.map(lambda leaf: aligned(part, leaf) * leaf, weights)
         return batch.replace(labels=labels, weights=weights)
 
     targets = (batch.labels, batch.weights)
-    partners = jax.tree.map(of_partner, targets)
-    inputs = jax.tree.map(mix, batch.inputs)
-    return inputs, weighed(share, *targets), weighed(1 - share, *partners)
+    inputs, partners = jax.tree.map(mix, batch.inputs), jax.tree.map(of_partner, targets)
+    return inputs, weigh(share, *targets), weigh(1 - share, *partners)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import optax
 
-from jaxtl.methods.transfer.fine_tuning import supervised_update
+from jaxtl.methods.transfer.fine_tuning import grouped
 from jaxtl.plan import Method
 
 
@@ -17,14 +17,13 @@ def bitfit(
     """Biases and heads train; those of norms are biases too.
 
     Args:
-        tx: optax transformation of what trains.
         biases: path patterns.
         heads: path patterns; only those of heads that have labels train.
 
     Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
     Language-models", 2022. arXiv:2106.10199.
     """
-    return Method({"all": ((*biases, *heads), tx)}, (supervised_update(),))
+    return grouped({"all": ((*biases, *heads), tx)})
 
 
 def norm_tuning(
@@ -38,11 +37,10 @@ def norm_tuning(
     The statistics of a BatchNorm whose scale trains follow the data, as anywhere.
 
     Args:
-        tx: optax transformation of what trains.
         norms: path patterns.
         heads: path patterns; only those of heads that have labels train.
 
     Frankle et al., "Training BatchNorm and Only BatchNorm", 2021, arXiv:2003.00152, with frozen
     random features; Qi et al., 2022, arXiv:2211.08315, for the layer norms of transformers.
     """
-    return Method({"all": ((*norms, *heads), tx)}, (supervised_update(),))
+    return grouped({"all": ((*norms, *heads), tx)})

@@ -35,19 +35,20 @@ def refresh_statistics(batch_size: int = 256) -> Method:
             raise ValueError("refresh_statistics: the model has no batch statistics")
         apply = dataclasses.replace(model, live=(".*",)).apply
         sizes = [len(jax.tree.leaves(domain.inputs)[0]) for domain in domains]
-        taken = min([batch_size, *sizes])
-        count = math.ceil(max(sizes) / taken)
-        orders = [np.random.default_rng(0).permutation(size) for size in sizes]
-        orders = [np.resize(order, count * taken) for order in orders]
+        size = min([batch_size, *sizes])
+        count = math.ceil(max(sizes) / size)
+        orders = [np.random.default_rng(0).permutation(rows) for rows in sizes]
+        orders = [np.resize(order, count * size) for order in orders]
         device, total = jax.device_put(params), jax.tree.map(jnp.zeros_like, state.statistics)
-        for start in range(0, count * taken, taken):
+        for start in range(0, count * size, size):
             parts = [
-                jax.tree.map(lambda leaf, rows=order[start : start + taken]: leaf[rows], one.inputs)
-                for order, one in zip(orders, domains, strict=True)
+                jax.tree.map(
+                    lambda leaf, rows=order[start : start + size]: leaf[rows], domain.inputs
+                )
+                for order, domain in zip(orders, domains, strict=True)
             ]
             inputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-            found = _of_batch(apply, device, total, inputs)
-            total = jax.tree.map(jnp.add, total, found)
+            total = jax.tree.map(jnp.add, total, _of_batch(apply, device, total, inputs))
         statistics = jax.tree.map(lambda leaf: leaf / count, total)
         return params, state._replace(statistics=statistics)
 
@@ -62,9 +63,9 @@ def _of_batch(apply: Callable, params: Params, like: Statistics, inputs: PyTree)
     own, and its outputs do not depend on `old`.
     """
 
-    def moved(old: float) -> Statistics:
+    def updated(old: float) -> Statistics:
         statistics = jax.tree.map(lambda leaf: jnp.full_like(leaf, old), like)
         return apply(params, statistics, to_float(inputs), rng=jax.random.key(0), train=True)[1]
 
-    at_zero, at_one = moved(0.0), moved(1.0)
-    return jax.tree.map(lambda zero, one: zero / (1 - (one - zero)), at_zero, at_one)
+    at_zero, at_one = updated(0.0), updated(1.0)
+    return jax.tree.map(lambda low, high: low / (1 - (high - low)), at_zero, at_one)

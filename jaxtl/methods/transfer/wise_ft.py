@@ -23,15 +23,15 @@ def anchored(method: Method) -> Method:
     if method.state is not None or method.prepare is not None:
         raise ValueError("anchored: the method has a state or a pass over the data of its own")
 
-    def begun(params: Params) -> PyTree:
+    def starting_point(params: Params) -> PyTree:
         return {"start": {name: params[name] for name in params.keys() - method.modules.keys()}}
 
     def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
-        return begun(params)
+        return starting_point(params)
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         # Set anew: an earlier anchored stage may have handed on the parameters that it began with.
-        return params, state._replace(method=begun(params))
+        return params, state._replace(method=starting_point(params))
 
     return dataclasses.replace(method, state=start, remembers=True, prepare=prepare)
 
@@ -52,7 +52,7 @@ def wise_ft(alpha: float = 0.5) -> Method:
     Batch statistics stay those of the end: `refresh_statistics` may follow.
     """
 
-    def unknown(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
+    def blank(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
         return {"start": jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)}
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
@@ -64,4 +64,4 @@ def wise_ft(alpha: float = 0.5) -> Method:
             )
         return interpolate(start, params, alpha), state
 
-    return Method(state=unknown, remembers=True, prepare=prepare, solves=(".*",))
+    return Method(state=blank, remembers=True, prepare=prepare, solves=(".*",))

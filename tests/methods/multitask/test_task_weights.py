@@ -13,7 +13,7 @@ from tiny import assert_same, compiled_once, train  # noqa: F401
 
 from jaxtl import paths
 from jaxtl.methods import multitask, transfer
-from jaxtl.methods.multitask.pcgrad import projected
+from jaxtl.methods.multitask.pcgrad import project_conflicts
 from jaxtl.plan import Method, Update, Weigh, stateless
 
 RULE = paths.key(jax.random.fold_in(jax.random.fold_in(KEY, 0), 0), "rule")
@@ -42,12 +42,14 @@ def test_projection_needs_inner_products_only(tasks):
     rng = np.random.default_rng(tasks)
     rows = rng.normal(size=(tasks, 4)) - 0.3
     orders = [jax.random.permutation(key, tasks) for key in jax.random.split(KEY, tasks)]
-    coefficients = projected(jnp.float32(rows @ rows.T), KEY)
+    coefficients = project_conflicts(jnp.float32(rows @ rows.T), KEY)
     expected = without_conflicts(rows, np.asarray(orders))
     assert (rows @ rows.T < 0).any()
     np.testing.assert_allclose(coefficients @ rows, expected, rtol=1e-4, atol=1e-5)
     alike = np.abs(rows)  # nobody disagrees
-    np.testing.assert_array_equal(projected(jnp.float32(alike @ alike.T), KEY), np.eye(tasks))
+    np.testing.assert_array_equal(
+        project_conflicts(jnp.float32(alike @ alike.T), KEY), np.eye(tasks)
+    )
 
 
 @pytest.mark.parametrize(

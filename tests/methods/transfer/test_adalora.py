@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from two_layers import KEY, MODEL, SGD, draw, moved
 
 from jaxtl.methods import transfer
-from jaxtl.methods.transfer.adalora import budget
+from jaxtl.methods.transfer.rank_budget import budget, rank_budget
 from jaxtl.models import adapters
-from jaxtl.plan import Method, Update, stateless
+from jaxtl.plan import State
 
 SHAPES = {"first": (5, 4), "second": (4, 6)}
 RANK = 3
@@ -37,7 +38,7 @@ def test_budget_schedule():
 @pytest.mark.parametrize("every", [1, 2])
 def test_pruned_values(every):
     num_steps, warm_up, cool_down, rate, beta_1, beta_2 = 9, 2, 3, 0.1, 0.6, 0.7
-    tx = transfer.adalora_budget(
+    tx = rank_budget(
         optax.sgd(rate),
         num_steps,
         target_rank=1,
@@ -102,27 +103,29 @@ def test_orthogonality():
     own = jax.tree.map(np.float32, own)
     np.testing.assert_allclose(adapters.orthogonality({"any": {"x": own}}), 0, atol=1e-6)
 
-    def loss_fn(model, params, state, batch, rng, step):
-        return params["heads"]["target"]["kernel"].sum(), (state, {"task": 1.0})
 
-    method = transfer.with_orthogonality(Method({}, (Update(loss_fn, ()),)), 0.25)
-    loss, (state, metrics) = method.updates[0].loss(None, params, {"s": 1}, None, None, 0)
-    total = params["heads"]["target"]["kernel"].sum() + 0.25 * expected
-    np.testing.assert_allclose(loss, total, rtol=1e-5)
-    assert state == {"s": 1} and set(metrics) == {"task", "orthogonality"}
+def test_the_loss_contains_the_regulariser():
+    model = adapters.adalora(MODEL, ("backbone/.*/kernel",), 3)
+    params = moved(jax.jit(model.init)(KEY, jnp.zeros((1, 4)))[0])
+    method, batch = transfer.adalora(SGD, 3, target_rank=1.5, weight=0.25), draw()
+    losses = [
+        each.updates[0].loss(model, params, State({}), batch, KEY, 0)
+        for each in (method, transfer.full(SGD))
+    ]
+    (loss, (state, metrics)), (plain, _) = losses
+    regulariser = adapters.orthogonality(params)
+    np.testing.assert_allclose(loss, plain + 0.25 * regulariser, rtol=1e-5)
+    assert state == State({}) and set(metrics) == {"target_loss", "orthogonality"}
+    assert metrics["orthogonality"] == regulariser > 0.1
+    assert method.optimizers["all"][0] == ("adalora/.*", "heads/.*")
 
 
 def test_errors():
     tx = optax.sgd(0.1)
     with pytest.raises(ValueError, match="warm_up=4 and cool_down=6 leave no step of 10"):
-        transfer.adalora_budget(tx, 10, warm_up=4, cool_down=6)
+        transfer.adalora(tx, 10, warm_up=4, cool_down=6)
     params = parameters(0)
     with pytest.raises(ValueError, match=r"budget of rank 4 needs.*first': 3"):
-        transfer.adalora_budget(tx, 10, target_rank=4).init(params)
+        rank_budget(tx, 10, target_rank=4).init(params)
     with pytest.raises(ValueError, match="got none"):
-        transfer.adalora_budget(tx, 10).init({"heads": params["heads"]})
-    combined = Method(
-        {}, (Update(lambda *args: args, (), combine=stateless(lambda jacobian, losses: jacobian)),)
-    )
-    with pytest.raises(ValueError, match="scalar loss"):
-        transfer.with_orthogonality(combined)
+        rank_budget(tx, 10).init({"heads": params["heads"]})

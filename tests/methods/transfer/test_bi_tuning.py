@@ -19,8 +19,8 @@ from two_layers import (
     value_and_gradient,
 )
 
+from jaxtl.losses import queue_places
 from jaxtl.methods import transfer
-from jaxtl.methods.transfer.bi_tuning import places
 from jaxtl.paths import flatten
 from jaxtl.plan import State
 
@@ -82,7 +82,7 @@ def test_bi_tuning_is_three_losses_and_fills_its_queues():
     np.testing.assert_allclose(value, expected(later), rtol=1e-4)
     for path in ("backbone/first/kernel", "heads/target/bias", "projector/output/kernel"):
         differs_as(gradient, expected, later, path)
-    for path, leaf in flatten(new.method["average"]).items():
+    for path, leaf in flatten(new.method["teacher"]).items():
         np.testing.assert_allclose(leaf, flatten(average)[path], rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="no domain of the stage names head 'target'"):
         value_and_gradient(method, params, state, batch.replace(labels={}))
@@ -94,7 +94,7 @@ def test_places_are_those_of_a_ring(length):
     ours = np.full((3, length), -1)
     for step in range(4):
         labels = rng.integers(0, 4, 7)  # 3 goes nowhere
-        (label, place), after = places(jnp.asarray(labels), jnp.asarray(count), length)
+        (label, place), after = queue_places(jnp.asarray(labels), jnp.asarray(count), length)
         keys = 100 * step + np.arange(7)
         ours = np.asarray(jnp.asarray(ours).at[label, place].set(keys, mode="drop"))
         for key, own in zip(keys, labels, strict=True):

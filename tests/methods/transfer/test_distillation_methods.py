@@ -14,7 +14,8 @@ from shapes import SHAPE
 
 from jaxtl import models
 from jaxtl.methods import transfer
-from jaxtl.models import classes, regression
+from jaxtl.methods.transfer.teachers import ask_teacher
+from jaxtl.models import apply_flat, classes, regression
 from jaxtl.paths import flatten, join
 from jaxtl.plan import Columns, State
 from jaxtl.plan.batch import make_batch
@@ -120,7 +121,7 @@ def test_lwf_at_the_start_has_the_gradient_of_the_new_task_alone():
 def test_what_does_not_train_is_not_copied():
     method = transfer.lwf(SGD, heads=["old"], trainable=("heads/.*",))
     begun, _ = start(MODEL)
-    assert set(flatten(method.state(MODEL, begun, {}, SHAPE))) == {
+    assert set(flatten(method.state(MODEL, begun, {}, SHAPE)["params"])) == {
         f"heads/{head}/{leaf}" for head in HEADS for leaf in ("kernel", "bias")
     }
     now = {**begun, "heads": moved(begun)["heads"]}
@@ -199,14 +200,20 @@ class Normed(nn.Module):
         return nn.BatchNorm(use_running_average=not train, name="norm")(nn.Dense(4)(x))
 
 
-def test_live_statistics_cannot_be_those_of_the_start():
+def test_live_statistics_are_those_of_the_start_and_others_are_not_copied():
     live = models.from_linen(Normed(), HEADS)
-    params, state = start(live)
+    params, statistics = start(live)
     method = transfer.lwf(SGD, heads=["old"])
-    state = State(state, method.state(live, params, {}, SHAPE))
-    with pytest.raises(ValueError, match=r"backbone/body/norm/mean.*Leave the scale and bias"):
-        loss_of(method, params, state, live)
-    assert np.isfinite(loss_of(method, params, state, dataclasses.replace(live, live=()))[0])
+    followed = moved(statistics)
+    for model in (live, dataclasses.replace(live, live=())):
+        kept = method.state(model, params, statistics, SHAPE)
+        taught = ask_teacher(None, model, params, State(followed, kept), batch().inputs)
+        expected, _ = apply_flat(
+            model, params, State(statistics if model.live else followed), batch().inputs
+        )
+        jax.tree.map(np.testing.assert_array_equal, taught, expected)
+        assert bool(kept["statistics"]) == bool(model.live)
+        assert np.isfinite(loss_of(method, params, State(followed, kept), model)[0])
 
 
 def test_a_lwf_stage_keeps_its_start_in_the_engine():
@@ -227,7 +234,7 @@ def test_a_lwf_stage_keeps_its_start_in_the_engine():
     one = jax.tree.map(lambda leaf: leaf[:, :1], given)
     for i in range(2):
         full, _ = step(full, one, jax.random.key(0), i)
-    kept, now = flatten(full.state.method), flatten(join(*full.trainable.values()))
+    kept, now = flatten(full.state.method["params"]), flatten(join(*full.trainable.values()))
     assert now.keys() < kept.keys() == flatten(setup.params).keys()  # the old head is not trained
     for path, leaf in first.items():
         np.testing.assert_array_equal(kept[path], leaf)

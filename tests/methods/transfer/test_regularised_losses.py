@@ -28,7 +28,7 @@ from two_layers import (
 
 from jaxtl.methods import transfer
 from jaxtl.methods.transfer.channel_attention import channel_attention
-from jaxtl.methods.transfer.mixup import mixed
+from jaxtl.methods.transfer.mixup import mix_pairs
 from jaxtl.models import Block, classes, from_blocks
 from jaxtl.paths import flatten
 from jaxtl.plan import State
@@ -209,7 +209,7 @@ def test_delta_says_which_blocks_and_channels_there_are():
 def test_mixup_mixes_pairs_of_a_domain_and_both_losses():
     params, batch = initial(), draw()
     method = transfer.mixup(SGD, alpha=1.0)
-    inputs, own, partner = jax.jit(mixed)(jax.random.split(KEY)[0], batch, 1.0)
+    inputs, own, partner = jax.jit(mix_pairs)(jax.random.split(KEY)[0], batch, 1.0)
     value, _, _, gradient = value_and_gradient(method, params, State({}), batch)
     labels, weights = batch.labels["target"], batch.weights["target"]
     inputs = np.asarray(inputs)
@@ -241,7 +241,7 @@ def test_mixup_mixes_pairs_of_a_domain_and_both_losses():
 def test_mixup_of_token_ids():
     batch = draw().replace(inputs=np.zeros((B, D, 4), np.int32))
     with pytest.raises(ValueError, match="inputs that are floats, got int32"):
-        mixed(KEY, batch, 0.2)
+        mix_pairs(KEY, batch, 0.2)
 
 
 def test_layerwise_steps_shrink_towards_the_input():

@@ -61,8 +61,7 @@ def dora(model):
 
 
 def adalora(model):
-    method = trains("adalora", transfer.adalora_budget(SGD, 3, target_rank=1.5))
-    return adapters.adalora(model, ALL, 2), transfer.with_orthogonality(method)
+    return adapters.adalora(model, ALL, 2), transfer.adalora(SGD, 3, target_rank=1.5)
 
 
 def vera(model):
