@@ -1,8 +1,7 @@
 """AdaLoRA: low-rank matrices whose rank is spent where it matters.
 
 Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", 2023.
-arXiv:2303.10512. The budget is `transfer.adalora_budget`, the regulariser is put into a loss by
-`transfer.with_orthogonality`.
+arXiv:2303.10512. `transfer.adalora` trains it: on a budget of rank, and with a regulariser.
 """
 
 from collections.abc import Callable, Sequence
