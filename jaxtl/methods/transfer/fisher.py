@@ -45,7 +45,8 @@ def exact_fisher(
 
     Kunstner et al., "Limitations of the empirical Fisher approximation", 2019. arXiv:1905.12558.
     """
-    columns = columns._replace(labels=jax.tree.map(np.zeros_like, columns.labels))
+    anything = {head: np.zeros_like(labels) for head, labels in columns.labels.items()}
+    columns = columns._replace(labels=anything)
     return _mean_squares(_expected_scores, model, params, state, columns, chosen)
 
 
