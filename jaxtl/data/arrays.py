@@ -74,7 +74,7 @@ def as_inputs(inputs: Any, rows: int | None = None) -> Any:
     if isinstance(inputs, list | tuple):
         is_rows = isinstance(inputs, list) and len(inputs) == rows
         if is_rows or not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(inputs)):
-            inputs = stack_rows(inputs)
+            inputs = _stack_rows(inputs)
     leaves, structure = jax.tree_util.tree_flatten_with_path(inputs)
     if not leaves:
         raise ValueError("there are no inputs")
@@ -83,7 +83,7 @@ def as_inputs(inputs: Any, rows: int | None = None) -> Any:
     )
 
 
-def stack_rows(rows: Sequence[Any]) -> np.ndarray:
+def _stack_rows(rows: Sequence[Any]) -> np.ndarray:
     """A list of rows as one array; texts as objects."""
     if any(isinstance(row, str | bytes) for row in rows):
         return np.array([*rows, None], object)[:-1]
@@ -109,7 +109,7 @@ def _leaf(values: Any, place: str) -> np.ndarray | Streamed:
         return values
     if values.ndim == 0:
         raise ValueError(f"{place} is a single number, not an array [n, ...]")
-    if on_disk and values.dtype.kind == "f":
+    if on_disk and values.dtype.kind == "f":  # the first rows say which floats hold all of them
         first = np.asarray(values[: max(1, CHUNK // max(1, values[:1].size))])
         return rows_of_file(values, _numbers(first, place).dtype)
     if on_disk:
