@@ -14,13 +14,16 @@ def png(pixels):
     return file
 
 
-def prepare(folder: Path, class_name: str, features: dict, splits: dict) -> None:
+def prepare(
+    folder: Path, class_name: str, features: dict, splits: dict, label: str = "label"
+) -> None:
     """Prepare a dataset of images with labels in a data directory.
 
     Args:
         class_name: of the builder; `JaxtlTestPages` becomes the dataset `jaxtl_test_pages`.
-        features: {name: TFDS feature}, `image` and `label` among them.
+        features: {name: TFDS feature}, `image` and the label among them.
         splits: {name: examples in order}.
+        label: the feature that is to be predicted.
     """
     import tensorflow_datasets as tfds
 
@@ -28,7 +31,7 @@ def prepare(folder: Path, class_name: str, features: dict, splits: dict) -> None
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(features),
-            supervised_keys=("image", "label"),
+            supervised_keys=("image", label),
         )
 
     def split_generators(self, dl_manager):

@@ -1,4 +1,3 @@
-import io
 import json
 import os
 import shutil
@@ -7,8 +6,8 @@ import types
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 import pytest
+from prepared_dataset import png, prepare
 
 from jaxtl import data
 from jaxtl.data.prepared import tfds_folders
@@ -16,59 +15,34 @@ from jaxtl.data.prepared import tfds_folders
 NAME = "jaxtl_test_shapes"
 
 
-def png(value, shape=(4, 6)):
-    file = io.BytesIO()
-    PIL.Image.fromarray(np.full((*shape, 3), value, np.uint8)).save(file, "PNG")
-    file.seek(0)
-    return file
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A data directory with one prepared dataset: image i is the constant i, with i % 3 shapes."""
     tfds = pytest.importorskip("tensorflow_datasets")
-    features = tfds.features
+    features = {
+        "image": tfds.features.Image(shape=(4, 6, 3)),
+        "free": tfds.features.Image(shape=(None, None, 3)),
+        "image/filename": tfds.features.Text(),
+        "counts": tfds.features.Tensor(shape=(2,), dtype=np.uint8),
+        "nested": {"size": tfds.features.Scalar(np.float32), "id": np.int64},
+        "tags": tfds.features.Sequence(tfds.features.Text()),
+        "shape": tfds.features.ClassLabel(names=["disc", "square", "star"]),
+    }
 
-    class JaxtlTestShapes(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self,
-                supervised_keys=("image", "shape"),
-                features=features.FeaturesDict(
-                    {
-                        "image": features.Image(shape=(4, 6, 3)),
-                        "free": features.Image(shape=(None, None, 3)),
-                        "image/filename": features.Text(),
-                        "counts": features.Tensor(shape=(2,), dtype=np.uint8),
-                        "nested": {"size": features.Scalar(np.float32), "id": np.int64},
-                        "tags": features.Sequence(features.Text()),
-                        "shape": features.ClassLabel(names=["disc", "square", "star"]),
-                    }
-                ),
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(12), "test": self._generate_examples(6)}
-
-        def _generate_examples(self, n):
-            for i in range(n):
-                yield (
-                    i,
-                    {
-                        "image": png(i),
-                        "free": png(i, (3 + i % 2, 5)),
-                        "image/filename": f"{i}.png",
-                        "counts": np.array([i, 2 * i], np.uint8),
-                        "nested": {"size": i / 2, "id": i},
-                        "tags": ["x"] * (i % 2),
-                        "shape": i % 3,
-                    },
-                )
+    def example(i):
+        return {
+            "image": png(np.full((4, 6, 3), i, np.uint8)),
+            "free": png(np.full((3 + i % 2, 5, 3), i, np.uint8)),
+            "image/filename": f"{i}.png",
+            "counts": np.array([i, 2 * i], np.uint8),
+            "nested": {"size": i / 2, "id": i},
+            "tags": ["x"] * (i % 2),
+            "shape": i % 3,
+        }
 
     path = tmp_path_factory.mktemp("tfds")
-    JaxtlTestShapes(data_dir=path, file_format="array_record").download_and_prepare()
+    splits = {"train": [*map(example, range(12))], "test": [*map(example, range(6))]}
+    prepare(path, "JaxtlTestShapes", features, splits, label="shape")
     return path
 
 
