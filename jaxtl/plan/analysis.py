@@ -33,6 +33,6 @@ class Analysis:
 
     name: Annotated[str, FILE_NAME]
     measure: Callable[[Any], PyTree | None]
-    panels: Callable[[Mapping[str, PyTree], Any], Mapping[str, Panel]]
+    panels: Callable[[Mapping[str, PyTree], Any], Mapping[str, Panel]] = lambda arms, comparison: {}
     in_summary: bool = False
     in_sweep: bool = True

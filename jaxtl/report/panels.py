@@ -33,8 +33,8 @@ def make_panels(result: ExperimentResult) -> tuple[dict[str, Panel], dict[str, s
             for name, panel in made.items():
                 if not isinstance(panel, Panel):
                     raise ValueError(f"{name!r} must be a panel such as plan.Table, got {panel!r}")
-                if name in panels:
-                    raise ValueError(f"a panel of another analysis is called {name!r} too")
+                if name in panels or name in ("gains", "sweep"):
+                    raise ValueError(f"another panel of the report is called {name!r} too")
             panels |= made
         except Exception as error:
             failures[analysis.name] = reason(error)

@@ -1,6 +1,7 @@
 """What becomes of each class: F1, gains in recall, confusion."""
 
-from collections.abc import Collection, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,7 @@ def measure(arm: TrainedArm) -> PyTree:
     for name, measured in arm.at_end.items():
         if measured.confusion is not None:
             evaluation = arm.experiment.evals[name]
-            names = evaluation.dataset.class_names(evaluation.column)
-            names = np.array(list(map(str, names)), np.str_)
+            names = np.array(evaluation.dataset.class_names(evaluation.column), np.str_)
             confusions[name] = {"counts": measured.confusion, "names": names}
     return confusions
 
@@ -45,7 +45,7 @@ def panels(arms: Mapping[str, PyTree], comparison: Comparison) -> dict[str, Pane
 
 def per_class(evaluation: str, counts: Counts, **look: Any) -> Matrix:
     """F1 of every class (column) and arm (row)."""
-    scores = _rows({arm: class_f1(each["counts"]) for arm, each in counts.items()})
+    scores = _rows(class_f1(each["counts"]) for each in counts.values())
     title = f"F1 of each class on {evaluation}"
     grid = Grid(list(counts), class_names(counts.values()), scores)
     return Matrix(title, "Mean over seeds.", {"": grid}, "F1", "arm", "class", **look)
@@ -53,14 +53,11 @@ def per_class(evaluation: str, counts: Counts, **look: Any) -> Matrix:
 
 def class_gains(evaluation: str, counts: Counts, baseline: str, **look: Any) -> Matrix:
     """Recall of every class (column) and arm (row), less that of the baseline."""
-    recalls = {arm: np.diagonal(mean_rates(each["counts"])) for arm, each in counts.items()}
-    names, rows = list(recalls), _rows(recalls)
-    index = names.index(baseline)
-    changes = np.delete(rows, index, axis=0) - rows[index]
+    arms = [baseline, *(arm for arm in counts if arm != baseline)]
+    recalls = _rows(np.diagonal(mean_rates(counts[arm]["counts"])) for arm in arms)
     title = f"Recall of each class on {evaluation} less that of {baseline}"
-    arms = [arm for arm in names if arm != baseline]
-    grid = Grid(arms, class_names(counts.values()), changes)
     axes = "gain in recall", "arm", "class"
+    grid = Grid(arms[1:], class_names(counts.values()), recalls[1:] - recalls[0])
     return Matrix(title, "Mean over seeds.", {"": grid}, *axes, diverging=True, **look)
 
 
@@ -100,8 +97,6 @@ def mean_rates(counts: np.ndarray) -> np.ndarray:
     return np.ma.masked_invalid(rates).mean(axis=0).filled(np.nan)
 
 
-def _rows(values: Mapping[str, np.ndarray]) -> np.ndarray:
+def _rows(values: Iterable[np.ndarray]) -> np.ndarray:
     """[arms, classes], NaN at the end of an arm whose head has fewer classes."""
-    most = max(map(len, values.values()))
-    pad = [np.pad(row, (0, most - len(row)), constant_values=np.nan) for row in values.values()]
-    return np.stack(pad)
+    return np.array(list(itertools.zip_longest(*values, fillvalue=np.nan))).T

@@ -1,5 +1,6 @@
 """Learning curves: training metrics by step, over the chains of all arms."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,11 +26,11 @@ def measure(arm: TrainedArm) -> Curves:
 
 
 def panels(arms: Mapping[str, Curves], comparison: Comparison) -> dict[str, Panel]:
-    count: dict[str, int] = {}
-    for curves in {stage: c for arm in arms.values() for stage, c in arm.items()}.values():
-        for metric in curves:
-            if key_parts(metric)[0] != CRITERIA and metric not in ("step", *ADVERSARIAL):
-                count[metric] = count.get(metric, 0) + 1
+    stages = {stage: curves for arm in arms.values() for stage, curves in arm.items()}
+    count = Counter(metric for curves in stages.values() for metric in curves)
+    for metric in list(count):
+        if key_parts(metric)[0] == CRITERIA or metric in ("step", *ADVERSARIAL):
+            del count[metric]
     metrics = sorted(count, key=lambda metric: (metric != "loss", -count[metric], metric))
     lines = chain_lines(arms, comparison, metrics[:MOST_METRICS])
     note = "Training metrics by step."
@@ -48,30 +49,18 @@ def chain_lines(
     for arm, stages in zip(arms, chains, strict=True):
         offset = 0
         for stage in stages:
-            logged = arms[arm].get(stage, {})
-            step = np.asarray(logged.get("step", ()), np.float64)
-            if not len(step):
-                continue
-            if stage in first:
-                sources[stage] = lines(stage, step, logged, metrics, "Source stages")
-                continue
-            targets += lines(arm, step + offset, logged, metrics, "Target stages")
-            offset += int(step[-1]) + 1
-    return [line for several in sources.values() for line in several] + targets
-
-
-def lines(
-    name: str,
-    x: np.ndarray,
-    logged: Mapping[str, np.ndarray],
-    metrics: Sequence[str],
-    column: str,
-) -> list[Line]:
-    """Those of one stage, at the steps x where something was logged."""
-    parts = []
-    for metric in metrics:
-        if metric in logged and np.isfinite(logged[metric]).any():
-            values = np.asarray(logged[metric], np.float64).reshape(x.size, -1)
-            rows = ~np.isnan(values).all(axis=1)
-            parts.append(Line(name, x[rows], values[rows], metric, column))
-    return parts
+            curves = arms[arm].get(stage, {})
+            step = np.asarray(curves.get("step", ()), np.float64)
+            if len(step) and stage in first:
+                sources[stage] = (stage, "Source stages", step, curves)
+            elif len(step):
+                targets.append((arm, "Target stages", step + offset, curves))
+                offset += int(step[-1]) + 1
+    lines = []
+    for name, column, x, curves in (*sources.values(), *targets):
+        for metric in metrics:
+            values = np.asarray(curves.get(metric, np.nan), np.float64)
+            if np.isfinite(values).any():
+                logged = ~np.isnan(values).all(axis=1)
+                lines.append(Line(name, x[logged], values[logged], metric, column))
+    return lines

@@ -29,8 +29,7 @@ def measure(arm: TrainedArm) -> PyTree:
         evaluation = arm.experiment.evals[name]
         dataset, column = evaluation.dataset, evaluation.column
         labels = dataset.table().labels[column][dataset.rows(0)[:EXAMPLES]]
-        features = np.asarray(features, np.float64).reshape(len(features), -1)
-        finite = np.isfinite(features).all(axis=1)
+        finite = np.isfinite(features).reshape(len(features), -1).all(axis=1)
         if finite.any():
             points[name] = features[finite]
             classes[name] = class_labels(labels[finite], dataset.class_names(column))

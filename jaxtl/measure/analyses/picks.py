@@ -21,7 +21,7 @@ def picks() -> Analysis:
 
 def oracle() -> Analysis:
     """The primary metric at its own best validation: no honest number, shown when asked for."""
-    return Analysis("oracle", measure_oracle, lambda arms, comparison: {})
+    return Analysis("oracle", measure_oracle)
 
 
 def measure_picks(arm: TrainedArm) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ def by_stage() -> Analysis:
 
 def own_stages() -> Analysis:
     """The stage that teaches each task, which the matrix of `by_stage` frames."""
-    return Analysis("own_stages", measure_own_stages, lambda arms, comparison: {}, in_summary=True)
+    return Analysis("own_stages", measure_own_stages, in_summary=True)
 
 
 def backward_transfer() -> Analysis:
@@ -46,20 +46,14 @@ def measure_history(arm: TrainedArm) -> History:
 
 def measure_own_stages(arm: TrainedArm) -> dict[str, np.ndarray]:
     """{evaluation: name of the stage that teaches its task}, where that is known."""
-    if not measure_history(arm):
-        return {}
-    return {
-        name: np.array(stage) for name, stage in teaching_stages(arm.stages, arm.experiment).items()
-    }
+    taught_by = teaching_stages(arm.stages, arm.experiment) if measure_history(arm) else {}
+    return {task: np.array(stage) for task, stage in taught_by.items()}
 
 
 def measure_change(arm: TrainedArm) -> np.ndarray | None:
     history, experiment = measure_history(arm), arm.experiment
-    if not history:
-        return None
-    return mean_change(
-        history, teaching_stages(arm.stages, experiment), declared_metrics(experiment)
-    )
+    taught_by = teaching_stages(arm.stages, experiment)
+    return mean_change(history, taught_by, declared_metrics(experiment)) if history else None
 
 
 def mean_change(
