@@ -60,15 +60,15 @@ class CriteriaScorer:
         if not self._criteria:
             return {}
         if self._examples is None:
-            found = [_examples(view, model, self._seeds) for view in self._views]
-            self._examples = jax.device_put(found, self._place)
+            examples = [_examples(view, model, self._seeds) for view in self._views]
+            self._examples = jax.device_put(examples, self._place)
         key = (id(model), id(method.predict))
         if key not in self._compiled:  # the model stays referenced, so its id is not reused
             score = jax.jit(self._program(model, method.predict), out_shardings=self._place)
             self._compiled[key] = (score, model, method)
-        found = self._compiled[key][0](params, state, self._examples)
+        scores = self._compiled[key][0](params, state, self._examples)
         return {
-            criterion_metric(name).key: np.asarray(found[name], np.float64)
+            criterion_metric(name).key: np.asarray(scores[name], np.float64)
             for name in self._criteria
         }
 
@@ -76,12 +76,12 @@ class CriteriaScorer:
         def one_seed(params: Params, state: State, examples: list[PyTree]):
             outputs = functools.partial(forward(model, predict), params, state)
             batched = functools.partial(in_batches, outputs, size=self._batch_size)
-            seen = []
-            for one in examples:
-                inputs = to_float(one["inputs"])
-                seen.append({**batched(inputs), "inputs": inputs, "labels": one["labels"]})
+            views = []
+            for view in examples:
+                inputs = to_float(view["inputs"])
+                views.append({**batched(inputs), "inputs": inputs, "labels": view["labels"]})
             return {
-                name: criterion.score(batched, *(seen[i] for i in self._used[name]))
+                name: criterion.score(batched, *(views[i] for i in self._used[name]))
                 for name, criterion in self._criteria.items()
             }
 
@@ -92,7 +92,7 @@ def _examples(domain: Domain, model: Model, seeds: tuple[int, ...]) -> PyTree:
     """{"inputs", "labels"} of a domain, leaves [seeds, n, ...]."""
     table = domain.dataset.table()
     rows = [domain.dataset.rows(seed) for seed in seeds]
-    rows = np.stack([own[: min(map(len, rows))] for own in rows])
+    rows = np.stack([each[: min(map(len, rows))] for each in rows])
     labels = {}
     for name, column in domain.heads.items():
         head = model.heads[name]

@@ -115,8 +115,8 @@ class Evaluator:
 def not_finite_lines(measured: Mapping[str, Measured], seeds: Sequence[int]) -> list[str]:
     """A line for each evaluation in which outputs are not finite."""
     lines = []
-    for name, one in measured.items():
-        counts = {seed: n for seed, n in zip(seeds, one.not_finite, strict=True) if n}
+    for name, result in measured.items():
+        counts = {seed: n for seed, n in zip(seeds, result.not_finite, strict=True) if n}
         if counts:
             which = ", ".join(f"{n} of seed {seed}" for seed, n in counts.items())
             lines.append(
@@ -126,9 +126,9 @@ def not_finite_lines(measured: Mapping[str, Measured], seeds: Sequence[int]) -> 
 
 
 def _examples(evaluation: Evaluation, model: Model, seeds: tuple[int, ...], batch_size: int):
-    """(inputs, labels, which are known, rows and how often they count [seeds, batches, batch])."""
+    """(inputs, labels, which there are, rows and how often they count [seeds, batches, batch])."""
     table = evaluation.dataset.table()
-    labels, known = table.labels_of(evaluation.column, model.heads[evaluation.head])
+    labels, labelled = table.labels_of(evaluation.column, model.heads[evaluation.head])
     per_seed = [evaluation.dataset.rows(seed) for seed in seeds]
     longest = max(map(len, per_seed))
     batches = -(-longest // batch_size)
@@ -139,11 +139,11 @@ def _examples(evaluation: Evaluation, model: Model, seeds: tuple[int, ...], batc
         rows[i, : len(chosen)] = chosen
         counts[i, : len(chosen)] = 1
     shape = (len(seeds), batches, batch_size)
-    return table.inputs, labels, known, rows.reshape(shape), counts.reshape(shape)
+    return table.inputs, labels, labelled, rows.reshape(shape), counts.reshape(shape)
 
 
 def _batches(
-    inputs: PyTree, labels: np.ndarray, known: np.ndarray, rows: np.ndarray, counts: np.ndarray
+    inputs: PyTree, labels: np.ndarray, labelled: np.ndarray, rows: np.ndarray, counts: np.ndarray
 ) -> Iterator[PyTree]:
     """The examples batch by batch: as `_examples`, with one batch, and inputs and labels for it.
 
@@ -155,19 +155,19 @@ def _batches(
         members = np.pad(members, (0, longest - len(members)), "edge")
         chosen = jax.tree.map(lambda leaf, m=members: leaf[m], inputs)
         places = places.astype(np.int32)
-        yield chosen, labels[members], known[members], places, counts[:, [j]]
+        yield chosen, labels[members], labelled[members], places, counts[:, [j]]
 
 
 def _sums(model: Model, predict: Callable | None, evaluation: Evaluation) -> Callable:
-    """(params, state, inputs, labels, known, rows, counts) -> sums with the axis of seeds."""
+    """(params, state, inputs, labels, labelled, rows, counts) -> sums with the axis of seeds."""
     outputs = forward(model, predict)
 
-    def all_seeds(params, state, inputs, labels, known, rows, counts):
+    def all_seeds(params, state, inputs, labels, labelled, rows, counts):
         def batch_sums(params, state, rows, counts):
             batch = jax.tree.map(lambda x: x[rows], inputs)
             logits = outputs(params, state, batch)["logits"][evaluation.head]
-            counted = counts.reshape(-1, *(1,) * (known.ndim - 1))
-            sums = evaluation.sums(logits, labels[rows], counted * known[rows])
+            counted = counts.reshape(-1, *(1,) * (labelled.ndim - 1))
+            sums = evaluation.sums(logits, labels[rows], counted * labelled[rows])
             finite = jnp.isfinite(logits).reshape(len(logits), -1).all(1)
             return sums, jnp.sum(jnp.where(finite, 0, counts))
 

@@ -175,7 +175,7 @@ class Experiment:
             `maximize("snd")`. The last stage of an arm then ends with the parameters, per seed,
             that were best by it, and a sweep picks its point by it; None for those of the last
             step.
-        select_every: steps between looks at `select` and `criteria`.
+        select_every: steps between validations, of `select` and `criteria`.
         criteria: {name: Criterion}, measured while the last stage of an arm trains. The report says
             what the primary metric would be at the step that each of them picks.
         analyses: what is said of every arm besides its metrics, in the order of the report; None

@@ -33,7 +33,7 @@ def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, A
     Raises:
         ValueError: the summary.json that is already there cannot be read.
     """
-    from jaxtl.report import storage
+    from jaxtl.report import storage, wording
     from jaxtl.report.figures.draw import draw
     from jaxtl.report.page import page
     from jaxtl.report.panels import make_panels, written
@@ -56,6 +56,11 @@ def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, A
             arms[name] = storage.load(data, name)
         except Exception as error:  # a file of an earlier run may hold anything
             failures[f"all of {name}"] = reason(error)
+    for config, point in result.sweep:
+        for name, arm in point.items():
+            if arm is not result.arms.get(name):  # the experiment itself is a point too
+                place = f"{name} at {wording.point(config)}"
+                failures |= {f"{what} of {place}": why for what, why in arm.not_computed.items()}
     panels, missing = make_panels(dataclasses.replace(result, arms=arms))
     drawing = draw(summary, panels, directory / "figures")
     failures |= missing | drawing.failures

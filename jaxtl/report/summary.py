@@ -200,7 +200,7 @@ def _over_points(points: Sequence[Mapping[str, Any]], summary: Summary) -> dict[
     if len(points) < 2 or not all(isinstance(value, str) for value in values):
         return {}
     metric = summary["primary"]["metric"]
-    found = {}
+    arms = {}
     for name in summary["arms"]:
         entries = [point["arms"].get(name, {}) for point in points]
         columns = {
@@ -209,11 +209,11 @@ def _over_points(points: Sequence[Mapping[str, Any]], summary: Summary) -> dict[
         }
         if None in columns["metrics"]:
             continue
-        found[name] = {"metrics": {metric: _by_point(columns["metrics"])}, "verdict": None}
+        arms[name] = {"metrics": {metric: _by_point(columns["metrics"])}, "verdict": None}
         if None not in columns["gain"]:
             outcome = verdict(columns["gain"], columns["metrics"])
-            found[name] |= {"gain": {metric: _by_point(columns["gain"])}, "verdict": outcome}
-    return found
+            arms[name] |= {"gain": {metric: _by_point(columns["gain"])}, "verdict": outcome}
+    return arms
 
 
 def _by_point(values: Sequence[float]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is looked at while a stage trains: validation and criteria, measured on all its replicas."""
+"""What is measured while a stage trains: validation and criteria, measured on all its replicas."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtl.measure.declarations import selecting_metric
 from jaxtl.measure.evaluate import Evaluator
 from jaxtl.measure.outcome import derived_metrics, flat_metrics
-from jaxtl.plan import Experiment, Params, PyTree, State
+from jaxtl.plan import Experiment, Params, State
 from jaxtl.study.checks.experiments import Node, criteria_heads
 from jaxtl.train.feed.examples import device_limit
 from jaxtl.train.mesh import replicated
@@ -32,7 +32,7 @@ def make_validation(
     name: str,
     evaluators: Sequence[Evaluator],
 ) -> Validation | None:
-    """What is looked at while a stage trains that ends an arm: criteria, and what selects.
+    """What is measured while a stage trains that ends an arm: criteria, and what selects.
 
     With criteria the primary metric is taken down too, to say what they would have picked; it
     decides nothing. A model without the heads of the criteria is not scored by any.
@@ -60,21 +60,20 @@ def make_validation(
         read = set(experiment.evals)
     read = {evaluation for evaluation in read if experiment.evals[evaluation].head in heads}
 
-    def measure_point(evaluator: Evaluator, *own: PyTree) -> dict[str, np.ndarray]:
-        found = {e: evaluator.measure_one(e, stage.model, stage.method, *own) for e in read}
-        metrics = flat_metrics(found) | derived_metrics(experiment, flat_metrics(found))
-        found = {metric.key: metrics[metric.key] for metric in wanted if metric.key in metrics}
-        if scored:
-            found |= evaluator.scorer.scores(stage.model, stage.method, *own)
-        return found
+    def measure_point(evaluator: Evaluator, params: Params, state: State) -> dict[str, np.ndarray]:
+        what = stage.model, stage.method, params, state
+        metrics = flat_metrics({name: evaluator.measure_one(name, *what) for name in read})
+        metrics |= derived_metrics(experiment, metrics)
+        values = {metric.key: metrics[metric.key] for metric in wanted if metric.key in metrics}
+        return values | (evaluator.scorer.scores(*what) if scored else {})
 
     def measure(params: Params, state: State) -> dict[str, np.ndarray]:
         size = len(jax.tree.leaves(params)[0]) // len(evaluators)
         parts = []
         for i, evaluator in enumerate(evaluators):
             part = slice(i * size, (i + 1) * size)
-            own = jax.tree.map(lambda leaf, part=part: leaf[part], (params, state))
-            parts.append(measure_point(evaluator, *own))
+            weights = jax.tree.map(lambda leaf, part=part: leaf[part], (params, state))
+            parts.append(measure_point(evaluator, *weights))
         return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
 
     return Validation(chosen, experiment.select_every, measure)
