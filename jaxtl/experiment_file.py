@@ -75,15 +75,17 @@ def result_line(text: str) -> str:
 def config_fields(path: Path) -> list[str]:
     """Dotted names of the fields of a file's `Config`, as far as they are written in it."""
     nodes = [node for node in syntax_tree(path).body if isinstance(node, ast.ClassDef)]
-    lines = {node.name: [x for x in node.body if isinstance(x, ast.AnnAssign)] for node in nodes}
+    classes = {node.name: node for node in nodes}
 
     def names(kind: str, prefix: str = "") -> Iterator[str]:
-        for line in lines.get(kind, ()):
-            name, kind_below = (getattr(part, "id", "") for part in (line.target, line.annotation))
-            if kind_below in lines and kind_below != kind:
-                yield from names(kind_below, f"{prefix}{name}.")
-            elif name:
-                yield f"{prefix}{name}"
+        for line in classes[kind].body if kind in classes else ():
+            if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name):
+                continue
+            inner = getattr(line.annotation, "id", "")
+            if inner in classes and inner != kind:
+                yield from names(inner, f"{prefix}{line.target.id}.")
+            else:
+                yield f"{prefix}{line.target.id}"
 
     return list(names("Config"))
 

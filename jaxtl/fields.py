@@ -35,9 +35,7 @@ def parse(default: Any, group: str, args: Sequence[str], others: Sequence[str] =
         name = flag.removeprefix(prefix)
         if flag not in names:
             room = flag[: flag.find(".") + 1]  # `--config.`, nothing for a flag
-            alike = [
-                each for each in names if each.startswith(room) and ("." in each) == bool(room)
-            ]
+            alike = [n for n in names if n.startswith(room) and ("." in n) == bool(room)]
             kind = "field" if room else "flag"
             problems.append(unknown(kind, flag, alike or names, [*names, *others]))
         elif not equals:

@@ -195,7 +195,7 @@ def connect(distributed: str) -> None:
     import jax
 
     auto = distributed == "auto"
-    processes = () if auto else process(distributed)
+    processes = () if auto else parse_process(distributed)
     with _patience(distributed, CLUSTER_SECONDS if auto else CONNECT_SECONDS):
         try:
             jax.distributed.initialize(*processes)
@@ -208,7 +208,7 @@ def connect(distributed: str) -> None:
             ) from error
 
 
-def process(distributed: str) -> tuple[str, int, int]:
+def parse_process(distributed: str) -> tuple[str, int, int]:
     """(address, number of processes, which one) of `ADDRESS:PORT,COUNT,INDEX`.
 
     Raises:

@@ -205,8 +205,8 @@ def test_a_port_that_is_taken():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(ValueError, match=f"localhost, port {port}: Address already in use"):
-            surroundings.process(f"localhost:{port},2,0")
-        assert surroundings.process(f"[::1]:{port},2,1") == (f"[::1]:{port}", 2, 1)
+            surroundings.parse_process(f"localhost:{port},2,0")
+        assert surroundings.parse_process(f"[::1]:{port},2,1") == (f"[::1]:{port}", 2, 1)
 
 
 def test_processes_that_never_come_are_not_waited_for():

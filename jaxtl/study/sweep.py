@@ -114,7 +114,9 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
             programs[name] = []
             continue
         groups, why[name] = group_points(name, points, sweep, seeds)
-        programs[name] = [_program(name, main, points, group, parents, sweep) for group in groups]
+        programs[name] = [
+            _make_program(name, main, points, group, parents, sweep) for group in groups
+        ]
     lines = [line for point in points for line in warnings(point.experiment, point.nodes)]
     return Plan(sweep, points, programs, why, shared, lines)
 
@@ -145,7 +147,7 @@ def label(points: Sequence[Values]) -> str:
     return text if len(text) <= 150 else f"{text[:120]}...{digest(text)}"
 
 
-def _program(
+def _make_program(
     name: str,
     main: Checked,
     points: Sequence[Point],
