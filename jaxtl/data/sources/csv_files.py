@@ -13,9 +13,9 @@ import numpy as np
 
 from jaxtl.data.arrays import as_inputs
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.sources.delimited_text import Format, number_of, read_cells
+from jaxtl.data.sources.delimited_text import Format, read_cells
 from jaxtl.data.sources.embedded import TEST_FRACTION, fixed_splits
-from jaxtl.data.sources.label_spelling import is_missing, label_space
+from jaxtl.data.sources.label_spelling import label_space
 from jaxtl.data.sources.names import class_names, nfc
 from jaxtl.data.sources.stamps import stamp
 from jaxtl.data.splits import Splits
@@ -116,12 +116,12 @@ def _table(
     }
     dtype = np.result_type(*(as_inputs(values).dtype for values in inputs.values()))
     column = f"column {form.label!r}"
-    written = [text for read in cells.values() for text in read.labels]
+    written = [label for read in cells.values() for label in read.labels]
     if form.regression:
-        if all(map(is_missing, written)):
+        if all(value is None for value in written):
             raise ValueError(f"{file}, {column}: all labels are missing")
-        values = [np.nan if is_missing(text) else number_of(text) for text in cells[file].labels]
-        return Table(inputs[file].astype(dtype), {"label": np.array(values, np.float64)})
+        values = np.array(cells[file].labels, np.float64)  # NaN for None
+        return Table(inputs[file].astype(dtype), {"label": values})
     names, indices = label_space(written, classes, f"{', '.join(files)}: {column}")
     labels = np.array([indices.get(text, -1) for text in cells[file].labels], np.int32)
     _log_missing(file, cells[file].labels, labels, names)

@@ -46,10 +46,15 @@ class Format(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """A file: {feature: numbers [n] float64}, and the labels as they are written."""
+    """What a file holds.
+
+    Attributes:
+        numbers: {feature: [n] float64}.
+        labels: as they are written; numbers to predict, None where one is missing.
+    """
 
     numbers: dict[str, np.ndarray]
-    labels: list[str]
+    labels: list[Any]
 
 
 def read_cells(path: str, version: Any, form: Format) -> Cells:
@@ -57,22 +62,20 @@ def read_cells(path: str, version: Any, form: Format) -> Cells:
     rows = _rows(path, form.delimiter, form.encoding)
     header = [nfc(name) for name in next(rows, (0, []))[1]]
     label, features, unnamed = _columns(path, header, form)
-    lines, columns, problems = [], [[] for _ in header], []
+    numeric = {*features, label} if form.regression else {*features}
+    columns: list[list[Any]] = [[] for _ in header]
+    no_numbers: list[list[tuple[int, str]]] = [[] for _ in header]
+    problems = []
     for line, cells in rows:
-        if len(cells) == len(header):
-            lines.append(line)
-            for column, cell in zip(columns, cells, strict=True):
-                column.append(cell)
-        else:
+        if len(cells) != len(header):
             hint = ", the last one empty" if cells[-1] == "" else ""
             problems.append(f"line {line} has {len(cells)} cells{hint}, the header {len(header)}")
-    numeric = {i: [*map(number_of, columns[i])] for i in features}
-    if form.regression:
-        numeric[label] = [0.0 if is_missing(text) else number_of(text) for text in columns[label]]
-    for i in sorted(numeric):
-        cells = zip(lines, columns[i], numeric[i], strict=True)
-        if wrong := [(line, text) for line, text, value in cells if value is None]:
-            problems.append(_not_numbers(header[i], wrong))
+            continue
+        for i, cell in enumerate(cells):
+            columns[i].append(number_of(cell) if i in numeric else cell)
+            if columns[i][-1] is None and not (i == label and is_missing(cell)):
+                no_numbers[i].append((line, cell))
+    problems += [_not_numbers(header[i], cells) for i, cells in enumerate(no_numbers) if cells]
     problems += [
         f"column {i + 1} has no name ({header[i]!r}) and more than row numbers; name or remove it"
         for i in unnamed
@@ -82,15 +85,15 @@ def read_cells(path: str, version: Any, form: Format) -> Cells:
         shown = "; ".join(problems[:SHOWN_ERRORS])
         more = f"; {len(problems) - SHOWN_ERRORS} more" if len(problems) > SHOWN_ERRORS else ""
         raise ValueError(f"{path}: {shown}{more}")
-    if not lines:
+    if not columns[label]:
         raise ValueError(f"{path} has no rows")
     for i in unnamed:
         logger.warning("%s: column %d has no name (%r) and is left out", path, i + 1, header[i])
-    values = {header[i]: np.array(numeric[i], np.float64) for i in features}
+    values = {header[i]: np.array(columns[i], np.float64) for i in features}
     for name, column in values.items():
         if len(column) >= MANY_ROWS and np.array_equal(column - column[0], range(len(column))):
             logger.warning("%s: column %r, which numbers the rows, is an input", path, name)
-    return Cells(values, [*map(nfc, columns[label])])
+    return Cells(values, columns[label] if form.regression else [*map(nfc, columns[label])])
 
 
 def _columns(path: str, header: list[str], form: Format) -> tuple[int, list[int], list[int]]:

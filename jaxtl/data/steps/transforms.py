@@ -61,10 +61,10 @@ def relabel(
         raise ValueError(f"the function returned {len(labels)} labels for {len(table)} rows")
     known = np.ones(labels.shape, bool)
     for other in watched.columns_read:
-        known_there = table.known(other)
-        if known_there.shape != labels.shape:
-            known_there = known_there.reshape(len(table), -1).all(1)
-        known[~known_there] = False
+        read_known = table.known(other)
+        if read_known.shape != labels.shape:
+            read_known = read_known.reshape(len(table), -1).all(1)
+        known[~read_known] = False
     return table.with_labels(column, labels, names, known)
 
 
