@@ -68,9 +68,9 @@ def canvas(
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
     width = max(width, WIDTH)
-    letters = int(width / (1.25 * LETTER)) // (2 if _count_wide(title) else 1)
+    letters = int(width / (1.4 * LETTER)) // (2 if _count_wide(title) else 1)
     lines = textwrap.wrap(title, letters)
-    figure = Figure(figsize=(width, height + 0.2 * len(lines)))
+    figure = Figure(figsize=(width, height + 0.22 * len(lines)))
     figure.suptitle("\n".join(lines), x=0.01, ha="left")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
@@ -136,9 +136,9 @@ def legend(figure: Figure, handles: Mapping[str, Any], limit: int = 30, title: s
     widest = 0.6 + LETTER * max(map(len, labels), default=0)
     columns = max(1, min(len(labels), int(figure.get_figwidth() / widest)))
     rows = math.ceil(len(labels) / columns) + bool(title)
-    figure.set_figheight(figure.get_figheight() + 0.19 * rows)
+    figure.set_figheight(figure.get_figheight() + 0.21 * rows)
     place = {"loc": "outside lower center", "ncols": columns}
-    figure.legend(handles.values(), labels, title=title, title_fontsize=9, **place)
+    figure.legend(handles.values(), labels, title=title, title_fontsize=10, **place)
 
 
 def mark(label: str, marker: str, colour: Any, face: Any) -> Any:

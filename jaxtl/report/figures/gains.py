@@ -40,9 +40,10 @@ def gains(summary: Mapping[str, Any]) -> Figure:
     statistics = [arm["gain"].get(metric.key, UNKNOWN) for arm in arms.values()]
     ax.set_xlim(*_limits(statistics))
     ax.set_ylim(len(arms) - 0.4, -0.6)
+    ax.locator_params(axis="x", nbins=5)
     for row, (gain, arm) in enumerate(zip(statistics, arms.values(), strict=True)):
         _draw(ax, row, gain, arm["verdict"])
-    ax.set_yticks(range(len(arms)), shortened(arms, 24))
+    ax.set_yticks(range(len(arms)), shortened(arms, 20))
     ax.grid(axis="y", visible=False)
     name = short(metric.key, 24)
     better = f" (a lower {name} is a gain)" if metric.better == "min" else ""
@@ -68,7 +69,7 @@ def _draw(ax: Axes, row: int, gain: Mapping[str, Any], verdict: str) -> None:
         ax.plot(gain["mean"], row, "o", color=colour, markerfacecolor=face, markersize=8)
     text = wording.interval(gain, signed=True).replace(" [", f"  {verdict}\n[")
     text = text if "\n" in text else f"{text}  {verdict}"
-    place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+    place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 10}
     ax.annotate(text, (1.03, row), color=colour, annotation_clip=False, **place)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtl.plan.panel import Matrix
 from jaxtl.report.figures.canvas import (
     ARMS,
-    INK,
     LETTER,
     VERDICTS,
     WIDTH,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 MOST_NUMBERS = 20  # columns with a number in each cell
 NAME, HEADING = 20, 14  # letters of the name of a row, of a column
-LINE = 0.17  # inches from one name to the next below it
+LINE = 0.18  # inches from one name to the next below it
 ROW, SCALE = 0.28, 0.9  # inches: height of a row of numbers, width of the scale of colours
 
 
@@ -41,7 +40,7 @@ def matrix(panel: Matrix) -> Figure:
     columns = [shortened(grid.columns, HEADING) for grid in grids]
     height, width = (max(grid.values.shape[axis] for grid in grids) for axis in (0, 1))
     numbers = width <= MOST_NUMBERS
-    cell = 0.07 * (panel.digits + 1 + panel.diverging) + 0.06 if numbers else 0.0
+    cell = 0.08 * (panel.digits + 1 + panel.diverging) + 0.03 if numbers else 0.0
     beside = LETTER * _longest(rows) + 0.4
     tile = max(1.8, cell * width + beside) if numbers else WIDTH
     count = max(1, min(len(grids), int((WIDTH - 0.1) / tile)))
@@ -113,9 +112,10 @@ def _write(ax: Axes, image: AxesImage, panel: Matrix) -> None:
             continue
         if panel.digits == 2:  # .87, and 1 for what rounds to it
             text = text.replace("0.", ".").replace("1.00", "1")
-        dark = np.dot(image.to_rgba(value)[:3], (0.3, 0.6, 0.1)) < 0.5
-        place = {"ha": "center", "va": "center", "fontsize": 8}
-        label = ax.text(column, row, text, color="white" if dark else INK, **place)
+        # Relative luminance: below 0.18 white has more contrast, above it black.
+        light = np.dot(np.power(image.to_rgba(value)[:3], 2.2), (0.21, 0.72, 0.07)) > 0.18
+        place = {"ha": "center", "va": "center", "fontsize": 9}
+        label = ax.text(column, row, text, color="black" if light else "white", **place)
         label.set_in_layout(False)  # or the layout measures thousands of them
 
 
