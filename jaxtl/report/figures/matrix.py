@@ -38,11 +38,13 @@ def matrix(panel: Matrix) -> Figure:
     grids = list(panel.grids.values())
     rows = [shortened(grid.rows, NAME) for grid in grids]
     columns = [shortened(grid.columns, HEADING) for grid in grids]
+    titles = shortened(panel.grids, NAME) if len(grids) > 1 else [""]
     height, width = (max(grid.values.shape[axis] for grid in grids) for axis in (0, 1))
+    # As many grids side by side as have room for their numbers, names and titles.
     numbers = width <= MOST_NUMBERS
-    cell = 0.08 * (panel.digits + 1 + panel.diverging) + 0.03 if numbers else 0.0
+    cell = 0.08 * (panel.digits + 1 + panel.diverging) + 0.03
     beside = LETTER * _longest(rows) + 0.4
-    tile = max(1.8, cell * width + beside) if numbers else WIDTH
+    tile = max(cell * width + beside, 1.2 * LETTER * _longest([titles])) if numbers else WIDTH
     count = max(1, min(len(grids), int((WIDTH - 0.1) / tile)))
     tile = max(tile, (WIDTH - SCALE) / count)
     cell = (tile - beside) / width
@@ -52,7 +54,6 @@ def matrix(panel: Matrix) -> Figure:
     size = (tile + SCALE / count, row * height + below + 0.6)
     figure, axes = tiles(len(grids), count, size, panel.title)
     low, high = _limits(panel)
-    titles = shortened(panel.grids, NAME) if len(grids) > 1 else [""]
     for ax, title, grid, *names in zip(axes, titles, grids, rows, columns, strict=True):
         image = ax.imshow(
             grid.values, cmap=_shades(panel.diverging), vmin=low, vmax=high, aspect="auto"
