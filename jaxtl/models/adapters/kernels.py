@@ -160,7 +160,7 @@ def _kernels(
     family: Family,
     dropout: float,
 ) -> list[Kernel]:
-    """Raises ValueError for kernels that cannot be adapted; all of them."""
+    """The kernels to adapt; ValueError lists all that cannot be."""
     kernels, problems = [], []
     for path, leaf in chosen.items():
         owner = path.removesuffix("/kernel")
