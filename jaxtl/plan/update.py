@@ -41,7 +41,7 @@ class Weigh(NamedTuple):
     Its state is that of the update, one for each seed; a resumed run goes on with it.
 
     Attributes:
-        init: (what the update moves {optimizer: params}, losses [tasks] of zeros) -> state.
+        init: (what the update trains {optimizer: params}, losses [tasks] of zeros) -> state.
         update: (losses [tasks], state, rng) -> (weights [tasks], state, {metric: []}), once a step,
             on the losses of the whole batch.
     """
@@ -70,7 +70,7 @@ class Aggregate(NamedTuple):
     examples that treats all domains alike.
 
     Attributes:
-        init: (what the update moves, [] zero) -> state.
+        init: (what the update trains, [] zero) -> state.
         each: (gradient of one example, {optimizer: params}) -> (gradient, {metric: []}).
         finish: (sum of these over the examples that are present, batch size, state, rng) ->
             (gradient, state), once a step: division and noise.
@@ -87,7 +87,7 @@ def stateless(combine: Callable[[PyTree, jax.Array], PyTree]) -> Combine:
     def update(jacobian: PyTree, losses: jax.Array, state: PyTree, rng: jax.Array):
         return combine(jacobian, losses), state, {}
 
-    return Combine(lambda moved, losses: (), update)
+    return Combine(lambda trainable, losses: (), update)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jaxtl.measure.outcome import derived_metrics, flat_metrics
 from jaxtl.plan import Experiment, Params, State
 from jaxtl.study.checks.experiments import Node, criteria_heads
 from jaxtl.train.feed.examples import device_limit
-from jaxtl.train.mesh import replicated
+from jaxtl.train.mesh import on_all_devices
 from jaxtl.train.options import RunOptions
 from jaxtl.train.state import Validation
 
@@ -22,7 +22,7 @@ def make_evaluator(
     """What measures an experiment's evaluations on the current mesh."""
     limit = device_limit(options)
     return Evaluator(
-        experiment.evals, seeds, options.eval_batch, replicated(), limit, experiment.criteria
+        experiment.evals, seeds, options.eval_batch, on_all_devices(), limit, experiment.criteria
     )
 
 

@@ -170,6 +170,7 @@ def _aggregate(update, loss_fn, trainable, rule, state, batch, rng, parts) -> Gr
         return new, total
 
     new, total = over_parts(differentiate, state, (batch, keys), rng, parts)
+    # The mean over parts back to a sum over examples; losses are means over the batch.
     loss, grads, logged, more = jax.tree.map(lambda leaf: leaf * parts, total)
     loss, logged = jax.tree.map(lambda leaf: leaf / size, (loss, logged))
     count = jnp.maximum(jnp.sum(batch.present > 0), 1)

@@ -64,8 +64,8 @@ def current_mesh() -> Mesh:
     return make_mesh("data=1") if mesh.empty else mesh
 
 
-def replicated() -> NamedSharding:
-    """On every device of the mesh, for arrays that are equal in all processes."""
+def on_all_devices() -> NamedSharding:
+    """Whole on each device of the mesh, for arrays that are equal in all processes."""
     return NamedSharding(current_mesh(), P())
 
 

@@ -105,7 +105,7 @@ def _check_prediction(setup: Setup) -> None:
         return
     place = with_place("predict", predict)
 
-    def predicted(*args: PyTree) -> Mapping[str, Any]:
+    def checked_prediction(*args: PyTree) -> Mapping[str, Any]:
         output = predict(setup.model, *args)
         if not isinstance(output, Mapping) or not isinstance(output.get("logits"), Mapping):
             raise ValueError(
@@ -114,7 +114,7 @@ def _check_prediction(setup: Setup) -> None:
             )
         return output
 
-    output = jax.eval_shape(predicted, setup.params, setup.state, setup.inputs)
+    output = jax.eval_shape(checked_prediction, setup.params, setup.state, setup.inputs)
     for name, logits in output["logits"].items():
         head = setup.model.heads.get(name)
         if head is not None and getattr(logits, "shape", None) != (1, head.size):

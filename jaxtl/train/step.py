@@ -16,7 +16,7 @@ from jaxtl.paths import join, key
 from jaxtl.plan import Batch, Method, Params, PyTree, State
 from jaxtl.train.feed.examples import Feed, gather
 from jaxtl.train.gradients import Gradient, gradient
-from jaxtl.train.mesh import current_mesh, replicated, shard_batch
+from jaxtl.train.mesh import current_mesh, on_all_devices, shard_batch
 from jaxtl.train.resolve.contract import FAILED, check_loss, loss_name
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.schedule import Schedule
@@ -227,10 +227,10 @@ def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed:
             carry, frozen, rows, *rest = replica
             return one_replica(carry, frozen, Feed(feed.shared, rows), *rest, *numbers)
 
-        every = (carry, frozen, feed.per_replica, seeds, values, block)
+        stacked = (carry, frozen, feed.per_replica, seeds, values, block)
         if schedule.seeds == "map":
-            return jax.lax.map(run, every)
-        results = [run(jax.tree.map(lambda x, i=i: x[i], every)) for i in range(len(replicas))]
+            return jax.lax.map(run, stacked)
+        results = [run(jax.tree.map(lambda x, i=i: x[i], stacked)) for i in range(len(replicas))]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
     def by_seeds_and_points(carry, frozen, feed, seeds, values, block, *numbers):
@@ -239,6 +239,7 @@ def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed:
         carry, frozen, values = jax.tree.map(
             lambda leaf: leaf.reshape(points, count, *leaf.shape[1:]), (carry, frozen, values)
         )
+        # Points are mapped inside of seeds: within a seed its rows and its batch are constants.
         one_seed = jax.vmap(one_replica, (0, 0, None, None, 0, None, None, None))
         all_seeds = jax.vmap(one_seed, (1, 1, Feed(None, 0), 0, 1, 0, None, None), out_axes=1)
         results = all_seeds(carry, frozen, feed, seeds[:count], values, block[:count], *numbers)
@@ -251,4 +252,4 @@ def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed:
         all_replicas = by_seeds_and_points
     else:
         all_replicas = jax.vmap(one_replica, axes)
-    return jax.jit(all_replicas, donate_argnums=0, out_shardings=(carried, replicated()))
+    return jax.jit(all_replicas, donate_argnums=0, out_shardings=(carried, on_all_devices()))

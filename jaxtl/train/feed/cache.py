@@ -24,7 +24,7 @@ from jaxtl.plan import Model, PyTree, Stage
 from jaxtl.train.feed.examples import Feed, host_feed, read_ahead
 from jaxtl.train.feed.order import Stream
 from jaxtl.train.feed.prefix import Prefix, constant_prefix, needs_only_features
-from jaxtl.train.mesh import replicated, to_host
+from jaxtl.train.mesh import on_all_devices, to_host
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.state import TrainState
@@ -101,11 +101,10 @@ def cache_features(
 def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.ndarray]:
     """[domains] of [groups, n], the rows that the stage's batches hold, ascending.
 
+    A group with fewer rows than another is filled up with its last.
+
     Args:
         shared: one group for all seeds, otherwise one for each.
-
-    Returns:
-        A group with fewer rows than another is filled up with its last.
     """
     drawn, result = stage.num_steps * stage.batch_size, []
     for d, domain in enumerate(stage.domains):
@@ -129,7 +128,7 @@ def _same_in_all_replicas(train: TrainState, prefix: Prefix) -> bool:
 def _forward(model: Model) -> Callable:
     """Jitted (params, statistics, index of the seed, inputs [n, ...]) -> features [n, ...]."""
 
-    @functools.partial(jax.jit, out_shardings=replicated())
+    @functools.partial(jax.jit, out_shardings=on_all_devices())
     def run(params, statistics, seed, inputs):
         params, statistics = jax.tree.map(lambda leaf: leaf[seed], (params, statistics))
         key = jax.random.key(0)  # asked for, but without effect on the features
@@ -159,11 +158,13 @@ def _fill(stored: list[PyTree], run: Callable, stage: Stage, rows: list[np.ndarr
     batch = -(-longest // -(-longest // FEATURE_BATCH))
     for domain, groups, target in zip(stage.domains, rows, stored, strict=True):
         inputs = domain.dataset.table().inputs
-        for group, members in enumerate(groups):
-            starts = range(0, len(members), batch)
+        for group, group_rows in enumerate(groups):
+            starts = range(0, len(group_rows), batch)
 
-            def read(start: int, inputs=inputs, members=members) -> PyTree:
-                chosen = members[np.minimum(np.arange(start, start + batch), len(members) - 1)]
+            def read(start: int, inputs=inputs, group_rows=group_rows) -> PyTree:
+                chosen = group_rows[
+                    np.minimum(np.arange(start, start + batch), len(group_rows) - 1)
+                ]
                 return jax.tree.map(lambda leaf: leaf[chosen], inputs)
 
             if is_streamed(inputs):
@@ -171,9 +172,9 @@ def _fill(stored: list[PyTree], run: Callable, stage: Stage, rows: list[np.ndarr
             else:
                 blocks = map(read, starts)
             for start, block in zip(starts, blocks, strict=True):
-                features, stop = run(group, block), min(start + batch, len(members))
-                for place, values in zip(*map(jax.tree.leaves, (target, features)), strict=True):
-                    place[group, start:stop] = np.asarray(values)[: stop - start]
+                features, stop = run(group, block), min(start + batch, len(group_rows))
+                for whole, values in zip(*map(jax.tree.leaves, (target, features)), strict=True):
+                    whole[group, start:stop] = np.asarray(values)[: stop - start]
 
 
 def _feed(
@@ -207,4 +208,4 @@ def _feed(
             places = np.searchsorted(drawn[i], domain.dataset.rows(seed))
             streams[i].append(Stream(np.minimum(places, drawn.shape[1] - 1), seed, d))
     feed = Feed(shared, per_replica)
-    return (feed if on_disk else jax.device_put(feed, replicated())), streams
+    return (feed if on_disk else jax.device_put(feed, on_all_devices())), streams

@@ -21,7 +21,7 @@ from jaxtl.models import to_float
 from jaxtl.plan import Columns, Domain, Head, PyTree, Stage
 from jaxtl.plan.batch import Batch
 from jaxtl.train.feed.order import Stream, index_block
-from jaxtl.train.mesh import replicated
+from jaxtl.train.mesh import on_all_devices
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup, active_heads, roles_of
@@ -88,7 +88,7 @@ def make_feed(replicas: Replicas, options: RunOptions) -> Feed:
     inputs = [columns["inputs"] for columns in feed.shared]
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(inputs))
     if not is_streamed(inputs) and size <= device_limit(options):
-        return jax.device_put(feed, replicated())
+        return jax.device_put(feed, on_all_devices())
     what = "streamed" if is_streamed(inputs) else "read from memory"
     logger.info("stage %s: %.1f MB of inputs are %s", replicas.setup.stage.name, size / 2**20, what)
     return feed
@@ -264,6 +264,7 @@ def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
     """
     if on_device(feed):
         return feed, block
+    # A step gathers from its page by place; "index" says which rows of the table these are.
     replicas, steps, batch, domains = block.shape
     rows = block.reshape(replicas, steps * batch, domains)
     each = np.arange(replicas)[:, None]

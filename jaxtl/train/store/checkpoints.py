@@ -220,9 +220,9 @@ def restore_weights(path: Path, method_state: PyTree = None) -> tuple[Params, St
                 "anew"
             )
         wanted = {name: stored[name] or {} for name in ("trainable", "frozen", "average")}
-        wanted["state"] = _handed_on(stored["state"], method_state)
+        wanted["state"] = _state_form(stored["state"], method_state)
         if best := stored["best"]:
-            wanted["best"] = {**best, "state": _handed_on(best["state"], method_state)}
+            wanted["best"] = {**best, "state": _state_form(best["state"], method_state)}
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
         restored = checkpointer.restore(path, args=args)
@@ -234,7 +234,7 @@ def restore_weights(path: Path, method_state: PyTree = None) -> tuple[Params, St
     )
 
 
-def _handed_on(state: Mapping[str, PyTree], method_state: PyTree) -> dict[str, PyTree]:
+def _state_form(state: Mapping[str, PyTree], method_state: PyTree) -> dict[str, PyTree]:
     """The form of a stored state; its method's own as it is expected."""
     rest = {} if method_state is None else {"method": method_state}
     return {"statistics": state["statistics"] or {}, **rest}
