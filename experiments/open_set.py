@@ -51,9 +51,9 @@ def build(config: Config) -> Experiment:
             )
         ]
 
-    plain = adapt.rejecting(transfer.full(sgd), head="digit")
+    plain = adapt.reject_unsure(transfer.full(sgd), head="digit")
     growing = losses.reversal_schedule(config.steps)
-    dann = adapt.rejecting(adapt.dann(sgd, reversal=growing), head="digit")
+    dann = adapt.reject_unsure(adapt.dann(sgd, reversal=growing), head="digit")
     return Experiment(
         arms={
             "source_only": arm("source_only", plain, on_source),

@@ -41,8 +41,8 @@ def update_teacher(teacher: PyTree, params: Params, state: State, due: jax.Array
         params, state: the student's.
         due: [] bool.
     """
-    now = split(params, flatten(teacher["params"]).__contains__)[0]
-    student = {"params": now, "statistics": state.statistics}
+    trainable = split(params, flatten(teacher["params"]).__contains__)[0]
+    student = {"params": trainable, "statistics": state.statistics}
     return jax.tree.map(lambda new, old: jnp.where(due, new, old), student, teacher)
 
 

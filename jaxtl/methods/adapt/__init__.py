@@ -1,7 +1,25 @@
-"""Domain adaptation: from labelled source domains to targets whose labels no method sees."""
+"""Domain adaptation: from labelled source domains to targets whose labels no method sees.
+
+The roles of a stage's domains say which are sources and which are targets. Labels train wherever a
+domain is `labelled`: sources, and also a target that has a few labels, which says so by its role
+(three streams: `labelled(source, head)`, `labelled(few, head, role="target")`,
+`unlabelled(target, head)`). All domains name one head.
+
+What looks at examples without their labels weighs them by `present`, the examples' own weights: a
+weight of 2 is an example that is there twice. Where examples are coupled (kernels, covariances,
+transport, a critic) only the proportions within a side count, or frequencies as the loss says; a
+mean over examples divides by their number, as the supervised objective does.
+
+Arguments of many builders, explained here alone:
+
+    tx        optax transformation of all parameters, of the method's networks too; or groups as in
+              `transfer.grouped`
+    weight    factor of what is added to the supervised objective, or step -> factor
+    reversal  coefficient >= 0 of a gradient reversal, or step -> coefficient, such as
+              `losses.reversal_schedule(num_steps)`
+"""
 
 from jaxtl.methods.adapt.adda import adda
-from jaxtl.methods.adapt.adversary import domain_loss, reversed_domain_loss, with_opponent
 from jaxtl.methods.adapt.afn import afn
 from jaxtl.methods.adapt.bnm import bnm
 from jaxtl.methods.adapt.bsp import bsp
@@ -10,7 +28,7 @@ from jaxtl.methods.adapt.catalogue import catalogue, slow_optimizers
 from jaxtl.methods.adapt.cdan import cdan, cdan_e
 from jaxtl.methods.adapt.cmd import cmd
 from jaxtl.methods.adapt.dan import dan
-from jaxtl.methods.adapt.dann import dann, domain_term
+from jaxtl.methods.adapt.dann import dann
 from jaxtl.methods.adapt.deep_coral import deep_coral, deep_coral_features
 from jaxtl.methods.adapt.deep_jdot import deep_jdot
 from jaxtl.methods.adapt.dirt_t import dirt_t
@@ -26,7 +44,7 @@ from jaxtl.methods.adapt.mdd import mdd
 from jaxtl.methods.adapt.mean_teacher import mean_teacher
 from jaxtl.methods.adapt.osbp import osbp
 from jaxtl.methods.adapt.pada import pada
-from jaxtl.methods.adapt.rejecting import rejecting
+from jaxtl.methods.adapt.reject_unsure import reject_unsure
 from jaxtl.methods.adapt.self_training import self_training
 from jaxtl.methods.adapt.shallow import (
     alignment,
@@ -48,35 +66,22 @@ from jaxtl.methods.adapt.shallow import (
     tradaboost,
     unaligned,
 )
-from jaxtl.methods.adapt.shot import class_centroids, nearest, shot, shot_im
-from jaxtl.methods.adapt.sides import (
-    Side,
-    adapted,
-    at_step,
-    head_of,
-    objective,
-    regularised,
-    split_sides,
-)
+from jaxtl.methods.adapt.shot import shot, shot_im
 from jaxtl.methods.adapt.t3a import t3a
 from jaxtl.methods.adapt.tent import tent
 from jaxtl.methods.adapt.vada import vada
 from jaxtl.methods.adapt.wdgrl import wdgrl
 
 __all__ = [
-    "Side",
-    "adapted",
     "adda",
     "afn",
     "alignment",
-    "at_step",
     "bnm",
     "bsp",
     "can",
     "catalogue",
     "cdan",
     "cdan_e",
-    "class_centroids",
     "cmd",
     "coral_map",
     "dan",
@@ -85,13 +90,10 @@ __all__ = [
     "deep_coral_features",
     "deep_jdot",
     "dirt_t",
-    "domain_loss",
-    "domain_term",
     "dsan",
     "entropy_minimization",
     "fix_match",
     "gfk",
-    "head_of",
     "information_maximization",
     "iwan",
     "jan",
@@ -108,20 +110,15 @@ __all__ = [
     "mdd",
     "mean_teacher",
     "meda",
-    "nearest",
     "nearest_neighbour",
-    "objective",
     "osbp",
     "ot_map",
     "pada",
-    "regularised",
-    "rejecting",
-    "reversed_domain_loss",
+    "reject_unsure",
     "self_training",
     "shot",
     "shot_im",
     "slow_optimizers",
-    "split_sides",
     "subspace_alignment",
     "t3a",
     "tca",
@@ -130,5 +127,4 @@ __all__ = [
     "unaligned",
     "vada",
     "wdgrl",
-    "with_opponent",
 ]

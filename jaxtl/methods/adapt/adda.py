@@ -1,12 +1,10 @@
 """Adversarial discriminative adaptation: a target encoder whose features pass for the source's."""
 
-import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.methods.adapt.adversary import domain_loss, with_opponent
-from jaxtl.methods.adapt.dann import DISCRIMINATOR
-from jaxtl.methods.adapt.sides import as_rows, at_domains, targets_of
+from jaxtl.methods.adapt.adversary import DISCRIMINATOR, domain_loss, with_opponent
+from jaxtl.methods.adapt.sides import as_rows, at_domains, flat_features
 from jaxtl.methods.transfer.fine_tuning import Groups, trained_paths
 from jaxtl.models import apply_flat, mlp_head
 from jaxtl.paths import flatten, join, split
@@ -29,7 +27,6 @@ def adda(
     with the new encoder: the source is forgotten as it needs be. No label is read.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         discriminator_tx: of the discriminator; `tx` if None.
         discriminator: features [..., features] -> [..., 2]; by default two hidden layers of 500,
             the paper's for digits.
@@ -42,45 +39,47 @@ def adda(
     Eq. 9.
     """
     network = discriminator or mlp_head((500, 500), 2)
+    patterns = (f"{DISCRIMINATOR}/.*",)
     groups, encoder = with_opponent(
-        tx, DISCRIMINATOR, (f"{DISCRIMINATOR}/.*",), discriminator_tx, frozen=("heads/.*",)
+        tx, DISCRIMINATOR, patterns, discriminator_tx, frozen=("heads/.*",)
     )
 
     def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
-        moving = trained_paths(groups, params, names=encoder)
-        return {"encoder": split(params, moving.__contains__)[0], "statistics": statistics}
+        trainable = trained_paths(groups, params, names=encoder)
+        return {"encoder": split(params, trainable.__contains__)[0], "statistics": statistics}
 
-    def target_features(model, params, state, batch, rng):
-        inputs = at_domains(batch.inputs, sides_of(batch.roles)[1])
-        output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
-        return _rows(output["features"]), state
+    def features(model, params, state, inputs, **training):
+        """(rows [n, features], state) of inputs [batch, domains, ...]."""
+        output, state = apply_flat(model, params, state, inputs, **training)
+        return as_rows(flat_features(output)), state
 
     def discriminator_loss(model, params, state, batch, rng, step):
         sides = sides_of(batch.roles)
-        moved, _ = target_features(model, params, state, batch, rng)
-        kept = state.method
-        rest = split(params, flatten(kept["encoder"]).__contains__)[1]
-        inputs = at_domains(batch.inputs, sides[0])
-        start = State(kept["statistics"])
-        output, _ = apply_flat(model, join(kept["encoder"], rest), start, inputs)
-        fixed = _rows(output["features"])
-        truth = jnp.concatenate([jnp.zeros(len(fixed), int), jnp.ones(len(moved), int)])
-        balance = len(truth) / (2 * jnp.where(truth == 0, len(fixed), len(moved)))
-        present = [as_rows(at_domains(batch.present, side)) for side in sides]
+        source, target = (at_domains(batch.inputs, side) for side in sides)
+        now, _ = features(model, params, state, target, rng=rng, train=True)
+        loaded = state.method
+        others = split(params, flatten(loaded["encoder"]).__contains__)[1]
+        loaded_params = join(loaded["encoder"], others)
+        before, _ = features(model, loaded_params, State(loaded["statistics"]), source)
+        is_target = jnp.concatenate([jnp.zeros(len(before), int), jnp.ones(len(now), int)])
+        # Both sides count alike, whatever their numbers of domains.
+        balance = len(is_target) / (2 * jnp.where(is_target == 0, len(before), len(now)))
+        present = jnp.concatenate([as_rows(at_domains(batch.present, side)) for side in sides])
         loss, metrics = domain_loss(
             network,
             params[DISCRIMINATOR],
-            jnp.concatenate([fixed, moved]),
-            truth,
-            balance * jnp.concatenate(present),
+            jnp.concatenate([before, now]),
+            is_target,
+            balance * present,
         )
         return loss, (state, metrics)
 
     def encoder_loss(model, params, state, batch, rng, step):
-        moved, state = target_features(model, params, state, batch, rng)
-        inverted = jnp.zeros(len(moved), int)
-        present = targets_of(batch.present, batch)
-        loss, _ = domain_loss(network, params[DISCRIMINATOR], moved, inverted, present)
+        targets = sides_of(batch.roles)[1]
+        inputs, present = at_domains((batch.inputs, batch.present), targets)
+        now, state = features(model, params, state, inputs, rng=rng, train=True)
+        inverted = jnp.zeros(len(now), int)
+        loss, _ = domain_loss(network, params[DISCRIMINATOR], now, inverted, as_rows(present))
         return loss, (state, {"encoder_loss": loss})
 
     updates = (
@@ -88,8 +87,3 @@ def adda(
         Update(encoder_loss, encoder, per_example=True),
     )
     return Method(groups, updates, modules={DISCRIMINATOR: network}, state=start)
-
-
-def _rows(features: jax.Array) -> jax.Array:
-    """[batch, domains, ...] -> [batch * domains, features]."""
-    return features.reshape(features.shape[0] * features.shape[1], -1)

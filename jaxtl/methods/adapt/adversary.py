@@ -4,14 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxtl.losses import reverse_gradient
-from jaxtl.methods.adapt.sides import Side, classes_of
+from jaxtl.methods.adapt.sides import classes_of
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups
 from jaxtl.models import mlp_head
 from jaxtl.paths import FROZEN
-from jaxtl.plan import Module, Params, StageShape
+from jaxtl.plan import Batch, Module, Params, StageShape
+
+DISCRIMINATOR = "discriminator"
 
 
 def domain_loss(
@@ -19,7 +22,7 @@ def domain_loss(
     params: Params,
     inputs: jax.Array,
     domains: jax.Array,
-    weights: jax.Array | None = None,
+    weights: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Softmax cross-entropy of a domain classifier, the mean over examples.
 
@@ -28,26 +31,26 @@ def domain_loss(
     Args:
         discriminator: [n, width] -> [n, domains].
         params: its parameters.
-        inputs: [n, width] float; behind `reverse_gradient` where what made them opposes.
+        inputs: [n, width] float.
         domains: [n] int, the right answers.
-        weights: [n] float >= 0, all ones if None; the sum of weighted losses is divided by n.
+        weights: [n] float >= 0; the sum of weighted losses is divided by n.
 
     Returns:
         The loss [] and {"domain_loss": [], "domain_accuracy": [], in [0, 1] and unweighted}.
     """
     logits = discriminator.apply(params, inputs)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, domains)
-    loss = jnp.mean(losses if weights is None else jnp.where(weights > 0, weights * losses, 0))
+    loss = jnp.mean(jnp.where(weights > 0, weights * losses, 0))
     return loss, {"domain_loss": loss, "domain_accuracy": jnp.mean(logits.argmax(-1) == domains)}
 
 
-def reversed_domain_loss(
+def domain_confusion_loss(
     discriminator: Module,
     params: Params,
     inputs: jax.Array,
     domains: jax.Array,
+    weights: jax.Array,
     coefficient: jax.Array,
-    weights: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """`domain_loss` whose gradient reaches the inputs times -coefficient, logged as `reversal`."""
     inputs = reverse_gradient(inputs, coefficient)
@@ -55,18 +58,18 @@ def reversed_domain_loss(
     return loss, {**metrics, "reversal": coefficient}
 
 
-def both(source: Side, target: Side, name: str) -> jax.Array:
-    """One attribute of the examples of both sides, the sources' first."""
-    return jnp.concatenate([getattr(source, name), getattr(target, name)])
+def domain_index(batch: Batch) -> jax.Array:
+    """[batch, domains] int, the position of each example's domain in the stage."""
+    return jnp.broadcast_to(jnp.arange(len(batch.roles)), batch.present.shape)
 
 
-def is_target(source: Side, target: Side) -> jax.Array:
-    """[n] int32, 0 for the examples of sources, then 1 for those of targets."""
-    sides = [jnp.zeros(len(source.features), jnp.int32), jnp.ones(len(target.features), jnp.int32)]
-    return jnp.concatenate(sides)
+def is_target(batch: Batch) -> jax.Array:
+    """[batch, domains] int32, 1 for the examples of targets and 0 for those of sources."""
+    is_target = np.array(batch.roles) == "target"
+    return jnp.broadcast_to(is_target.astype(np.int32), batch.present.shape)
 
 
-def for_domains(network: Module | None, hidden: Sequence[int]) -> Module:
+def domain_classifier(network: Module | None, hidden: Sequence[int]) -> Module:
     """A network, or by default that of `mlp_head`, with an output for each domain of the stage.
 
     Its `init` raises ValueError if it has another number of outputs.
@@ -78,7 +81,7 @@ def for_domains(network: Module | None, hidden: Sequence[int]) -> Module:
     return _checked(network or mlp_head(hidden, domains), domains, "domains")
 
 
-def for_classes(network: Module | None) -> Module:
+def second_classifier(network: Module | None) -> Module:
     """The same with an output for each class of the one head that all domains name; linear."""
     return _checked(network or mlp_head((), classes_of), classes_of, "classes")
 
@@ -107,7 +110,7 @@ def with_opponent(
     """Groups of a method in which some parameters have an optimizer, and updates, of their own.
 
     Args:
-        tx: optax transformation of the others, or groups as in `transfer.grouped`.
+        tx: of the other parameters.
         name: of the opponent's group.
         patterns: its paths.
         opponent_tx: its optax transformation; `tx` if None.
@@ -124,6 +127,6 @@ def with_opponent(
             raise ValueError(f"with groups, the {name} needs an optax transformation of its own")
         opponent_tx = tx
     groups = dict(as_groups(tx))
-    still = (*groups.pop(FROZEN, ((), None))[0], *frozen)
-    first = {FROZEN: (still, optax.set_to_zero())} if still else {}
+    frozen = (*groups.pop(FROZEN, ((), None))[0], *frozen)
+    first = {FROZEN: (frozen, optax.set_to_zero())} if frozen else {}
     return {**first, name: (tuple(patterns), opponent_tx), **groups}, tuple(groups)

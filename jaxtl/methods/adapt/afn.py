@@ -1,13 +1,13 @@
 """Adaptive feature norm: features of both domains grow alike."""
 
-import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.losses import adaptive_feature_norm
-from jaxtl.methods.adapt.sides import Side, Weight, adapted, at_step
-from jaxtl.methods.transfer.fine_tuning import Groups
-from jaxtl.plan import Method, Params
+from jaxtl.losses import adaptive_feature_norm, supervised
+from jaxtl.methods.adapt.sides import Weight, at_step, flat_features, rows_by_side
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat
+from jaxtl.plan import Method
 
 
 def afn(
@@ -23,21 +23,22 @@ def afn(
     paper's L2-preserving dropout is the backbone's business.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        weight: factor of the two losses, or step -> factor; 0.05 in the paper.
+        weight: 0.05 in the paper.
         increment: the paper's step size, Delta r.
 
     Xu et al., "Larger Norm More Transferable: An Adaptive Feature Norm Approach for Unsupervised
     Domain Adaptation", ICCV 2019. arXiv:1811.07456.
     """
 
-    def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
-        del params, rng
-        value, metrics = jnp.zeros(()), {}
-        for name, side in (("source_norm", source), ("target_norm", target)):
-            losses = adaptive_feature_norm(side.features, side.present, increment=increment)
-            value += side.present.mean() * losses
-            metrics[name] = jnp.linalg.norm(side.features, axis=-1).mean()
-        return at_step(weight, step) * value, metrics
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        task, _ = supervised(model.heads, output["logits"], batch)
+        norm_loss, metrics = jnp.zeros(()), {"task_loss": task}
+        sides = rows_by_side((flat_features(output), batch.present), batch)
+        for name, (features, present) in zip(("source_norm", "target_norm"), sides, strict=True):
+            losses = adaptive_feature_norm(features, present, increment=increment)
+            norm_loss += present.mean() * losses
+            metrics[name] = jnp.linalg.norm(features, axis=-1).mean()
+        return task + at_step(weight, step) * norm_loss, (state, metrics)
 
-    return adapted(tx, term, per_example=True)
+    return one_update(as_groups(tx), loss_fn, per_example=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import MappingProxyType
 
 import jax
 import optax
@@ -36,7 +35,7 @@ def catalogue(
     tx: optax.GradientTransformation,
     *,
     num_steps: int,
-    tx_by_method: Mapping[str, optax.GradientTransformation] = MappingProxyType({}),
+    tx_by_method: Mapping[str, optax.GradientTransformation] | None = None,
     strong: Callable[[jax.Array, PyTree], PyTree] | None = None,
     radius: float | None = None,
     random_features: int | None = None,
@@ -48,8 +47,7 @@ def catalogue(
     many features outweigh everything.
 
     Args:
-        tx: optax transformation of all parameters, of every method that `tx_by_method` does not
-            name.
+        tx: of every method that `tx_by_method` does not name.
         num_steps: of the stage.
         tx_by_method: {name: optax transformation} of methods that train otherwise, such as
             `slow_optimizers(num_steps)`.
@@ -61,8 +59,8 @@ def catalogue(
     Raises:
         ValueError: `tx_by_method` names a method that is not in the table.
     """
-    ramp = reversal_schedule(num_steps)
-    product = {"reversal": ramp, "random_features": random_features}
+    ramp, tx_by_method = reversal_schedule(num_steps), tx_by_method or {}
+    conditional = {"reversal": ramp, "random_features": random_features}
     builders: dict[str, Callable[[optax.GradientTransformation], Method]] = {
         make.__name__: make for make in (dan, jan, deep_coral, cmd, wdgrl, mcc, bnm, self_training)
     }
@@ -72,8 +70,8 @@ def catalogue(
         "dsan": partial(dsan, weight=reversal_schedule(num_steps, high=0.5)),
         "dann": partial(dann, reversal=ramp),
         "bsp": partial(bsp, reversal=ramp),
-        "cdan": partial(cdan, **product),
-        "cdan_e": partial(cdan_e, **product),
+        "cdan": partial(cdan, **conditional),
+        "cdan_e": partial(cdan_e, **conditional),
         "mdd": partial(mdd, reversal=reversal_schedule(num_steps, high=0.1)),
         "mcd": mcd,
         "can": partial(can, every=max(1, num_steps // 5)),

@@ -7,10 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtl.methods.adapt.adversary import both, for_domains, reversed_domain_loss
-from jaxtl.methods.adapt.dann import DISCRIMINATOR
-from jaxtl.methods.adapt.sides import Side, Term, Weight, adapted, at_step, classes_of
-from jaxtl.methods.transfer.fine_tuning import Groups
+from jaxtl.losses import supervised
+from jaxtl.methods.adapt.adversary import (
+    DISCRIMINATOR,
+    domain_classifier,
+    domain_confusion_loss,
+    domain_index,
+)
+from jaxtl.methods.adapt.sides import (
+    Weight,
+    at_step,
+    classes_of,
+    flat_features,
+    head_of,
+    rows_by_side,
+    sources_first,
+)
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat
 from jaxtl.plan import Method, Module, Params, StageShape
 
 
@@ -27,10 +41,7 @@ def cdan(
     As in the authors' code the probabilities are constants of the gradient.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        reversal: step -> coefficient of the reversal >= 0, such as `losses.reversal_schedule`, or
-            a constant.
-        weight: factor of the domain classifier's loss, or step -> factor.
+        reversal: as in `dann`.
         random_features: width d of random projections whose product, / sqrt(d), stands in for the
             outer product (in the paper where features * classes > 4096); their normal matrices
             are constants, the same for all seeds. None for the outer product.
@@ -39,9 +50,9 @@ def cdan(
 
     Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018. arXiv:1705.10667.
     """
-    network = _on_products(discriminator, random_features)
-    term = _term(network, reversal, weight, random_features, lambda side: side.present)
-    return adapted(tx, term, modules={DISCRIMINATOR: network}, per_example=True)
+    return _conditional(
+        tx, reversal, weight, random_features, discriminator, lambda logits, present: present, True
+    )
 
 
 def cdan_e(
@@ -58,28 +69,59 @@ def cdan_e(
     an example's own weight comes on top. They are constants of the gradient.
 
     Args:
-        tx, reversal, weight, random_features, discriminator: as in `cdan`.
+        reversal, random_features, discriminator: as in `cdan`.
     """
+
+    def certain(logits: jax.Array, present: jax.Array) -> jax.Array:
+        return present * certainty(logits, present)
+
+    return _conditional(tx, reversal, weight, random_features, discriminator, certain, False)
+
+
+def _conditional(
+    tx: optax.GradientTransformation | Groups,
+    reversal: Weight,
+    weight: Weight,
+    random_features: int | None,
+    discriminator: Module | None,
+    weigh: Callable[[jax.Array, jax.Array], jax.Array],
+    per_example: bool,
+) -> Method:
+    """What both minimise; `weigh` makes an example's weight of logits and `present` of one side."""
     network = _on_products(discriminator, random_features)
-    term = _term(network, reversal, weight, random_features, certain)
-    return adapted(tx, term, modules={DISCRIMINATOR: network})
+
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        task, _ = supervised(model.heads, output["logits"], batch)
+        logits = output["logits"][head_of(batch)]
+        weights = [weigh(*rows) for rows in rows_by_side((logits, batch.present), batch)]
+        probabilities = jax.nn.softmax(jax.lax.stop_gradient(sources_first(logits, batch)))
+        features = sources_first(flat_features(output), batch)
+        confusion, metrics = domain_confusion_loss(
+            network,
+            params[DISCRIMINATOR],
+            conditioned(features, probabilities, random_features),
+            sources_first(domain_index(batch), batch),
+            jnp.concatenate(weights),
+            at_step(reversal, step),
+        )
+        loss = task + at_step(weight, step) * confusion
+        return loss, (state, {"task_loss": task, **metrics})
+
+    modules = {DISCRIMINATOR: network}
+    return one_update(as_groups(tx), loss_fn, per_example=per_example, modules=modules)
 
 
-def certainty(logits: jax.Array, present: jax.Array | None = None) -> jax.Array:
-    """1 + exp(-entropy) of predictions [n, classes], divided by the mean: [n], constants.
+def certainty(logits: jax.Array, present: jax.Array) -> jax.Array:
+    """1 + exp(-entropy) of predictions [n, classes], over its mean: [n], constants.
 
-    The mean is one with weights `present` [n], if they are given.
+    Args:
+        logits: [n, classes] float.
+        present: [n] float >= 0, weights of the mean.
     """
     log_p = jax.nn.log_softmax(jax.lax.stop_gradient(logits))
     weights = 1 + jnp.exp(jnp.sum(jnp.exp(log_p) * log_p, -1))
-    if present is None:
-        return weights / weights.mean()
     return weights * present.sum() / jnp.maximum(jnp.sum(present * weights), 1e-12)
-
-
-def certain(side: Side) -> jax.Array:
-    """The weights [n] of `cdan_e` on one side."""
-    return side.present * certainty(side.logits, side.present)
 
 
 def conditioned(
@@ -104,7 +146,7 @@ def conditioned(
 
 def _on_products(discriminator: Module | None, random_features: int | None) -> Module:
     """The domain classifier, initialised for what `conditioned` makes of a model's features."""
-    network = for_domains(discriminator, (1024, 1024))
+    network = domain_classifier(discriminator, (1024, 1024))
 
     def init(rng: jax.Array, output: dict, shape: StageShape) -> Params:
         flat = output["features"].reshape(len(output["features"]), -1)
@@ -114,28 +156,3 @@ def _on_products(discriminator: Module | None, random_features: int | None) -> M
         return network.init(rng, {**output, "features": products}, shape)
 
     return Module(init, network.apply)
-
-
-def _term(
-    network: Module,
-    reversal: Weight,
-    weight: Weight,
-    random_features: int | None,
-    weigh: Callable[[Side], jax.Array],
-) -> Term:
-    def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
-        del rng
-        logits = both(source, target, "logits")
-        probabilities = jax.nn.softmax(jax.lax.stop_gradient(logits))
-        inputs = conditioned(both(source, target, "features"), probabilities, random_features)
-        loss, metrics = reversed_domain_loss(
-            network,
-            params[DISCRIMINATOR],
-            inputs,
-            both(source, target, "domains"),
-            at_step(reversal, step),
-            jnp.concatenate([weigh(source), weigh(target)]),
-        )
-        return at_step(weight, step) * loss, metrics
-
-    return term

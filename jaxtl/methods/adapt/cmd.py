@@ -5,9 +5,10 @@ from collections.abc import Callable
 import jax
 import optax
 
-from jaxtl.losses import central_moment_discrepancy
-from jaxtl.methods.adapt.sides import Side, Weight, regularised
-from jaxtl.methods.transfer.fine_tuning import Groups
+from jaxtl.losses import central_moment_discrepancy, supervised
+from jaxtl.methods.adapt.sides import Weight, at_step, flat_features, rows_by_side
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat
 from jaxtl.plan import Method
 
 
@@ -24,8 +25,7 @@ def cmd(
     here `bounded` is applied before the comparison, and only there.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        weight: factor of the discrepancy, the paper's lambda = 1, or step -> factor.
+        weight: the paper's lambda = 1.
         order: the highest moment, the paper's K = 5.
         bounded: features -> [0, 1]; `lambda x: x` for a backbone that ends with sigmoids.
 
@@ -33,8 +33,13 @@ def cmd(
     Learning", ICLR 2017. arXiv:1702.08811.
     """
 
-    def penalty(source: Side, target: Side):
-        here, there = bounded(source.features), bounded(target.features)
-        return central_moment_discrepancy(here, there, source.present, target.present, order=order)
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        task, _ = supervised(model.heads, output["logits"], batch)
+        features = [bounded(rows) for rows in rows_by_side(flat_features(output), batch)]
+        present = rows_by_side(batch.present, batch)
+        discrepancy = central_moment_discrepancy(*features, *present, order=order)
+        loss = task + at_step(weight, step) * discrepancy
+        return loss, (state, {"task_loss": task, "moment_discrepancy": discrepancy})
 
-    return regularised(tx, "moment_discrepancy", penalty, weight=weight)
+    return one_update(as_groups(tx), loss_fn, per_example=False)

@@ -2,10 +2,11 @@
 
 import optax
 
-from jaxtl.losses import mmd
+from jaxtl.losses import mmd, supervised
 from jaxtl.losses.kernels import MEAN_BANDWIDTHS, Bandwidths
-from jaxtl.methods.adapt.sides import Side, Weight, regularised
-from jaxtl.methods.transfer.fine_tuning import Groups
+from jaxtl.methods.adapt.sides import Weight, at_step, flat_features, rows_by_side
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat
 from jaxtl.plan import Method
 
 
@@ -22,8 +23,7 @@ def dan(
     where it learns their weights; and the quadratic estimate, where it takes the linear one.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        weight: factor of the MMD, the paper's lambda, or step -> factor.
+        weight: the paper's lambda.
         bandwidths: [k] of the Gaussian kernels, or a rule, as in `losses.mmd`.
         unbiased: the U-statistic, which can be negative.
 
@@ -31,14 +31,13 @@ def dan(
     arXiv:1502.02791.
     """
 
-    def penalty(source: Side, target: Side):
-        return mmd(
-            source.features,
-            target.features,
-            source.present,
-            target.present,
-            bandwidths=bandwidths,
-            unbiased=unbiased,
-        )
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        task, _ = supervised(model.heads, output["logits"], batch)
+        features = rows_by_side(flat_features(output), batch)
+        present = rows_by_side(batch.present, batch)
+        distance = mmd(*features, *present, bandwidths=bandwidths, unbiased=unbiased)
+        loss = task + at_step(weight, step) * distance
+        return loss, (state, {"task_loss": task, "mmd": distance})
 
-    return regularised(tx, "mmd", penalty, weight=weight)
+    return one_update(as_groups(tx), loss_fn, per_example=False)

@@ -1,14 +1,18 @@
 """Domain-adversarial training: features that a domain classifier cannot tell apart."""
 
-import jax
 import optax
 
-from jaxtl.methods.adapt.adversary import both, for_domains, reversed_domain_loss
-from jaxtl.methods.adapt.sides import Side, Term, Weight, adapted, at_step
-from jaxtl.methods.transfer.fine_tuning import Groups
-from jaxtl.plan import Method, Module, Params
-
-DISCRIMINATOR = "discriminator"
+from jaxtl.losses import supervised
+from jaxtl.methods.adapt.adversary import (
+    DISCRIMINATOR,
+    domain_classifier,
+    domain_confusion_loss,
+    domain_index,
+)
+from jaxtl.methods.adapt.sides import Weight, at_step, flat_features, sources_first
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat
+from jaxtl.plan import Method, Module
 
 
 def dann(
@@ -26,34 +30,24 @@ def dann(
     mean than 1 counts as so much larger.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        reversal: step -> the paper's lambda_p >= 0, such as `losses.reversal_schedule`, or a
-            constant.
-        weight: factor of the classifier's loss, or step -> factor.
+        reversal: the paper's lambda_p >= 0, such as `losses.reversal_schedule`.
         discriminator: features [..., features] -> [..., domains]; by default one hidden layer of
             100, the paper's for small images.
 
     Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016. arXiv:1505.07818,
     Eq. 9, 10 and 18.
     """
-    network = for_domains(discriminator, (100,))
-    term = domain_term(network, reversal, weight)
-    return adapted(tx, term, modules={DISCRIMINATOR: network}, per_example=True)
+    network = domain_classifier(discriminator, (100,))
 
-
-def domain_term(discriminator: Module, reversal: Weight, weight: Weight) -> Term:
-    """The term of `dann`, for methods that add others to it."""
-
-    def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
-        del rng
-        loss, metrics = reversed_domain_loss(
-            discriminator,
-            params[DISCRIMINATOR],
-            both(source, target, "features"),
-            both(source, target, "domains"),
-            at_step(reversal, step),
-            both(source, target, "present"),
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        task, _ = supervised(model.heads, output["logits"], batch)
+        examples = (flat_features(output), domain_index(batch), batch.present)
+        confusion, metrics = domain_confusion_loss(
+            network, params[DISCRIMINATOR], *sources_first(examples, batch), at_step(reversal, step)
         )
-        return at_step(weight, step) * loss, metrics
+        loss = task + at_step(weight, step) * confusion
+        return loss, (state, {"task_loss": task, **metrics})
 
-    return term
+    modules = {DISCRIMINATOR: network}
+    return one_update(as_groups(tx), loss_fn, per_example=True, modules=modules)

@@ -4,9 +4,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.losses import sinkhorn, squared_distances
-from jaxtl.methods.adapt.sides import Side, Weight, regularised
-from jaxtl.methods.transfer.fine_tuning import Groups
+from jaxtl.losses import sinkhorn, squared_distances, supervised
+from jaxtl.methods.adapt.sides import (
+    Weight,
+    at_step,
+    flat_features,
+    head_of,
+    labelled_weights,
+    rows_by_side,
+    source_rows,
+    target_rows,
+)
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat
 from jaxtl.plan import Method
 
 
@@ -27,8 +37,6 @@ def deep_jdot(
     programme, and a constant of the gradient, as there.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        weight: factor of the transport's cost, or step -> factor.
         feature_weight, label_weight: the paper's alpha and lambda_t. It chooses them per problem;
             1 and 1 are those of SKADA.
         regularization: of the plan's entropy, as a share of the mean cost.
@@ -38,20 +46,30 @@ def deep_jdot(
     Adaptation", ECCV 2018. arXiv:1803.10081.
     """
 
-    def penalty(source: Side, target: Side):
-        known = jnp.where(source.weights > 0, source.present, 0)
-        mass, other = (_shares(weights) for weights in (known, target.present))
-        log_p = jax.nn.log_softmax(target.logits)
-        cost = feature_weight * squared_distances(source.features, target.features)
-        cost -= label_weight * log_p[:, jnp.maximum(source.labels, 0)].T
-        fixed = jax.lax.stop_gradient(cost)
-        scale = jnp.maximum(mass @ fixed @ other, jnp.finfo(fixed.dtype).tiny)
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        task, _ = supervised(model.heads, output["logits"], batch)
+        head = head_of(batch)
+        source_mass = _shares(source_rows(labelled_weights(batch), batch))
+        target_mass = _shares(target_rows(batch.present, batch))
+        log_p = jax.nn.log_softmax(target_rows(output["logits"][head], batch))
+        labels = jnp.maximum(source_rows(batch.labels[head], batch), 0)
+        cost = feature_weight * squared_distances(*rows_by_side(flat_features(output), batch))
+        cost -= label_weight * log_p[:, labels].T
+        constant = jax.lax.stop_gradient(cost)
+        mean_cost = source_mass @ constant @ target_mass
         plan = sinkhorn(
-            fixed / scale, mass, other, regularization=regularization, num_steps=num_steps
+            constant / jnp.maximum(mean_cost, jnp.finfo(constant.dtype).tiny),
+            source_mass,
+            target_mass,
+            regularization=regularization,
+            num_steps=num_steps,
         )
-        return jnp.sum(jax.lax.stop_gradient(plan) * cost)
+        joint_cost = jnp.sum(jax.lax.stop_gradient(plan) * cost)
+        loss = task + at_step(weight, step) * joint_cost
+        return loss, (state, {"task_loss": task, "joint_cost": joint_cost})
 
-    return regularised(tx, "joint_cost", penalty, weight=weight)
+    return one_update(as_groups(tx), loss_fn, per_example=False)
 
 
 def _shares(weights: jax.Array) -> jax.Array:

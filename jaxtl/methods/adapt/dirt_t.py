@@ -3,13 +3,12 @@
 import jax
 import optax
 
-from jaxtl.losses import entropy, softened_divergence, virtual_adversarial
-from jaxtl.methods.adapt.pseudo_labels import pooled
-from jaxtl.methods.adapt.sides import as_rows, example_mean, head_of
+from jaxtl.losses import softened_divergence, virtual_adversarial
+from jaxtl.methods.adapt.sides import as_rows, example_mean, head_of, mean_entropy
 from jaxtl.methods.teacher import start_teacher, teacher_outputs, update_teacher
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
-from jaxtl.plan import Batch, Method, Model, Params, State
+from jaxtl.plan import Method
 
 
 def dirt_t(
@@ -27,7 +26,6 @@ def dirt_t(
     sequence of refinements. There the teacher is an average of what trains.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         target_weight: the paper's lambda_t.
         teacher_weight: its beta.
         radius: of the perturbations of `virtual_adversarial`, in the units of the inputs.
@@ -43,27 +41,23 @@ def dirt_t(
         raise ValueError(f"dirt_t renews its teacher every {every} steps; at least 1 is needed.")
     groups = as_groups(tx)
 
-    def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        head, before, inputs = head_of(batch), state, as_rows(batch.inputs)
-        kept = update_teacher(state.method, params, state, step % every == 0)
+    def loss_fn(model, params, state, batch, rng, step):
+        statistics, head = state.statistics, head_of(batch)
+        teacher = update_teacher(state.method, params, state, step % every == 0)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
-        _, logits = pooled(output, batch)
+        logits, inputs, present = as_rows((output["logits"][head], batch.inputs, batch.present))
 
         def predict(inputs: jax.Array) -> jax.Array:
-            output, _ = model.apply(params, before.statistics, inputs, rng=rng, train=True)
+            output, _ = model.apply(params, statistics, inputs, rng=rng, train=True)
             return output["logits"][head]
 
-        present = as_rows(batch.present)
-        key, believed = jax.random.fold_in(rng, 1), teacher_outputs(model, params, kept, inputs)[0]
-        metrics = {
-            "entropy": present.mean() * entropy(logits, present),
-            "smoothness": virtual_adversarial(predict, key, inputs, logits, present, radius=radius),
-            "divergence": example_mean(
-                softened_divergence(logits, believed["logits"][head]), present
-            ),
-        }
-        loss = target_weight * (metrics["entropy"] + metrics["smoothness"])
-        loss += teacher_weight * metrics["divergence"]
-        return loss, (state._replace(method=kept), metrics)
+        key = jax.random.fold_in(rng, 1)
+        smoothness = virtual_adversarial(predict, key, inputs, logits, present, radius=radius)
+        target_entropy = mean_entropy(logits, present)
+        teacher_logits = teacher_outputs(model, params, teacher, inputs)[0]["logits"][head]
+        divergence = example_mean(softened_divergence(logits, teacher_logits), present)
+        loss = target_weight * (target_entropy + smoothness) + teacher_weight * divergence
+        metrics = {"entropy": target_entropy, "smoothness": smoothness, "divergence": divergence}
+        return loss, (state._replace(method=teacher), metrics)
 
     return one_update(groups, loss_fn, per_example=True, state=start_teacher(groups))

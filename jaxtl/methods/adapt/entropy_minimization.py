@@ -2,9 +2,10 @@
 
 import optax
 
-from jaxtl.losses import entropy
-from jaxtl.methods.adapt.sides import Side, Weight, regularised
-from jaxtl.methods.transfer.fine_tuning import Groups
+from jaxtl.losses import supervised
+from jaxtl.methods.adapt.sides import Weight, at_step, head_of, mean_entropy, target_rows
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat
 from jaxtl.plan import Method
 
 
@@ -14,14 +15,17 @@ def entropy_minimization(
     """The supervised objective + weight * the mean entropy of the target's predictions.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        weight: factor of the entropy, or step -> factor. The paper searches it per problem.
+        weight: the paper searches it per problem.
 
     Grandvalet & Bengio, "Semi-supervised Learning by Entropy Minimization", NeurIPS 2004.
     """
 
-    def penalty(source: Side, target: Side):
-        del source
-        return target.present.mean() * entropy(target.logits, target.present)
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        task, _ = supervised(model.heads, output["logits"], batch)
+        logits = output["logits"][head_of(batch)]
+        target_entropy = mean_entropy(*target_rows((logits, batch.present), batch))
+        loss = task + at_step(weight, step) * target_entropy
+        return loss, (state, {"task_loss": task, "entropy": target_entropy})
 
-    return regularised(tx, "entropy", penalty, weight=weight, per_example=True)
+    return one_update(as_groups(tx), loss_fn, per_example=True)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import supervised
-from jaxtl.methods.adapt.pseudo_labels import confident_cross_entropy
-from jaxtl.methods.adapt.sides import split_sides, targets_of
+from jaxtl.methods.adapt.self_training import confident_cross_entropy
+from jaxtl.methods.adapt.sides import as_rows, head_of, target_rows
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
-from jaxtl.plan import Batch, Method, Model, Params, PyTree, State
+from jaxtl.plan import Method, PyTree
 
 
 def fix_match(
@@ -29,34 +29,28 @@ def fix_match(
     the model that is evaluated is an average of what trains, decay 0.999: `Method.ema`.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         strong: (rng, inputs [n, ...] float) -> inputs; applied to the weak view of the targets.
         threshold: least probability of a label that is used; the mean is over all examples. 0.95
             in the paper.
-        weight: factor of the strong views' loss, the paper's lambda_u.
+        weight: the paper's lambda_u.
 
     Sohn et al., "FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence",
     NeurIPS 2020. arXiv:2001.07685, Eq. 3 and 4.
     """
-    groups = as_groups(tx)
 
-    def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        weak = batch.inputs
-        size, domains = jax.tree.leaves(weak)[0].shape[:2]
-        views = strong(jax.random.fold_in(rng, 1), targets_of(weak, batch))
-        both = jax.tree.map(
-            lambda one, view: jnp.concatenate([one, view.reshape(size, -1, *one.shape[2:])], 1),
-            weak,
-            views,
-        )
-        output, state = apply_flat(model, params, state, both, rng=rng, train=True)
-        first = jax.tree.map(lambda leaf: leaf[:, :domains], output)
-        task, _ = supervised(model.heads, first["logits"], batch)
-        _, target = split_sides(first, batch)
-        (head,) = batch.labels
-        logits = output["logits"][head][:, domains:].reshape(target.logits.shape)
-        loss, share = confident_cross_entropy(logits, target.logits, threshold, target.present)
-        metrics = {"task_loss": task, "pseudo_loss": loss, "pseudo_share": share}
-        return task + weight * loss, (state, metrics)
+    def loss_fn(model, params, state, batch, rng, step):
+        size, domains = batch.present.shape
+        views = strong(jax.random.fold_in(rng, 1), target_rows(batch.inputs, batch))
+        views = jax.tree.map(lambda leaf: leaf.reshape(size, -1, *leaf.shape[1:]), views)
+        inputs = jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), batch.inputs, views)
+        output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
+        weak = {head: logits[:, :domains] for head, logits in output["logits"].items()}
+        task, _ = supervised(model.heads, weak, batch)
+        head = head_of(batch)
+        weak_logits, present = target_rows((weak[head], batch.present), batch)
+        strong_logits = as_rows(output["logits"][head][:, domains:])
+        pseudo_loss, share = confident_cross_entropy(strong_logits, weak_logits, threshold, present)
+        metrics = {"task_loss": task, "pseudo_loss": pseudo_loss, "pseudo_share": share}
+        return task + weight * pseudo_loss, (state, metrics)
 
-    return one_update(groups, loss_fn, per_example=True)
+    return one_update(as_groups(tx), loss_fn, per_example=True)

@@ -3,8 +3,9 @@
 import optax
 
 from jaxtl import losses
-from jaxtl.methods.adapt.sides import Side, Weight, regularised
-from jaxtl.methods.transfer.fine_tuning import Groups
+from jaxtl.methods.adapt.sides import Weight, at_step, head_of, target_rows
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat
 from jaxtl.plan import Method
 
 
@@ -15,16 +16,16 @@ def information_maximization(
 
     The metric `information_loss` is the mean entropy minus the entropy of the mean prediction.
 
-    Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        weight: factor of the information, or step -> factor.
-
     Krause et al., "Discriminative Clustering by Regularized Information Maximization", NeurIPS
     2010; on a target domain Shi & Sha, ICML 2012. arXiv:1206.6438.
     """
 
-    def penalty(source: Side, target: Side):
-        del source
-        return losses.information_maximization(target.logits, target.present)
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        task, _ = losses.supervised(model.heads, output["logits"], batch)
+        logits = output["logits"][head_of(batch)]
+        information = losses.information_maximization(*target_rows((logits, batch.present), batch))
+        loss = task + at_step(weight, step) * information
+        return loss, (state, {"task_loss": task, "information_loss": information})
 
-    return regularised(tx, "information_loss", penalty, weight=weight)
+    return one_update(as_groups(tx), loss_fn, per_example=False)

@@ -4,12 +4,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.losses import entropy
-from jaxtl.methods.adapt.adversary import both, domain_loss, is_target, reversed_domain_loss
-from jaxtl.methods.adapt.dann import DISCRIMINATOR
-from jaxtl.methods.adapt.sides import Side, Weight, adapted, at_step
-from jaxtl.methods.transfer.fine_tuning import Groups
-from jaxtl.models import mlp_head
+from jaxtl.losses import supervised
+from jaxtl.methods.adapt.adversary import (
+    DISCRIMINATOR,
+    domain_confusion_loss,
+    domain_loss,
+    is_target,
+)
+from jaxtl.methods.adapt.sides import (
+    Weight,
+    at_step,
+    flat_features,
+    head_of,
+    mean_entropy,
+    rows_by_side,
+    sources_first,
+    target_rows,
+)
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat, mlp_head
 from jaxtl.plan import Method, Module, Params
 
 ESTIMATOR = "estimator"
@@ -35,8 +48,7 @@ def iwan(
     public code. Its discriminators' losses are sums of both sides, here means, half as large.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        reversal, weight: as in `dann`.
+        reversal: as in `dann`.
         entropy_weight: factor of the targets' mean entropy, the paper's gamma.
         discriminator, estimator: features [..., features] -> [..., 2]; by default one hidden layer
             of 100. Class 1 is the target.
@@ -49,27 +61,37 @@ def iwan(
         ESTIMATOR: estimator or mlp_head((100,), 2),
     }
 
-    def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
-        del rng
-        features = both(source, target, "features")
-        truth = is_target(source, target)
-        constant, present = jax.lax.stop_gradient(features), both(source, target, "present")
-        estimated, _ = domain_loss(modules[ESTIMATOR], params[ESTIMATOR], constant, truth, present)
-        logits = modules[ESTIMATOR].apply(params[ESTIMATOR], constant[: len(source.features)])
+    def target_likeness(params: Params, features: jax.Array, present: jax.Array) -> jax.Array:
+        """Probabilities [n] of "target" for features [n, width], over their mean: constants."""
+        logits = modules[ESTIMATOR].apply(params[ESTIMATOR], jax.lax.stop_gradient(features))
         likeness = jax.lax.stop_gradient(jax.nn.softmax(logits)[:, 1])
-        mean = jnp.sum(source.present * likeness) / jnp.maximum(source.present.sum(), 1e-12)
-        likeness /= jnp.maximum(mean, 1e-12)
-        weights = present * jnp.concatenate([likeness, jnp.ones(len(target.features))])
-        loss, metrics = reversed_domain_loss(
+        mean = jnp.sum(present * likeness) / jnp.maximum(present.sum(), 1e-12)
+        return likeness / jnp.maximum(mean, 1e-12)
+
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        task, _ = supervised(model.heads, output["logits"], batch)
+        examples = (flat_features(output), is_target(batch), batch.present)
+        features, domains, present = sources_first(examples, batch)
+        constant = jax.lax.stop_gradient(features)
+        estimated, _ = domain_loss(
+            modules[ESTIMATOR], params[ESTIMATOR], constant, domains, present
+        )
+        source, target = rows_by_side((flat_features(output), batch.present), batch)
+        likeness = jnp.concatenate([target_likeness(params, *source), jnp.ones(len(target[0]))])
+        confusion, metrics = domain_confusion_loss(
             modules[DISCRIMINATOR],
             params[DISCRIMINATOR],
             features,
-            truth,
+            domains,
+            present * likeness,
             at_step(reversal, step),
-            weights,
         )
-        unsure = target.present.mean() * entropy(target.logits, target.present)
-        metrics |= {"estimator_loss": estimated, "target_entropy": unsure}
-        return estimated + at_step(weight, step) * loss + entropy_weight * unsure, metrics
+        logits = output["logits"][head_of(batch)]
+        target_entropy = mean_entropy(*target_rows((logits, batch.present), batch))
+        adversarial = estimated + at_step(weight, step) * confusion
+        loss = task + (adversarial + entropy_weight * target_entropy)
+        metrics |= {"task_loss": task, "estimator_loss": estimated}
+        return loss, (state, {**metrics, "target_entropy": target_entropy})
 
-    return adapted(tx, term, modules=modules)
+    return one_update(as_groups(tx), loss_fn, per_example=False, modules=modules)

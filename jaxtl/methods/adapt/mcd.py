@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import classifier_discrepancy, supervised
-from jaxtl.methods.adapt.adversary import for_classes, with_opponent
-from jaxtl.methods.adapt.sides import head_of, split_sides
+from jaxtl.methods.adapt.adversary import second_classifier, with_opponent
+from jaxtl.methods.adapt.sides import flat_features, head_of, target_rows
 from jaxtl.methods.transfer.fine_tuning import Groups
 from jaxtl.models import apply_flat
 from jaxtl.plan import Method, Module, Update
@@ -32,8 +32,7 @@ def mcd(
     batch; the batch statistics follow step A only.
 
     Args:
-        tx: optax transformation of the backbone, or groups as in `transfer.grouped`.
-        classifier_tx: of both classifiers; `tx` if None.
+        classifier_tx: of both classifiers; `tx`, otherwise of the backbone alone, if None.
         classifier: the second one, features [..., features] -> [..., classes]; by default linear,
             of the kind of the model's head.
         encoder_steps: the paper's n = 4.
@@ -46,44 +45,38 @@ def mcd(
     Saito et al., "Maximum Classifier Discrepancy for Unsupervised Domain Adaptation", CVPR 2018.
     arXiv:1712.02560.
     """
-    network = for_classes(classifier)
+    network = second_classifier(classifier)
     patterns = ("heads/.*", f"{SECOND}/.*")
-    groups, others = with_opponent(tx, CLASSIFIERS, patterns, classifier_tx)
+    groups, encoder = with_opponent(tx, CLASSIFIERS, patterns, classifier_tx)
 
-    def outputs(model, params, state, batch, rng):
-        """(supervised objectives, summed; target logits of both, present; state)."""
+    def terms(model, params, state, batch, rng):
+        """(task loss and imbalance, summed over both classifiers; discrepancy; state)."""
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
-        flat = output["features"].reshape(*output["features"].shape[:2], -1)
-        head, task, found = head_of(batch), jnp.zeros(()), []
-        for logits in (output["logits"][head], network.apply(params[SECOND], flat)):
-            task += supervised(model.heads, {head: logits}, batch)[0]
-            target = split_sides({**output, "logits": {head: logits}}, batch)[1]
-            found.append(target.logits)
-        return task, (*found, target.present), state
+        head, present = head_of(batch), target_rows(batch.present, batch)
+        both = (output["logits"][head], network.apply(params[SECOND], flat_features(output)))
+        task = sum(supervised(model.heads, {head: logits}, batch)[0] for logits in both)
+        on_target = [target_rows(logits, batch) for logits in both]
+        shares = present / jnp.maximum(present.sum(), 1e-12)
+        means = [shares @ jax.nn.softmax(logits) for logits in on_target]
+        imbalance = -sum(jnp.log(mean + 1e-6).mean() for mean in means)
+        return task, imbalance, classifier_discrepancy(*on_target, present), state
 
     def task_loss(model, params, state, batch, rng, step):
-        task, target, state = outputs(model, params, state, batch, rng)
-        return task + balance * _unbalance(*target), (state, {"task_loss": task})
+        task, imbalance, _, state = terms(model, params, state, batch, rng)
+        return task + balance * imbalance, (state, {"task_loss": task})
 
     def classifier_loss(model, params, state, batch, rng, step):
-        task, target, _ = outputs(model, params, state, batch, rng)
-        gap = classifier_discrepancy(*target)
-        return task + balance * _unbalance(*target) - gap, (state, {"largest_discrepancy": gap})
+        task, imbalance, discrepancy, _ = terms(model, params, state, batch, rng)
+        loss = task + balance * imbalance - discrepancy
+        return loss, (state, {"largest_discrepancy": discrepancy})
 
     def encoder_loss(model, params, state, batch, rng, step):
-        _, target, _ = outputs(model, params, state, batch, rng)
-        gap = classifier_discrepancy(*target)
-        return gap, (state, {"discrepancy": gap})
+        _, _, discrepancy, _ = terms(model, params, state, batch, rng)
+        return discrepancy, (state, {"discrepancy": discrepancy})
 
     updates = (
-        Update(task_loss, (CLASSIFIERS, *others)),
+        Update(task_loss, (CLASSIFIERS, *encoder)),
         Update(classifier_loss, (CLASSIFIERS,)),
-        Update(encoder_loss, others, repeat=encoder_steps),
+        Update(encoder_loss, encoder, repeat=encoder_steps),
     )
     return Method(groups, updates, modules={SECOND: network})
-
-
-def _unbalance(first: jax.Array, second: jax.Array, present: jax.Array) -> jax.Array:
-    shares = present / jnp.maximum(present.sum(), 1e-12)
-    means = [shares @ jax.nn.softmax(logits) for logits in (first, second)]
-    return -sum(jnp.log(mean + 1e-6).mean() for mean in means)

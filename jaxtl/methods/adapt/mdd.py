@@ -1,14 +1,21 @@
 """Margin disparity discrepancy: no second classifier can disagree on the target alone."""
 
-import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.losses import margin_disparity, reverse_gradient
-from jaxtl.methods.adapt.adversary import both, for_classes
-from jaxtl.methods.adapt.sides import Side, Weight, adapted, at_step
-from jaxtl.methods.transfer.fine_tuning import Groups
-from jaxtl.plan import Method, Module, Params
+from jaxtl.losses import margin_disparity, reverse_gradient, supervised
+from jaxtl.methods.adapt.adversary import second_classifier
+from jaxtl.methods.adapt.sides import (
+    Weight,
+    at_step,
+    flat_features,
+    head_of,
+    rows_by_side,
+    sources_first,
+)
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat
+from jaxtl.plan import Method, Module
 
 ADVERSARY = "adversary"
 
@@ -27,10 +34,9 @@ def mdd(
     the target; the features learn the contrary. The predictions are constants of the gradient.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        reversal: step -> coefficient of the reversal >= 0, or a constant; in the authors' code a
-            rise to 0.1, `losses.reversal_schedule(num_steps, high=0.1)`.
-        weight: factor of the adversary's loss, the paper's eta, or step -> factor.
+        reversal: in the authors' code a rise to 0.1, `losses.reversal_schedule(num_steps,
+            high=0.1)`.
+        weight: the paper's eta.
         margin: factor of the loss on the source, the paper's gamma = exp(margin).
         adversary: features [..., features] -> [..., classes]; by default linear, of the kind of
             the model's head. The paper has a hidden layer of 1024 in both.
@@ -38,26 +44,31 @@ def mdd(
     Zhang et al., "Bridging Theory and Algorithm for Domain Adaptation", ICML 2019.
     arXiv:1904.05801, Section 5.
     """
-    network = for_classes(adversary)
+    network = second_classifier(adversary)
 
-    def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
-        del rng
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        task, _ = supervised(model.heads, output["logits"], batch)
         coefficient = at_step(reversal, step)
-        features = reverse_gradient(both(source, target, "features"), coefficient)
-        found = network.apply(params[ADVERSARY], features)
-        ours, theirs = found[: len(source.features)], found[len(source.features) :]
+        features = reverse_gradient(sources_first(flat_features(output), batch), coefficient)
+        source, target = rows_by_side((output["logits"][head_of(batch)], batch.present), batch)
+        (source_logits, source_present), (target_logits, target_present) = source, target
+        adversarial = network.apply(params[ADVERSARY], features)
         # The disparity minds proportions within a side only, a mean over examples their sums too.
-        mean, other = source.present.mean(), jnp.maximum(target.present.mean(), 1e-12)
-        loss = other * margin_disparity(
-            source.logits,
-            ours,
-            target.logits,
-            theirs,
-            source.present,
-            target.present,
-            margin=margin * mean / other,
+        source_mean = source_present.mean()
+        target_mean = jnp.maximum(target_present.mean(), 1e-12)
+        disparity = target_mean * margin_disparity(
+            source_logits,
+            adversarial[: len(source_logits)],
+            target_logits,
+            adversarial[len(source_logits) :],
+            source_present,
+            target_present,
+            margin=margin * source_mean / target_mean,
         )
-        metrics = {"disparity_loss": loss, "reversal": coefficient}
-        return at_step(weight, step) * loss, metrics
+        loss = task + at_step(weight, step) * disparity
+        metrics = {"task_loss": task, "disparity_loss": disparity, "reversal": coefficient}
+        return loss, (state, metrics)
 
-    return adapted(tx, term, modules={ADVERSARY: network}, per_example=True)
+    modules = {ADVERSARY: network}
+    return one_update(as_groups(tx), loss_fn, per_example=True, modules=modules)

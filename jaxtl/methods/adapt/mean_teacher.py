@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import supervised
-from jaxtl.methods.adapt.sides import at_domains, head_of, targets_of
+from jaxtl.methods.adapt.sides import at_domains, head_of, target_rows
 from jaxtl.methods.teacher import average, start_teacher, teacher_outputs
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
-from jaxtl.plan import Batch, Method, Model, Params, PyTree, State
+from jaxtl.plan import Method, Model, Params, PyTree, State
 from jaxtl.plan.batch import sides_of
 
 
@@ -37,58 +37,55 @@ def mean_teacher(
     average takes in the student as each step finds it, so the last step does not reach it.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         augment: (rng, inputs [n, ...] float) -> inputs, applied to the targets for the student and
             for the teacher, independently; None leaves them to differ by dropout.
         decay: in [0, 1) of the average.
         confidence: least probability of the teacher's likeliest class; 0.968 in the paper.
-        weight: factor of the agreement.
         class_balance: factor of the balance, 0.015 in the paper's code.
 
     French, Mackiewicz & Fisher, "Self-ensembling for visual domain adaptation", ICLR 2018.
     arXiv:1706.05208, Section 3.
     """
-    groups = as_groups(tx)
+    groups, augment = as_groups(tx), augment or (lambda rng, inputs: inputs)
 
-    def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        sources, targets = sides_of(batch.roles)
-        head, kept = head_of(batch), dict(state.method)
-        kept["params"] = average(kept, params, decay)
-        seen, keys = targets_of(batch.inputs, batch), jax.random.split(rng, 5)
-        views = [seen if augment is None else augment(key, seen) for key in keys[:2]]
-        first = at_domains(batch.inputs, sources)
-        output, state = apply_flat(model, params, state, first, rng=keys[2], train=True)
-        on_source = output["logits"][head]
+    def loss_fn(model, params, state, batch, rng, step):
+        head, (sources, targets) = head_of(batch), sides_of(batch.roles)
+        keys = jax.random.split(rng, 5)
+        inputs, present = target_rows((batch.inputs, batch.present), batch)
+        teacher = {**state.method, "params": average(state.method, params, decay)}
+        source_inputs = at_domains(batch.inputs, sources)
+        output, state = apply_flat(model, params, state, source_inputs, rng=keys[2], train=True)
+        source_logits = output["logits"][head]
         output, statistics = model.apply(
-            params, state.statistics, views[0], rng=keys[3], train=True
+            params, state.statistics, augment(keys[0], inputs), rng=keys[3], train=True
         )
-        on_target = output["logits"][head]
-        student = jax.nn.softmax(on_target)
-        on_target = on_target.reshape(len(on_source), -1, on_source.shape[-1])
-        logits = jnp.concatenate([on_source, on_target], 1)
+        target_logits = output["logits"][head]
+        output, teacher["statistics"] = teacher_outputs(
+            model, params, teacher, augment(keys[1], inputs), rng=keys[4], train=True
+        )
+        teacher_logits = output["logits"][head]
+
+        by_domain = target_logits.reshape(len(source_logits), -1, source_logits.shape[-1])
+        logits = jnp.concatenate([source_logits, by_domain], 1)
         labels, weights = at_domains((batch.labels, batch.weights), sources + targets)
-        sorted_batch = batch.replace(labels=labels, weights=weights)
-        task, _ = supervised(model.heads, {head: logits}, sorted_batch)
-        output, kept["statistics"] = teacher_outputs(
-            model, params, kept, views[1], rng=keys[4], train=True
-        )
-        teacher = jax.nn.softmax(output["logits"][head])
-        sure = (teacher.max(-1) > confidence).astype(jnp.float32)
-        present = targets_of(batch.present, batch)
+        sources_then_targets = batch.replace(labels=labels, weights=weights)
+        task, _ = supervised(model.heads, {head: logits}, sources_then_targets)
+
+        p, teacher_p = jax.nn.softmax(target_logits), jax.nn.softmax(teacher_logits)
+        confident = (teacher_p.max(-1) > confidence).astype(jnp.float32)
         shares = present / jnp.maximum(present.sum(), 1e-12)
-        gap = jnp.sum(shares * sure * jnp.mean((student - teacher) ** 2, -1))
-        mean = jnp.clip(shares @ student, 1e-6, 1 - 1e-6)
-        share = 1 / mean.size
-        balance = -jnp.sum(share * jnp.log(mean) + (1 - share) * jnp.log1p(-mean))
-        balance *= jnp.sum(shares * sure)
+        consistency = jnp.sum(shares * confident * jnp.mean((p - teacher_p) ** 2, -1))
+        mean_p, even = jnp.clip(shares @ p, 1e-6, 1 - 1e-6), 1 / p.shape[-1]
+        balance = -jnp.sum(even * jnp.log(mean_p) + (1 - even) * jnp.log1p(-mean_p))
+        balance *= jnp.sum(shares * confident)
         metrics = {
             "task_loss": task,
-            "consistency": gap,
+            "consistency": consistency,
             "class_balance": balance,
-            "confident_share": sure.mean(),
+            "confident_share": confident.mean(),
         }
-        loss = task + weight * gap + class_balance * balance
-        return loss, (State(statistics, kept), metrics)
+        loss = task + weight * consistency + class_balance * balance
+        return loss, (State(statistics, teacher), metrics)
 
     def predict(model: Model, params: Params, state: State, inputs: PyTree):
         return teacher_outputs(model, params, state.method, inputs)[0]

@@ -5,10 +5,18 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import reverse_gradient, supervised
-from jaxtl.methods.adapt.sides import Weight, at_domains, at_step, example_mean, head_of, targets_of
+from jaxtl.methods.adapt.sides import (
+    Weight,
+    as_rows,
+    at_domains,
+    at_step,
+    example_mean,
+    head_of,
+    target_rows,
+)
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
-from jaxtl.plan import Batch, Method, Model, Params, State
+from jaxtl.plan import Method
 from jaxtl.plan.batch import sides_of
 
 
@@ -25,9 +33,7 @@ def osbp(
     head pulls it to t; the features, behind a reversal, push it away from there, to 0 or to 1.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        reversal: step -> coefficient of the reversal, or a constant; 1 in the paper.
-        weight: factor of the second term, or step -> factor.
+        reversal: 1 in the paper.
         threshold: the paper's t in (0, 1).
 
     Raises:
@@ -39,25 +45,24 @@ def osbp(
     if not 0 < threshold < 1:
         raise ValueError(f"osbp's threshold is a probability between 0 and 1, got {threshold}.")
 
-    def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
+    def loss_fn(model, params, state, batch, rng, step):
         if not model.blocks:
             raise ValueError("osbp reverses the gradient of features; the model has no blocks.")
-        _, targets = sides_of(batch.roles)
-        head, (backbone, heads) = head_of(batch), model.cut(model.blocks[-1])
+        head, targets = head_of(batch), sides_of(batch.roles)[1]
+        backbone, heads = model.cut(model.blocks[-1])
         output, state = apply_flat(backbone, params, state, batch.inputs, rng=rng, train=True)
         features, coefficient = output["features"], at_step(reversal, step)
         logits = apply_flat(heads, params, state, features)[0]["logits"]
         task, _ = supervised(model.heads, logits, batch)
         opposed = reverse_gradient(at_domains(features, targets), coefficient)
-        logits = apply_flat(heads, params, state, opposed)[0]["logits"][head]
-        logits = logits.reshape(-1, logits.shape[-1])
+        logits = as_rows(apply_flat(heads, params, state, opposed)[0]["logits"][head])
         # log p / (1 - p), so that neither logarithm is of a rounded 0.
-        odds = logits[:, -1] - jax.nn.logsumexp(logits[:, :-1], 1)
-        targets = jnp.full_like(odds, threshold)
-        losses = optax.sigmoid_binary_cross_entropy(odds, targets)
-        loss = example_mean(losses, targets_of(batch.present, batch))
-        metrics = {"task_loss": task, "unknown_loss": loss, "reversal": coefficient}
+        log_odds = logits[:, -1] - jax.nn.logsumexp(logits[:, :-1], 1)
+        wanted = jnp.full_like(log_odds, threshold)
+        losses = optax.sigmoid_binary_cross_entropy(log_odds, wanted)
+        unknown_loss = example_mean(losses, target_rows(batch.present, batch))
+        metrics = {"task_loss": task, "unknown_loss": unknown_loss, "reversal": coefficient}
         metrics["unknown_share"] = (logits.argmax(-1) == logits.shape[-1] - 1).mean()
-        return task + at_step(weight, step) * loss, (state, metrics)
+        return task + at_step(weight, step) * unknown_loss, (state, metrics)
 
     return one_update(as_groups(tx), loss_fn, per_example=True)

@@ -1,18 +1,15 @@
 """PADA: an adversary that leaves out source classes which the target seems not to have."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxtl.losses import supervised
-from jaxtl.methods.adapt.adversary import both, is_target, reversed_domain_loss
-from jaxtl.methods.adapt.dann import DISCRIMINATOR
-from jaxtl.methods.adapt.sides import Weight, at_step, head_of, split_sides
+from jaxtl.methods.adapt.adversary import DISCRIMINATOR, domain_confusion_loss, is_target
+from jaxtl.methods.adapt.sides import Weight, at_step, flat_features, head_of, sources_first
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat, mlp_head, outputs
 from jaxtl.plan import (
-    Batch,
     Columns,
     Method,
     Model,
@@ -42,8 +39,7 @@ def pada(
     steps; those of an untrained head are nearly equal. All targets are one domain.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        reversal, weight: as in `dann`.
+        reversal: as in `dann`.
         temperature: > 0, of the predictions that are averaged; 1 is the paper's, public code has
             0.1 too.
         every: steps between two computations of the weights.
@@ -58,34 +54,29 @@ def pada(
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         (head,) = domains[0].labels
-        targets = [domains[d] for d in sides_of([one.role for one in domains])[1]]
-        parts = [outputs(model, params, state, one.inputs, "logits") for one in targets]
+        targets = [domains[d] for d in sides_of([domain.role for domain in domains])[1]]
+        parts = [outputs(model, params, state, target.inputs, "logits") for target in targets]
         logits = np.concatenate([part[head] for part in parts]).astype(np.float64) / temperature
-        shares = np.exp(logits - logits.max(1, keepdims=True))
-        present = np.concatenate([one.present for one in targets]).astype(np.float64)
-        mean = present @ (shares / shares.sum(1, keepdims=True)) / max(present.sum(), 1e-12)
-        found = (mean / mean.max()).astype(np.float32)
-        return params, state._replace(method={**state.method, head: found})
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        present = np.concatenate([target.present for target in targets]).astype(np.float64)
+        mean = present @ (odds / odds.sum(1, keepdims=True)) / max(present.sum(), 1e-12)
+        class_weights = (mean / mean.max()).astype(np.float32)
+        return params, state._replace(method={**state.method, head: class_weights})
 
-    def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
+    def loss_fn(model, params, state, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
-        source, target = split_sides(output, batch)
-        head, of_class = head_of(batch), state.method[head_of(batch)]
-        is_source = np.array(batch.roles) == "source"
-        factors = jnp.where(is_source[None], of_class[jnp.maximum(batch.labels[head], 0)], 1)
+        head = head_of(batch)
+        class_weights = state.method[head]
+        of_label = class_weights[jnp.maximum(batch.labels[head], 0)]
+        factors = jnp.where(is_target(batch), 1, of_label)
         weighted = batch.replace(weights={head: batch.weights[head] * factors})
         task, _ = supervised(model.heads, output["logits"], weighted)
-        likeness = of_class[jnp.maximum(source.labels, 0)]
-        loss, metrics = reversed_domain_loss(
-            network,
-            params[DISCRIMINATOR],
-            both(source, target, "features"),
-            is_target(source, target),
-            at_step(reversal, step),
-            jnp.concatenate([source.present * likeness, target.present]),
+        examples = (flat_features(output), is_target(batch), batch.present * factors)
+        confusion, metrics = domain_confusion_loss(
+            network, params[DISCRIMINATOR], *sources_first(examples, batch), at_step(reversal, step)
         )
-        metrics |= {"task_loss": task, "mean_class_weight": of_class.mean()}
-        return task + at_step(weight, step) * loss, (state, metrics)
+        metrics |= {"task_loss": task, "mean_class_weight": class_weights.mean()}
+        return task + at_step(weight, step) * confusion, (state, metrics)
 
     return one_update(
         as_groups(tx),

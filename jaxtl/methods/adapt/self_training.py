@@ -1,15 +1,15 @@
 """Self-training: the model learns from its own confident predictions on the target."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import supervised
-from jaxtl.methods.adapt.pseudo_labels import confident_cross_entropy
-from jaxtl.methods.adapt.sides import split_sides, targets_of
+from jaxtl.methods.adapt.sides import example_mean, head_of, target_rows
 from jaxtl.methods.teacher import start_teacher, teacher_outputs, update_teacher
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
-from jaxtl.plan import Batch, Method, Model, Params, State
+from jaxtl.plan import Method
 
 
 def self_training(
@@ -28,9 +28,7 @@ def self_training(
     and no class is favoured, unlike in class-balanced self-training (Zou et al., 2018).
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         threshold: least probability of a label that is used; the mean is over all examples.
-        weight: factor of their loss.
         every: steps between two copies.
 
     Raises:
@@ -43,17 +41,36 @@ def self_training(
         raise ValueError(f"self_training renews its copy every {every} steps; at least 1 needed.")
     groups = as_groups(tx)
 
-    def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        kept = update_teacher(state.method, params, state, step % every == 0)
+    def loss_fn(model, params, state, batch, rng, step):
+        head = head_of(batch)
+        teacher = update_teacher(state.method, params, state, step % every == 0)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
-        _, target = split_sides(output, batch)
-        believed, _ = teacher_outputs(model, params, kept, targets_of(batch.inputs, batch))
-        (head,) = batch.labels
-        loss, share = confident_cross_entropy(
-            target.logits, believed["logits"][head], threshold, target.present
-        )
-        metrics = {"task_loss": task, "pseudo_loss": loss, "pseudo_share": share}
-        return task + weight * loss, (state._replace(method=kept), metrics)
+        examples = (output["logits"][head], batch.inputs, batch.present)
+        logits, inputs, present = target_rows(examples, batch)
+        teacher_logits = teacher_outputs(model, params, teacher, inputs)[0]["logits"][head]
+        pseudo_loss, share = confident_cross_entropy(logits, teacher_logits, threshold, present)
+        metrics = {"task_loss": task, "pseudo_loss": pseudo_loss, "pseudo_share": share}
+        return task + weight * pseudo_loss, (state._replace(method=teacher), metrics)
 
     return one_update(groups, loss_fn, per_example=True, state=start_teacher(groups))
+
+
+def confident_cross_entropy(
+    logits: jax.Array, teacher_logits: jax.Array, threshold: float, present: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy with the teacher's likeliest class wherever that has at least a probability.
+
+    Args:
+        logits: [n, classes] float, of what trains.
+        teacher_logits: [n, classes] float, constants of the gradient.
+        threshold: least probability of the likeliest class.
+        present: [n] float >= 0, the examples' own weights.
+
+    Returns:
+        (the weighted sum over those examples / n, their share of all), both [].
+    """
+    teacher_logits = jax.lax.stop_gradient(teacher_logits)
+    confident = (jax.nn.softmax(teacher_logits).max(-1) >= threshold).astype(jnp.float32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, teacher_logits.argmax(-1))
+    return example_mean(confident * losses, present), confident.mean()

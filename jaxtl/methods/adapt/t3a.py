@@ -31,7 +31,7 @@ def t3a(*, keep: int | None = 20) -> Method:
         raise ValueError(f"t3a keeps {keep} examples of a class; at least 1 is needed.")
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        parts = [outputs(model, params, state, one.inputs, "features") for one in domains]
+        parts = [outputs(model, params, state, rows.inputs, "features") for rows in domains]
         features = np.concatenate([part.reshape(len(part), -1) for part in parts])
         heads = dict(params["heads"])
         for name in domains[0].labels:
@@ -64,6 +64,7 @@ def class_rows(
     candidates /= np.where(lengths > 0, lengths, 1)
     rows = []
     for k in range(kernel.shape[1]):
-        mine = np.flatnonzero(classes == k)
-        rows.append(candidates[mine[np.argsort(entropies[mine], kind="stable")[:keep]]].mean(0))
+        of_class = np.flatnonzero(classes == k)
+        surest = of_class[np.argsort(entropies[of_class], kind="stable")[:keep]]
+        rows.append(candidates[surest].mean(0))
     return np.stack(rows, 1).astype(kernel.dtype)

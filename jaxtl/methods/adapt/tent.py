@@ -3,15 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 
-import jax
 import optax
 
-from jaxtl.losses import entropy
-from jaxtl.methods.adapt.pseudo_labels import pooled
-from jaxtl.methods.adapt.sides import as_rows
+from jaxtl.methods.adapt.sides import as_rows, head_of, mean_entropy
 from jaxtl.methods.transfer.selective import norm_tuning
 from jaxtl.models import apply_flat
-from jaxtl.plan import Batch, Method, Model, Params, State, Update
+from jaxtl.plan import Method, Update
 
 
 def tent(
@@ -27,17 +24,16 @@ def tent(
     with, on the running statistics that were left there.
 
     Args:
-        tx: optax transformation of the scales and shifts.
+        tx: of the scales and shifts.
         norms: their path patterns.
 
     Wang et al., "Tent: Fully Test-Time Adaptation by Entropy Minimization", ICLR 2021.
     arXiv:2006.10726.
     """
 
-    def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
+    def loss_fn(model, params, state, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
-        present = as_rows(batch.present)
-        loss = present.mean() * entropy(pooled(output, batch)[1], present)
+        loss = mean_entropy(*as_rows((output["logits"][head_of(batch)], batch.present)))
         return loss, (state, {"entropy": loss})
 
     updates = (Update(loss_fn, per_example=True),)

@@ -1,18 +1,28 @@
 """VADA: an adversary for the domains, and decision boundaries away from the target's examples."""
 
-from collections.abc import Sequence
-
 import jax
 import optax
 
-from jaxtl.losses import entropy, supervised, virtual_adversarial
-from jaxtl.methods.adapt.adversary import for_domains
-from jaxtl.methods.adapt.dann import DISCRIMINATOR, domain_term
-from jaxtl.methods.adapt.sides import Weight, as_rows, at_domains, head_of, split_sides
+from jaxtl.losses import supervised, virtual_adversarial
+from jaxtl.methods.adapt.adversary import (
+    DISCRIMINATOR,
+    domain_classifier,
+    domain_confusion_loss,
+    domain_index,
+)
+from jaxtl.methods.adapt.sides import (
+    Weight,
+    at_step,
+    flat_features,
+    head_of,
+    mean_entropy,
+    rows_by_side,
+    sources_first,
+    target_rows,
+)
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
-from jaxtl.plan import Batch, Method, Model, Module, Params, State
-from jaxtl.plan.batch import sides_of
+from jaxtl.plan import Method, Module
 
 
 def vada(
@@ -34,8 +44,6 @@ def vada(
     here. The model that the paper evaluates is an average of what trains: `Method.ema`.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
-        reversal: step -> coefficient of the reversal, or a constant.
         domain_weight: the paper's lambda_d.
         source_weight: its lambda_s, 0 or 1 there.
         target_weight: its lambda_t.
@@ -45,37 +53,37 @@ def vada(
     Shu et al., "A DIRT-T Approach to Unsupervised Domain Adaptation", ICLR 2018. arXiv:1802.08735,
     Eq. 8.
     """
-    network = for_domains(discriminator, (100,))
-    adversary = domain_term(network, reversal, domain_weight)
+    network = domain_classifier(discriminator, (100,))
 
-    def loss_fn(model: Model, params: Params, state: State, batch: Batch, rng, step: jax.Array):
-        head, inputs, before = head_of(batch), batch.inputs, state
-        output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
+    def loss_fn(model, params, state, batch, rng, step):
+        statistics, head = state.statistics, head_of(batch)
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
-        source, target = split_sides(output, batch)
-        confusion, metrics = adversary(params, source, target, rng, step)
+        examples = (flat_features(output), domain_index(batch), batch.present)
+        confusion, metrics = domain_confusion_loss(
+            network, params[DISCRIMINATOR], *sources_first(examples, batch), at_step(reversal, step)
+        )
 
-        def smoothness(chosen: Sequence[int], key: jax.Array) -> jax.Array:
-            def predict(inputs: jax.Array) -> jax.Array:
-                output, _ = model.apply(params, before.statistics, inputs, rng=rng, train=True)
-                return output["logits"][head]
+        def predict(inputs: jax.Array) -> jax.Array:
+            output, _ = model.apply(params, statistics, inputs, rng=rng, train=True)
+            return output["logits"][head]
 
-            parts = (inputs, output["logits"][head], batch.present)
-            return virtual_adversarial(
-                predict, key, *as_rows(at_domains(parts, chosen)), radius=radius
-            )
-
-        sources, targets = sides_of(batch.roles)
+        logits = output["logits"][head]
         keys = jax.random.split(jax.random.fold_in(rng, 1))
+        source, target = rows_by_side((batch.inputs, logits, batch.present), batch)
+        source_smoothness = virtual_adversarial(predict, keys[0], *source, radius=radius)
+        target_smoothness = virtual_adversarial(predict, keys[1], *target, radius=radius)
+        target_entropy = mean_entropy(*target_rows((logits, batch.present), batch))
+        loss = task + at_step(domain_weight, step) * confusion
+        loss += source_weight * source_smoothness
+        loss += target_weight * (target_smoothness + target_entropy)
         metrics |= {
             "task_loss": task,
-            "source_smoothness": smoothness(sources, keys[0]),
-            "target_smoothness": smoothness(targets, keys[1]),
-            "target_entropy": target.present.mean() * entropy(target.logits, target.present),
+            "source_smoothness": source_smoothness,
+            "target_smoothness": target_smoothness,
+            "target_entropy": target_entropy,
         }
-        on_target = metrics["target_smoothness"] + metrics["target_entropy"]
-        loss = task + confusion + source_weight * metrics["source_smoothness"]
-        return loss + target_weight * on_target, (state, metrics)
+        return loss, (state, metrics)
 
     modules = {DISCRIMINATOR: network}
     return one_update(as_groups(tx), loss_fn, per_example=True, modules=modules)

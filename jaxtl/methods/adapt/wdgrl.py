@@ -1,12 +1,15 @@
 """Wasserstein distance guided representation learning: a critic measures how far domains are."""
 
+import functools
+from collections.abc import Sequence
+
 import jax
 import optax
 
-from jaxtl.losses import gradient_penalty
+from jaxtl.losses import gradient_penalty, supervised
 from jaxtl.losses.weighting import weigh, weighted_mean
 from jaxtl.methods.adapt.adversary import with_opponent
-from jaxtl.methods.adapt.sides import Side, Weight, at_step, objective, split_sides
+from jaxtl.methods.adapt.sides import Weight, at_step, flat_features, rows_by_side
 from jaxtl.methods.transfer.fine_tuning import Groups
 from jaxtl.models import apply_flat, mlp_head
 from jaxtl.plan import Method, Module, Params, Update
@@ -31,10 +34,9 @@ def wdgrl(
     penalty at the features themselves too. Batch statistics follow the main update only.
 
     Args:
-        tx: optax transformation of all parameters, or groups as in `transfer.grouped`.
         critic_tx: of the critic; `tx` if None.
         critic_steps: the paper's n = 5.
-        weight: factor of the distance, the paper's lambda, or step -> factor.
+        weight: the paper's lambda.
         penalty: the paper's gamma = 10.
         critic: features [..., features] -> [..., 1]; by default one hidden layer of 100.
 
@@ -47,37 +49,33 @@ def wdgrl(
     network = critic or mlp_head((100,), 1)
     groups, others = with_opponent(tx, CRITIC, (f"{CRITIC}/.*",), critic_tx)
 
-    def distance(params: Params, source: Side, target: Side):
+    def score(params: Params, features: jax.Array) -> jax.Array:
+        return network.apply(params[CRITIC], features)[..., 0]
+
+    def wasserstein(params: Params, features: Sequence, present: Sequence) -> jax.Array:
         means = []
-        for side in (source, target):
-            scores, present, _ = weigh(network.apply(params[CRITIC], side.features), side.present)
-            means.append(weighted_mean(scores[:, 0], present))
+        for rows, weights in zip(features, present, strict=True):
+            scores, weights, _ = weigh(score(params, rows), weights)
+            means.append(weighted_mean(scores, weights))
         return means[0] - means[1]
 
     def critic_loss(model, params, state, batch, rng, step):
         output, _ = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
-        source, target = split_sides(output, batch)
+        features = rows_by_side(flat_features(output), batch)
+        present = rows_by_side(batch.present, batch)
+        critic_of_now = functools.partial(score, params)
+        key = jax.random.fold_in(rng, 1)
+        steepness = gradient_penalty(critic_of_now, key, *features, *present)
+        distance = wasserstein(params, features, present)
+        return penalty * steepness - distance, (state, {"gradient_penalty": steepness})
 
-        def score(features: jax.Array) -> jax.Array:
-            return network.apply(params[CRITIC], features)[..., 0]
+    def task_loss(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        task, _ = supervised(model.heads, output["logits"], batch)
+        features = rows_by_side(flat_features(output), batch)
+        distance = wasserstein(params, features, rows_by_side(batch.present, batch))
+        loss = task + at_step(weight, step) * distance
+        return loss, (state, {"task_loss": task, "wasserstein": distance})
 
-        steep = gradient_penalty(
-            score,
-            jax.random.fold_in(rng, 1),
-            source.features,
-            target.features,
-            source.present,
-            target.present,
-        )
-        loss = penalty * steep - distance(params, source, target)
-        return loss, (state, {"gradient_penalty": steep})
-
-    def term(params: Params, source: Side, target: Side, rng: jax.Array, step: jax.Array):
-        value = distance(params, source, target)
-        return at_step(weight, step) * value, {"wasserstein": value}
-
-    updates = (
-        Update(critic_loss, (CRITIC,), repeat=critic_steps),
-        Update(objective(term), others),
-    )
+    updates = (Update(critic_loss, (CRITIC,), repeat=critic_steps), Update(task_loss, others))
     return Method(groups, updates, modules={CRITIC: network})

@@ -169,7 +169,7 @@ def test_random_features_estimate_the_inner_products_of_outer_products():
 
 def test_sure_predictions_weigh_up_to_twice_as_much():
     logits = jnp.array([[0.0, 0.0, 0.0], [50.0, 0.0, 0.0]])
-    unsure, sure = certainty(logits)
+    unsure, sure = certainty(logits, jnp.ones(2))
     np.testing.assert_allclose(sure / unsure, 2 / (1 + 1 / 3), rtol=1e-5)
     np.testing.assert_allclose(unsure + sure, 2, rtol=1e-6)
 

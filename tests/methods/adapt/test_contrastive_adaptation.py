@@ -21,7 +21,7 @@ from two_domains import (
 
 from jaxtl import losses
 from jaxtl.methods import adapt
-from jaxtl.methods.adapt.can import class_centres, guesses, spherical_k_means
+from jaxtl.methods.adapt.class_centres import class_centres, cluster_labels, spherical_k_means
 from jaxtl.plan import Columns, State
 from jaxtl.plan.batch import make_batch
 
@@ -71,7 +71,7 @@ def test_labels_of_a_batch_by_a_loop():
     centres = unit(rng.normal(size=(3, 4))).astype(np.float32)
     centres[2] = 0  # a class without centre
     known = np.array([True, False, True])
-    labels, weights = guesses(features, {"centres": centres, "known": known}, 0.4)
+    labels, weights = cluster_labels(features, {"centres": centres, "known": known}, 0.4)
     for x, label, weight in zip(features, np.asarray(labels), np.asarray(weights), strict=True):
         cosines = [x @ c / np.linalg.norm(x) for c in centres[:2]]
         assert label == np.argmax(cosines)

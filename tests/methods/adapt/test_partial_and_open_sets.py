@@ -176,12 +176,12 @@ def test_thresholds_are_probabilities(bad):
     with pytest.raises(ValueError, match="probability between 0 and 1"):
         adapt.osbp(SGD, threshold=bad)
     with pytest.raises(ValueError, match="probability between 0 and 1"):
-        adapt.rejecting(transfer.full(SGD), head="c", threshold=bad)
+        adapt.reject_unsure(transfer.full(SGD), head="c", threshold=bad)
 
 
 def test_rejection_calls_exactly_the_unsure_unknown():
     params, inputs = start()[0], np.random.default_rng(0).normal(size=(200, 4)).astype("f")
-    method = adapt.rejecting(transfer.full(SGD), head="c", threshold=0.7)
+    method = adapt.reject_unsure(transfer.full(SGD), head="c", threshold=0.7)
     predicted = method.predict(MODEL, params, State({}), inputs)["logits"]["c"].argmax(-1)
     known = softmax(forward(params, inputs)[1][:, :-1])
     expected = np.where(known.max(-1) < 0.7, C - 1, known.argmax(-1))

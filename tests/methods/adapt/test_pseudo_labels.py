@@ -23,7 +23,7 @@ from unlabelled_streams import (
 )
 
 from jaxtl.methods import adapt
-from jaxtl.methods.adapt.pseudo_labels import confident_cross_entropy
+from jaxtl.methods.adapt.self_training import confident_cross_entropy
 from jaxtl.paths import flatten
 from jaxtl.plan import State
 

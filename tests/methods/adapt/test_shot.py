@@ -21,6 +21,7 @@ from unlabelled_streams import (
 )
 
 from jaxtl.methods import adapt
+from jaxtl.methods.adapt.class_centres import centroids_by_prediction, nearest_centroid
 from jaxtl.plan import Columns, State
 
 
@@ -43,9 +44,9 @@ def drawn(seed=0, n=50):
 def test_centroids_and_labels_agree_with_scipy():
     features, logits = drawn()
     expected, lengthened = public_centroids(features, logits)
-    found = adapt.class_centroids(features, logits)
+    found = centroids_by_prediction(features, logits)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
-    labels = adapt.nearest(features.astype("f"), found.astype("f"))
+    labels = nearest_centroid(features.astype("f"), found.astype("f"))
     np.testing.assert_array_equal(labels, cdist(lengthened, expected, "cosine").argmin(1))
     assert len(set(np.asarray(labels))) == 4
 
@@ -53,10 +54,10 @@ def test_centroids_and_labels_agree_with_scipy():
 def test_a_class_that_nothing_is_near_has_no_centroid_and_is_never_a_label():
     features, logits = drawn()
     logits[:, 3] = logits[:, 2]  # equal centroids at first, of which the first one counts
-    centroids = adapt.class_centroids(features, logits)
+    centroids = centroids_by_prediction(features, logits)
     assert not centroids[3].any() and centroids[:3].any(1).all()
     far = -9 * centroids[:3, :-1].sum(0) + features
-    labels = adapt.nearest(far.astype("f"), centroids.astype("f"))
+    labels = nearest_centroid(far.astype("f"), centroids.astype("f"))
     cosines = 1 - cdist(np.append(far, np.ones((50, 1)), 1), centroids[:3], "cosine")
     assert (cosines.max(1) < 0).any()  # where 0 would be nearer
     np.testing.assert_array_equal(labels, cosines.argmax(1))

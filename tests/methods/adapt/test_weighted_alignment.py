@@ -12,7 +12,7 @@ from two_domains import CLASSES, KEY, MODEL, WIDTH, draw, initial
 
 from jaxtl.losses import virtual_adversarial
 from jaxtl.methods import adapt, transfer
-from jaxtl.methods.adapt.can import class_centres, spherical_k_means
+from jaxtl.methods.adapt.class_centres import class_centres, spherical_k_means
 from jaxtl.models import mlp_head
 from jaxtl.plan import State
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import eigh, solve_triangular
-from scipy.sparse.linalg import eigsh
 
 from jaxtl.models import outputs
 from jaxtl.plan import Columns, Method, Model, Params, State
 from jaxtl.plan.batch import sides_of
+
+logger = logging.getLogger(__name__)
 
 
 class Aligned(NamedTuple):
@@ -33,6 +33,12 @@ class Aligned(NamedTuple):
     projection: np.ndarray
     offset: np.ndarray
     weights: np.ndarray | None = None
+
+
+def with_target_as_it_is(source: np.ndarray, weights: np.ndarray | None = None) -> Aligned:
+    """Source examples and weights of `Aligned` in the space of the target's features."""
+    width = source.shape[1]
+    return Aligned(source, np.eye(width), np.zeros(width), weights)
 
 
 class Sample(NamedTuple):
@@ -59,26 +65,25 @@ class Sample(NamedTuple):
     target_weights: np.ndarray
 
 
-logger = logging.getLogger(__name__)
-
-Classify = Callable[[Aligned], np.ndarray]
-Align = Callable[[np.ndarray, np.ndarray, np.ndarray, Classify], Aligned]
-
-
 class Classifier(NamedTuple):
     """What is fitted on the aligned source examples, and how it is deployed.
 
+    It gets a sample whose source and target are aligned and whose weights are those of both.
+
     Attributes:
-        predict: (aligned, labels [n_source], weights [n_source], classes, target [n_target,
-            width]) -> predicted classes [n_target], on the host.
-        deploy: (aligned, labels, weights, classes, head, params, state) -> (params, state).
+        predict: sample -> predicted classes [n_target], on the host.
+        deploy: (aligned, sample, params, state) -> (params, state).
         attributes: width of the shared space, None for that of the features -> the attributes of a
             Method that predicts with what was deployed.
     """
 
-    predict: Callable[..., np.ndarray]
-    deploy: Callable[..., tuple[Params, State]]
+    predict: Callable[[Sample], np.ndarray]
+    deploy: Callable[[Aligned, Sample, Params, State], tuple[Params, State]]
     attributes: Callable[[int | None], dict]
+
+
+Classify = Callable[[Aligned], np.ndarray]
+Align = Callable[[np.ndarray, np.ndarray, np.ndarray, Classify], Aligned]
 
 
 def alignment(align: Align, classifier: Classifier, *, width: int | None = None) -> Method:
@@ -95,33 +100,37 @@ def alignment(align: Align, classifier: Classifier, *, width: int | None = None)
         width: of the space that the domains share; None for that of the features.
 
     Raises:
-        ValueError: when it runs, on domains that do not fit (see `read_sample`).
+        ValueError: when it runs, on domains that do not fit (see `read_sample`) or a target that
+            has labels.
     """
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         sample = read_sample(model, params, state, domains)
-        unlabelled(sample)
+        if (sample.target_labels >= 0).any():
+            raise ValueError(
+                "a target has labels, which an alignment does not read: make it `unlabelled`, or a "
+                "source by leaving out its role"
+            )
         if np.ptp(sample.weights) > 0:
             logger.warning(
                 "an alignment takes examples alike; their weights count in its classifier"
             )
 
+        def moved(aligned: Aligned) -> Sample:
+            weights = 1 if aligned.weights is None else aligned.weights
+            return sample._replace(
+                source=aligned.source,
+                weights=sample.weights * weights,
+                target=sample.target @ aligned.projection + aligned.offset,
+            )
+
         def classify(aligned: Aligned) -> np.ndarray:
-            target = sample.target @ aligned.projection + aligned.offset
-            weights = _weights(aligned, sample)
-            return classifier.predict(aligned, sample.labels, weights, sample.classes, target)
+            return classifier.predict(moved(aligned))
 
         aligned = align(sample.source, sample.labels, sample.target, classify)
-        weights = _weights(aligned, sample)
-        return classifier.deploy(
-            aligned, sample.labels, weights, sample.classes, sample.head, params, state
-        )
+        return classifier.deploy(aligned, moved(aligned), params, state)
 
     return Method(prepare=prepare, aligns=True, **classifier.attributes(width))
-
-
-def _weights(aligned: Aligned, sample: Sample) -> np.ndarray:
-    return sample.weights if aligned.weights is None else sample.weights * aligned.weights
 
 
 def read_sample(model: Model, params: Params, state: State, domains: list[Columns]) -> Sample:
@@ -143,120 +152,32 @@ def read_sample(model: Model, params: Params, state: State, domains: list[Column
     weights = [np.asarray(domain.weights[head], np.float64) for domain in domains]
     features = []
     for domain in domains:
-        found = outputs(model, params, state, domain.inputs, "features")
-        features.append(np.asarray(found, np.float64).reshape(len(found), -1))
-    if not all(np.isfinite(part).all() for part in features):
+        rows = outputs(model, params, state, domain.inputs, "features")
+        features.append(np.asarray(rows, np.float64).reshape(len(rows), -1))
+    if not all(np.isfinite(rows).all() for rows in features):
         raise ValueError("the features that are to be aligned are not finite.")
 
     def pooled(side: Sequence[int]) -> list[np.ndarray]:
-        return [np.concatenate([p[d] for d in side]) for p in (features, labels, weights)]
+        return [np.concatenate([part[d] for d in side]) for part in (features, labels, weights)]
 
-    (source, classes, counts), (target, others, seen) = pooled(sources), pooled(targets)
-    known = counts > 0
-    if not known.any():
+    source, source_labels, source_weights = pooled(sources)
+    target, target_labels, target_weights = pooled(targets)
+    labelled = source_weights > 0
+    if not labelled.any():
         raise ValueError(f"no source example has a label for head {head!r}.")
     return Sample(
         head,
         model.heads[head].size,
-        source[known],
-        classes[known],
-        counts[known],
+        source[labelled],
+        source_labels[labelled],
+        source_weights[labelled],
         target,
-        np.where(seen > 0, others, -1),
-        seen,
+        np.where(target_weights > 0, target_labels, -1),
+        target_weights,
     )
 
 
-def unlabelled(sample: Sample) -> None:
-    """Raises ValueError if a target has labels."""
-    if (sample.target_labels >= 0).any():
-        raise ValueError(
-            "a target has labels, which an alignment does not read: make it `unlabelled`, or a "
-            "source by leaving out its role"
-        )
-
-
-def at_least_one(rounds: int) -> None:
+def check_rounds(rounds: int) -> None:
     """Raises ValueError if there is no round."""
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1; got {rounds}")
-
-
-def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """[n, classes] float64; zeros for label -1."""
-    return (labels[:, None] == np.arange(classes)).astype(np.float64)
-
-
-def principal(x: np.ndarray, dim: int) -> np.ndarray:
-    """[features, dim], the orthonormal directions of largest variance, largest first.
-
-    Raises:
-        ValueError: the examples do not span so many.
-    """
-    most = min(len(x) - 1, x.shape[1])
-    if not 0 < dim <= most:
-        raise ValueError(
-            f"dim must be between 1 and {most} for {len(x)} examples of {x.shape[1]} features; "
-            f"got {dim}"
-        )
-    return pencil((x - x.mean(0)).T)(np.zeros((0, x.shape[1])), dim)[0]
-
-
-Leading = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-
-
-def pencil(factor: np.ndarray, base: np.ndarray | None = None) -> Leading:
-    """Solver of the generalised eigenproblems F F' v = value * (base + G'G) v for several G.
-
-    What does not depend on G is computed once, and G, of few rows, enters by Woodbury's identity.
-
-    Args:
-        factor: F [size, r].
-        base: [size, size], positive definite; None for the identity.
-
-    Returns:
-        (G [rows, size], dim) -> (vectors [size, dim], values [dim]), largest first, with
-        v' (base + G'G) v = 1.
-
-    Raises:
-        ValueError: by the solver, dim is not between 1 and the smaller size of the factor.
-    """
-    most = min(factor.shape)
-    if factor.shape[1] > factor.shape[0]:
-        values, vectors = eigh(factor @ factor.T)
-        factor = vectors * np.sqrt(np.maximum(values, 0))
-    root = None if base is None else np.linalg.cholesky(base)
-
-    def halved(columns: np.ndarray, trans: int = 0) -> np.ndarray:
-        return columns if root is None else solve_triangular(root, columns, trans, lower=True)
-
-    white = halved(factor)
-    gram = white.T @ white
-
-    def leading(gaps: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
-        if not 0 < dim <= most:
-            raise ValueError(f"dim must be between 1 and {most}; got {dim}")
-        apart = halved(gaps.T)
-        share = np.linalg.solve(np.eye(len(gaps)) + apart.T @ apart, apart.T @ white)
-        values, vectors = _largest(gram - (apart.T @ white).T @ share, dim)
-        found = halved(white @ vectors - apart @ (share @ vectors), trans=1)
-        return found / np.sqrt(np.maximum(values, np.finfo(np.float64).tiny)), values
-
-    return leading
-
-
-def _largest(matrix: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest eigenvalues [dim] of a symmetric matrix, descending, and their vectors."""
-    size = len(matrix)
-    if 5 * dim < size:
-        values, vectors = eigsh(matrix, dim, v0=np.ones(size))
-        order = np.argsort(-values)
-        return values[order], vectors[:, order]
-    values, vectors = eigh(matrix, subset_by_index=[size - dim, size - 1])
-    return values[::-1], vectors[:, ::-1]
-
-
-def unit_scale(*parts: np.ndarray) -> float:
-    """The factor that gives the rows of all parts together a mean squared length of 1."""
-    squares = sum((part**2).sum() for part in parts)
-    return float(np.sqrt(sum(map(len, parts)) / squares)) if squares else 1.0

@@ -1,4 +1,4 @@
-"""Classifiers of aligned domains: the nearest neighbour, and linear ones that become the head."""
+"""Classifiers of aligned domains: linear ones that become the head, and what keeps examples."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier
+from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, Sample
 from jaxtl.methods.transfer.closed_form import PENALTIES
 from jaxtl.methods.transfer.linear_fit import Fit, logistic_fit, ridge_fit, stratified_folds
-from jaxtl.plan import Model, Params, PyTree, StageShape, State, Statistics
+from jaxtl.plan import Head, Model, Params, PyTree, StageShape, State, Statistics
 
 
 def nearest_neighbour(*, cosine: bool = False, capacity: int = 4096) -> Classifier:
@@ -26,58 +26,86 @@ def nearest_neighbour(*, cosine: bool = False, capacity: int = 4096) -> Classifi
         ValueError: when it runs, there are more examples.
     """
 
-    def predict(aligned: Aligned, labels, weights, classes: int, target: np.ndarray):
-        del weights, classes
-        source, target = (scaled(side) for side in (aligned.source, target))
-        return labels[((source**2).sum(1) - 2 * target @ source.T).argmin(1)]
-
     def scaled(z):
         if not cosine:
             return z
         module = jnp if isinstance(z, jax.Array) else np
         return z / module.maximum(module.sqrt((z**2).sum(-1, keepdims=True)), 1e-12)
 
-    def deploy(aligned: Aligned, labels, weights, classes, head, params: Params, state: State):
-        del weights, classes, head
-        kept = {
-            "projection": np.float32(aligned.projection),
-            "offset": np.float32(aligned.offset),
-            "examples": padded(np.float32(scaled(aligned.source)), capacity),
-            "labels": padded(np.int32(labels), capacity, -1),
-        }
-        return params, state._replace(method=kept)
+    def predict(sample: Sample) -> np.ndarray:
+        source, target = scaled(sample.source), scaled(sample.target)
+        return sample.labels[((source**2).sum(1) - 2 * target @ source.T).argmin(1)]
+
+    def deploy(aligned: Aligned, sample: Sample, params: Params, state: State):
+        labels = padded(np.int32(sample.labels), capacity, -1)
+        memory = keep_examples(aligned, scaled(sample.source), capacity) | {"labels": labels}
+        return params, state._replace(method=memory)
+
+    def blank(head: Head) -> dict[str, jax.Array]:
+        return {"labels": jnp.full(capacity, -1, jnp.int32)}
+
+    def scores(memory: PyTree, z: jax.Array, classes: int) -> jax.Array:
+        z = scaled(z)
+        squares = (z**2).sum(1)[:, None] + (memory["examples"] ** 2).sum(1)[None]
+        distances = squares - 2 * z @ memory["examples"].T
+        labels = jnp.where(memory["labels"] < 0, classes, memory["labels"])  # padding is dropped
+        nearest = jax.ops.segment_min(distances.T, labels, classes).T
+        # A class without examples is far from everything, at a finite distance.
+        return -jnp.minimum(nearest, 1e9)
+
+    return Classifier(predict, deploy, comparing_with_examples(scores, blank, capacity))
+
+
+def comparing_with_examples(
+    scores: Callable[[PyTree, jax.Array, int], jax.Array],
+    blank: Callable[[Head], dict[str, jax.Array]],
+    capacity: int,
+) -> Callable[[int | None], dict]:
+    """`Classifier.attributes` of one that compares inputs with examples in the method's state.
+
+    Args:
+        scores: (state, aligned features [n, width], classes) -> logits [n, classes].
+        blank: what the state holds before `prepare`, besides that of `keep_examples`.
+        capacity: largest number of examples.
+    """
 
     def attributes(width: int | None) -> dict:
-        def initial(
-            model: Model, params: Params, statistics: Statistics, shape: StageShape
-        ) -> PyTree:
-            del statistics
-            features = _features(model, params)
+        def start(model: Model, params: Params, statistics: Statistics, shape: StageShape):
+            if len(model.heads) != 1:
+                raise ValueError(f"the model must have one head; it has {', '.join(model.heads)}")
+            ((name, head),) = model.heads.items()
+            features = params["heads"][name]["kernel"].shape[0]
             size = features if width is None else width
             return {
                 "projection": jnp.zeros((features, size)),
                 "offset": jnp.zeros(size),
                 "examples": jnp.zeros((capacity, size)),
-                "labels": jnp.full(capacity, -1, jnp.int32),
+                **blank(head),
             }
 
-        def outcome(model: Model, params: Params, state: State, inputs: PyTree) -> dict:
-            kept, (head,) = state.method, model.heads
+        def predict(model: Model, params: Params, state: State, inputs: PyTree) -> dict:
+            memory, ((name, head),) = state.method, model.heads.items()
             output, _ = model.apply(params, state.statistics, inputs)
             features = output["features"].reshape(len(output["features"]), -1)
-            z = scaled(features @ kept["projection"] + kept["offset"][None])
-            squares = (z**2).sum(1)[:, None] + (kept["examples"] ** 2).sum(1)[None]
-            gaps = squares - 2 * z @ kept["examples"].T
-            size = model.heads[head].size
-            classes = jnp.where(kept["labels"] < 0, size, kept["labels"])  # padding is dropped
-            nearest = jax.ops.segment_min(gaps.T, classes, size).T
-            # A class without examples is far from everything, at a finite distance.
-            return {**output, "logits": {head: -jnp.minimum(nearest, 1e9)}}
+            z = features @ memory["projection"] + memory["offset"][None]
+            return {**output, "logits": {name: scores(memory, z, head.size)}}
 
-        attributes = {"fresh_frozen": True, "unweighted": True}
-        return {"state": initial, "predict": outcome, **attributes}
+        return {"state": start, "predict": predict, "fresh_frozen": True, "unweighted": True}
 
-    return Classifier(predict, deploy, attributes)
+    return attributes
+
+
+def keep_examples(aligned: Aligned, examples: np.ndarray, capacity: int) -> dict[str, np.ndarray]:
+    """The state of `comparing_with_examples`: the target's map and examples [n, width].
+
+    Raises:
+        ValueError: there are more examples than the capacity.
+    """
+    return {
+        "projection": np.float32(aligned.projection),
+        "offset": np.float32(aligned.offset),
+        "examples": padded(np.float32(examples), capacity),
+    }
 
 
 def padded(rows: np.ndarray, capacity: int, value: float = 0) -> np.ndarray:
@@ -90,15 +118,8 @@ def padded(rows: np.ndarray, capacity: int, value: float = 0) -> np.ndarray:
         raise ValueError(
             f"{len(rows)} examples are to be kept, but capacity is {capacity}; raise it"
         )
-    return np.pad(
-        rows, [(0, capacity - len(rows)), *[(0, 0)] * (rows.ndim - 1)], constant_values=value
-    )
-
-
-def _features(model: Model, params: Params) -> int:
-    if len(model.heads) != 1:
-        raise ValueError(f"the model must have one head; it has {', '.join(model.heads)}")
-    return params["heads"][next(iter(model.heads))]["kernel"].shape[0]
+    missing = [(0, capacity - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
+    return np.pad(rows, missing, constant_values=value)
 
 
 def linear_ridge(penalties: Sequence[float] = PENALTIES, folds: int | None = None) -> Classifier:
@@ -145,18 +166,6 @@ def linear_svm(penalties: Sequence[float] = (1e2, 1e3, 1e4), folds: int = 3) -> 
     Fan, Chang, Hsieh, Wang, Lin, "LIBLINEAR", JMLR 2008.
     """
 
-    def one(z, labels, weights, classes: int, penalty: float) -> Fit:
-        from sklearn.svm import LinearSVC
-
-        model = LinearSVC(C=1 / penalty, dual=len(z) <= z.shape[1], random_state=0, max_iter=10_000)
-        model.fit(z, labels, weights)
-        rows = model.coef_, model.intercept_
-        if len(model.classes_) == 2:  # one row, of the second class
-            rows = [np.concatenate([-part, part]) for part in rows]
-        kernel, bias = np.zeros((z.shape[1], classes)), np.full(classes, rows[1].min() - 20)
-        kernel[:, model.classes_], bias[model.classes_] = rows[0].T, rows[1]
-        return Fit(kernel, bias, penalty, np.full(1, np.nan))
-
     def fit(z, labels, weights, classes: int) -> Fit:
         best, errors = max(penalties), np.zeros(len(penalties))
         if len(penalties) > 1:
@@ -164,26 +173,45 @@ def linear_svm(penalties: Sequence[float] = (1e2, 1e3, 1e4), folds: int = 3) -> 
             for fold in range(folds):
                 held, rest = assigned == fold, assigned != fold
                 for i, penalty in enumerate(penalties):
-                    found = one(z[rest], labels[rest], weights[rest], classes, penalty)
-                    wrong = (z[held] @ found.kernel + found.bias).argmax(1) != labels[held]
+                    solved = svm_fit(z[rest], labels[rest], weights[rest], classes, penalty)
+                    wrong = (z[held] @ solved.kernel + solved.bias).argmax(1) != labels[held]
                     errors[i] += weights[held] @ wrong / weights.sum()
             best = min(zip(errors, [-p for p in penalties], strict=True))[1] * -1
-        return one(z, labels, weights, classes, best)._replace(errors=errors)
+        return svm_fit(z, labels, weights, classes, best)
 
     return _linear(fit)
 
 
-def _linear(fit: Callable[..., Fit]) -> Classifier:
-    def predict(aligned: Aligned, labels, weights, classes: int, target: np.ndarray):
-        solved = fit(aligned.source, labels, weights, classes)
-        return (target @ solved.kernel + solved.bias).argmax(1)
+def svm_fit(
+    z: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, penalty: float
+) -> Fit:
+    """`LinearSVC` as a linear map [width, classes]; a class without examples scores the lowest."""
+    from sklearn.svm import LinearSVC
 
-    def deploy(aligned: Aligned, labels, weights, classes, head, params: Params, state: State):
-        solved = fit(aligned.source, labels, weights, classes)
-        new = {
+    model = LinearSVC(C=1 / penalty, dual=len(z) <= z.shape[1], random_state=0, max_iter=10_000)
+    model.fit(z, labels, weights)
+    rows = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # one row, of the second class
+        rows = [np.concatenate([-part, part]) for part in rows]
+    kernel, bias = np.zeros((z.shape[1], classes)), np.full(classes, rows[1].min() - 20)
+    kernel[:, model.classes_], bias[model.classes_] = rows[0].T, rows[1]
+    return Fit(kernel, bias, penalty, np.full(1, np.nan))
+
+
+def _linear(fit: Callable[..., Fit]) -> Classifier:
+    def solve(sample: Sample) -> Fit:
+        return fit(sample.source, sample.labels, sample.weights, sample.classes)
+
+    def predict(sample: Sample) -> np.ndarray:
+        solved = solve(sample)
+        return (sample.target @ solved.kernel + solved.bias).argmax(1)
+
+    def deploy(aligned: Aligned, sample: Sample, params: Params, state: State):
+        solved = solve(sample)
+        head = {
             "kernel": np.float32(aligned.projection @ solved.kernel),
             "bias": np.float32(aligned.offset @ solved.kernel + solved.bias),
         }
-        return {**params, "heads": {**params["heads"], head: new}}, state
+        return {**params, "heads": {**params["heads"], sample.head: head}}, state
 
     return Classifier(predict, deploy, lambda width: {"solves": ("heads/.*",)})

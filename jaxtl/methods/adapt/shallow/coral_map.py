@@ -2,7 +2,12 @@
 
 import numpy as np
 
-from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment
+from jaxtl.methods.adapt.shallow.aligned import (
+    Aligned,
+    Classifier,
+    alignment,
+    with_target_as_it_is,
+)
 from jaxtl.methods.adapt.shallow.classifiers import linear_ridge
 from jaxtl.plan import Method
 
@@ -19,9 +24,7 @@ def coral_map(classifier: Classifier | None = None, *, regularization: float = 1
     """
 
     def align(source, labels, target, classify) -> Aligned:
-        del labels, classify
-        width = source.shape[1]
-        return Aligned(recolour(source, target, regularization), np.eye(width), np.zeros(width))
+        return with_target_as_it_is(recolour(source, target, regularization))
 
     return alignment(align, classifier or linear_ridge())
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment, principal
+from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment
 from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
+from jaxtl.methods.adapt.shallow.eigenproblems import principal
 from jaxtl.plan import Method
 
 
@@ -18,7 +19,6 @@ def gfk(classifier: Classifier | None = None, *, dim: int = 20) -> Method:
     """
 
     def align(source, labels, target, classify) -> Aligned:
-        del labels, classify
         return align_on_geodesic(source, target, dim)
 
     return alignment(align, classifier or nearest_neighbour(), width=2 * dim)

@@ -6,13 +6,11 @@ from jaxtl.methods.adapt.shallow.aligned import (
     Aligned,
     Classifier,
     Classify,
-    Leading,
     alignment,
-    at_least_one,
-    pencil,
-    unit_scale,
+    check_rounds,
 )
 from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
+from jaxtl.methods.adapt.shallow.eigenproblems import Leading, pencil, unit_scale
 from jaxtl.plan import Method
 
 
@@ -56,8 +54,7 @@ def jda(
     Long, Wang, Ding, Sun, Yu, "Transfer Feature Learning with Joint Distribution Adaptation",
     ICCV 2013, Algorithm 1.
     """
-
-    at_least_one(rounds)
+    check_rounds(rounds)
 
     def align(source, labels, target, classify: Classify) -> Aligned:
         factor, pseudo = unit_scale(source, target), None
@@ -65,9 +62,9 @@ def jda(
         leading = transfer_components(x, regularization)
         for _ in range(rounds):
             components, _ = leading(mean_gaps(labels, pseudo, len(target)) @ x, dim)
-            found = Aligned(factor * source @ components, factor * components, np.zeros(dim))
-            pseudo = classify(found)
-        return found
+            aligned = Aligned(factor * source @ components, factor * components, np.zeros(dim))
+            pseudo = classify(aligned)
+        return aligned
 
     chosen = classifier or nearest_neighbour(cosine=True)
     return alignment(align, chosen, width=dim)

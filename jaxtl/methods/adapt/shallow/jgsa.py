@@ -7,11 +7,10 @@ from jaxtl.methods.adapt.shallow.aligned import (
     Classifier,
     Classify,
     alignment,
-    at_least_one,
-    pencil,
-    unit_scale,
+    check_rounds,
 )
 from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
+from jaxtl.methods.adapt.shallow.eigenproblems import pencil, unit_scale
 from jaxtl.methods.adapt.shallow.jda import mean_gaps
 from jaxtl.plan import Method
 
@@ -43,8 +42,7 @@ def jgsa(
     Zhang, Li, Ogunbona, "Joint Geometrical and Statistical Alignment for Visual Domain
     Adaptation", CVPR 2017. arXiv:1705.05498, Eq. 12 and Algorithm 1.
     """
-
-    at_least_one(rounds)
+    check_rounds(rounds)
 
     def align(source, labels, target, classify: Classify) -> Aligned:
         factor, pseudo = unit_scale(source, target), None
@@ -54,11 +52,13 @@ def jgsa(
         for _ in range(rounds):
             gaps = mean_gaps(labels, pseudo, len(target))
             gaps = gaps / np.sqrt(np.linalg.norm(gaps @ gaps.T))
-            own, other = gaps[:, : len(source)] @ source, gaps[:, len(source) :] @ target
-            left, right = np.split(leading(np.concatenate([own, other], 1), dim)[0], 2)
-            found = Aligned(source @ left, factor * right, np.zeros(dim))
-            pseudo = classify(found)
-        return found
+            source_gaps = gaps[:, : len(source)] @ source
+            target_gaps = gaps[:, len(source) :] @ target
+            both, _ = leading(np.concatenate([source_gaps, target_gaps], 1), dim)
+            source_projection, target_projection = np.split(both, 2)
+            aligned = Aligned(source @ source_projection, factor * target_projection, np.zeros(dim))
+            pseudo = classify(aligned)
+        return aligned
 
     chosen = classifier or nearest_neighbour(cosine=True)
     return alignment(align, chosen, width=dim)

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment
+from jaxtl.methods.adapt.shallow.aligned import (
+    Aligned,
+    Classifier,
+    alignment,
+    with_target_as_it_is,
+)
 from jaxtl.methods.adapt.shallow.classifiers import linear_ridge
 from jaxtl.methods.adapt.shallow.kmm import median_kernels
 from jaxtl.methods.transfer.linear_fit import stratified_folds
@@ -32,10 +37,8 @@ def kliep(
     """
 
     def align(source, labels, target, classify) -> Aligned:
-        del labels, classify
-        width = source.shape[1]
         weights = density_ratio(source, target, bandwidths, centres, folds)
-        return Aligned(source, np.eye(width), np.zeros(width), weights)
+        return with_target_as_it_is(source, weights)
 
     return alignment(align, classifier or linear_ridge())
 
@@ -56,18 +59,19 @@ def density_ratio(
     rng = np.random.default_rng(0)
     middle = target[np.sort(rng.permutation(len(target))[:centres])]
     assigned = stratified_folds(np.zeros(len(target), int), folds)
-    scores, fits = [], []
+    scores, kernels = [], []
     for bandwidth in bandwidths:
-        own, other = median_kernels(middle, source, target, bandwidth)
+        source_kernel, target_kernel = median_kernels(middle, source, target, bandwidth)
         score = 0.0
         for fold in range(folds) if len(bandwidths) > 1 else ():
             held = assigned == fold
-            amounts = likelihood_fit(other[:, ~held].T, own.mean(1))
-            score += np.log(np.maximum(other[:, held].T @ amounts, 1e-300)).mean() / folds
+            amounts = likelihood_fit(target_kernel[:, ~held].T, source_kernel.mean(1))
+            likelihoods = np.maximum(target_kernel[:, held].T @ amounts, 1e-300)
+            score += np.log(likelihoods).mean() / folds
         scores.append(score)
-        fits.append((own, other))
-    own, other = fits[int(np.argmax(scores))]
-    return own.T @ likelihood_fit(other.T, own.mean(1))
+        kernels.append((source_kernel, target_kernel))
+    source_kernel, target_kernel = kernels[int(np.argmax(scores))]
+    return source_kernel.T @ likelihood_fit(target_kernel.T, source_kernel.mean(1))
 
 
 def likelihood_fit(

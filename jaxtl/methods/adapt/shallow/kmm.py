@@ -3,7 +3,12 @@
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment
+from jaxtl.methods.adapt.shallow.aligned import (
+    Aligned,
+    Classifier,
+    alignment,
+    with_target_as_it_is,
+)
 from jaxtl.methods.adapt.shallow.classifiers import linear_ridge
 from jaxtl.plan import Method
 
@@ -26,11 +31,9 @@ def kmm(
     """
 
     def align(source, labels, target, classify) -> Aligned:
-        del labels, classify
-        width = source.shape[1]
-        own, across = median_kernels(source, source, target, bandwidth)
-        weights = mean_matching(own, across.mean(1), bound)
-        return Aligned(source, np.eye(width), np.zeros(width), weights / weights.mean())
+        kernel, cross = median_kernels(source, source, target, bandwidth)
+        weights = mean_matching(kernel, cross.mean(1), bound)
+        return with_target_as_it_is(source, weights / weights.mean())
 
     return alignment(align, classifier or linear_ridge())
 

@@ -1,15 +1,17 @@
 """Manifold embedded distribution alignment: a kernel classifier whose outputs agree in mean."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from jaxtl.methods.adapt.shallow.aligned import at_least_one, one_hot, read_sample, unlabelled
-from jaxtl.methods.adapt.shallow.classifiers import padded
+from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, Sample, check_rounds
+from jaxtl.methods.adapt.shallow.aligned import alignment as alignment_stage
+from jaxtl.methods.adapt.shallow.classifiers import comparing_with_examples, keep_examples, padded
 from jaxtl.methods.adapt.shallow.gfk import align_on_geodesic
 from jaxtl.methods.adapt.shallow.jda import mean_gaps
 from jaxtl.methods.transfer.linear_fit import ridge_fit
-from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Statistics
+from jaxtl.plan import Head, Method, Params, PyTree, State
 
 
 def meda(
@@ -43,61 +45,45 @@ def meda(
     Wang, Feng, Chen, Yu, Huang, Yu, "Visual Domain Adaptation with Manifold Embedded Distribution
     Alignment", ACM MM 2018. arXiv:1807.07258, Eq. 12 and Algorithm 1.
     """
+    check_rounds(rounds)
 
-    at_least_one(rounds)
+    def align(source, labels, target, classify) -> Aligned:
+        return align_on_geodesic(source, target, dim)
 
-    def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
-        sample = read_sample(model, params, state, domains)
-        unlabelled(sample)
-        found = align_on_geodesic(sample.source, sample.target, dim)
-        z = np.concatenate([found.source, sample.target @ found.projection + found.offset])
+    def deploy(aligned: Aligned, sample: Sample, params: Params, state: State):
+        z = np.concatenate([sample.source, sample.target])
         z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
-        padded(z, capacity)
+        memory = keep_examples(aligned, z, capacity)
         n, labels = len(sample.source), sample.labels
         kernel, laplacian = gaussian(z, z), graph_laplacian(z, neighbours)
-        truth = one_hot(np.concatenate([labels, np.full(len(z) - n, -1)]), sample.classes)
+        truth = np.zeros((len(z), sample.classes))
+        truth[np.arange(n), labels] = 1
         pseudo = labels[(z[n:] @ z[:n].T).argmax(1)]
         for _ in range(rounds):
             gaps = mean_gaps(labels, pseudo, len(z) - n)
-            penalty = alignment * aligned_means(gaps, balance(z[:n], labels, z[n:], pseudo))
+            share = balance(z[:n], labels, z[n:], pseudo)
+            penalty = alignment * aligned_means(gaps, share)
             penalty += smoothness * laplacian
             coefficients = solve(kernel, truth, n, penalty, ridge)
             pseudo = (kernel[n:] @ coefficients).argmax(1)
-        kept = {
-            "projection": np.float32(found.projection),
-            "offset": np.float32(found.offset),
-            "examples": padded(np.float32(z), capacity),
-            "coefficients": padded(np.float32(coefficients), capacity),
-        }
-        return params, state._replace(method=kept)
+        memory["coefficients"] = padded(np.float32(coefficients), capacity)
+        return params, state._replace(method=memory)
 
-    def initial(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
-        del statistics
-        ((name, head),) = model.heads.items()
-        return {
-            "projection": jnp.zeros((params["heads"][name]["kernel"].shape[0], 2 * dim)),
-            "offset": jnp.zeros(2 * dim),
-            "examples": jnp.zeros((capacity, 2 * dim)),
-            "coefficients": jnp.zeros((capacity, head.size)),
-        }
+    def blank(head: Head) -> dict[str, jax.Array]:
+        return {"coefficients": jnp.zeros((capacity, head.size))}
 
-    def predict(model: Model, params: Params, state: State, inputs: PyTree) -> dict:
-        kept, (name,) = state.method, model.heads
-        output, _ = model.apply(params, state.statistics, inputs)
-        features = output["features"].reshape(len(output["features"]), -1)
-        z = features @ kept["projection"] + kept["offset"][None]
+    def scores(memory: PyTree, z: jax.Array, classes: int) -> jax.Array:
         z = z / jnp.maximum(jnp.linalg.norm(z, axis=1, keepdims=True), 1e-12)
-        squares = (z**2).sum(1)[:, None] + (kept["examples"] ** 2).sum(1)[None]
-        values = jnp.exp(z @ kept["examples"].T - squares / 2)
-        return {**output, "logits": {name: values @ kept["coefficients"]}}
+        squares = (z**2).sum(1)[:, None] + (memory["examples"] ** 2).sum(1)[None]
+        return jnp.exp(z @ memory["examples"].T - squares / 2) @ memory["coefficients"]
 
-    attributes = {"fresh_frozen": True, "aligns": True, "unweighted": True}
-    return Method(prepare=prepare, state=initial, predict=predict, **attributes)
+    attributes = comparing_with_examples(scores, blank, capacity)
+    return alignment_stage(align, Classifier(None, deploy, attributes), width=2 * dim)
 
 
-def gaussian(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def gaussian(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """[n, m]: exp(-|x - y|^2 / 2)."""
-    return np.exp(-cdist(one, other, "sqeuclidean") / 2)
+    return np.exp(-cdist(x, y, "sqeuclidean") / 2)
 
 
 def graph_laplacian(z: np.ndarray, neighbours: int) -> np.ndarray:
@@ -142,20 +128,20 @@ def balance(
     1/2.
     """
 
-    def distance(one: np.ndarray, other: np.ndarray) -> float:
-        x = np.concatenate([one, other])
-        sign = np.r_[np.ones(len(one)), -np.ones(len(other))]
+    def distance(first: np.ndarray, second: np.ndarray) -> float:
+        x = np.concatenate([first, second])
+        sign = np.r_[np.ones(len(first)), -np.ones(len(second))]
         fitted, tested = slice(0, None, 2), slice(1, None, 2)
         solved = ridge_fit(x[fitted], sign[fitted, None], (1.0,))
-        guess = (x[tested] @ solved.kernel + solved.bias)[:, 0]
-        return max(0.0, 2 * (1 - 2 * float((guess * sign[tested] <= 0).mean())))
+        scores = (x[tested] @ solved.kernel + solved.bias)[:, 0]
+        return max(0.0, 2 * (1 - 2 * float((scores * sign[tested] <= 0).mean())))
 
-    whole = distance(source, target)
+    marginal = distance(source, target)
     shared = np.intersect1d(labels, pseudo)
     pairs = [(source[labels == c], target[pseudo == c]) for c in shared]
-    each = [distance(*pair) for pair in pairs if min(map(len, pair)) > 1]
-    each = float(np.mean(each)) if each else 0.0
-    return each / (whole + each) if whole + each > 0 else 0.5
+    distances = [distance(*pair) for pair in pairs if min(map(len, pair)) > 1]
+    by_class = float(np.mean(distances)) if distances else 0.0
+    return by_class / (marginal + by_class) if marginal + by_class > 0 else 0.5
 
 
 def solve(

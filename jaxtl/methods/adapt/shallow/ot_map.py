@@ -3,11 +3,16 @@
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment
+from jaxtl.methods.adapt.shallow.aligned import (
+    Aligned,
+    Classifier,
+    alignment,
+    with_target_as_it_is,
+)
 from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
 from jaxtl.plan import Method
 
-ABSORBED = 10  # Sinkhorn steps between two looks at the marginals
+STEPS_PER_CHECK = 10  # of Sinkhorn, between two looks at the marginals
 
 
 def ot_map(
@@ -35,7 +40,6 @@ def ot_map(
     """
 
     def align(source, labels, target, classify) -> Aligned:
-        del classify
         cost = cdist(source, target, "sqeuclidean")
         cost = cost / max(cost.mean(), 1e-12)
         plan = sinkhorn_plan(cost, regularization)
@@ -44,8 +48,7 @@ def ot_map(
             # The derivative of sum over classes of (mass from the class)^(1/2), linearised.
             masses = np.float64(groups) @ plan * len(source)
             plan = sinkhorn_plan(cost + class_weight / (2 * np.sqrt(masses + 1e-3)), regularization)
-        carried = plan @ target / plan.sum(1, keepdims=True)
-        return Aligned(carried, np.eye(source.shape[1]), np.zeros(source.shape[1]))
+        return with_target_as_it_is(plan @ target / plan.sum(1, keepdims=True))
 
     return alignment(align, classifier or nearest_neighbour())
 
@@ -77,10 +80,10 @@ def sinkhorn_plan(
     (n, m), scaled = cost.shape, -cost / regularization
     logs = scaled - scaled.max(1, keepdims=True)
     logs -= logs.max(0)  # every row and column now holds a number that does not underflow
-    for _ in range(0, steps, ABSORBED):
+    for _ in range(0, steps, STEPS_PER_CHECK):
         kernel = np.exp(logs)
         right = np.ones(m)
-        for _ in range(ABSORBED):
+        for _ in range(STEPS_PER_CHECK):
             left = 1 / n / np.maximum(kernel @ right, 1e-300)
             right = 1 / m / np.maximum(left @ kernel, 1e-300)
         off = np.abs(left * (kernel @ right) * n - 1).max()

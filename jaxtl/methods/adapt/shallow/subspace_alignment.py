@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment, principal
+from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment
 from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
+from jaxtl.methods.adapt.shallow.eigenproblems import principal
 from jaxtl.plan import Method
 
 
@@ -24,7 +25,6 @@ def subspace_alignment(classifier: Classifier | None = None, *, dim: int = 30) -
     """
 
     def align(source, labels, target, classify) -> Aligned:
-        del labels, classify
         return align_subspaces(source, target, dim)
 
     return alignment(align, classifier or nearest_neighbour(), width=dim)
@@ -38,6 +38,6 @@ def align_subspaces(source: np.ndarray, target: np.ndarray, dim: int) -> Aligned
         target: [n_target, features].
         dim: number of principal directions, P_s and P_t [features, dim].
     """
-    own, other = principal(source, dim), principal(target, dim)
-    aligned = (source - source.mean(0)) @ own @ (own.T @ other)
-    return Aligned(aligned, other, -target.mean(0) @ other)
+    source_axes, target_axes = principal(source, dim), principal(target, dim)
+    aligned = (source - source.mean(0)) @ source_axes @ (source_axes.T @ target_axes)
+    return Aligned(aligned, target_axes, -target.mean(0) @ target_axes)

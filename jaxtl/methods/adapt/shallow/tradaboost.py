@@ -30,28 +30,28 @@ def tradaboost(*, rounds: int = 10, penalty: float = 1.0) -> Method:
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         sample = read_sample(model, params, state, domains)
-        seen = sample.target_labels >= 0
-        if not seen.any():
+        labelled = sample.target_labels >= 0
+        if not labelled.any():
             raise ValueError("tradaboost needs a target with some labels")
-        x = np.concatenate([sample.source, sample.target[seen]])
-        labels = np.concatenate([sample.labels, sample.target_labels[seen]])
+        x = np.concatenate([sample.source, sample.target[labelled]])
+        labels = np.concatenate([sample.labels, sample.target_labels[labelled]])
         n_source = len(sample.source)
-        weights = np.concatenate([sample.weights, sample.target_weights[seen]])
-        kept = {"kernels": [], "biases": [], "votes": []}
+        weights = np.concatenate([sample.weights, sample.target_weights[labelled]])
+        kernels, biases, votes = [], [], []
         for _ in range(rounds):
-            found = logistic_fit(
-                x, labels, sample.classes, (penalty,), weights * len(x) / weights.sum()
-            )
-            wrong = (x @ found.kernel + found.bias).argmax(1) != labels
-            weights, vote = reweighted(weights, wrong, n_source, rounds)
-            for name, value in zip(kept, (found.kernel, found.bias, vote), strict=True):
-                kept[name].append(value)
-        kept = {name: np.float32(values) for name, values in kept.items()}
-        kept["votes"][: rounds // 2] = 0
-        return params, state._replace(method=kept)
+            shares = weights * len(x) / weights.sum()
+            solved = logistic_fit(x, labels, sample.classes, (penalty,), shares)
+            wrong = (x @ solved.kernel + solved.bias).argmax(1) != labels
+            weights, vote = reweight(weights, wrong, n_source, rounds)
+            kernels.append(solved.kernel)
+            biases.append(solved.bias)
+            votes.append(vote)
+        votes[: rounds // 2] = [0.0] * (rounds // 2)
+        committee = {"kernels": kernels, "biases": biases, "votes": votes}
+        committee = {name: np.float32(values) for name, values in committee.items()}
+        return params, state._replace(method=committee)
 
     def initial(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
-        del statistics
         ((name, head),) = model.heads.items()
         shape = (rounds, params["heads"][name]["kernel"].shape[0], head.size)
         return {
@@ -61,17 +61,18 @@ def tradaboost(*, rounds: int = 10, penalty: float = 1.0) -> Method:
         }
 
     def predict(model: Model, params: Params, state: State, inputs: PyTree) -> dict:
-        kept, ((name, head),) = state.method, model.heads.items()
+        committee, ((name, head),) = state.method, model.heads.items()
         output, _ = model.apply(params, state.statistics, inputs)
         features = output["features"].reshape(len(output["features"]), -1)
-        scores = jnp.einsum("nf,rfc->rnc", features, kept["kernels"]) + kept["biases"][:, None]
+        scores = jnp.einsum("nf,rfc->rnc", features, committee["kernels"])
+        scores += committee["biases"][:, None]
         chosen = jax.nn.one_hot(scores.argmax(-1), head.size)
-        return {**output, "logits": {name: jnp.einsum("r,rnc->nc", kept["votes"], chosen)}}
+        return {**output, "logits": {name: jnp.einsum("r,rnc->nc", committee["votes"], chosen)}}
 
     return Method(prepare=prepare, state=initial, predict=predict, aligns=True, fresh_frozen=True)
 
 
-def reweighted(
+def reweight(
     weights: np.ndarray, wrong: np.ndarray, n_source: int, rounds: int
 ) -> tuple[np.ndarray, float]:
     """Weights after a round, and the logarithm of 1 / beta_t, its vote.

@@ -2,8 +2,14 @@
 
 import numpy as np
 
-from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment, principal
+from jaxtl.methods.adapt.shallow.aligned import (
+    Aligned,
+    Classifier,
+    alignment,
+    with_target_as_it_is,
+)
 from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
+from jaxtl.methods.adapt.shallow.eigenproblems import principal
 from jaxtl.plan import Method
 
 
@@ -15,8 +21,7 @@ def unaligned(classifier: Classifier | None = None) -> Method:
     """
 
     def align(source, labels, target, classify) -> Aligned:
-        del labels, target, classify
-        return Aligned(source, np.eye(source.shape[1]), np.zeros(source.shape[1]))
+        return with_target_as_it_is(source)
 
     return alignment(align, classifier or nearest_neighbour())
 
@@ -30,7 +35,6 @@ def joint_pca(classifier: Classifier | None = None, *, dim: int = 30) -> Method:
     """
 
     def align(source, labels, target, classify) -> Aligned:
-        del labels, classify
         components = principal(np.concatenate([source, target]), dim)
         return Aligned(source @ components, components, np.zeros(dim))
 

@@ -5,8 +5,8 @@ import pytest
 from scipy.integrate import quad_vec
 from scipy.linalg import eigh, sqrtm
 
-from jaxtl.methods.adapt.shallow.aligned import pencil, principal
 from jaxtl.methods.adapt.shallow.coral_map import recolour
+from jaxtl.methods.adapt.shallow.eigenproblems import pencil, principal
 from jaxtl.methods.adapt.shallow.gfk import align_on_geodesic, geodesic_factor
 from jaxtl.methods.adapt.shallow.subspace_alignment import align_subspaces
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import eigh
 
-from jaxtl.methods.adapt.shallow.aligned import pencil
+from jaxtl.methods.adapt.shallow.eigenproblems import pencil
 from jaxtl.methods.adapt.shallow.jda import mean_gaps, transfer_components
 from jaxtl.methods.adapt.shallow.jgsa import coupled_scatters
 

@@ -7,7 +7,7 @@ from shapes import SHAPE
 
 from jaxtl import models
 from jaxtl.methods.adapt import tradaboost
-from jaxtl.methods.adapt.shallow.tradaboost import reweighted
+from jaxtl.methods.adapt.shallow.tradaboost import reweight
 from jaxtl.methods.transfer.linear_fit import logistic_fit
 from jaxtl.plan import Columns, State
 
@@ -34,16 +34,16 @@ def test_two_rounds_of_weights_by_hand():
     # Three source and four target examples; the second source and the first target are wrong.
     shrink = 1 / (1 + np.sqrt(2 * np.log(3) / 10))
     wrong = np.array([False, True, False, True, False, False, False])
-    weights, vote = reweighted(np.ones(7), wrong, 3, 10)
+    weights, vote = reweight(np.ones(7), wrong, 3, 10)
     np.testing.assert_allclose(weights, [1, shrink, 1, 3, 1, 1, 1])  # error 1/4: beta_t = 1/3
     assert vote == pytest.approx(np.log(3))
     # Now the second source again, and the last target: error 1/6, beta_t = 1/5.
     wrong = np.array([False, True, False, False, False, False, True])
-    weights, vote = reweighted(weights, wrong, 3, 10)
+    weights, vote = reweight(weights, wrong, 3, 10)
     np.testing.assert_allclose(weights, [1, shrink**2, 1, 3, 1, 1, 5])
     assert vote == pytest.approx(np.log(5))
     for wrong, error in ((np.zeros(7, bool), 1e-3), (np.ones(7, bool), 0.49)):
-        assert reweighted(np.ones(7), wrong, 3, 10)[1] == pytest.approx(np.log(1 / error - 1))
+        assert reweight(np.ones(7), wrong, 3, 10)[1] == pytest.approx(np.log(1 / error - 1))
 
 
 def planted():

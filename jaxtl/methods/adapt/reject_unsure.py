@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtl.plan import Method, Model, Params, PyTree, State
 
 
-def rejecting(method: Method, *, head: str, threshold: float = 0.5) -> Method:
+def reject_unsure(method: Method, *, head: str, threshold: float = 0.5) -> Method:
     """The method, whose predictions of a head are "unknown" where they are not confident.
 
     The head's last class is "unknown". Its logit becomes larger than all others exactly where the
