@@ -25,7 +25,7 @@ from jaxtl.methods.adapt.sides import (
 )
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
-from jaxtl.plan import Method, Module, Params, StageShape
+from jaxtl.plan import LossFn, Method, Module, Params, StageShape
 
 
 def cdan(
@@ -50,9 +50,10 @@ def cdan(
 
     Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018. arXiv:1705.10667.
     """
-    return _conditional(
-        tx, reversal, weight, random_features, discriminator, lambda logits, present: present, True
-    )
+    network = _on_products(discriminator, random_features)
+    loss_fn = _loss(network, reversal, weight, random_features, lambda logits, present: present)
+    modules = {DISCRIMINATOR: network}
+    return one_update(as_groups(tx), loss_fn, per_example=True, modules=modules)
 
 
 def cdan_e(
@@ -71,30 +72,26 @@ def cdan_e(
     Args:
         reversal, random_features, discriminator: as in `cdan`.
     """
+    network = _on_products(discriminator, random_features)
+    loss_fn = _loss(network, reversal, weight, random_features, certainty)
+    modules = {DISCRIMINATOR: network}
+    return one_update(as_groups(tx), loss_fn, per_example=False, modules=modules)
 
-    def certain(logits: jax.Array, present: jax.Array) -> jax.Array:
-        return present * certainty(logits, present)
 
-    return _conditional(tx, reversal, weight, random_features, discriminator, certain, False)
-
-
-def _conditional(
-    tx: optax.GradientTransformation | Groups,
+def _loss(
+    network: Module,
     reversal: Weight,
     weight: Weight,
     random_features: int | None,
-    discriminator: Module | None,
-    weigh: Callable[[jax.Array, jax.Array], jax.Array],
-    per_example: bool,
-) -> Method:
-    """What both minimise; `weigh` makes an example's weight of logits and `present` of one side."""
-    network = _on_products(discriminator, random_features)
+    example_weights: Callable[[jax.Array, jax.Array], jax.Array],
+) -> LossFn:
+    """What both minimise; `example_weights` are those of one side, of its logits and `present`."""
 
     def loss_fn(model, params, state, batch, rng, step):
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         task, _ = supervised(model.heads, output["logits"], batch)
         logits = output["logits"][head_of(batch)]
-        weights = [weigh(*rows) for rows in rows_by_side((logits, batch.present), batch)]
+        weights = [example_weights(*rows) for rows in rows_by_side((logits, batch.present), batch)]
         probabilities = jax.nn.softmax(jax.lax.stop_gradient(sources_first(logits, batch)))
         features = sources_first(flat_features(output), batch)
         confusion, metrics = domain_confusion_loss(
@@ -108,20 +105,19 @@ def _conditional(
         loss = task + at_step(weight, step) * confusion
         return loss, (state, {"task_loss": task, **metrics})
 
-    modules = {DISCRIMINATOR: network}
-    return one_update(as_groups(tx), loss_fn, per_example=per_example, modules=modules)
+    return loss_fn
 
 
 def certainty(logits: jax.Array, present: jax.Array) -> jax.Array:
-    """1 + exp(-entropy) of predictions [n, classes], over its mean: [n], constants.
+    """present * (1 + exp(-entropy) of predictions, over its mean): [n], constants.
 
     Args:
         logits: [n, classes] float.
-        present: [n] float >= 0, weights of the mean.
+        present: [n] float >= 0, weights of the mean too.
     """
     log_p = jax.nn.log_softmax(jax.lax.stop_gradient(logits))
     weights = 1 + jnp.exp(jnp.sum(jnp.exp(log_p) * log_p, -1))
-    return weights * present.sum() / jnp.maximum(jnp.sum(present * weights), 1e-12)
+    return present * (weights * present.sum() / jnp.maximum(jnp.sum(present * weights), 1e-12))
 
 
 def conditioned(

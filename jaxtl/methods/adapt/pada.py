@@ -9,17 +9,7 @@ from jaxtl.methods.adapt.adversary import DISCRIMINATOR, domain_confusion_loss, 
 from jaxtl.methods.adapt.sides import Weight, at_step, flat_features, head_of, sources_first
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat, mlp_head, outputs
-from jaxtl.plan import (
-    Columns,
-    Method,
-    Model,
-    Module,
-    Params,
-    PyTree,
-    StageShape,
-    State,
-    Statistics,
-)
+from jaxtl.plan import Columns, Method, Model, Module, Params, StageShape, State, Statistics
 from jaxtl.plan.batch import sides_of
 
 
@@ -49,7 +39,7 @@ def pada(
     """
     network = discriminator or mlp_head((100,), 2)
 
-    def start(model: Model, params: Params, statistics: Statistics, shape: StageShape) -> PyTree:
+    def start(model: Model, params: Params, statistics: Statistics, shape: StageShape):
         return {name: jnp.ones(head.size) for name, head in model.heads.items()}
 
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):

@@ -4,12 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxtl.methods.adapt.shallow.aligned import (
-    Aligned,
-    Classifier,
-    alignment,
-    with_target_as_it_is,
-)
+from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment, with_target_as_it_is
 from jaxtl.methods.adapt.shallow.classifiers import linear_ridge
 from jaxtl.methods.adapt.shallow.kmm import median_kernels
 from jaxtl.methods.transfer.linear_fit import stratified_folds

@@ -3,12 +3,7 @@
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from jaxtl.methods.adapt.shallow.aligned import (
-    Aligned,
-    Classifier,
-    alignment,
-    with_target_as_it_is,
-)
+from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment, with_target_as_it_is
 from jaxtl.methods.adapt.shallow.classifiers import linear_ridge
 from jaxtl.plan import Method
 

@@ -2,12 +2,7 @@
 
 import numpy as np
 
-from jaxtl.methods.adapt.shallow.aligned import (
-    Aligned,
-    Classifier,
-    alignment,
-    with_target_as_it_is,
-)
+from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment, with_target_as_it_is
 from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
 from jaxtl.methods.adapt.shallow.eigenproblems import principal
 from jaxtl.plan import Method
