@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+NEWTON_STEPS = 20
+
 
 def domain_logits(
     source: jax.Array,
@@ -10,7 +12,6 @@ def domain_logits(
     examples: jax.Array,
     *,
     penalty: float = 1e-2,
-    num_steps: int = 20,
 ) -> jax.Array:
     """Log odds that examples are from the target, by logistic regression between the domains.
 
@@ -22,7 +23,6 @@ def domain_logits(
         target: [n_target, features] float.
         examples: [n, features], those to be judged.
         penalty: of half the squared norm of the weights, beside the mean loss; not of the bias.
-        num_steps: of Newton's method.
 
     Returns:
         [n] float32.
@@ -48,11 +48,11 @@ def domain_logits(
         curvature = inputs.T @ (spread * inputs) + jnp.diag(ridge)
         return weights - jax.scipy.linalg.solve(curvature, gradient, assume_a="pos"), None
 
-    weights, _ = jax.lax.scan(newton, jnp.zeros(inputs.shape[1]), length=num_steps)
+    weights, _ = jax.lax.scan(newton, jnp.zeros(inputs.shape[1]), length=NEWTON_STEPS)
     return design(examples) @ weights
 
 
-def proxy_a_distance(source: jax.Array, target: jax.Array, *, penalty: float = 1e-2) -> jax.Array:
+def proxy_a_distance(source: jax.Array, target: jax.Array) -> jax.Array:
     """2 (1 - 2 error) of a linear domain classifier: 0 indistinguishable, 2 separable.
 
     The classifier learns from every other example and is tested on the rest, both domains weighing
@@ -61,7 +61,6 @@ def proxy_a_distance(source: jax.Array, target: jax.Array, *, penalty: float = 1
     Args:
         source: [n_source, features] float, at least two examples in random order.
         target: [n_target, features], likewise.
-        penalty: as in `domain_logits`.
 
     Returns:
         [] float32 in [-2, 2]; NaN where a feature is not finite.
@@ -77,7 +76,7 @@ def proxy_a_distance(source: jax.Array, target: jax.Array, *, penalty: float = 1
             f"two examples or more of each domain expected, got {len(source)} and {len(target)}"
         )
     held_out = jnp.concatenate([source[1::2], target[1::2]])
-    logits = domain_logits(source[::2], target[::2], held_out, penalty=penalty)
+    logits = domain_logits(source[::2], target[::2], held_out)
     count = len(source[1::2])
     missed = (logits[:count] >= 0).mean() + (logits[count:] < 0).mean()
     return jnp.where(jnp.isnan(logits).any(), jnp.nan, 2 * (1 - missed))

@@ -12,22 +12,24 @@ from jaxtl.models import apply_flat
 from jaxtl.paths import flatten, matches, nest
 from jaxtl.plan import Combine, Method, PyTree
 
+DECAY = 0.99
+"""Of the moving average of conflicts."""
+
 
 def pcgrad(
     tx: optax.GradientTransformation | Groups,
     *,
     shared: Sequence[str] = ("backbone/.*",),
-    decay: float = 0.99,
 ) -> Method:
     """The sum of the tasks' gradients, each without its conflicts with the others; Algorithm 1.
 
     A task is a head with labels. Each gradient g_i meets the others in an order of its own, drawn
     for every step: where g_i . g_j < 0 its part along g_j (as it was) is taken away. As in the
-    paper this concerns what the tasks share; the rest gets the sum of the gradients.
+    paper this concerns what the tasks share; the rest gets the sum of the gradients. The share of
+    pairs that conflict is logged as `conflicts`, a moving average.
 
     Args:
         shared: path patterns of what the tasks share.
-        decay: of the moving average of the share of pairs that conflict, logged as `conflicts`.
 
     Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020. arXiv:2001.06782.
     """
@@ -60,8 +62,8 @@ def pcgrad(
         }
         share = jnp.sum(products < 0) / max(1, tasks * (tasks - 1))
         steps = state["steps"] + 1
-        average = decay * state["conflicts"] + (1 - decay) * share
-        metrics = {"conflicts": average / (1 - decay**steps)}
+        average = DECAY * state["conflicts"] + (1 - DECAY) * share
+        metrics = {"conflicts": average / (1 - DECAY**steps)}
         return grads, {"conflicts": average, "steps": steps}, metrics
 
     return one_update(as_groups(tx), loss_fn, per_example=True, combine=Combine(init, combine))

@@ -1,6 +1,6 @@
 """How much each channel of a block matters for the labels of a stage: DELTA's attention."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
 
@@ -23,7 +23,7 @@ def channel_attention(
     params: Params,
     state: State,
     domains: list[Columns],
-    blocks: Mapping[str, int],
+    blocks: Iterable[str],
     examples: int,
     temperature: float,
 ) -> dict[str, np.ndarray]:
@@ -39,7 +39,7 @@ def channel_attention(
 
     Args:
         model, params, state, domains: as `Method.prepare` gets them.
-        blocks: only its keys matter.
+        blocks: names.
         examples: most examples, evenly spaced among those with a label.
         temperature: > 0, divides the rises.
 

@@ -27,7 +27,6 @@ def ridge(
     *,
     heads: Sequence[str] = ("heads/.*",),
     towards_source: bool = False,
-    folds: int | None = None,
 ) -> Method:
     """Ridge regression of the labels on the features.
 
@@ -37,23 +36,23 @@ def ridge(
     likelihood.
 
     Args:
-        penalties: candidates >= 0; several are compared by the squared error on examples left out.
+        penalties: candidates >= 0; several are compared by the squared error on examples left out,
+            one at a time.
         heads: path patterns of the heads to solve; those without labels stay as they are.
         towards_source: W_0 is the kernel that the stage starts from, the source's solution, which
             shrinkage returns to (biased ridge, hypothesis transfer); otherwise 0.
-        folds: number of cross-validation folds; None leaves out one example at a time.
 
     Raises:
-        ValueError: the penalties or folds are not valid.
+        ValueError: the penalties are not valid.
     """
-    _check(penalties, folds, ">= 0")
+    _check(penalties, ">= 0")
 
-    def fit(features, labels, weights, head, kernel, assigned):
+    def fit(features, labels, weights, head, kernel):
         targets = np.eye(head.size)[labels] if head.integer else labels.reshape(len(labels), -1)
         prior = kernel if towards_source else None
-        return ridge_fit(features, targets, penalties, weights, prior, assigned)
+        return ridge_fit(features, targets, penalties, weights, prior)
 
-    return _solve_heads("ridge", fit, heads, folds)
+    return _solve_heads("ridge", fit, heads)
 
 
 def logistic(
@@ -72,35 +71,32 @@ def logistic(
     Raises:
         ValueError: the penalties or folds are not valid; when it runs, a head has no classes.
     """
-    _check(penalties, folds, "> 0")
+    _check(penalties, "> 0")
+    if folds < 2:
+        raise ValueError(f"folds must be at least 2; got {folds}.")
 
-    def fit(features, labels, weights, head, kernel, assigned):
+    def fit(features, labels, weights, head, kernel):
         if not head.integer:
             raise ValueError("logistic regression needs class labels; use ridge for numbers.")
+        assigned = stratified_folds(labels, folds)
         return logistic_fit(features, labels, head.size, penalties, weights, assigned)
 
-    return _solve_heads("logistic regression", fit, heads, folds)
+    return _solve_heads("logistic regression", fit, heads)
 
 
-def _check(penalties: Sequence[float], folds: int | None, bound: str) -> None:
+def _check(penalties: Sequence[float], bound: str) -> None:
     allowed = {">= 0": np.greater_equal, "> 0": np.greater}[bound]
     if not (len(penalties) and np.isfinite(penalties).all() and allowed(penalties, 0).all()):
         raise ValueError(f"penalties must be finite, at least one, {bound}; got {list(penalties)}.")
-    if folds is not None and folds < 2:
-        raise ValueError(f"folds must be at least 2; got {folds}.")
 
 
-def _solve_heads(
-    what: str, fit: Callable[..., Fit], patterns: Sequence[str], folds: int | None
-) -> Method:
+def _solve_heads(what: str, fit: Callable[..., Fit], patterns: Sequence[str]) -> Method:
     """A method that replaces kernel and bias of heads.
 
     Args:
         what: its name, for the log.
-        fit: (features [n, features], labels [n, ...], weights [n], Head, kernel, fold of each
-            example [n] or None) -> Fit.
+        fit: (features [n, features], labels [n, ...], weights [n], Head, kernel) -> Fit.
         patterns: paths of the heads.
-        folds: how many.
     """
 
     def prepare(
@@ -114,17 +110,15 @@ def _solve_heads(
             raise ValueError(f"no domain has labels for the heads to solve: {', '.join(names)}.")
         for name, rows in labelled.items():
             head, kernel = model.heads[name], flat[f"heads/{name}/kernel"]
-            x = np.concatenate([features(i)[chosen] for i, chosen in rows.items()])
-            labels = np.concatenate([domains[i].labels[name][chosen] for i, chosen in rows.items()])
-            weights = np.concatenate(
-                [domains[i].weights[name][chosen] for i, chosen in rows.items()]
-            )
+            parts = [
+                (features(i)[mask], domains[i].labels[name][mask], domains[i].weights[name][mask])
+                for i, mask in rows.items()
+            ]
+            x, labels, weights = map(np.concatenate, zip(*parts, strict=True))
             weights = weights.reshape(len(weights), -1).mean(1)
             if not np.isfinite(x).all():
                 raise ValueError(f"the features that head {name!r} is solved on are not finite.")
-            classes = labels if head.integer else np.zeros(len(labels))
-            assigned = None if folds is None else stratified_folds(classes, folds)
-            solved = fit(x, labels, weights, head, kernel, assigned)
+            solved = fit(x, labels, weights, head, kernel)
             flat[f"heads/{name}/kernel"] = solved.kernel.astype(kernel.dtype)
             flat[f"heads/{name}/bias"] = solved.bias.astype(kernel.dtype)
             message = "%s: head %s solved on %d examples with penalty %g (left-out error %.4g)."

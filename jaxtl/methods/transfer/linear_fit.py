@@ -1,16 +1,15 @@
 """Linear maps fitted in float64 on the host: ridge and multinomial logistic regression.
 
 The penalty is chosen by the prediction of examples left out: one at a time in closed form (ridge),
-or one fold at a time. Penalties are relative to *sums* over the examples, as in scikit-learn's
-`Ridge(alpha=penalty)` and `LogisticRegression(C=1 / penalty)`; the intercept is not penalised.
+or one fold at a time (logistic regression). Penalties are relative to *sums* over the examples, as
+in scikit-learn's `Ridge(alpha=penalty)` and `LogisticRegression(C=1 / penalty)`; the intercept is
+not penalised.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-Solve = Callable[[float], tuple[np.ndarray, np.ndarray]]
 
 
 class Fit(NamedTuple):
@@ -37,7 +36,6 @@ def ridge_fit(
     penalties: Sequence[float],
     weights: np.ndarray | None = None,
     prior: np.ndarray | None = None,
-    folds: np.ndarray | None = None,
 ) -> Fit:
     """Minimise sum_i w_i |y_i - x_i W - b|^2 + penalty * |W - prior|^2 over W and b.
 
@@ -48,31 +46,19 @@ def ridge_fit(
     Args:
         features: [n, features].
         targets: [n, size].
-        penalties: >= 0; several are compared.
-        weights: [n] >= 0, frequency weights; ones if None. In the choice of the penalty an
-            example is left out with its whole weight.
+        penalties: >= 0; several are compared by leaving out one example at a time with its whole
+            weight, in closed form (`RidgeCV`).
+        weights: [n] >= 0, frequency weights; ones if None.
         prior: [features, size], where W shrinks to; zeros if None.
-        folds: [n] int, the fold of each example; None for leave-one-out in closed form
-            (`RidgeCV`).
     """
     features, targets = np.asarray(features, np.float64), np.asarray(targets, np.float64)
     prior = np.zeros((features.shape[1], targets.shape[1])) if prior is None else prior
     prior, weights = np.asarray(prior, np.float64), _float_weights(weights, len(features))
     residuals, present = targets - features @ prior, weights > 0
-
-    def fit(rows: np.ndarray) -> Solve:
-        return _decompose(features[rows], residuals[rows], weights[rows])[0]
-
-    def squared_error(kernel: np.ndarray, bias: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return ((features[rows] @ kernel + bias - residuals[rows]) ** 2).mean(1)
-
     solve, leave_one_out = _decompose(features[present], residuals[present], weights[present])
-    if len(penalties) == 1:
-        errors = np.full(1, np.nan)
-    elif folds is None:
+    errors = np.full(1, np.nan)
+    if len(penalties) > 1:
         errors = np.array([leave_one_out(penalty) for penalty in penalties])
-    else:
-        errors = _cross_validate(fit, squared_error, penalties, weights, folds)
     penalty = _best(penalties, errors)
     kernel, bias = solve(penalty)
     return Fit(prior + kernel, bias, penalty, errors)
@@ -80,7 +66,7 @@ def ridge_fit(
 
 def _decompose(
     features: np.ndarray, targets: np.ndarray, weights: np.ndarray
-) -> tuple[Solve, Callable[[float], float]]:
+) -> tuple[Callable[[float], tuple[np.ndarray, np.ndarray]], Callable[[float], float]]:
     """penalty -> (kernel, bias), and penalty -> mean squared leave-one-out error."""
     total = weights.sum()
     feature_mean, target_mean = weights @ features / total, weights @ targets / total
@@ -141,21 +127,26 @@ def logistic_fit(
     """
     features = np.asarray(features, np.float64)
     weights = _float_weights(weights, len(features))
+    present = weights > 0
 
-    def fit(rows: np.ndarray) -> Solve:
-        rows = rows & (weights > 0)
-        return lambda penalty: _logistic(features[rows], labels[rows], size, penalty, weights[rows])
+    def solve(penalty: float, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _logistic(features[rows], labels[rows], size, penalty, weights[rows])
 
-    def cross_entropy(kernel: np.ndarray, bias: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def cross_entropy(kernel: np.ndarray, bias: np.ndarray, rows: np.ndarray) -> float:
         logits = features[rows] @ kernel + bias
         chosen = np.take_along_axis(logits, labels[rows, None], 1)[:, 0]
-        return np.logaddexp.reduce(logits, 1) - chosen
+        return weights[rows] @ (np.logaddexp.reduce(logits, 1) - chosen)
 
-    errors = np.full(1, np.nan)
-    if len(penalties) > 1:
-        errors = _cross_validate(fit, cross_entropy, penalties, weights, folds)
+    errors = np.zeros(len(penalties)) if len(penalties) > 1 else np.full(1, np.nan)
+    for fold in np.unique(folds[present]) if len(penalties) > 1 else ():
+        left_out, rest = present & (folds == fold), present & (folds != fold)
+        if rest.any():
+            errors += [cross_entropy(*solve(penalty, rest), left_out) for penalty in penalties]
+        else:
+            errors[:] = np.inf
+    errors /= weights.sum()
     penalty = _best(penalties, errors)
-    return Fit(*fit(weights > 0)(penalty), penalty, errors)
+    return Fit(*solve(penalty, present), penalty, errors)
 
 
 def _logistic(
@@ -189,29 +180,6 @@ def stratified_folds(classes: np.ndarray, count: int) -> np.ndarray:
     folds = np.empty(len(classes), np.int64)
     folds[order] = np.arange(len(classes)) % count
     return folds
-
-
-def _cross_validate(
-    fit: Callable[[np.ndarray], Solve],
-    error: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
-    penalties: Sequence[float],
-    weights: np.ndarray,
-    folds: np.ndarray,
-) -> np.ndarray:
-    """[penalties]: weighted mean error of each example under the fit to the other folds.
-
-    Args:
-        fit: rows [n] bool -> solve.
-        error: (kernel, bias, rows [n] bool) -> [rows], error of each example.
-    """
-    totals, present = np.zeros(len(penalties)), weights > 0
-    for fold in np.unique(folds[present]):
-        left_out, rest = present & (folds == fold), present & (folds != fold)
-        if not rest.any():
-            return np.full(len(penalties), np.inf)
-        solve = fit(rest)
-        totals += [weights[left_out] @ error(*solve(penalty), left_out) for penalty in penalties]
-    return totals / weights.sum()
 
 
 def _best(penalties: Sequence[float], errors: np.ndarray) -> float:

@@ -49,17 +49,15 @@ def test_leave_one_out_is_that_of_ridge_cv(shape):
 
 
 @pytest.mark.parametrize("shape", [(15, 4), (6, 9)])
-@pytest.mark.parametrize("folds", [None, np.array([0, 1, 2])])
-def test_errors_are_those_of_a_loop_over_what_is_left_out(shape, folds):
+def test_errors_are_those_of_a_loop_over_what_is_left_out(shape):
     features, targets, weights, prior = draw(*shape)
     n = len(features)
-    folds = None if folds is None else np.resize(folds, n)
-    fit = ridge_fit(features, targets, PENALTIES, weights, prior, folds)
+    fit = ridge_fit(features, targets, PENALTIES, weights, prior)
     expected = []
     for penalty in PENALTIES:
         squares = np.empty(n)
         for i in range(n):
-            rest = np.arange(n) != i if folds is None else folds != folds[i]
+            rest = np.arange(n) != i
             kernel, bias = normal_equations(
                 features[rest], targets[rest], penalty, weights[rest], prior
             )
@@ -120,11 +118,10 @@ def test_weights_are_repetitions_and_weight_zero_is_absent():
 
 def test_one_example_keeps_the_prior_and_fits_the_bias():
     features, targets, _, prior = draw(1)
-    for folds in (None, np.zeros(1, int)):
-        fit = ridge_fit(features, targets, PENALTIES, None, prior, folds)
-        assert fit.penalty == max(PENALTIES) and np.isinf(fit.errors).all()
-        np.testing.assert_allclose(fit.kernel, prior)
-        np.testing.assert_allclose(features @ fit.kernel + fit.bias, targets)
+    fit = ridge_fit(features, targets, PENALTIES, None, prior)
+    assert fit.penalty == max(PENALTIES) and np.isinf(fit.errors).all()
+    np.testing.assert_allclose(fit.kernel, prior)
+    np.testing.assert_allclose(features @ fit.kernel + fit.bias, targets)
 
 
 def test_constant_features_predict_the_mean():

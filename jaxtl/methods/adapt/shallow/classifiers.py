@@ -122,17 +122,16 @@ def padded(rows: np.ndarray, capacity: int, value: float = 0) -> np.ndarray:
     return np.pad(rows, missing, constant_values=value)
 
 
-def linear_ridge(penalties: Sequence[float] = PENALTIES, folds: int | None = None) -> Classifier:
+def linear_ridge(penalties: Sequence[float] = PENALTIES) -> Classifier:
     """Ridge regression of one-hot labels, as `transfer.ridge`; it becomes the model's head.
 
     Args:
-        penalties: candidates >= 0, compared by the error on source examples left out.
-        folds: number of cross-validation folds; None leaves out one example at a time.
+        penalties: candidates >= 0, compared by the error on source examples left out, one at a
+            time.
     """
 
     def fit(z, labels, weights, classes: int) -> Fit:
-        assigned = None if folds is None else stratified_folds(labels, folds)
-        return ridge_fit(z, np.eye(classes)[labels], penalties, weights, None, assigned)
+        return ridge_fit(z, np.eye(classes)[labels], penalties, weights)
 
     return _linear(fit)
 
