@@ -9,17 +9,9 @@ from jaxtl.metrics import Derived
 from jaxtl.paths import unknown
 from jaxtl.plan import CRITERIA, Direction, Experiment, Metric, Stage, key_parts
 
-RESERVED = {
-    *("", "metrics", "gain", "difference", "verdict", "trainable_parameters", "total_parameters"),
-    *(
-        "train_seconds",
-        "steps_per_second",
-        "step_memory_mb",
-        "not_finite",
-        "failed_seeds",
-        "config",
-    ),
-}
+RESERVED = {"metrics", "gain", "difference", "verdict", "not_finite", "failed_seeds", "config", ""}
+RESERVED |= {"trainable_parameters", "total_parameters", "train_seconds", "steps_per_second"}
+RESERVED |= {"step_memory_mb"}
 """What an arm's entry of summary.json holds besides what analyses measure."""
 
 
@@ -124,7 +116,7 @@ def declaration_problems(
         if names.count(name) > 1:
             yield f"analyses: {names.count(name)} are called {name!r}; each needs its own name"
         if name in RESERVED:
-            yield f"analyses: {name!r} is something else in summary.json; rename the analysis"
+            yield f"analyses: none can be called {name!r}, which summary.json means otherwise"
     stages = {stage.name: stage for chain in experiment.arms.values() for stage in chain}
     for name, stage in stages.items():
         weighted = [d.dataset.name for d in stage.domains if d.example_weights is not None]

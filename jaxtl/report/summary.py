@@ -144,7 +144,7 @@ def _arm(arm: ArmResult, result: ExperimentResult) -> dict[str, Any]:
 
 
 def _measured(tree: PyTree) -> Any:
-    """What an analysis measured: statistics of its numbers, its texts as they are."""
+    """Nested dicts of arrays: statistics of numbers [seeds], texts as they are."""
     if isinstance(tree, Mapping):
         return {key: _measured(part) for key, part in tree.items()}
     return statistics(tree) if tree.dtype.kind in "biuf" else plain(tree)
@@ -232,27 +232,22 @@ def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:
     baseline = arms.get(summary["baseline"], {"metrics": {}})["metrics"]
     compared = {}
     for name, arm in arms.items():
-        made = ("metrics", "gain", "difference", "verdict")
-        rest = {key: arm[key] for key in arm if key not in made}
-        head = {"metrics": arm["metrics"], "verdict": None}
+        entry, outcome = {"metrics": arm["metrics"]}, None
         if name != summary["baseline"]:
-            pairs = {
-                key: differences(_floats(arm["metrics"][key]), _floats(baseline[key]))
-                for key in arm["metrics"]
-                if key in baseline
-            }
-            gains = {key: declared[key].sign * pairs[key] for key in pairs if key in declared}
-            gain = {key: statistics(values) for key, values in gains.items()}
-            other = {
-                key: statistics(values) for key, values in pairs.items() if key not in declared
-            }
-            head = {"metrics": arm["metrics"], "gain": gain}
-            head |= {"difference": other} if other else {}
-            metrics = [
-                _floats(side[primary]) for side in (arm["metrics"], baseline) if primary in side
-            ]
-            head["verdict"] = verdict(gains.get(primary, ()), *metrics)
-        compared[name] = head | rest
+            gains, others = {}, {}
+            for key in (key for key in arm["metrics"] if key in baseline):
+                difference = differences(_floats(arm["metrics"][key]), _floats(baseline[key]))
+                if key in declared:
+                    gains[key] = declared[key].sign * difference
+                else:
+                    others[key] = difference
+            entry |= {"gain": _measured(gains)}
+            entry |= {"difference": _measured(others)} if others else {}
+            sides = [side for side in (arm["metrics"], baseline) if primary in side]
+            outcome = verdict(gains.get(primary, ()), *(_floats(side[primary]) for side in sides))
+        made = ("metrics", "gain", "difference", "verdict")
+        rest = {key: value for key, value in arm.items() if key not in made}
+        compared[name] = entry | {"verdict": outcome} | rest
     return compared
 
 

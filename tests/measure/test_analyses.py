@@ -150,7 +150,10 @@ def test_an_analysis_of_ones_own_stands_in_summary_and_report(tmp_path):
     ("more", "message"),
     [
         ([analyses.forgetting()], "analyses: 2 are called 'forgetting'; each needs its own name"),
-        ([dataclasses.replace(best_class(), name="gain")], "'gain' is something else in summary"),
+        (
+            [dataclasses.replace(best_class(), name="gain")],
+            "none can be called 'gain', which summary.json",
+        ),
         (["forgetting"], "experiment: analyses.* must be .*Analysis.*, got 'forgetting'"),
     ],
 )

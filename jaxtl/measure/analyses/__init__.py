@@ -1,6 +1,16 @@
 """Analyses: what a report says of every arm besides its metrics, one question a file.
 
-An experiment asks further ones with `analyses=[*analyses.default(), mine]`.
+An experiment asks further ones with `analyses=[*analyses.default(), mine]`, where `mine` is a value
+like those here:
+
+    def measure(arm):  # a `jaxtl.measure.TrainedArm`
+        return {"steps": np.full(len(arm.seeds), float(arm.stages[-1].num_steps))}
+
+    def panels(arms, comparison):  # what was measured of each arm, a `jaxtl.measure.Comparison`
+        rows = {name: {"last stage": measured["steps"]} for name, measured in arms.items()}
+        return {"steps": Table("Steps", "How long each arm trains.", rows)}
+
+    mine = Analysis("steps", measure, panels, in_summary=True)
 """
 
 from jaxtl.measure.analyses.adversaries import adversaries
@@ -12,21 +22,6 @@ from jaxtl.measure.analyses.forgetting import forgetting
 from jaxtl.measure.analyses.picks import oracle, picks
 from jaxtl.measure.analyses.tasks import backward_transfer, by_stage, own_stages
 from jaxtl.plan import Analysis
-
-__all__ = [
-    "adversaries",
-    "backward_transfer",
-    "by_stage",
-    "classes",
-    "default",
-    "domain_gap",
-    "feature_map",
-    "forgetting",
-    "learning_curves",
-    "oracle",
-    "own_stages",
-    "picks",
-]
 
 
 def default() -> list[Analysis]:
