@@ -39,14 +39,14 @@ class Table(Panel):
         rows: {name: {column: cell}}, most often a row an arm; what is absent is unknown.
         corner: what the rows are.
         signed: the numbers are differences, shown with their sign.
-        limits: beyond which no value can lie; an interval that does ends in "beyond 1".
+        metric: the key of the metric that the cells are values of; empty where the columns are.
         printed: in the terminal too, without intervals.
     """
 
     rows: Mapping[str, Mapping[str, Cell]]
     corner: str = "arm"
     signed: bool = False
-    limits: tuple[float, float] | None = None
+    metric: str = ""
     printed: bool = False
 
     @property

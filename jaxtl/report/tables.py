@@ -120,7 +120,13 @@ def over_points(summary: Mapping[str, Any]) -> TextTable:
 def of_panel(table: panel.Table) -> TextTable:
     """The rows of a table panel; its title and note are for who shows it."""
     rows = [
-        [Cell(name, look="name"), *(_measured(table, row.get(column)) for column in table.columns)]
+        [
+            Cell(name, look="name"),
+            *(
+                _measured(row.get(column), table.metric or column, table.signed)
+                for column in table.columns
+            ),
+        ]
         for name, row in table.rows.items()
     ]
     return TextTable([table.corner, *table.columns], rows)
@@ -168,19 +174,21 @@ def _cost(arm: Mapping[str, Any]) -> Cell:
     return Cell(wording.NOTHING if seconds is None else f"{seconds:.1f} s", details)
 
 
-def _measured(table: panel.Table, value: panel.Cell | Mapping[str, Any]) -> Cell:
+def _measured(value: panel.Cell | Mapping[str, Any], metric: str, signed: bool) -> Cell:
+    """A cell of a table panel, which holds statistics where it was read from summary.json."""
     if isinstance(value, np.ndarray):
         value = statistics(value)
     if value is None or isinstance(value, Mapping):
-        text, _, ends = wording.interval(value, table.signed, table.limits).partition(" ")
-        return Cell(text, [ends] if ends else [])
+        return _interval(value, metric, signed)
     if isinstance(value, str):
         return Cell(value)
     if isinstance(value, int | np.integer):
-        return Cell(f"{value:{'+' if table.signed else ''},}")
-    return Cell(wording.number(float(value), table.signed))
+        return Cell(f"{value:{'+' if signed else ''},}")
+    return Cell(wording.number(float(value), signed))
 
 
 def _interval(statistics: Mapping[str, Any] | None, metric: str = "", signed: bool = False) -> Cell:
-    text, _, ends = wording.interval(statistics, signed, wording.limits(metric)).partition(" ")
+    """Mean and interval; of a difference there is no end that it cannot lie beyond."""
+    limits = None if signed else wording.limits(metric)
+    text, _, ends = wording.interval(statistics, signed, limits).partition(" ")
     return Cell(text, [ends] if ends else [])

@@ -39,16 +39,16 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
         wording.compared(summary).values(), wording.sentences(summary), strict=True
     ):
         console.print(plain(sentence, LOOKS[arm["verdict"]]))
-    more = [
+    others = [
         dataclasses.replace(_without_details(tables.of_panel(panel)), caption=panel.title)
         for panel in panels.tables(summary).values()
         if panel.printed
     ]
     if "over_points" in summary:
-        more.append(tables.over_points(summary))
+        others.append(tables.over_points(summary))
     if "sweep" in summary:
-        more.append(tables.of_picked_points(summary))
-    for table in more:
+        others.append(tables.of_picked_points(summary))
+    for table in others:
         console.print()
         _print_widest(console, table)
 
@@ -74,10 +74,10 @@ def _print_widest(console: Console, table: tables.TextTable) -> None:
     for name, *cells in table.rows:
         console.print(plain(name.text, "bold"))
         for head, cell in zip(table.head[1:], cells, strict=True):
-            console.print(_listed(head, cell, console.width))
+            console.print(_line(head, cell, console.width))
 
 
-def _listed(head: str, cell: tables.Cell, width: int) -> Text:
+def _line(head: str, cell: tables.Cell, width: int) -> Text:
     """A line of a cell, or two where it is longer than the width: a number is not broken."""
     value = plain(" ".join([cell.text, *cell.details]), LOOKS.get(cell.look, ""))
     line = plain(f"  {head}: ").append_text(value)

@@ -92,8 +92,8 @@ def secondary(summary: Mapping[str, Any], limit: int) -> list[str]:
     the primary metric on other evaluations, then anything.
     """
     primary, directions = primary_metric(summary), summary["directions"]
-    known = dict.fromkeys(m for arm in summary["arms"].values() for m in arm["metrics"])
-    known.pop(primary.key, None)
+    metrics = dict.fromkeys(m for arm in summary["arms"].values() for m in arm["metrics"])
+    metrics.pop(primary.key, None)
 
     def rank(key: str) -> int:
         evaluation, name = key_parts(key)
@@ -101,7 +101,7 @@ def secondary(summary: Mapping[str, Any], limit: int) -> list[str]:
             return 2 if directions.get(key) == "min" else 0
         return 1 if name == primary.name else 3
 
-    return sorted(known, key=rank)[:limit]
+    return sorted(metrics, key=rank)[:limit]
 
 
 def answer(summary: Mapping[str, Any]) -> str:
@@ -121,7 +121,7 @@ def answer(summary: Mapping[str, Any]) -> str:
         names = [name for name, arm in arms.items() if arm["verdict"] == outcome]
         if names:
             verb = "" if outcome == "undecided" else " is" if len(names) == 1 else " are"
-            sentences.append(text.format(_listed(names) + verb))
+            sentences.append(text.format(_enumeration(names) + verb))
     return " ".join(sentences)
 
 
@@ -140,13 +140,13 @@ def _finding(summary: Mapping[str, Any], name: str, arm: Mapping[str, Any]) -> s
         return f"undecided, no seed has {metric} both here and for {baseline}."
     test = ", paired t" if gain["ci95"] else ""
     outcome = f"{_change(gain, summary)} ({seeds(pairs)}{test})"
-    both = (arm, summary["arms"][baseline])
-    failed = {failure["seed"] for one in both for failure in one.get("failed_seeds", ())}
-    left_out = f"; left out for want of a finite value: {_seeds_named(failed)}" if failed else ""
+    sides = (arm, summary["arms"][baseline])
+    failed = {failure["seed"] for side in sides for failure in side.get("failed_seeds", ())}
+    omission = f"; left out for want of a finite value: {_seed_names(failed)}" if failed else ""
     if arm["verdict"] != "undecided":
-        return f"{arm['verdict']} transfer, {outcome}{left_out}."
-    why = _doubt(gain["per_seed"], *(side["metrics"][metric]["per_seed"] for side in both))
-    return f"undecided, {outcome}: {why}{left_out}."
+        return f"{arm['verdict']} transfer, {outcome}{omission}."
+    why = _doubt(gain["per_seed"], *(side["metrics"][metric]["per_seed"] for side in sides))
+    return f"undecided, {outcome}: {why}{omission}."
 
 
 def _doubt(gain: Sequence[float | None], *metrics: Sequence[float | None]) -> str:
@@ -174,11 +174,11 @@ def _change(gain: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     return f"{metric} higher by {interval({'mean': -gain['mean'], 'ci95': ends})} than {baseline}"
 
 
-def _listed(names: list[str]) -> str:
+def _enumeration(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _seeds_named(values: set[int]) -> str:
+def _seed_names(values: set[int]) -> str:
     return f"seed{'s' if len(values) > 1 else ''} {', '.join(map(str, sorted(values)))}"
 
 

@@ -125,7 +125,12 @@ def test_panels_stand_in_their_order_with_their_notes(result):
 
 
 def test_an_interval_beyond_what_can_be_is_said_in_words(result):
-    rows = {"full": {"accuracy": np.array([0.9, 1.0])}}
-    panels = {"picks": Table("Picks", "", rows=rows, limits=(0.0, 1.0))}
+    panels = {
+        "accuracies": Table("A", "", {"full": {"t/accuracy": np.array([0.9, 1.0])}}),
+        "picks": Table("P", "", {"full": {"a rule": np.array([0.3, 0.0])}}, metric="t/f1_macro"),
+        "lost": Table("L", "", {"full": {"t/accuracy": np.array([0.9, 0.8])}}, signed=True),
+        "losses": Table("M", "", {"full": {"t/loss": np.array([0.9, 0.7])}}),
+    }
     text = page(report.summarize(result), panels, NOTHING, {})
-    assert "<small>[0.315, beyond 1]</small>" in text
+    for ends in ("[0.315, beyond 1]", "[beyond 0, beyond 1]", "[0.215, 1.485]", "[-0.471, 2.071]"):
+        assert f"<small>{ends}</small>" in text

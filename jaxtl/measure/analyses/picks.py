@@ -100,4 +100,5 @@ def panels(
             row[ORACLE] = comparison.arms[name].analyses["oracle"]
     if any(ORACLE in row for row in rows.values()):
         note += " The oracle picks by the labels that it is measured on; it decides nothing."
-    return {"picks": Table("Chosen without target labels", note, rows, printed=True)}
+    title, metric = "Chosen without target labels", comparison.primary.key
+    return {"picks": Table(title, note, rows, metric=metric, printed=True)}

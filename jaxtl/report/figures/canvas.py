@@ -141,22 +141,6 @@ def legend(figure: Figure, handles: Mapping[str, Any], limit: int = 30, title: s
     figure.legend(handles.values(), labels, title=title, title_fontsize=10, **place)
 
 
-def mark(label: str, marker: str, colour: Any, face: Any) -> Any:
-    """A legend's entry for points."""
-    from matplotlib.lines import Line2D
-
-    look = {"marker": marker, "color": colour, "markerfacecolor": face, "linestyle": ""}
-    return Line2D([], [], label=label, markersize=5, **look)
-
-
-def spread(values: Sequence[float], distance: float) -> list[int]:
-    """How many of the earlier values lie closer than `distance` to each: its place in a pile."""
-    return [
-        sum(abs(value - other) < distance for other in values[:index])
-        for index, value in enumerate(values)
-    ]
-
-
 def plain_log(axis: Axis) -> None:
     """Ticks of a logarithmic axis as plain numbers: those of matplotlib are formulas."""
     from matplotlib.ticker import LogFormatter

@@ -41,18 +41,19 @@ def sweep(summary: Mapping[str, Any]) -> Figure:
         places, ordered = _axis(ax, [point["config"] for point in points])
         limits = wording.limits(metric) if kind == "metrics" else None
         for index, name in enumerate(arms):
+            statistics = [each["arms"].get(name, {}).get(kind, {}).get(metric) for each in points]
             picked = summary["tuned"].get(name, {}).get("config")
-            entries = [point["arms"].get(name, {}).get(kind, {}).get(metric) for point in points]
-            known = [
-                (place, entry, point["config"] == picked)
-                for place, entry, point in zip(places, entries, points, strict=True)
-                if entry and entry["mean"] is not None
+            stars = [point["config"] == picked for point in points]
+            shift = gap * (index - (len(arms) - 1) / 2)
+            look = looks[name] if ordered else {**looks[name], "linestyle": ""}
+            measured = [
+                point
+                for point in zip(places, statistics, stars, strict=True)
+                if point[1] and point[1]["mean"] is not None
             ]
-            if known:
-                shift = gap * (index - (len(arms) - 1) / 2)
-                look = looks[name] if ordered else {**looks[name], "linestyle": ""}
-                known.sort(key=lambda point: point[0])
-                handles[name] = _draw(ax, known, shift, look, limits)
+            if measured:
+                measured.sort(key=lambda point: point[0])
+                handles[name] = _draw(ax, measured, shift, look, limits)
         ax.autoscale_view(scalex=ordered)
     upper, lower = axes[:, 0]
     name = short(metric, 30)
