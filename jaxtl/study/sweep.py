@@ -14,7 +14,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxtl.measure.evaluate import Evaluator, Measured
 from jaxtl.measure.outcome import arm_result
 from jaxtl.measure.results import ArmResult
 from jaxtl.models import computing_in
@@ -32,7 +31,7 @@ from jaxtl.study.traced import (
     same_training,
 )
 from jaxtl.study.validation import make_evaluator, make_validation, named_heads
-from jaxtl.train.loop import Trained, check_directory, train_stage
+from jaxtl.train.loop import check_directory, train_stage
 from jaxtl.train.mesh import check_batch, current_mesh
 from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.resolve.replicas import Replicas
@@ -170,14 +169,9 @@ def _make_program(
     origins = origins or ([main.identities[parent]] if parent else [])
     swept = [dict(point.values) for point in group]
     directory = run.directory / "sweep" / label(swept) / "stages" / name
-    program_identity = identity(
-        name,
-        {**run_record(run), "sweep": swept},
-        run.experiment_digest,
-        run.options.source_run,
-        replicas.setup.stage.weights,
-        {"parents": origins} if origins else None,
-    )
+    record, about = {**run_record(run), "sweep": swept}, {"parents": origins} if origins else None
+    weights, source_run = replicas.setup.stage.weights, run.options.source_run
+    program_identity = identity(name, record, run.experiment_digest, source_run, weights, about)
     check_directory(directory, program_identity)
     return Program(chosen, replicas, directory, program_identity)
 
@@ -190,44 +184,38 @@ def train_sweep(
     if points:
         fields = ", ".join(points[0].values)
         reporter.say("sweep over ", (fields, "bold"), f", {len(points)} points. {plan}")
-    evaluators = [
-        done.evaluator.like(point.experiment.evals)
-        if plan.shared
-        else make_evaluator(point.experiment, run.seeds, run.options)
-        for point in points
-    ]
-    trained: list[dict[str, Trained]] = [{} for _ in points]
-    measured: list[dict[str, dict[str, Measured]]] = [{} for _ in points]
+    runs: list[tuple[Point, Done]] = []
+    for point in points:
+        if plan.shared:
+            evaluator = done.evaluator.like(point.experiment.evals)
+        else:
+            evaluator = make_evaluator(point.experiment, run.seeds, run.options)
+        runs.append((point, Done(evaluator, {}, {}, {})))
     for name, programs in plan.programs.items():
         for program in programs:
-            parts = _train(name, main, plan, program, trained, evaluators, reporter)
-            for i, part in zip(program.points, parts, strict=True):
-                trained[i][name] = part
-        for i, point in enumerate(points):
+            _train(name, main, program, [runs[i] for i in program.points], reporter)
+        for point, outcome in runs:
             if not programs:
-                trained[i][name] = done.trained[name]
+                outcome.trained[name] = done.trained[name]
             nodes, method = point.nodes, point.nodes[name].setup.stage.method
             alike = plan.shared and method.predict is None
             if alike and not programs:
-                measured[i][name] = done.measured[name]
+                outcome.measured[name] = done.measured[name]
                 continue
             if alike and programs[0].replicas.rebuild:
                 nodes = main.nodes  # computes the same, and is compiled already
-            model, weights = nodes[name].setup.stage.model, trained[i][name]
-            measured[i][name] = evaluators[i].measure(
+            model, weights = nodes[name].setup.stage.model, outcome.trained[name]
+            outcome.measured[name] = outcome.evaluator.measure(
                 model, method, weights.params, weights.state, named_heads(point.nodes, name)
             )
-    results = iter(
-        {
-            arm: arm_result(
-                arm, point.experiment, trained[i], measured[i], run.seeds, in_sweep=True
+    for point, (_, trained, measured, results) in runs:
+        for arm in main.arms:
+            results[arm] = arm_result(
+                arm, point.experiment, trained, measured, run.seeds, in_sweep=True
             )
-            for arm in main.arms
-        }
-        for i, point in enumerate(points)
-    )
+    results_of_points = iter(outcome.results for _, outcome in runs)
     return [
-        (values, done.results if config == run.config else next(results))
+        (values, done.results if config == run.config else next(results_of_points))
         for values, config in zip(plan.sweep.points, plan.sweep.configs, strict=True)
     ]
 
@@ -235,28 +223,25 @@ def train_sweep(
 def _train(
     name: str,
     main: Checked,
-    plan: Plan,
     program: Program,
-    trained: Sequence[Mapping[str, Trained]],
-    evaluators: Sequence[Evaluator],
+    runs: Sequence[tuple[Point, Done]],
     reporter: Reporter,
-) -> list[Trained]:
-    """Run one program; returns its points' parts."""
-    points = [plan.points[i] for i in program.points]
+) -> None:
+    """Run one program of some points."""
     parent, source = main.nodes[name].parent, None
     if parent:
-        parts = [trained[i][parent] for i in program.points]
+        parts = [outcome.trained[parent] for _, outcome in runs]
         weights = [(part.params, part.state) for part in parts]
         source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *weights)
-    validation = make_validation(
-        points[0].experiment, points[0].nodes, name, [evaluators[i] for i in program.points]
-    )
-    title = f"{name} at {label([point.values for point in points])}"
-    directory, identity = program.directory, program.identity
+    first, evaluators = runs[0][0], [outcome.evaluator for _, outcome in runs]
+    validation = make_validation(first.experiment, first.nodes, name, evaluators)
+    directory, options = program.directory, main.run.options
+    title = f"{name} at {label([point.values for point, _ in runs])}"
     with reporter.training(program.replicas, title) as (show, notes):
         whole = train_stage(
-            program.replicas, source, directory, identity, main.run.options, show, validation
+            program.replicas, source, directory, program.identity, options, show, validation
         )
         notes.append(whole.note)
     size = len(main.run.seeds)
-    return [whole.part(k * size, (k + 1) * size) for k in range(len(points))]
+    for k, (_, outcome) in enumerate(runs):
+        outcome.trained[name] = whole.part(k * size, (k + 1) * size)
