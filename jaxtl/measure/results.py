@@ -35,6 +35,7 @@ class TrainedArm:
 
     @property
     def stages(self) -> Sequence[Stage]:
+        """Its chain, in order."""
         return self.experiment.arms[self.name]
 
     @property

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-Cell = np.ndarray | float | int | str | None
-"""[seeds] of measurements, shown as mean and interval; or one number, a text, nothing."""
+from jaxtl.form import checked
+
+Cell = np.ndarray | Mapping[str, Any] | float | int | str | None
+"""[seeds] of measurements, shown as mean and interval, or these statistics of them as they stand in
+summary.json; one number, a text, nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Panel:
     """What all panels have.
 
@@ -32,6 +36,7 @@ class Panel:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Table(Panel):
     """Rows of cells under columns.
 
@@ -56,6 +61,7 @@ class Table(Panel):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Grid:
     """One heat map.
 
@@ -72,6 +78,7 @@ class Grid:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Matrix(Panel):
     """Heat maps that share a scale.
 
@@ -96,6 +103,7 @@ class Matrix(Panel):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Line:
     """One line of a curve panel.
 
@@ -115,6 +123,7 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Curve(Panel):
     """Lines over a common axis, a row of axes for each quantity.
 
@@ -130,6 +139,7 @@ class Curve(Panel):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Cloud:
     """Points of one kind.
 
@@ -146,6 +156,7 @@ class Cloud:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Scatter(Panel):
     """Points in the plane.
 
@@ -161,6 +172,7 @@ class Scatter(Panel):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Images(Panel):
     """Pictures in a table.
 
@@ -172,6 +184,7 @@ class Images(Panel):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Texts(Panel):
     """Passages with a value for each of their pieces.
 

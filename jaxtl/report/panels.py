@@ -35,6 +35,7 @@ def make_panels(result: ExperimentResult) -> tuple[dict[str, Panel], dict[str, s
                     raise ValueError(f"{name!r} must be a panel such as plan.Table, got {panel!r}")
                 if name in panels or name in ("gains", "sweep"):
                     raise ValueError(f"another panel of the report is called {name!r} too")
+                written(panel, None)  # raises where a cell cannot be summed up
             panels |= made
         except Exception as error:
             failures[analysis.name] = reason(error)

@@ -10,6 +10,7 @@ import pytest
 from measured import with_analyses
 
 from jaxtl import report
+from jaxtl.plan import Analysis, Table, Texts
 from jaxtl.report import storage
 
 
@@ -50,6 +51,32 @@ def test_a_picture_that_fails_is_named_and_the_rest_is_there(result, tmp_path, c
         assert f"could not draw {picture}: " in caplog.text
         assert f"<td>{picture}</td>" in text
     assert "<td>features of full</td><td><code>MemoryError</code></td>" in text
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: {"mine": "a text"}, "'mine' must be a panel such as plan.Table, got 'a text'"),
+        (lambda: {"gains": Table("t", "n", {})}, "another panel of the report is called 'gains'"),
+        (
+            lambda: {"mine": Table("t", "n", {"full": [1.0]})},
+            "table: rows['full'] must be {name: ",
+        ),
+        (lambda: {"mine": Table("t", "n", {"full": {"a": np.array(["x"])}})}, "could not convert"),
+        (lambda: {"mine": Texts("t", "n", {"full": [("word", "x")]})}, "must be a number, got 'x'"),
+    ],
+)
+def test_panels_that_are_none_are_told_and_the_rest_is_there(
+    result, tmp_path, caplog, made, message
+):
+    mine = Analysis("mine", lambda arm: None, lambda arms, comparison: made())
+    arms = {name: with_analyses(arm, mine=np.ones(5)) for name, arm in result.arms.items()}
+    run = dataclasses.replace(result, arms=arms, analyses=[*result.analyses, mine])
+    summary = report.write(run, tmp_path)
+    (line,) = [line for line in caplog.messages if line.startswith("could not draw mine: ")]
+    assert message in line
+    assert list(summary["panels"]) == list(report.write(result, tmp_path / "without")["panels"])
+    assert "<td>mine</td>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_damaged_file_of_an_earlier_run_costs_its_arm_only(result, tmp_path, caplog):
