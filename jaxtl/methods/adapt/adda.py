@@ -56,19 +56,20 @@ def adda(
     def discriminator_loss(model, params, state, batch, rng, step):
         sides = sides_of(batch.roles)
         source, target = (at_domains(batch.inputs, side) for side in sides)
-        now, _ = features(model, params, state, target, rng=rng, train=True)
+        target_features, _ = features(model, params, state, target, rng=rng, train=True)
         loaded = state.method
-        others = split(params, flatten(loaded["encoder"]).__contains__)[1]
-        loaded_params = join(loaded["encoder"], others)
-        before, _ = features(model, loaded_params, State(loaded["statistics"]), source)
-        is_target = jnp.concatenate([jnp.zeros(len(before), int), jnp.ones(len(now), int)])
+        rest = split(params, flatten(loaded["encoder"]).__contains__)[1]
+        loaded_params = join(loaded["encoder"], rest)
+        source_features, _ = features(model, loaded_params, State(loaded["statistics"]), source)
+        sizes = len(source_features), len(target_features)
+        is_target = jnp.concatenate([jnp.zeros(sizes[0], int), jnp.ones(sizes[1], int)])
         # Both sides count alike, whatever their numbers of domains.
-        balance = len(is_target) / (2 * jnp.where(is_target == 0, len(before), len(now)))
+        balance = len(is_target) / (2 * jnp.where(is_target == 0, *sizes))
         present = jnp.concatenate([as_rows(at_domains(batch.present, side)) for side in sides])
         loss, metrics = domain_loss(
             network,
             params[DISCRIMINATOR],
-            jnp.concatenate([before, now]),
+            jnp.concatenate([source_features, target_features]),
             is_target,
             balance * present,
         )
@@ -77,9 +78,9 @@ def adda(
     def encoder_loss(model, params, state, batch, rng, step):
         targets = sides_of(batch.roles)[1]
         inputs, present = at_domains((batch.inputs, batch.present), targets)
-        now, state = features(model, params, state, inputs, rng=rng, train=True)
-        inverted = jnp.zeros(len(now), int)
-        loss, _ = domain_loss(network, params[DISCRIMINATOR], now, inverted, as_rows(present))
+        rows, state = features(model, params, state, inputs, rng=rng, train=True)
+        inverted = jnp.zeros(len(rows), int)
+        loss, _ = domain_loss(network, params[DISCRIMINATOR], rows, inverted, as_rows(present))
         return loss, (state, {"encoder_loss": loss})
 
     updates = (

@@ -44,9 +44,9 @@ def spherical_k_means(
     """
     has_centre, assigned = centres.any(1), None
     for _ in range(rounds):
-        before = assigned
+        previous = assigned
         assigned = np.where(has_centre, features @ centres.T, -np.inf).argmax(1)
-        if before is not None and np.array_equal(before, assigned):
+        if previous is not None and np.array_equal(previous, assigned):
             break
         means = class_centres(features, assigned, len(centres), weights)
         centres = np.where(means.any(1)[:, None], means, centres)

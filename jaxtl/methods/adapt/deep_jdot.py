@@ -53,6 +53,7 @@ def deep_jdot(
         source_mass = _shares(source_rows(labelled_weights(batch), batch))
         target_mass = _shares(target_rows(batch.present, batch))
         log_p = jax.nn.log_softmax(target_rows(output["logits"][head], batch))
+        # Examples without a label have no mass: any class will do.
         labels = jnp.maximum(source_rows(batch.labels[head], batch), 0)
         cost = feature_weight * squared_distances(*rows_by_side(flat_features(output), batch))
         cost -= label_weight * log_p[:, labels].T

@@ -53,9 +53,9 @@ def mcd(
         """(task loss and imbalance, summed over both classifiers; discrepancy; state)."""
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         head, present = head_of(batch), target_rows(batch.present, batch)
-        both = (output["logits"][head], network.apply(params[SECOND], flat_features(output)))
-        task = sum(supervised(model.heads, {head: logits}, batch)[0] for logits in both)
-        on_target = [target_rows(logits, batch) for logits in both]
+        pair = (output["logits"][head], network.apply(params[SECOND], flat_features(output)))
+        task = sum(supervised(model.heads, {head: logits}, batch)[0] for logits in pair)
+        on_target = [target_rows(logits, batch) for logits in pair]
         shares = present / jnp.maximum(present.sum(), 1e-12)
         means = [shares @ jax.nn.softmax(logits) for logits in on_target]
         imbalance = -sum(jnp.log(mean + 1e-6).mean() for mean in means)

@@ -54,6 +54,7 @@ def mean_teacher(
         inputs, present = target_rows((batch.inputs, batch.present), batch)
         teacher = {**state.method, "params": average(state.method, params, decay)}
         source_inputs = at_domains(batch.inputs, sources)
+        # Three passes, so that each side has batch statistics of its own.
         output, state = apply_flat(model, params, state, source_inputs, rng=keys[2], train=True)
         source_logits = output["logits"][head]
         output, statistics = model.apply(

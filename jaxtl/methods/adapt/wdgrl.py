@@ -47,7 +47,7 @@ def wdgrl(
     2018. arXiv:1707.01217.
     """
     network = critic or mlp_head((100,), 1)
-    groups, others = with_opponent(tx, CRITIC, (f"{CRITIC}/.*",), critic_tx)
+    groups, main = with_opponent(tx, CRITIC, (f"{CRITIC}/.*",), critic_tx)
 
     def score(params: Params, features: jax.Array) -> jax.Array:
         return network.apply(params[CRITIC], features)[..., 0]
@@ -77,5 +77,5 @@ def wdgrl(
         loss = task + at_step(weight, step) * distance
         return loss, (state, {"task_loss": task, "wasserstein": distance})
 
-    updates = (Update(critic_loss, (CRITIC,), repeat=critic_steps), Update(task_loss, others))
+    updates = (Update(critic_loss, (CRITIC,), repeat=critic_steps), Update(task_loss, main))
     return Method(groups, updates, modules={CRITIC: network})

@@ -71,13 +71,14 @@ class Classifier(NamedTuple):
     It gets a sample whose source and target are aligned and whose weights are those of both.
 
     Attributes:
-        predict: sample -> predicted classes [n_target], on the host.
+        predict: sample -> predicted classes [n_target], on the host; None where no alignment asks
+            for pseudo-labels.
         deploy: (aligned, sample, params, state) -> (params, state).
         attributes: width of the shared space, None for that of the features -> the attributes of a
             Method that predicts with what was deployed.
     """
 
-    predict: Callable[[Sample], np.ndarray]
+    predict: Callable[[Sample], np.ndarray] | None
     deploy: Callable[[Aligned, Sample, Params, State], tuple[Params, State]]
     attributes: Callable[[int | None], dict]
 

@@ -54,8 +54,8 @@ def jgsa(
             gaps = gaps / np.sqrt(np.linalg.norm(gaps @ gaps.T))
             source_gaps = gaps[:, : len(source)] @ source
             target_gaps = gaps[:, len(source) :] @ target
-            both, _ = leading(np.concatenate([source_gaps, target_gaps], 1), dim)
-            source_projection, target_projection = np.split(both, 2)
+            stacked, _ = leading(np.concatenate([source_gaps, target_gaps], 1), dim)
+            source_projection, target_projection = np.split(stacked, 2)
             aligned = Aligned(source @ source_projection, factor * target_projection, np.zeros(dim))
             pseudo = classify(aligned)
         return aligned

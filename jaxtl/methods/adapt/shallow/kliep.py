@@ -90,13 +90,13 @@ def likelihood_fit(
     ratio = target[:, usable] / source_mean[usable]
     # A target example that no centre reaches would have no likelihood.
     ratio = np.maximum(ratio, 1e-300)
-    shares, before = np.full(usable.sum(), 1 / usable.sum()), -np.inf
+    shares, previous = np.full(usable.sum(), 1 / usable.sum()), -np.inf
     for _ in range(steps):
         total = ratio @ shares
-        now = np.log(total).mean()
-        if now - before < tolerance:
+        log_likelihood = np.log(total).mean()
+        if log_likelihood - previous < tolerance:
             break
-        before = now
+        previous = log_likelihood
         shares = shares * (ratio / total[:, None]).mean(0)
     amounts = np.zeros(len(source_mean))
     amounts[usable] = shares / source_mean[usable]
