@@ -44,7 +44,7 @@ def interval(
     if not ends:
         return text
     low, high = limits if limits and limits[0] <= mean <= limits[1] else (-math.inf, math.inf)
-    start = f"{ends[0]:{style}}" if ends[0] >= low else f"beyond {low:g}"
+    start = f"{ends[0]:{style}}" if ends[0] >= low else f"below {low:g}"
     end = f"{ends[1]:{style}}" if ends[1] <= high else f"beyond {high:g}"
     return f"{text} [{start}, {end}]"
 

@@ -132,5 +132,5 @@ def test_an_interval_beyond_what_can_be_is_said_in_words(result):
         "losses": Table("M", "", {"full": {"t/loss": np.array([0.9, 0.7])}}),
     }
     text = page(report.summarize(result), panels, NOTHING, {})
-    for ends in ("[0.315, beyond 1]", "[beyond 0, beyond 1]", "[0.215, 1.485]", "[-0.471, 2.071]"):
+    for ends in ("[0.315, beyond 1]", "[below 0, beyond 1]", "[0.215, 1.485]", "[-0.471, 2.071]"):
         assert f"<small>{ends}</small>" in text

@@ -105,3 +105,17 @@ def test_interval_is_as_precise_as_it_is_narrow(mean, ends, text):
 def test_secondary_metrics_prefer_the_primary_evaluation(result):
     summary = summarize(result)
     assert wording.secondary(summary, 3) == ["target/f1_macro", "source/accuracy", "target/loss"]
+
+
+@pytest.mark.parametrize(
+    "metric, mean, ends, text",
+    [
+        ("t/accuracy", 0.98, [0.955, 1.005], "0.980 [0.955, beyond 1]"),
+        ("f1_macro", 0.02, [-0.01, 0.05], "0.020 [below 0, 0.050]"),
+        ("t/accuracy", 93.0, [92.0, 94.0], "93.00 [92.00, 94.00]"),  # in percent
+        ("t/loss", 0.98, [0.955, 1.005], "0.980 [0.955, 1.005]"),
+    ],
+)
+def test_ends_beyond_what_can_be_are_words(metric, mean, ends, text):
+    limits = wording.limits(metric)
+    assert wording.interval({"mean": mean, "ci95": ends}, limits=limits) == text
