@@ -119,16 +119,15 @@ def _how(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
 
 
 def _table(table: tables.TextTable) -> str:
-    caption = escape(table.caption)
-    if not table.rows:
-        return f'<p class="soft">{caption}</p>'
-    head = _cells("th", map(escape, table.head))
-    rows = "".join(f"<tr>{_cells('td', map(_cell, row))}</tr>" for row in table.rows)
-    caption = f"<caption>{caption}</caption>" if caption else ""
-    text = (
-        f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    # The caption is none of the table: it stays where wide rows are scrolled.
+    text = f'<p class="soft">{escape(table.caption)}</p>' if table.caption else ""
+    if table.rows:
+        head = _cells("th", map(escape, table.head))
+        rows = "".join(f"<tr>{_cells('td', map(_cell, row))}</tr>" for row in table.rows)
+        text += (
+            f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>"
+        )
     return _folded(table.folded, text) if table.folded else text
 
 
