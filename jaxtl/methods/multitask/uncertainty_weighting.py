@@ -23,7 +23,7 @@ def uncertainty_weighting(
     weights exp(-s_t), in the order of the model's heads.
 
     Args:
-        noise_tx: of the s_t; `tx` if None.
+        noise_tx: optax transformation of the s_t; `tx` if None.
 
     Raises:
         ValueError: `tx` is groups and there is no `noise_tx`.

@@ -84,7 +84,8 @@ def bi_tuning(
         teacher = optax.incremental_update(student, memory["teacher"], 1 - momentum)
         teacher = jax.lax.stop_gradient(teacher)
         whole = nest(flatten(params) | flatten(teacher))
-        keys = jax.lax.stop_gradient(encode(model, whole, state, batch, rng)[2:])
+        _, _, *keys = encode(model, whole, state, batch, rng)
+        feature_keys, projection_keys = jax.lax.stop_gradient(keys)
         output, state, features, projections = encode(model, params, state, batch, rng)
         loss, metrics = supervised(model.heads, output["logits"], batch)
 
@@ -100,7 +101,7 @@ def bi_tuning(
             return jnp.where(weights > 0, weights * losses, 0).sum() / len(batch.weights[head])
 
         metrics["projection_loss"] = contrast(
-            projections, jnp.sum(projections * keys[1], 1), memory["projections"]
+            projections, jnp.sum(projections * projection_keys, 1), memory["projections"]
         )
         metrics["hyperplane_loss"] = contrast(
             planes, jnp.sum(planes * features, 1), memory["features"]
@@ -112,8 +113,8 @@ def bi_tuning(
         place, count = queue_places(arrivals, memory["count"], queue)
         memory = {
             "teacher": teacher,
-            "features": memory["features"].at[place].set(keys[0], mode="drop"),
-            "projections": memory["projections"].at[place].set(keys[1], mode="drop"),
+            "features": memory["features"].at[place].set(feature_keys, mode="drop"),
+            "projections": memory["projections"].at[place].set(projection_keys, mode="drop"),
             "count": count,
         }
         return loss, (state._replace(method=memory), metrics)

@@ -137,8 +137,10 @@ def logistic_fit(
         chosen = np.take_along_axis(logits, labels[rows, None], 1)[:, 0]
         return weights[rows] @ (np.logaddexp.reduce(logits, 1) - chosen)
 
-    errors = np.zeros(len(penalties)) if len(penalties) > 1 else np.full(1, np.nan)
-    for fold in np.unique(folds[present]) if len(penalties) > 1 else ():
+    if len(penalties) == 1:
+        return Fit(*solve(penalties[0], present), float(penalties[0]), np.full(1, np.nan))
+    errors = np.zeros(len(penalties))
+    for fold in np.unique(folds[present]):
         left_out, rest = present & (folds == fold), present & (folds != fold)
         if rest.any():
             errors += [cross_entropy(*solve(penalty, rest), left_out) for penalty in penalties]
