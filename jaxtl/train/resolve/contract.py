@@ -19,20 +19,35 @@ def with_place(name: str, function: Any) -> str:
     return f"{name} ({place})" if place else name
 
 
-def check_optimizers(optimizers: Mapping[str, tuple[Any, Any]]) -> None:
-    """Nothing, if each is an Optax transformation.
+def check_method(method: Method) -> None:
+    """Check what needs no model and no data.
 
     Raises:
-        ValueError: some are not; it names them all and says what was given.
+        ValueError: optimizers are no Optax transformations (it names them all and says what was
+            given), an update steps one that is not there, a module has a name of the model's, or
+            two averages are asked for.
     """
     problems = [
         f"optimizer {name!r} is {_kind(tx)}"
-        for name, (_, tx) in optimizers.items()
+        for name, (_, tx) in method.optimizers.items()
         if isinstance(tx, type) or not all(callable(getattr(tx, f, 0)) for f in ("init", "update"))
     ]
     if problems:
         raise ValueError(
             f"{'; '.join(problems)}; an Optax transformation is expected, such as optax.adam(1e-3)."
+        )
+    if taken := sorted({"backbone", "heads"} & method.modules.keys()):
+        raise ValueError(f"a module of the method cannot be called {taken[0]!r}; a model has those")
+    for i, update in enumerate(method.updates):
+        if missing := [name for name in update.optimizers if name not in method.optimizers]:
+            raise ValueError(
+                f"update {i} steps the optimizers {missing}, the method has "
+                f"{sorted(method.optimizers)}"
+            )
+    if method.swa is not None and (method.ema is not None or min(method.swa) < 1):
+        raise ValueError(
+            f"swa is (start, every), both at least 1, and stands alone; got swa={method.swa}, "
+            f"ema={method.ema}"
         )
 
 

@@ -15,7 +15,7 @@ from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
 from jaxtl.plan import Model, Params, PyTree, Stage, StageShape, State, Statistics
 from jaxtl.plan.batch import Role
 from jaxtl.plan.reading import Wanted
-from jaxtl.train.resolve.contract import check_optimizers, check_rules
+from jaxtl.train.resolve.contract import check_method, check_rules
 from jaxtl.train.resolve.convolutions import Convolutions
 from jaxtl.train.resolve.inputs import example_inputs
 
@@ -127,22 +127,8 @@ def resolve(stage: Stage, parent: Setup | None) -> Setup:
 
 def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     method, model = stage.method, stage.model
-    check_optimizers(method.optimizers)
-    inputs = example_inputs(stage)
-    if taken := sorted({"backbone", "heads"} & method.modules.keys()):
-        raise ValueError(f"a module of the method cannot be called {taken[0]!r}; a model has those")
-    for i, update in enumerate(method.updates):
-        if missing := [name for name in update.optimizers if name not in method.optimizers]:
-            raise ValueError(
-                f"update {i} steps the optimizers {missing}, the method has "
-                f"{sorted(method.optimizers)}"
-            )
-    if method.swa is not None and (method.ema is not None or min(method.swa) < 1):
-        raise ValueError(
-            f"swa is (start, every), both at least 1, and stands alone; got swa={method.swa}, "
-            f"ema={method.ema}"
-        )
-    shape = shape_of(stage)
+    check_method(method)
+    inputs, shape = example_inputs(stage), shape_of(stage)
     params, statistics = jax.eval_shape(lambda: initialise(stage, inputs, shape, 0))
     leaves = {**flatten(params), **flatten(statistics)}
     paths, running = list(flatten(params)), list(flatten(statistics))
@@ -185,17 +171,17 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     if method.state is not None:
         memory = jax.eval_shape(lambda *args: method.state(model, *args, shape), params, statistics)
     return Setup(
-        stage,
-        model,
-        inputs,
-        groups,
-        frozenset(solved),
-        frozenset(fresh),
-        params,
-        State(statistics, memory),
-        shape,
-        published,
-        report,
+        stage=stage,
+        model=model,
+        inputs=inputs,
+        groups=groups,
+        solved=frozenset(solved),
+        fresh=frozenset(fresh),
+        params=params,
+        state=State(statistics, memory),
+        shape=shape,
+        published=published,
+        weights_report=report,
     )
 
 
@@ -211,12 +197,12 @@ def _groups(stage: Stage, paths: list[str], idle: list[str]) -> dict[str, str]:
     patterns = {name: patterns for name, (patterns, _) in stage.method.optimizers.items()}
     groups = label(paths, patterns)
     groups = {p: FROZEN if matches(idle, p) else group for p, group in groups.items()}
-    if idle_groups := [n for n in patterns if n not in (FROZEN, *groups.values())]:
-        name = idle_groups[0]
-        raise ValueError(
-            f"group {name!r} {tuple(patterns[name])} trains nothing: it matches only heads "
-            f"that no domain of this stage names (those named: {sorted(active_heads(stage))})"
-        )
+    for name in patterns:
+        if name not in (FROZEN, *groups.values()):
+            raise ValueError(
+                f"group {name!r} {tuple(patterns[name])} trains nothing: it matches only heads "
+                f"that no domain of this stage names (those named: {sorted(active_heads(stage))})"
+            )
     if stage.method.updates and not set(groups.values()) - {FROZEN}:
         raise ValueError("nothing trains: the method's optimizers match no parameter")
     return groups
