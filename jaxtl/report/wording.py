@@ -10,7 +10,7 @@ from jaxtl.measure.verdict import FEWEST_VALUES, distinct, estimate
 from jaxtl.plan import key_parts
 from jaxtl.report.summary import primary_metric
 
-NOTHING = "–"
+NOTHING = "-"
 FRACTIONS = {"accuracy", "f1", "precision", "recall", "match", "hos", "ece"}
 """Words in the names of metrics that lie between 0 and 1."""
 

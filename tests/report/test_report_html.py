@@ -121,7 +121,7 @@ def test_panels_stand_in_their_order_with_their_notes(result):
     assert "<td>0.600<small>[-0.671, 1.871]</small></td>" in text
     assert '<mark class="for" style="--strength: 25%" title="+0.25">good </mark>' in text
     assert '<mark class="against" style="--strength: 100%" title="-2.00">bad</mark>' in text
-    assert "<details><summary>Details</summary>" in text and "<td>text</td><td>–</td>" in text
+    assert "<details><summary>Details</summary>" in text and "<td>text</td><td>-</td>" in text
 
 
 def test_an_interval_beyond_what_can_be_is_said_in_words(result):

@@ -95,7 +95,7 @@ def test_without_baseline_nothing_is_claimed(make):
         (0.95, [0.95, 0.95], "0.950 [0.950, 0.950]"),
         (2e-7, [1e-7, 3e-7], "2.00e-07 [1.00e-07, 3.00e-07]"),
         (0.0, None, "0.000"),
-        (None, None, "–"),
+        (None, None, "-"),
     ],
 )
 def test_interval_is_as_precise_as_it_is_narrow(mean, ends, text):
