@@ -30,6 +30,7 @@ LETTER = 0.075  # inches of an average letter of a label
 INK, FAINT = "#333333", "#b8b8b8"
 ARMS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 3)))
+ARM_MARKERS = "osDPX*"  # no triangles: those say that an interval goes on
 MARKERS = "o^sDvPX*"
 BASELINE = "#555555"
 VERDICTS = {"positive": "#009E73", "negative": "#D55E00", "undecided": "#777777"}
@@ -89,7 +90,7 @@ def styles(arms: Iterable[str], baseline: str) -> dict[str, dict[str, Any]]:
     looks = {baseline: {"color": BASELINE, "linestyle": "-", "marker": "o"}}
     for index, name in enumerate(name for name in arms if name != baseline):
         row, column = divmod(index, len(ARMS))
-        dashes, marker = DASHES[row % len(DASHES)], MARKERS[row % len(MARKERS)]
+        dashes, marker = DASHES[row % len(DASHES)], ARM_MARKERS[row % len(ARM_MARKERS)]
         looks[name] = {"color": ARMS[column], "linestyle": dashes, "marker": marker}
     return looks
 
