@@ -82,19 +82,23 @@ def rows_by_side(tree: PyTree, batch: Batch) -> tuple[PyTree, PyTree]:
     Raises:
         ValueError: there is no source or no target, or the domains name several heads.
     """
-    head_of(batch)
-    source, target = sides_of(batch.roles)
-    return as_rows(at_domains(tree, source)), as_rows(at_domains(tree, target))
+    return source_rows(tree, batch), target_rows(tree, batch)
 
 
 def source_rows(tree: PyTree, batch: Batch) -> PyTree:
     """The rows [n_source, ...] of `rows_by_side` alone."""
-    return rows_by_side(tree, batch)[0]
+    return as_rows(at_domains(tree, _positions(batch)[0]))
 
 
 def target_rows(tree: PyTree, batch: Batch) -> PyTree:
     """The rows [n_target, ...] of `rows_by_side` alone."""
-    return rows_by_side(tree, batch)[1]
+    return as_rows(at_domains(tree, _positions(batch)[1]))
+
+
+def _positions(batch: Batch) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """`sides_of` a batch whose domains name one head; ValueError otherwise."""
+    head_of(batch)
+    return sides_of(batch.roles)
 
 
 def sources_first(tree: PyTree, batch: Batch) -> PyTree:
