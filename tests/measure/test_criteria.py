@@ -14,7 +14,7 @@ from jaxtl.losses import reversal_schedule
 from jaxtl.measure.criteria import CriteriaScorer
 from jaxtl.methods import adapt, transfer
 from jaxtl.metrics import classification
-from jaxtl.plan import Criterion, Experiment, Stage, labelled, maximize, minimize, unlabelled
+from jaxtl.plan import Criterion, Experiment, Stage, State, labelled, maximize, minimize, unlabelled
 from jaxtl.transferability import criteria, neighborhood_density, source_accuracy
 
 HELD_OUT, TEST = blobs("held out", 30, seed=4), blobs("target test", 30, 1.0, seed=2)
@@ -147,7 +147,8 @@ def test_a_criteria_scorer_hides_labels_and_shares_what_criteria_look_at():
     )
     model = body()
     inputs = jnp.zeros((1, 5))
-    params, state = jax.vmap(lambda s: model.init(jax.random.key(s), inputs))(jnp.arange(2))
+    params, statistics = jax.vmap(lambda s: model.init(jax.random.key(s), inputs))(jnp.arange(2))
+    state = State(statistics)
     method = transfer.full(optax.adam(1e-2))
     scores = scorer.scores(model, method, params, state)
     assert list(scores) == ["criteria/hidden", "criteria/again", "criteria/known"]

@@ -83,7 +83,7 @@ def mean_change(
 
 
 def history_panels(arms: Mapping[str, History], comparison: Comparison) -> dict[str, Panel]:
-    kind = comparison.primary.name
+    kind, metric = comparison.primary.name, comparison.primary.key
     grids, rows = {}, {}
     for name, history in arms.items():
         tasks = comparison.arms[name].analyses.get("own_stages", {})
@@ -95,7 +95,7 @@ def history_panels(arms: Mapping[str, History], comparison: Comparison) -> dict[
     whole = f"{kind} after each stage", "Mean and 95% interval over seeds."
     return {
         "by_stage": Matrix("After each stage", note, grids, **look),
-        "stages": Table(*whole, rows, corner="arm: after stage", folded=True),
+        "stages": Table(*whole, rows, "arm: after stage", metric=metric, folded=True),
     }
 
 
