@@ -11,8 +11,11 @@ from jaxtl.plan import key_parts
 from jaxtl.report.summary import primary_metric
 
 NOTHING = "-"
-FRACTIONS = {"accuracy", "f1", "precision", "recall", "match", "hos", "ece"}
-"""Words in the names of metrics that lie between 0 and 1."""
+FRACTIONS = {
+    *("accuracy", "balanced_accuracy", "f1_macro", "f1_micro", "f1_weighted", "exact_match"),
+    *("ece", "hos", "known_accuracy", "unknown_accuracy"),
+}
+"""Those of our own metrics that lie between 0 and 1."""
 
 
 def number(value: float | None, signed: bool = False) -> str:
@@ -21,9 +24,8 @@ def number(value: float | None, signed: bool = False) -> str:
 
 
 def limits(metric: str) -> tuple[float, float] | None:
-    """Between which ends the metric of a key lies, as far as its name tells; None if anywhere."""
-    _, name = key_parts(metric)
-    return (0.0, 1.0) if FRACTIONS & set(name.split("_")) else None
+    """Between which ends the metric of a key lies; None where that is not known."""
+    return (0.0, 1.0) if key_parts(metric)[1] in FRACTIONS else None
 
 
 def interval(

@@ -114,6 +114,7 @@ def test_secondary_metrics_prefer_the_primary_evaluation(result):
         ("f1_macro", 0.02, [-0.01, 0.05], "0.020 [below 0, 0.050]"),
         ("t/accuracy", 93.0, [92.0, 94.0], "93.00 [92.00, 94.00]"),  # in percent
         ("t/loss", 0.98, [0.955, 1.005], "0.980 [0.955, 1.005]"),
+        ("t/accuracy_gap", 0.02, [-0.01, 0.05], "0.020 [-0.010, 0.050]"),  # a user's own
     ],
 )
 def test_ends_beyond_what_can_be_are_words(metric, mean, ends, text):
