@@ -20,34 +20,3 @@ from jaxtl.data.steps.augmentation import (
 from jaxtl.data.steps.shifts import inverted, noisy, permuted, rotated, thickened
 from jaxtl.data.table import Table
 from jaxtl.data.weights import balanced, effective_number
-
-__all__ = [
-    "Dataset",
-    "Splits",
-    "Table",
-    "arrays",
-    "balanced",
-    "breast_cancer",
-    "chain",
-    "csv",
-    "diabetes",
-    "digits",
-    "effective_number",
-    "gaussian_noise",
-    "image_folder",
-    "inverted",
-    "iris",
-    "noisy",
-    "overlap",
-    "permuted",
-    "prepare",
-    "random_affine",
-    "random_crop",
-    "random_flip",
-    "random_intensity",
-    "rotated",
-    "tfds",
-    "thickened",
-    "validate",
-    "wine",
-]

@@ -4,5 +4,3 @@ An analysis is given each `TrainedArm`, and then the `Comparison` of all arms to
 """
 
 from jaxtl.measure.results import ArmResult, Comparison, ExperimentResult, TrainedArm
-
-__all__ = ["ArmResult", "Comparison", "ExperimentResult", "TrainedArm"]

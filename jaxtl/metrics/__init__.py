@@ -5,5 +5,3 @@ from jaxtl.metrics.confusion import classification, per_class
 from jaxtl.metrics.derived import Derived
 from jaxtl.metrics.open_set import open_set
 from jaxtl.metrics.residuals import regression
-
-__all__ = ["Derived", "classification", "multilabel", "open_set", "per_class", "regression"]

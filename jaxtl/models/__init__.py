@@ -33,38 +33,3 @@ from jaxtl.models.precision import computing_in
 from jaxtl.models.resnet import resnet
 from jaxtl.models.stoch_norm import stoch_norm
 from jaxtl.models.vit import ViTConfig, vit
-
-__all__ = [
-    "Adapter",
-    "BertConfig",
-    "Block",
-    "Network",
-    "ViTConfig",
-    "apply_flat",
-    "bert",
-    "binary",
-    "cifar_conv_net",
-    "classes",
-    "computing_in",
-    "conv_net",
-    "convolve",
-    "efficientnet_lite",
-    "forward",
-    "from_blocks",
-    "from_functions",
-    "from_linen",
-    "in_batches",
-    "index_bounds",
-    "lenet",
-    "linear",
-    "max_pool",
-    "mlp",
-    "mlp_head",
-    "outputs",
-    "regression",
-    "resnet",
-    "standardize",
-    "stoch_norm",
-    "to_float",
-    "vit",
-]

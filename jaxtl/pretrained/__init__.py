@@ -13,23 +13,3 @@ from jaxtl.pretrained.names.resnet import RESNET
 from jaxtl.pretrained.names.scheme import CONV, DENSE, SAME, Entry, Layout, Scheme
 from jaxtl.pretrained.names.vit import VIT
 from jaxtl.pretrained.weights import FileWeights, weights
-
-__all__ = [
-    "BERT",
-    "CONV",
-    "DENSE",
-    "EFFICIENTNET_LITE0",
-    "MINILM_L6",
-    "MINILM_L6_TOKENIZER",
-    "RESNET",
-    "SAME",
-    "VIT",
-    "Entry",
-    "FileWeights",
-    "Layout",
-    "Scheme",
-    "efficientnet_lite",
-    "features",
-    "fetch",
-    "weights",
-]

@@ -13,15 +13,6 @@ from jaxtl.report.terminal import print_table
 
 logger = logging.getLogger(__name__)
 
-__all__ = [
-    "ArmResult",
-    "ExperimentResult",
-    "load_summary",
-    "print_table",
-    "summarize",
-    "write",
-]
-
 
 def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, Any]:
     """Writes summary.json, figures/*.png and report.html; returns the summary.

@@ -19,19 +19,3 @@ from jaxtl.transferability.validation import (
     mixed_agreement,
     soft_neighborhood_density,
 )
-
-__all__ = [
-    "certainty",
-    "criteria",
-    "deep_embedded_risk",
-    "deep_embedded_validation",
-    "domain_logits",
-    "importance_weighted_validation",
-    "importance_weights",
-    "mixed_agreement",
-    "mixed_validation",
-    "neighborhood_density",
-    "proxy_a_distance",
-    "soft_neighborhood_density",
-    "source_accuracy",
-]

@@ -5,5 +5,3 @@ Arguments that all methods share are explained in `jaxtl.methods.transfer`.
 
 from jaxtl.methods.multitask.pcgrad import pcgrad
 from jaxtl.methods.multitask.uncertainty_weighting import uncertainty_weighting
-
-__all__ = ["pcgrad", "uncertainty_weighting"]

@@ -4,5 +4,3 @@ Arguments that all methods share are explained in `jaxtl.methods.transfer`.
 """
 
 from jaxtl.methods.private.clipped import clipped, clipping
-
-__all__ = ["clipped", "clipping"]

@@ -25,22 +25,3 @@ from jaxtl.models.adapters.pissa import pissa
 from jaxtl.models.adapters.prefix import prefix
 from jaxtl.models.adapters.prompt import deep_visual_prompt, prompt, visual_prompt
 from jaxtl.models.adapters.vera import vera
-
-__all__ = [
-    "adalora",
-    "apply_stacked",
-    "deep_visual_prompt",
-    "dora",
-    "houlsby",
-    "ia3",
-    "lora",
-    "orthogonality",
-    "parallel",
-    "pissa",
-    "prefix",
-    "prompt",
-    "rslora",
-    "unmerge",
-    "vera",
-    "visual_prompt",
-]

@@ -22,26 +22,3 @@ from jaxtl.methods.adapt.shallow.ot_map import ot_map
 from jaxtl.methods.adapt.shallow.subspace_alignment import subspace_alignment
 from jaxtl.methods.adapt.shallow.tradaboost import tradaboost
 from jaxtl.methods.adapt.shallow.unaligned import joint_pca, unaligned
-
-__all__ = [
-    "Aligned",
-    "Classifier",
-    "alignment",
-    "coral_map",
-    "gfk",
-    "jda",
-    "jgsa",
-    "joint_pca",
-    "kliep",
-    "kmm",
-    "linear_logistic",
-    "linear_ridge",
-    "linear_svm",
-    "meda",
-    "nearest_neighbour",
-    "ot_map",
-    "subspace_alignment",
-    "tca",
-    "tradaboost",
-    "unaligned",
-]
