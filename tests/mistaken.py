@@ -72,10 +72,18 @@ def build(config):
     more = {{}}
 {inside}
     model = models.mlp(heads, hidden)
-    stage = Stage(name, model, method, domains, batch_size, num_steps, fresh)
+    stage = Stage(
+        name,
+        model,
+        method,
+        domains=domains,
+        batch_size=batch_size,
+        num_steps=num_steps,
+        fresh=fresh,
+    )
     arms, baseline = {{"first": [stage], "again": [stage]}}, "first"
 {below}
-    return Experiment(arms, baseline, evals, primary, **more)
+    return Experiment(arms, baseline, evals, primary=primary, **more)
 '''
 
 

@@ -67,7 +67,10 @@ def build(config):
     tx = optax.sgd(config.optimizer.learning_rate, nesterov=config.optimizer.nesterov)
 
     def stage(name, shift, method):
-        return Stage(name, model, method, [labelled(blobs(shift, 0), "y")], 8, config.steps)
+        domains = [labelled(blobs(shift, 0), "y")]
+        return Stage(
+            name, model, method, domains=domains, batch_size=8, num_steps=config.steps
+        )
 
     full = transfer.full(tx)
     pretrain = stage("pretrain", 0.0, full)
@@ -76,7 +79,7 @@ def build(config):
         "full": [pretrain, stage("full", config.shift, full)],
     }
     test = classification(blobs(config.shift, 1), "y")
-    return Experiment(arms, "scratch", {"test": test}, maximize("test", "accuracy"))
+    return Experiment(arms, "scratch", {"test": test}, primary=maximize("test", "accuracy"))
 '''
 
 

@@ -111,7 +111,7 @@ def test_the_limits_of_a_traced_number_are_not_looked_at():
 
 def test_all_problems_of_a_value_are_told_with_its_name():
     with pytest.raises(ValueError) as error:
-        Stage("s", None, Method(), [3], 2.5, 0)
+        Stage("s", None, Method(), domains=[3], batch_size=2.5, num_steps=0)
     lines = str(error.value).splitlines()
     assert [line.split(" must")[0] for line in lines] == [
         "stage 's': model",

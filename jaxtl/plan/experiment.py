@@ -109,6 +109,7 @@ class Stage:
     name: Annotated[str, FILE_NAME]
     model: Model
     method: Method
+    _: dataclasses.KW_ONLY
     domains: Sequence[Domain]
     batch_size: Annotated[int, INT32]
     num_steps: Annotated[int, INT32]
@@ -185,6 +186,7 @@ class Experiment:
     arms: Mapping[Annotated[str, PRINTABLE], Sequence[Stage]]
     baseline: str
     evals: Mapping[Name, Evaluation]
+    _: dataclasses.KW_ONLY
     primary: Metric
     derived: Mapping[Annotated[str, PRINTABLE], Callable[[Mapping[str, float]], float]] = (
         dataclasses.field(default_factory=dict)

@@ -45,7 +45,7 @@ def jaxtl(kind: str):
 
     def stage(values):
         method = transfer.full(optax.adam(values["rate"]))
-        return Stage(kind, model, method, [domain], BATCH, 10**9)
+        return Stage(kind, model, method, domains=[domain], batch_size=BATCH, num_steps=10**9)
 
     rates = [float(rate) for rate in RATES[::4]]
     return swept(stage, "rate", rates, (0, 1, 2, 3), parameters(kind))

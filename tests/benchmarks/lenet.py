@@ -128,7 +128,10 @@ def jaxtl(method: str):
         unlabelled(data.arrays(target, np.zeros(N, int)), "digit"),
     ]
     model = models.lenet({"digit": models.classes(10)})
-    return ours(Stage(method, model, adapted, domains, BATCH, 10**9), params=parameters(method))
+    return ours(
+        Stage(method, model, adapted, domains=domains, batch_size=BATCH, num_steps=10**9),
+        params=parameters(method),
+    )
 
 
 def hand(method: str):

@@ -57,7 +57,15 @@ def stage(part: str):
     domain = labelled(data.arrays(*examples(part)), "kind")
     names = pretrained.efficientnet_lite("lite0")
     weights = Published(pretrained.weights(pretrained.EFFICIENTNET_LITE0, names))
-    return Stage("lite0", model, method, [domain], size(part)[1], 10**9, weights=weights)
+    return Stage(
+        "lite0",
+        model,
+        method,
+        domains=[domain],
+        batch_size=size(part)[1],
+        num_steps=10**9,
+        weights=weights,
+    )
 
 
 def layers() -> dict[str, dict[str, np.ndarray]]:

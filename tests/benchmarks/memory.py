@@ -41,7 +41,7 @@ def jaxtl(variant: str) -> dict[str, float]:
         method = Method(**{**vars(transfer.probe(adam)), "fresh_frozen": True})
     model = models.mlp({"y": models.classes(CLASSES)}, HIDDEN)
     domain = labelled(data.arrays(*examples()), "y")
-    stage = Stage(variant, model, method, [domain], BATCH, 10**9)
+    stage = Stage(variant, model, method, domains=[domain], batch_size=BATCH, num_steps=10**9)
     jax.block_until_ready(jax.numpy.zeros(1))
     before = peak()
     program = build(stage, cached=variant == "cached")

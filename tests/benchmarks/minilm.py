@@ -48,7 +48,15 @@ def stage(part: str):
     method = transfer.grouped({"all": ((trains,), optax.adam(RATES.get(part, 1e-3)))})
     domain = labelled(data.arrays(*examples()), "kind")
     weights = Published(pretrained.weights(pretrained.MINILM_L6, pretrained.BERT))
-    return Stage("minilm", model, method, [domain], BATCH, 10**9, weights=weights)
+    return Stage(
+        "minilm",
+        model,
+        method,
+        domains=[domain],
+        batch_size=BATCH,
+        num_steps=10**9,
+        weights=weights,
+    )
 
 
 def layers(part: str) -> dict[str, dict[str, np.ndarray]]:

@@ -157,7 +157,7 @@ def swept(
     """run(units) of a stage at several values of a field, which are replicas beside the seeds."""
 
     def experiment(values: Mapping[str, Any]) -> Experiment:
-        return Experiment({"arm": [build(values)]}, "arm", {}, maximize("nothing"))
+        return Experiment({"arm": [build(values)]}, "arm", {}, primary=maximize("nothing"))
 
     points = []
     for value in values:

@@ -49,7 +49,9 @@ def stage(part: str, num_steps: int = 10**9):
         method = transfer.partial(adam, freeze=("backbone/conv_.*",))
         method = Method(**{**vars(method), "fresh_frozen": True})
     domain = labelled(data.arrays(*examples()), "digit")
-    return Stage("small_cnn", model, method, [domain], BATCH, num_steps)
+    return Stage(
+        "small_cnn", model, method, domains=[domain], batch_size=BATCH, num_steps=num_steps
+    )
 
 
 def jaxtl(part: str):

@@ -30,7 +30,14 @@ def stage(num_steps: int):
 
     model = models.mlp({"y": models.classes(4)}, hidden=(64,))
     domain = labelled(data.arrays(*examples()), "y")
-    return Stage("tiny", model, transfer.full(optax.adam(1e-3)), [domain], BATCH, num_steps)
+    return Stage(
+        "tiny",
+        model,
+        transfer.full(optax.adam(1e-3)),
+        domains=[domain],
+        batch_size=BATCH,
+        num_steps=num_steps,
+    )
 
 
 def jaxtl(cache: str | None) -> None:

@@ -60,7 +60,9 @@ def frozen(*freeze, tx=None):
 
 def stage(model=MLP, method=None, domains=None, batch=8, steps=12):
     domains = domains or [labelled(blobs("target", 24), "target")]
-    return Stage("adapt", model, method or frozen(*FIRST), domains, batch, steps)
+    return Stage(
+        "adapt", model, method or frozen(*FIRST), domains=domains, batch_size=batch, num_steps=steps
+    )
 
 
 def several_domains():

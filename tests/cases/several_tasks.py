@@ -30,7 +30,7 @@ def stage(method, domains=1, steps=10):
     model = models.mlp({"kind": classes(3), "size": regression()}, hidden=(6,))
     heads = {"kind": "kind", "size": "size"}
     chosen = [labelled(dataset(f"d{d}", d), heads) for d in range(domains)]
-    return Stage("several", model, method, chosen, SIZE, steps)
+    return Stage("several", model, method, domains=chosen, batch_size=SIZE, num_steps=steps)
 
 
 def begun(method, domains=1):

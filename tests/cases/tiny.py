@@ -72,15 +72,20 @@ def body():
 def stages(adapt_method=None, steps=6, tx=None):
     model, tx = body(), tx or optax.adam(1e-2)
     pretrain = Stage(
-        "pretrain", model, transfer.full(tx), [labelled(blobs("source"), "source")], 8, steps
+        "pretrain",
+        model,
+        transfer.full(tx),
+        domains=[labelled(blobs("source"), "source")],
+        batch_size=8,
+        num_steps=steps,
     )
     adapt = Stage(
         "adapt",
         model,
         adapt_method or transfer.full(tx),
-        [labelled(blobs("target", 24, 1.0, seed=1), "target")],
-        8,
-        steps,
+        domains=[labelled(blobs("target", 24, 1.0, seed=1), "target")],
+        batch_size=8,
+        num_steps=steps,
         fresh=("heads/target/.*",),
     )
     return pretrain, adapt
@@ -89,7 +94,12 @@ def stages(adapt_method=None, steps=6, tx=None):
 def experiment(adapt_method=None, steps=6) -> Experiment:
     pretrain, adapt = stages(adapt_method, steps)
     scratch = Stage(
-        "scratch", adapt.model, transfer.full(optax.adam(1e-2)), adapt.domains, 8, steps
+        "scratch",
+        adapt.model,
+        transfer.full(optax.adam(1e-2)),
+        domains=adapt.domains,
+        batch_size=8,
+        num_steps=steps,
     )
     return Experiment(
         arms={"scratch": [scratch], "full": [pretrain, adapt]},
@@ -105,7 +115,15 @@ def experiment(adapt_method=None, steps=6) -> Experiment:
 def mlp_stage(steps=23, tx=None, **more):
     model = models.mlp({"source": classes(3)}, hidden=(8,))
     domains = [labelled(blobs("source"), "source")]
-    return Stage("mlp", model, transfer.full(tx or optax.adam(1e-2)), domains, 8, steps, **more)
+    return Stage(
+        "mlp",
+        model,
+        transfer.full(tx or optax.adam(1e-2)),
+        domains=domains,
+        batch_size=8,
+        num_steps=steps,
+        **more,
+    )
 
 
 def train(stage, directory, *, seeds=(0, 1), source=None, options=OPTIONS, parent=None, **more):

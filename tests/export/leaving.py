@@ -122,17 +122,26 @@ def build(config):
     sgd, domains = transfer.full(optax.sgd(0.1)), [labelled(dataset("train"), "animal")]
     prototypes = Method(state=no_centres, prepare=find_centres, predict=nearest)
     as_it_is, lora = Method(fresh_frozen=True), BesideHead(**vars(model))
-    first = Stage("first", model, sgd, domains, 8, config.steps)
-    then = Stage("then", model, sgd, domains, 8, config.steps, fresh=("heads/.*",))
+    both = {"domains": domains, "batch_size": 8}
+    first = Stage("first", model, sgd, num_steps=config.steps, **both)
+    then = Stage("then", model, sgd, num_steps=config.steps, fresh=("heads/.*",), **both)
     arms = {
         "two": [first, then],
-        "prototypes": [first, Stage("prototypes", model, prototypes, domains, 8, 0)],
+        "prototypes": [first, Stage("prototypes", model, prototypes, num_steps=0, **both)],
         "adapter": [
-            Stage("adapter", lora, as_it_is, domains, 8, 0, ("adapter/.*",), Published())
+            Stage(
+                "adapter",
+                lora,
+                as_it_is,
+                num_steps=0,
+                fresh=("adapter/.*",),
+                weights=Published(),
+                **both,
+            )
         ],
     }
     evals = {"animal": classification(dataset("test"), "animal")}
-    return Experiment(arms, "two", evals, maximize("animal", "accuracy"))
+    return Experiment(arms, "two", evals, primary=maximize("animal", "accuracy"))
 '''
 
 

@@ -48,7 +48,11 @@ def build(config):
     untrained = Method(fresh_frozen=True)
     domains = [labelled(train, "ill"), unlabelled(target, "ill")]
     return Experiment(
-        arms={"random": [Stage("random", model, untrained, domains, 4, 0)]},
+        arms={
+            "random": [
+                Stage("random", model, untrained, domains=domains, batch_size=4, num_steps=0)
+            ]
+        },
         baseline="random",
         evals={
             "near": classification(near_test, "ill"),

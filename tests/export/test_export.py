@@ -44,7 +44,7 @@ def made(model, inputs, **method):
     )
     params, state = model.init(jax.random.key(1), read)
     specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs)
-    stage = Stage("made", model, Method(**method), [], 1, 0)
+    stage = Stage("made", model, Method(**method), domains=[], batch_size=1, num_steps=0)
     return Predictor(model, params, State(state), {}, specs, "a", (stage,), 0)
 
 

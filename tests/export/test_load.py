@@ -280,7 +280,10 @@ def describe(inputs, model, *, augment=None, **more):
         unlabelled(dataset, "y", augment=augment),
         labelled(dataset, "y", augment=augment),
     ]
-    setup = resolve(Stage("s", model, Method(fresh_frozen=True), domains, 2, 0), None)
+    setup = resolve(
+        Stage("s", model, Method(fresh_frozen=True), domains=domains, batch_size=2, num_steps=0),
+        None,
+    )
     return json.loads(json.dumps(interface(setup))), setup
 
 

@@ -34,7 +34,7 @@ def predictor_of(recipe, dataset, model):
     rows = jax.tree.map(lambda x: x[:1], dataset.table().inputs)
     params, state = model.init(jax.random.key(1), models.to_float(rows))
     inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), rows)
-    stage = Stage("made", model, Method(), [], 1, 0)
+    stage = Stage("made", model, Method(), domains=[], batch_size=1, num_steps=0)
     return Predictor(
         model, params, State(state), {}, inputs, "a", (stage,), 0, {"test": recipe}, "test"
     )

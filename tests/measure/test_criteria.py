@@ -41,9 +41,16 @@ def adapting(garbage=False, **fields) -> Experiment:
     return Experiment(
         arms={
             "source_only": [
-                Stage("source_only", model, transfer.full(adam), domains[:1], 8, STEPS)
+                Stage(
+                    "source_only",
+                    model,
+                    transfer.full(adam),
+                    domains=domains[:1],
+                    batch_size=8,
+                    num_steps=STEPS,
+                )
             ],
-            "dann": [Stage("dann", model, dann, domains, 8, STEPS)],
+            "dann": [Stage("dann", model, dann, domains=domains, batch_size=8, num_steps=STEPS)],
         },
         baseline="source_only",
         evals={"target": classification(TEST, "source")},

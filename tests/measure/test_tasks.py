@@ -29,13 +29,26 @@ TASKS = [blobs(f"task_{i}", 24, shift=float(i), seed=i) for i in (1, 2, 3)]
 
 def chain(arm, method, former=False, steps=4):
     first = [labelled(TASKS[0], "blob")]
-    stages = [Stage("task_1", MODEL, FIRST, first, 8, steps, trains=["task_1"])]
+    stages = [
+        Stage(
+            "task_1", MODEL, FIRST, domains=first, batch_size=8, num_steps=steps, trains=["task_1"]
+        )
+    ]
     for i in (1, 2):
         domains = [labelled(TASKS[i], "blob")]
         read = {"former": labelled(TASKS[i - 1], "blob")} if former else {}
         task = f"task_{i + 1}"
         stages.append(
-            Stage(f"{arm}_{task}", MODEL, method, domains, 8, steps, trains=[task], data=read)
+            Stage(
+                f"{arm}_{task}",
+                MODEL,
+                method,
+                domains=domains,
+                batch_size=8,
+                num_steps=steps,
+                trains=[task],
+                data=read,
+            )
         )
     return stages
 
@@ -77,9 +90,13 @@ def test_ewc_remembers_every_former_task():
 
 def test_wise_ft_goes_back_to_the_start_of_the_stage_before():
     domains = [labelled(TASKS[1], "blob")]
-    first = Stage("first", MODEL, FIRST, [labelled(TASKS[0], "blob")], 8, 4)
-    fine = Stage("fine", MODEL, transfer.anchored(FIRST), domains, 8, 4)
-    wise = Stage("wise", MODEL, transfer.wise_ft(0.25), domains, 8, 0)
+    first = Stage(
+        "first", MODEL, FIRST, domains=[labelled(TASKS[0], "blob")], batch_size=8, num_steps=4
+    )
+    fine = Stage(
+        "fine", MODEL, transfer.anchored(FIRST), domains=domains, batch_size=8, num_steps=4
+    )
+    wise = Stage("wise", MODEL, transfer.wise_ft(0.25), domains=domains, batch_size=8, num_steps=0)
     setup, params, state = begun(first, None, None)
     setup, before, state = begun(fine, setup, (params, state))
     after = moved(before, 1.0)
@@ -93,7 +110,9 @@ def test_wise_ft_goes_back_to_the_start_of_the_stage_before():
 def experiment(**arms):
     evals = {f"task_{i + 1}": classification(task, "blob") for i, task in enumerate(TASKS)}
     primary = maximize("mean", "accuracy")
-    return Experiment(arms, "ewc", evals, primary, {"mean/accuracy": lambda metrics: 0.0})
+    return Experiment(
+        arms, "ewc", evals, primary=primary, derived={"mean/accuracy": lambda metrics: 0.0}
+    )
 
 
 def measure(stages, tasks=3):
@@ -159,7 +178,14 @@ def test_without_declarations_a_head_of_its_own_tells_the_task():
     heads = {f"head_{i}": classes(3) for i in (1, 2, 3)}
     model = models.mlp(heads, hidden=(8,))
     stages = [
-        Stage(name, model, FIRST, [labelled(TASKS[i], f"head_{i + 1}"), *more], 8, 4)
+        Stage(
+            name,
+            model,
+            FIRST,
+            domains=[labelled(TASKS[i], f"head_{i + 1}"), *more],
+            batch_size=8,
+            num_steps=4,
+        )
         for i, (name, more) in enumerate([
             ("a", []),
             ("b_task_3", [labelled(TASKS[0], "head_1", weight=0.0)]),

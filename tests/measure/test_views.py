@@ -41,9 +41,12 @@ def test_arms_that_share_a_model_share_the_programs_that_look_at_it():
     model = models.from_linen(Traced(), {"class": models.classes(3)})
     source, target = blobs("source"), blobs("target", 40, 1.0, seed=1)
     domains = [labelled(source, "class"), unlabelled(target, "class")]
-    arms = {name: [Stage(name, model, Method(), domains, 8, 1)] for name in ("one", "two")}
+    arms = {
+        name: [Stage(name, model, Method(), domains=domains, batch_size=8, num_steps=1)]
+        for name in ("one", "two")
+    }
     evals = {"target": classification(target, "class"), "source": classification(source, "class")}
-    plan = Experiment(arms, "one", evals, maximize("target", "accuracy"))
+    plan = Experiment(arms, "one", evals, primary=maximize("target", "accuracy"))
     keys = jax.random.split(jax.random.key(0), 2)
     trained = [
         types.SimpleNamespace(params=params, state=State(state))

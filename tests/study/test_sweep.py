@@ -60,11 +60,24 @@ def build(values, select=None):
         labelled(OTHER, "source", weight=c["lambda_"]),
     ]
     pretrain = Stage(
-        "pretrain", model, transfer.full(optax.adam(0.05)), [labelled(SOURCE, "source")], 8, 9
+        "pretrain",
+        model,
+        transfer.full(optax.adam(0.05)),
+        domains=[labelled(SOURCE, "source")],
+        batch_size=8,
+        num_steps=9,
     )
 
     def adapt(name, method, domains=joint[:1]):
-        return Stage(name, model, method, domains, 8, 9, fresh=("heads/target/.*",))
+        return Stage(
+            name,
+            model,
+            method,
+            domains=domains,
+            batch_size=8,
+            num_steps=9,
+            fresh=("heads/target/.*",),
+        )
 
     full = dataclasses.replace(transfer.full(adam), ema=c["ema"] if "ema" in values else None)
     return Experiment(

@@ -52,7 +52,9 @@ def kind_of_stage(kind):
         "unroll": lambda: models.from_linen(PlainConv(), HEADS),
     }[kind]()
     domains = [labelled(images(), "source")]
-    return Stage(kind, model, transfer.full(optax.sgd(0.1)), domains, 4, 6)
+    return Stage(
+        kind, model, transfer.full(optax.sgd(0.1)), domains=domains, batch_size=4, num_steps=6
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,9 @@ def test_convolutions_that_are_not_differentiated_are_native():
     probe = jax.make_jaxpr(jax.grad(loss))(params["heads"], params, inputs).jaxpr
     assert convolutions(probe) == Convolutions(False, 0, True)
     method = dataclasses.replace(transfer.probe(optax.sgd(0.1)), fresh_frozen=True)
-    stage = Stage("probe", model, method, [labelled(images(16), "source")], 16, 2)
+    stage = Stage(
+        "probe", model, method, domains=[labelled(images(16), "source")], batch_size=16, num_steps=2
+    )
     assert schedule(stage, feature_cache=False).seeds == "map"  # batched kernels would be slow
 
 
@@ -182,7 +186,12 @@ def schedule(stage, **options):
 def test_micro_batches_are_as_asked_for_or_fit_the_cache():
     model = models.conv_net(HEADS)
     big = Stage(
-        "big", model, transfer.full(optax.sgd(0.1)), [labelled(images(64), "source")], 64, 2
+        "big",
+        model,
+        transfer.full(optax.sgd(0.1)),
+        domains=[labelled(images(64), "source")],
+        batch_size=64,
+        num_steps=2,
     )
     patches = 64 * 3 * 3 * (9 * 32) * 4
     assert patches < PATCH_BYTES and schedule(big).micro_batches == 1
@@ -199,7 +208,9 @@ def test_micro_batches_are_as_asked_for_or_fit_the_cache():
 def test_batches_that_share_statistics_are_not_cut_unasked():
     model = models.conv_net(HEADS, batch_norm=True)
     domains = [labelled(images(48, size=16), "source")]
-    stage = Stage("norm", model, transfer.full(optax.sgd(0.1)), domains, 48, 2)
+    stage = Stage(
+        "norm", model, transfer.full(optax.sgd(0.1)), domains=domains, batch_size=48, num_steps=2
+    )
     assert schedule(stage).micro_batches == 1
 
 

@@ -54,7 +54,9 @@ def test_a_step_split_over_devices_sums_gradients_and_gathers_no_activations(bui
     inputs = np.zeros((64, 8, 8, 1), np.uint8) if build is models.conv_net else np.zeros((64, 9))
     domain = labelled(data.arrays(inputs, np.arange(64) % 3), "y")
     method = transfer.full(optax.adam(1e-3))
-    stage = Stage("s", build({"y": models.classes(3)}), method, [domain], 16, 4)
+    stage = Stage(
+        "s", build({"y": models.classes(3)}), method, domains=[domain], batch_size=16, num_steps=4
+    )
     setup = resolve(stage, None)
     with jax.set_mesh(make_mesh("data=8")):
         replicas = over_seeds(setup, (0, 1))

@@ -23,7 +23,9 @@ def trained(tx, steps=4, method=None):
     """(losses, train state) of a linear model that sees one batch."""
     model = models.from_blocks([], {"target": classes(3)})
     domains = [labelled(blobs("target", 24), "target")]
-    stage = Stage("adapt", model, method or transfer.full(tx), domains, 8, steps)
+    stage = Stage(
+        "adapt", model, method or transfer.full(tx), domains=domains, batch_size=8, num_steps=steps
+    )
     setup, full, batch = prepared(stage)
     step = jax.jit(make_step(setup))
     values = []
@@ -78,9 +80,9 @@ def test_lbfgs_takes_the_steps_of_its_own_loop():
             "adapt",
             models.from_blocks([], {"target": classes(3)}),
             transfer.full(optax.lbfgs()),
-            [labelled(blobs("target", 24), "target")],
-            8,
-            3,
+            domains=[labelled(blobs("target", 24), "target")],
+            batch_size=8,
+            num_steps=3,
         )
     )
     tx, params = optax.lbfgs(), full.params

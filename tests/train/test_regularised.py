@@ -66,7 +66,15 @@ def adapt(name, **changes):
         labelled(blobs("target", 21, 1.0, 2, seed=1), "target", weight=0.5),
         unlabelled(blobs("more", 10, 1.0, 2, seed=2), "target"),
     ]
-    stage = Stage("adapt", model(name), ROWS[name](groups()), domains, 8, 2, ("heads/target/.*",))
+    stage = Stage(
+        "adapt",
+        model(name),
+        ROWS[name](groups()),
+        domains=domains,
+        batch_size=8,
+        num_steps=2,
+        fresh=("heads/target/.*",),
+    )
     return dataclasses.replace(stage, **changes)
 
 
@@ -74,7 +82,17 @@ def adapt(name, **changes):
 def source():
     """(resolved stage, (params, state)) of an untrained source."""
     domains = [labelled(blobs("source"), "source")]
-    setup = resolve(Stage("pretrain", model(), transfer.full(optax.sgd(0.1)), domains, 8, 3), None)
+    setup = resolve(
+        Stage(
+            "pretrain",
+            model(),
+            transfer.full(optax.sgd(0.1)),
+            domains=domains,
+            batch_size=8,
+            num_steps=3,
+        ),
+        None,
+    )
     full = start(over_seeds(setup, (0,)), None)
     return setup, (full.params, full.state)
 

@@ -163,7 +163,14 @@ def test_best_parameters_go_on_to_the_next_stage(tmp_path):
     plan = selecting()
     pretrain = plan.arms["full"][0]
     domains = [labelled(blobs("target", 24, 1.0, seed=1), "target")]
-    first = Stage("first", pretrain.model, transfer.full(optax.sgd(0.3)), domains, 8, 9)
+    first = Stage(
+        "first",
+        pretrain.model,
+        transfer.full(optax.sgd(0.3)),
+        domains=domains,
+        batch_size=8,
+        num_steps=9,
+    )
     idle = dataclasses.replace(
         first, name="idle", method=transfer.full(optax.sgd(0.0)), num_steps=1
     )

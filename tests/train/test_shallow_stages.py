@@ -27,7 +27,7 @@ def stage_of(name: str, method=None) -> Stage:
     if name == "tradaboost":
         domains.insert(1, labelled(blobs("few", 12, 6.0, seed=1), "class", role="target"))
     model = models.linear({"class": models.classes(3)})
-    return Stage(name, model, method or METHODS[name], domains, 8, 0)
+    return Stage(name, model, method or METHODS[name], domains=domains, batch_size=8, num_steps=0)
 
 
 def accuracy(stage, trained, replica):

@@ -38,7 +38,7 @@ def prepared(stage):
 
 def adapted(method):
     stage = stages(method)[1]
-    return Stage(stage.name, stage.model, method, stage.domains, 8, 6)
+    return Stage(stage.name, stage.model, method, domains=stage.domains, batch_size=8, num_steps=6)
 
 
 def whole_transformation(setup):
@@ -109,7 +109,7 @@ def mlp_stage(method, **options):
         labelled(blobs("x", 24), "a", weight=0.5),
         labelled(blobs("y", 16, 1.0, seed=4), {"a": "label", "b": "label"}),
     ]
-    return Stage("stage", model, method, domains, 8, 4, **options)
+    return Stage("stage", model, method, domains=domains, batch_size=8, num_steps=4, **options)
 
 
 @pytest.mark.parametrize("parts", [2, 4, 8])
@@ -193,7 +193,14 @@ def test_initial_values_depend_on_seed_and_path_only():
     one = initial(stages()[0])
     model = models.from_linen(Body(), {"other": classes(7), "target": classes(3)}, name="body")
     pretrain = stages()[0]
-    stage = Stage("x", model, pretrain.method, [labelled(blobs("s"), "target")], 8, 1)
+    stage = Stage(
+        "x",
+        model,
+        pretrain.method,
+        domains=[labelled(blobs("s"), "target")],
+        batch_size=8,
+        num_steps=1,
+    )
     other = initial(stage)
     for path in set(flatten(one)) & set(flatten(other)):
         np.testing.assert_array_equal(flatten(one)[path], flatten(other)[path])

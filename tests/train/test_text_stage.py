@@ -39,7 +39,9 @@ def texts(tmp_path_factory):
 def stage(texts, method, dropout=0.0):
     config = BertConfig(8, 1, 2, 12, vocabulary=len(WORDS), positions=7)
     model = models.bert(config, {"label": classes(2)}, "mean", dropout=dropout)
-    return Stage("films", model, method, [labelled(texts, "label")], 4, 2)
+    return Stage(
+        "films", model, method, domains=[labelled(texts, "label")], batch_size=4, num_steps=2
+    )
 
 
 def partial():
@@ -54,7 +56,7 @@ def test_a_tiny_bert_trains_from_cached_embeddings_as_without_them(texts, tmp_pa
         {"partial": [plan]},
         "partial",
         {"films": classification(texts, "label")},
-        maximize("films", "accuracy"),
+        primary=maximize("films", "accuracy"),
     )
     summary, _ = run_tiny(tmp_path / "cached", seeds=(0,), plan=experiment)
     (record,) = (tmp_path / "cached").rglob("stage.json")

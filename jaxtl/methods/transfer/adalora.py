@@ -1,7 +1,8 @@
 """AdaLoRA: an adapter whose triplets compete for a budget of rank, with nearly orthogonal factors.
 
 tuned = adapters.adalora(model, targets)
-Stage("adalora", tuned, transfer.adalora(tx, num_steps), ..., num_steps, fresh=("adalora/.*",))
+method = transfer.adalora(tx, num_steps)
+Stage("adalora", tuned, method, num_steps=num_steps, fresh=("adalora/.*",), ...)
 """
 
 from collections.abc import Sequence

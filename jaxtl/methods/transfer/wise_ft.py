@@ -1,7 +1,8 @@
 """WiSE-FT: between the parameters before and after a fine-tuning, in two stages.
 
-fine = Stage("fine", model, transfer.anchored(transfer.full(tx)), domains, 64, 1_000)
-wise = Stage("wise", model, transfer.wise_ft(0.5), domains, 64, 0)
+data = {"domains": domains, "batch_size": 64}
+fine = Stage("fine", model, transfer.anchored(transfer.full(tx)), num_steps=1_000, **data)
+wise = Stage("wise", model, transfer.wise_ft(0.5), num_steps=0, **data)
 """
 
 import dataclasses

@@ -87,7 +87,14 @@ def domains(garbage=False, second_source=False):
 @functools.cache
 def before():
     """(setup, start) of a source stage that has not trained."""
-    stage = Stage("source", MODEL, transfer.full(TX), [labelled(blobs("s", 24), "task")], 4, 1)
+    stage = Stage(
+        "source",
+        MODEL,
+        transfer.full(TX),
+        domains=[labelled(blobs("s", 24), "task")],
+        batch_size=4,
+        num_steps=1,
+    )
     setup = resolve(stage, None)
     full = start(over_seeds(setup, (0,)), None)
     return setup, (full.params, full.state)
@@ -95,7 +102,9 @@ def before():
 
 def begun(method, chosen):
     """(setup, what the first seed starts from, three batches)."""
-    setup = resolve(Stage("adapt", MODEL, method, chosen, 8, 3), before()[0])
+    setup = resolve(
+        Stage("adapt", MODEL, method, domains=chosen, batch_size=8, num_steps=3), before()[0]
+    )
     replicas = over_seeds(setup, (0,))
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
     full, feed = first(start(replicas, before()[1])), make_feed(replicas, RunOptions())

@@ -132,7 +132,14 @@ def domains_of(garbage=False, source=True, present=range(C)):
 def pretrained(directory, model, steps=60):
     """(setup, params and state with a leading axis) of a model trained on the source."""
     method = transfer.full(optax.adam(3e-2))
-    stage = Stage("source", model, method, [labelled(blobs("source"), "c")], 12, steps)
+    stage = Stage(
+        "source",
+        model,
+        method,
+        domains=[labelled(blobs("source"), "c")],
+        batch_size=12,
+        num_steps=steps,
+    )
     setup = resolve(stage, None)
     run = train_stage(over_seeds(setup, (0,)), None, directory, {"stage": "source"}, OPTIONS)
     return setup, (run.params, run.state)
@@ -142,7 +149,14 @@ def trained(method, directory, begun, *, garbage=False, source=True, present=ran
     """A stage after that, trained by the engine."""
     parent, weights = begun
     steps = 150 if method.updates else 0
-    stage = Stage("s", parent.stage.model, method, domains_of(garbage, source, present), 20, steps)
+    stage = Stage(
+        "s",
+        parent.stage.model,
+        method,
+        domains=domains_of(garbage, source, present),
+        batch_size=20,
+        num_steps=steps,
+    )
     replicas = over_seeds(resolve(stage, parent), (0,))
     return train_stage(replicas, weights, directory, {"stage": "s"}, OPTIONS)
 

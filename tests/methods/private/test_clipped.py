@@ -76,7 +76,9 @@ def test_a_large_bound_changes_nothing_and_a_part_of_the_groups_is_its_own_norm(
 
 def refused(method, model=None):
     model = model or models.mlp({"source": classes(3)}, hidden=(4,))
-    stage = Stage("s", model, method, [labelled(blobs("source"), "source")], 8, 2)
+    stage = Stage(
+        "s", model, method, domains=[labelled(blobs("source"), "source")], batch_size=8, num_steps=2
+    )
     with pytest.raises(ValueError) as error:
         resolve(stage, None)
     return str(error.value)

@@ -228,7 +228,10 @@ def test_a_lwf_stage_keeps_its_start_in_the_engine():
     given = batch()
     dataset = data.arrays(np.asarray(given.inputs[:, 0]), np.asarray(given.labels["new"][:, 0]))
     method = dataclasses.replace(transfer.lwf(SGD, heads=["old"]), fresh_frozen=True)
-    setup = resolve(Stage("s", MODEL, method, [labelled(dataset, "new")], 4, 2), None)
+    setup = resolve(
+        Stage("s", MODEL, method, domains=[labelled(dataset, "new")], batch_size=4, num_steps=2),
+        None,
+    )
     full = jax.tree.map(lambda leaf: leaf[0], begin(over_seeds(setup, (0,)), None))
     first, step = flatten(join(*full.trainable.values())), jax.jit(make_step(setup))
     one = jax.tree.map(lambda leaf: leaf[:, :1], given)

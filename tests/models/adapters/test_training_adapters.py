@@ -99,9 +99,14 @@ def domain(inputs, n=8):
 def staged(model, tuned, method, inputs, name):
     """A stage that adapts what a source stage left."""
     domains = [domain(inputs)]
-    source = resolve(Stage("source", model, transfer.full(SGD), domains, 8, 3), None)
+    source = resolve(
+        Stage("source", model, transfer.full(SGD), domains=domains, batch_size=8, num_steps=3), None
+    )
     fresh = (f"{name}/.*", "heads/.*")
-    return resolve(Stage("adapt", tuned, method, domains, 8, 3, fresh=fresh), source)
+    return resolve(
+        Stage("adapt", tuned, method, domains=domains, batch_size=8, num_steps=3, fresh=fresh),
+        source,
+    )
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -191,9 +196,16 @@ def test_what_stands_before_an_adapter_can_be_cached(tuned, name, cached):
 
 def test_biases_and_norms():
     model = bert(1)
-    source = resolve(Stage("source", model, transfer.full(SGD), [domain(text)], 8, 3), None)
+    source = resolve(
+        Stage(
+            "source", model, transfer.full(SGD), domains=[domain(text)], batch_size=8, num_steps=3
+        ),
+        None,
+    )
     for method, size in ((transfer.bitfit(SGD), 8 * 10 + 4), (transfer.norm_tuning(SGD), 8 * 6)):
-        setup = resolve(Stage("tuned", model, method, [domain(text)], 8, 3), source)
+        setup = resolve(
+            Stage("tuned", model, method, domains=[domain(text)], batch_size=8, num_steps=3), source
+        )
         flat = paths.flatten(setup.params)
         chosen = {path for path in setup.trainable if not path.startswith("heads/")}
         assert sum(flat[path].size for path in chosen) == size
@@ -239,7 +251,9 @@ def test_what_the_stage_before_left_is_not_computed_again(build):
     tuned, method = build(model)
     name = tuned.adapters[0].name
     first = staged(model, tuned, method, vectors, name)
-    second = resolve(Stage("again", tuned, method, [domain(vectors)], 8, 3), first)
+    second = resolve(
+        Stage("again", tuned, method, domains=[domain(vectors)], batch_size=8, num_steps=3), first
+    )
     learned = {**drawn(model, vectors())[0], name: moved(adapter_of(tuned, name, vectors()))}
     new, _ = begun(second, learned)
     assert first.solvers and not second.solvers and not second.solved
@@ -250,7 +264,9 @@ def test_what_the_stage_before_left_is_not_computed_again(build):
 def test_an_adapter_of_an_arm_without_a_source_starts_from_its_own_kernels():
     tuned, method = pissa(chain())
     method = dataclasses.replace(method, fresh_frozen=True)
-    setup = resolve(Stage("alone", tuned, method, [domain(vectors)], 8, 3), None)
+    setup = resolve(
+        Stage("alone", tuned, method, domains=[domain(vectors)], batch_size=8, num_steps=3), None
+    )
     full = start(over_seeds(setup, (0, 1)), None)
     flat = paths.flatten(full.params)
     for seed in (0, 1):

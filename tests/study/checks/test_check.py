@@ -276,7 +276,9 @@ def test_an_evaluation_of_another_size_may_be_read_all_the_same():
 
     model = models.from_linen(nn.Dense(4), {"target": classes(3)}, call=mean)
     domains = [labelled(images(6), "target")]
-    scratch = Stage("scratch", model, transfer.full(SGD), domains, 4, 2)
+    scratch = Stage(
+        "scratch", model, transfer.full(SGD), domains=domains, batch_size=4, num_steps=2
+    )
     evals = {"target": classification(images(9), "target")}
     plan(replace(experiment(), arms={"scratch": [scratch]}, evals=evals))
 
@@ -459,9 +461,9 @@ def test_data_that_a_method_reads_have_its_names():
     former = {"former": labelled(blobs("old", seed=1), "source")}
 
     def problem(method, **read):
-        stage = Stage("one", model, method, domains, 8, 2, **read)
+        stage = Stage("one", model, method, domains=domains, batch_size=8, num_steps=2, **read)
         tests = {"test": classification(blobs("test"), "source")}
-        plan = Experiment({"one": [stage]}, "one", tests, maximize("test", "accuracy"))
+        plan = Experiment({"one": [stage]}, "one", tests, primary=maximize("test", "accuracy"))
         try:
             plan_stages(plan, ["one"], (0,), rehearsed=False)
         except ValueError as error:

@@ -24,9 +24,17 @@ RNG = np.random.default_rng(0)
 
 def plan(train, test, head, metric=classification, model=None, steps=40, **more):
     model = model or models.linear({"y": head})
-    stage = Stage("fit", model, transfer.full(ADAM), [labelled(train, "y")], 8, steps, **more)
+    stage = Stage(
+        "fit",
+        model,
+        transfer.full(ADAM),
+        domains=[labelled(train, "y")],
+        batch_size=8,
+        num_steps=steps,
+        **more,
+    )
     evals = {"test": metric(test, "y")}
-    return Experiment({"fit": [stage]}, "fit", evals, maximize("test", "accuracy"))
+    return Experiment({"fit": [stage]}, "fit", evals, primary=maximize("test", "accuracy"))
 
 
 def problems(experiment, seeds=(0, 1)):

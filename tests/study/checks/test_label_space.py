@@ -35,13 +35,23 @@ def arms(*trainings, size=4, fresh=(), target="animal"):
     adam, chain = optax.adam(3e-2), []
     for i, domains in enumerate(trainings):
         again = fresh if i else ()
-        chain.append(Stage(f"s{i}", model, transfer.full(adam), domains, 16, 60, again))
+        chain.append(
+            Stage(
+                f"s{i}",
+                model,
+                transfer.full(adam),
+                domains=domains,
+                batch_size=16,
+                num_steps=60,
+                fresh=again,
+            )
+        )
     return {"only": chain}
 
 
 def plan(test, *trainings, **more):
     evals = {"test": classification(test, "animal")}
-    return Experiment(arms(*trainings, **more), "only", evals, maximize("test", "accuracy"))
+    return Experiment(arms(*trainings, **more), "only", evals, primary=maximize("test", "accuracy"))
 
 
 def space_of(matched, name="test"):

@@ -57,7 +57,7 @@ def stage(freeze):
     )
     update = Update(loss, per_example=True)
     method = dataclasses.replace(method, updates=(update,), fresh_frozen=True)
-    return Stage("numbered", model, method, domains, SIZE, STEPS)
+    return Stage("numbered", model, method, domains=domains, batch_size=SIZE, num_steps=STEPS)
 
 
 WAYS = {

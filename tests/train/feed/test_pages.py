@@ -82,7 +82,7 @@ def stage(*sets, steps=23, method=None, **more):
     model = models.mlp(HEADS, hidden=(8, 7), dropout=0.1)
     domains = [labelled(dataset, "source") for dataset in sets]
     method = method or transfer.full(optax.adam(1e-2))
-    return Stage("paged", model, method, domains, 8, steps, **more)
+    return Stage("paged", model, method, domains=domains, batch_size=8, num_steps=steps, **more)
 
 
 def assert_same_run(a, b):
