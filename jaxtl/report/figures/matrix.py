@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_NUMBERS = 20  # columns with a number in each cell
 NAME, HEADING = 20, 14  # letters of the name of a row, of a column
+SMALLER = 0.85  # type of headings that fit so without being turned
 LINE = 0.18  # inches from one name to the next below it
 ROW, SCALE = 0.28, 0.9  # inches: height of a row of numbers, width of the scale of colours
 
@@ -48,7 +49,7 @@ def matrix(panel: Matrix) -> Figure:
     count = max(1, min(len(grids), int((WIDTH - 0.1) / tile)))
     tile = max(tile, (WIDTH - SCALE) / count)
     cell = (tile - beside) / width
-    upright = LETTER * _longest(columns) > cell
+    upright = SMALLER * LETTER * _longest(columns) > cell
     below = LETTER * _longest(columns) if upright else 0.2
     row = ROW if numbers or height < width else cell
     size = (tile + SCALE / count, row * height + below + 0.6)
@@ -100,6 +101,8 @@ def _name_cells(ax: Axes, rows: Sequence[str], columns: Sequence[str], row, cell
     across = range(0, len(columns), math.ceil(LINE / cell) if upright else 1)
     down = range(0, len(rows), math.ceil(LINE / row))
     ax.set_xticks(across, [columns[place] for place in across], rotation=90 if upright else 0)
+    if not upright and LETTER * _longest([columns]) > cell:
+        ax.tick_params(axis="x", labelsize=8.5)
     ax.set_yticks(down, [rows[place] for place in down])
     ax.tick_params(length=0)
     ax.grid(False)
