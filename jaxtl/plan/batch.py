@@ -37,6 +37,9 @@ class Batch:
         """The same batch with other values of some attributes."""
         return dataclasses.replace(self, **changes)
 
+    def __getitem__(self, name: str) -> Any:
+        raise TypeError(f"a batch has attributes: write batch.{name} in place of batch[{name!r}]")
+
 
 def sides_of(roles: Sequence[Role]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(positions of the sources, positions of the targets) among the domains of a stage.

@@ -25,6 +25,14 @@ class State(NamedTuple):
     statistics: Statistics
     method: PyTree = None
 
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, str):
+            raise TypeError(
+                f"a state has attributes: write state.method or state.statistics, not "
+                f"state[{place!r}]"
+            )
+        return tuple.__getitem__(self, place)
+
 
 LossFn = Callable[
     [Any, Params, State, Batch, jax.Array, jax.Array],

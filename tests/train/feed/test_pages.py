@@ -319,7 +319,7 @@ def test_a_large_file_is_not_loaded(tmp_path):
             dataset = data.arrays(file, np.arange(rows) % 3)
             model = models.linear({"head": classes(3)})
             stage = Stage(str(rows), model, transfer.full(optax.sgd(0.1)),
-                          [labelled(dataset, "head")], 8, 24)
+                          domains=[labelled(dataset, "head")], batch_size=8, num_steps=24)
             place = directory / f"stage_{rows}"
             replicas = over_seeds(resolve(stage, None), (0,))
             train_stage(replicas, None, place, {}, RunOptions())
