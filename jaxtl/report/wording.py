@@ -41,7 +41,7 @@ def interval(
     if mean is None:
         return NOTHING
     ends = statistics["ci95"] or ()
-    style = _style(mean, ends)
+    style = _style(mean, ends, exact=limits is None)
     text = f"{mean:{'+' if signed else ''}{style}}"
     if not ends:
         return text
@@ -184,12 +184,17 @@ def _seed_names(values: set[int]) -> str:
     return f"seed{'s' if len(values) > 1 else ''} {', '.join(map(str, sorted(values)))}"
 
 
-def _style(mean: float, ends: Sequence[float] = ()) -> str:
-    """Format with three significant decimals, more where the interval or its ends need them."""
+def _style(mean: float, ends: Sequence[float], exact: bool) -> str:
+    """Format with three significant decimals, more where the interval is narrow.
+
+    Args:
+        mean, ends: the numbers; no ends where there is no interval.
+        exact: as many as the smaller end needs, too, so that one sees on which side of 0 it lies.
+    """
     largest = max(abs(value) for value in (mean, *ends))
     if 0 < largest < 1e-4:
         return ".2e"
-    details = [ends[1] - ends[0], *map(abs, ends)] if ends else []
+    details = [ends[1] - ends[0], *(map(abs, ends) if exact else ())] if ends else []
     finest = min((value for value in details if value > 1e-9 * largest), default=1.0)
     whole = math.floor(math.log10(largest)) if largest >= 1 else 0
     return f".{min(6, max(3 - whole, -math.floor(math.log10(finest)), 0))}f"

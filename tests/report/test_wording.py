@@ -112,6 +112,7 @@ def test_secondary_metrics_prefer_the_primary_evaluation(result):
     [
         ("t/accuracy", 0.98, [0.955, 1.005], "0.980 [0.955, beyond 1]"),
         ("f1_macro", 0.02, [-0.01, 0.05], "0.020 [below 0, 0.050]"),
+        ("t/accuracy", 0.208, [0.00002, 0.416], "0.208 [0.000, 0.416]"),
         ("t/accuracy", 93.0, [92.0, 94.0], "93.00 [92.00, 94.00]"),  # in percent
         ("t/loss", 0.98, [0.955, 1.005], "0.980 [0.955, 1.005]"),
         ("t/accuracy_gap", 0.02, [-0.01, 0.05], "0.020 [-0.010, 0.050]"),  # a user's own
