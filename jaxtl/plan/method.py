@@ -90,7 +90,8 @@ class Method:
         modules: {name: Module}; parameters under `<name>/...`, fresh in every stage.
         state: (model, params, batch statistics, shape of the stage) -> pytree kept as
             `State.method`.
-        remembers: the state goes on from that of the stage before, if that has the same structure.
+        remembers: the state goes on from that of the stage before. One that does not fit any more
+            is an error; one of another method, which shares no path with it, starts anew.
         prepare: (model, params, state, domains: [Columns], **named: Columns) -> (params, state), on
             the host, before step 0. Sees one seed at a time; params are NumPy arrays. It may change
             only what its optimizers' patterns or `solves` match.

@@ -188,7 +188,7 @@ def after_loading(replicas: Replicas, params: Params) -> Params:
 
 
 def recall(method: Method, new: PyTree, source: tuple[Params, State] | None) -> PyTree:
-    """The method's state as the stage before left it, if both have that in common."""
+    """The method's state as the stage before left it; a new one where that is of another kind."""
 
     def shapes(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)

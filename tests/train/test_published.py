@@ -12,6 +12,7 @@ from tiny import OPTIONS, assert_same, body, compiled_once, experiment, run_tiny
 
 from jaxtl import pretrained
 from jaxtl.methods import transfer
+from jaxtl.models import classes
 from jaxtl.paths import flatten
 from jaxtl.pretrained import Entry, Scheme
 from jaxtl.study.checks.experiments import plan_stages
@@ -195,7 +196,6 @@ def counting(remembers, size=2):
         (counting(True), counting(True), 2),
         (counting(True), counting(False), 1),
         pytest.param(transfer.full(optax.sgd(0.1)), counting(True), 1, marks=pytest.mark.slow),
-        (counting(True, size=3), counting(True), 1),
     ],
 )
 def test_a_method_that_remembers_goes_on_from_the_stage_before(tmp_path, before, after, expected):
@@ -206,3 +206,20 @@ def test_a_method_that_remembers_goes_on_from_the_stage_before(tmp_path, before,
         adapt, tmp_path / "two", source=(one.params, one.state), parent=resolve(pretrain, None)
     )
     np.testing.assert_array_equal(two.state.method["stages"], np.full((2, 2), expected))
+
+
+def test_a_memory_that_does_not_fit_any_more_is_refused():
+    pretrain, adapt = stages(counting(True))
+    before = resolve(replace(pretrain, method=counting(True, size=3)), None)
+    with pytest.raises(ValueError, match=r"'stages'\] was int32\[3\] and is int32\[2\]"):
+        resolve(adapt, before)
+
+
+def test_ewc_does_not_lose_its_penalty_where_a_head_is_added():
+    pretrain, adapt = stages(transfer.ewc(optax.sgd(0.1), strength=1.0))
+    ewc = replace(adapt.method, reads=(), prepare=None)
+    first = resolve(replace(pretrain, method=ewc), None)
+    heads = {**adapt.model.heads, "third": classes(2)}
+    wider = replace(adapt, method=ewc, model=replace(adapt.model, heads=heads))
+    with pytest.raises(ValueError, match=r"heads'\]\['third'\].* is new"):
+        resolve(replace(wider, fresh=(*adapt.fresh, "heads/third/.*")), first)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +16,11 @@ from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
 from jaxtl.plan import Model, Params, PyTree, Stage, StageShape, State, Statistics
 from jaxtl.plan.batch import Role
 from jaxtl.plan.reading import Wanted
-from jaxtl.train.resolve.contract import check_method, check_rules
+from jaxtl.train.resolve.contract import check_method, check_rules, differing
 from jaxtl.train.resolve.convolutions import Convolutions
 from jaxtl.train.resolve.inputs import example_inputs
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +173,8 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     memory = None
     if method.state is not None:
         memory = jax.eval_shape(lambda *args: method.state(model, *args, shape), params, statistics)
+    if method.remembers and parent is not None:
+        _check_memory(stage, parent, memory)
     return Setup(
         stage=stage,
         model=model,
@@ -223,6 +228,26 @@ def _fresh(stage: Stage, paths: list[str], statistics: list[str]) -> set[str]:
     chosen = select(stage.fresh, paths)
     layers = {path.rsplit("/", 1)[0] for path in chosen}
     return chosen | modules | {path for path in statistics if path.rsplit("/", 1)[0] in layers}
+
+
+def _check_memory(stage: Stage, parent: Setup, memory: PyTree) -> None:
+    """Raises ValueError if a state that goes on from the stage before does not fit any more.
+
+    One of another kind, which shares no path with it, starts anew.
+    """
+    before = parent.state.method
+    lines = list(differing(before, memory))
+    old, new = (
+        {path for path, _ in jax.tree_util.tree_leaves_with_path(tree)} for tree in (before, memory)
+    )
+    if lines and old & new:
+        raise ValueError(
+            f"the method goes on from its state after stage {parent.stage.name!r}, which does not "
+            f"fit any more: {'; '.join(lines)}. Let both stages have the same heads and train the "
+            "same parameters"
+        )
+    if lines and old:
+        logger.info("stage %s: its state starts anew, not from %s", stage.name, parent.stage.name)
 
 
 def _check_load(parent: Setup, leaves: Mapping[str, Any], fresh: set[str]) -> None:
