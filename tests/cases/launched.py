@@ -21,12 +21,12 @@ def session(workdir: Path) -> Path:
     return next(path for path in workdir.parents if path.name.startswith("pytest-"))
 
 
-def command(workdir: Path, *more: str, steps: int = 24) -> list[str]:
+def command(workdir: Path, *more: str, steps: int = 24, arms: str = "scratch,partial") -> list[str]:
     """Three stages with many checkpoints; programs are compiled once a session."""
     return [
         *(sys.executable, "launch.py", "--experiment=digits", f"--workdir={workdir}"),
         *(f"--config.source_steps={steps}", "--config.target_steps=24", "--seeds=2"),
-        *("--arms=scratch,partial", "--run.checkpoint_every=3"),
+        *(f"--arms={arms}", "--run.checkpoint_every=3"),
         *(f"--run.compilation_cache={session(workdir) / 'compiled'}", *more),
     ]
 

@@ -26,7 +26,7 @@ SAVED = "SIGTERM: saved; the same command goes on from here\n"
 
 
 def scratch(workdir, *more):
-    return command(workdir, "--arms=scratch", *more)
+    return command(workdir, *more, arms="scratch")
 
 
 def test_a_run_stopped_on_eight_devices_goes_on_on_one_and_then_on_eight_again(tmp_path):
