@@ -156,7 +156,7 @@ def test_the_prefix_is_evaluated_once_per_example_and_seed(tmp_path, on, expecte
 def by_domain(model, params, state, batch, rng, step):
     model = dataclasses.replace(model, heads={"target": HEADS["target"]})
     logits = [
-        model.apply(params, state, batch.inputs[:, d], rng=rng, train=True)[0]["logits"]
+        model.apply(params, state.statistics, batch.inputs[:, d], rng=rng, train=True)[0]["logits"]
         for d in range(batch.inputs.shape[1])
     ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *logits)
