@@ -9,9 +9,11 @@ from jaxtl.metrics import Derived
 from jaxtl.paths import unknown
 from jaxtl.plan import CRITERIA, Direction, Experiment, Metric, Stage, key_parts
 
-RESERVED = {"metrics", "gain", "difference", "verdict", "not_finite", "failed_seeds", "config", ""}
-RESERVED |= {"trainable_parameters", "total_parameters", "train_seconds", "steps_per_second"}
-RESERVED |= {"step_memory_mb"}
+RESERVED = {
+    *("metrics", "gain", "difference", "verdict", "not_finite", "failed_seeds", "config", ""),
+    *("trainable_parameters", "total_parameters"),
+    *("train_seconds", "steps_per_second", "step_memory_mb"),
+}
 """What an arm's entry of summary.json holds besides what analyses measure."""
 
 

@@ -38,7 +38,7 @@ def wandering(ema=None):
 
 
 class Looking:
-    """A look that remembers; what it measures is up to the parameters alone."""
+    """A validation that remembers; what it measures is up to the parameters alone."""
 
     def __init__(self, sign=1):
         self.seen = []
@@ -53,7 +53,7 @@ class Looking:
 
 @pytest.mark.parametrize("ema", [None, 0.8])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_each_replica_ends_with_its_best_look(tmp_path, sign, ema):
+def test_each_replica_ends_with_its_best_validation(tmp_path, sign, ema):
     looking = Looking(sign)
     run = train(wandering(ema), tmp_path, seeds=(0, 1, 2), validation=looking.validation)
     assert len(looking.seen) == 4  # steps 5, 10, 15 and the last
