@@ -3,11 +3,13 @@
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+
+from jaxtl.data.sources.stamps import stamps
 
 PyTree = Any
 CHUNK = 2**22  # numbers looked at together in a pass over all rows
@@ -26,12 +28,19 @@ class Streamed:
         shape, dtype: of the whole.
         read: rows [m] int64, ascending and distinct, m > 0 -> [m, ...] of that dtype. What it
             reads for a row depends on that row alone; it is called from several threads.
+        files: what tells that the rows were changed: paths of the files that hold them, or a
+            function, rows [m] int64 -> bytes that differ once these rows' files do.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: Any, read: Callable[[np.ndarray], np.ndarray]
+        self,
+        shape: tuple[int, ...],
+        dtype: Any,
+        read: Callable[[np.ndarray], np.ndarray],
+        files: Sequence[str | os.PathLike] | Callable[[np.ndarray], bytes] = (),
     ):
         self.shape, self.dtype, self._read = tuple(shape), np.dtype(dtype), read
+        self.version = files if callable(files) else lambda rows: stamps(files).version()
 
     @property
     def ndim(self) -> int:
@@ -76,19 +85,22 @@ class Streamed:
     def map(self, fn: Callable[[np.ndarray], np.ndarray]) -> "Streamed":
         """The result of `fn`, [m, ...] -> [m, ...] row by row, on what is read."""
         example = fn(self[:1])
-        return Streamed(
-            (len(self), *example.shape[1:]), example.dtype, lambda rows: fn(self._read(rows))
-        )
+        shape = (len(self), *example.shape[1:])
+        return Streamed(shape, example.dtype, lambda rows: fn(self._read(rows)), self.version)
 
     def select(self, rows: np.ndarray) -> "Streamed":
         """These rows (indices or a mask), as a view."""
         chosen = self._index(rows)
-        return Streamed((len(chosen), *self.shape[1:]), self.dtype, lambda at: self[chosen[at]])
+        shape = (len(chosen), *self.shape[1:])
+        return Streamed(
+            shape, self.dtype, lambda at: self[chosen[at]], lambda at: self.version(chosen[at])
+        )
 
 
 def rows_of_file(values: np.memmap, dtype: Any) -> Streamed:
     """The rows of a file that NumPy maps into memory, converted to a dtype."""
-    return Streamed(values.shape, dtype, lambda rows: values[rows].astype(dtype, copy=False))
+    files = () if values.filename is None else (values.filename,)
+    return Streamed(values.shape, dtype, lambda rows: values[rows].astype(dtype, copy=False), files)
 
 
 def select(inputs: PyTree, rows: np.ndarray) -> PyTree:

@@ -129,7 +129,10 @@ def _load(
     arrays = {path: features[path] for path in input_paths if kind_of(features[path]) != "text"}
     on_disk = {}
     if stream(streamed, _nbytes(builder.info, arrays.values(), count, size), f"{name}.{split}"):
-        on_disk = {path: _streamed(source, folder, path, arrays[path], size) for path in arrays}
+        version = _version(builder.info, split)
+        on_disk = {
+            path: _streamed(source, folder, path, arrays[path], size, version) for path in arrays
+        }
     held = {*label_paths.values(), *input_paths} - (on_disk.keys() - label_paths.values())
     read = _reader(source, folder, {path: features[path] for path in held}, size)
     in_memory = read(range(count)) if held else {}
@@ -146,7 +149,21 @@ def _load(
     )
 
 
-def _streamed(source: Any, folder: Path, path: str, feature: Any, size: Any) -> Streamed:
+def _version(info: Any, split: str) -> bytes:
+    """Name and version of a dataset, and the parts of its files, by name and size, of a split.
+
+    Its folder may be copied elsewhere, so that neither the path nor the time counts.
+    """
+    parts = [
+        (Path(part.filename).name, part.skip, part.take, Path(part.filename).stat().st_size)
+        for part in info.splits[split].file_instructions
+    ]
+    return repr((info.full_name, parts)).encode()
+
+
+def _streamed(
+    source: Any, folder: Path, path: str, feature: Any, size: Any, version: bytes
+) -> Streamed:
     shape = shape_of(feature, size)
     if None in shape:
         raise ValueError(
@@ -154,7 +171,8 @@ def _streamed(source: Any, folder: Path, path: str, feature: Any, size: Any) -> 
             "streamed; images can, with size=(height, width)"
         )
     read = _reader(source, folder, {path: feature}, size)
-    return Streamed((len(source), *shape), dtype_of(feature), lambda rows: read(rows)[path])
+    shape = (len(source), *shape)
+    return Streamed(shape, dtype_of(feature), lambda rows: read(rows)[path], lambda _: version)
 
 
 def _nbytes(info: Any, features: Collection[Any], count: int, size: Any) -> float:

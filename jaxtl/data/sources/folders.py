@@ -13,7 +13,7 @@ import numpy as np
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.sources import image_files
 from jaxtl.data.sources.names import class_names, in_order, natural, nfc, refuse_alike
-from jaxtl.data.sources.stamps import stamp
+from jaxtl.data.sources.stamps import stamp, stamps
 from jaxtl.data.steps.images import ImageSize, one_shape, stack
 from jaxtl.data.streamed import Streamed, stream
 from jaxtl.data.table import Call, Table
@@ -105,7 +105,7 @@ def _image_folder(
     def read(rows: np.ndarray) -> np.ndarray:
         return stack([image_files.decode(paths[i], channels, size) for i in rows], path)
 
-    inputs = Streamed((len(paths), *shape, channels), np.uint8, read)
+    inputs = Streamed((len(paths), *shape, channels), np.uint8, read, stamps(paths).version)
     inputs = inputs if stream(streamed, inputs.nbytes, path) else inputs[:]
     return Table(inputs, {"label": labels.astype(np.int32)}, {"label": names})
 
