@@ -3,23 +3,36 @@
 import dataclasses
 import logging
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxtl.files import write_text
 from jaxtl.measure.results import ArmResult, ExperimentResult, reason
-from jaxtl.report.summary import load_summary, merge, summarize, write_summary
+from jaxtl.report.summary import current, load_summary, merge, summarize, write_summary
 from jaxtl.report.terminal import print_table
 
 logger = logging.getLogger(__name__)
 
 
-def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, Any]:
+def write(
+    result: ExperimentResult,
+    directory: str | os.PathLike,
+    outdated: Callable[[str, Mapping[str, Any]], str] = lambda arm, point: "",
+) -> dict[str, Any]:
     """Writes summary.json, figures/*.png and report.html; returns the summary.
 
     Arms of earlier runs in the same directory stay: their numbers are in its summary, the rest of
-    what panels need in `report_data/`. What cannot be computed or drawn is named, with the reason,
-    on the page and in a warning; everything else is there.
+    what panels need in `report_data/`. Those that have other seeds, or count no longer, are left
+    out, each with a warning. What cannot be computed or drawn is named, with the reason, on the
+    page and in a warning; everything else is there.
+
+    Args:
+        result: of this run.
+        directory: <workdir>/<experiment>.
+        outdated: (arm, {field: value} of a point of a sweep, empty for the experiment as it is)
+            -> why what an earlier run measured there counts no longer, in words; empty where it
+            does. Asked about what `result` does not hold.
 
     Raises:
         ValueError: the summary.json that is already there cannot be read.
@@ -33,9 +46,15 @@ def write(result: ExperimentResult, directory: str | os.PathLike) -> dict[str, A
     directory.mkdir(parents=True, exist_ok=True)
     path, data = directory / "summary.json", directory / "report_data"
     summary = summarize(result)
-    if path.exists():
-        summary = merge(load_summary(path), summary)
+    before = load_summary(path) if path.exists() else None
+    if before is not None:
+        earlier, lines = current(before, summary, outdated)
+        for line in lines:
+            logger.warning(line)
+        summary = merge(earlier, summary)
     write_summary(path, summary)  # the numbers first: they are safe whatever a figure does
+    for name in (before or summary)["arms"].keys() - summary["arms"]:
+        storage.path_of(data, name).unlink(missing_ok=True)
     arms, failures = {}, {}
     for name in summary["arms"]:
         if name in result.arms:

@@ -32,6 +32,78 @@ def test_two_runs_leave_what_one_run_of_all_arms_leaves(result, tmp_path):
             ).read_bytes(), file
 
 
+def logged(caplog):
+    return [line for line in caplog.messages if line.startswith("arm ")]
+
+
+def test_an_earlier_arm_that_counts_no_longer_vanishes_with_its_files(result, tmp_path, caplog):
+    first = report.write(only(result, "scratch", "full", "probe"), tmp_path / "run")
+    folder = tmp_path / "run" / "report_data"
+    asked = []
+
+    def outdated(arm, point):
+        asked.append((arm, point))
+        return "its data have changed" if arm == "full" else ""
+
+    second = report.write(only(result, "scratch"), tmp_path / "run", outdated)
+    assert asked == [("full", {}), ("probe", {})]  # of what was measured anew nobody asks
+    assert logged(caplog) == ["arm full is left out: its data have changed"]
+    assert list(second["arms"]) == ["scratch", "probe"]
+    assert second["arms"]["probe"] == first["arms"]["probe"]
+    assert {path.stem for path in folder.iterdir()} == {"scratch", "probe"}
+    assert "full" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert second == report.write(only(result, "scratch", "probe"), tmp_path / "other")
+    for file in ("gains.png", "curves.png"):
+        drawn = [(tmp_path / run / "figures" / file).read_bytes() for run in ("run", "other")]
+        assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ((0, 1, 2), (0, 1, 2, 3), "it has the seeds 0-2 only"),
+        ((0, 1, 2), (0, 1), "it has the seeds 0-2"),
+        ((3, 5), (5, 3), "it has the seeds 3, 5"),
+        ((4,), (4, 9), "it has the seeds 4 only"),
+    ],
+)
+def test_arms_with_other_seeds_are_left_out_in_a_line_each(
+    make, tmp_path, caplog, before, after, said
+):
+    report.write(make(before), tmp_path)
+    new = only(make(after), "scratch", "full")
+    assert report.write(new, tmp_path) == report.write(new, tmp_path / "alone")
+    assert logged(caplog) == [
+        f"arm {arm} is left out: {said}: run it with these seeds too"
+        for arm in ("partial", "dann", "probe")
+    ]
+
+
+def test_points_that_count_no_longer_vanish(swept, tmp_path, caplog):
+    report.write(swept, tmp_path)
+    at_one = [(point, dict(list(arms.items())[:1])) for point, arms in swept.sweep[1:2]]
+
+    def outdated(arm, point):
+        return "its weights have changed" if point and arm == "full" else ""
+
+    summary = report.write(dataclasses.replace(swept, sweep=at_one), tmp_path, outdated)
+    assert logged(caplog) == [
+        "arm full at target_weight=0.1; target_weight=1.0; target_weight=10.0 is left out: "
+        "its weights have changed"
+    ]
+    assert "full" in summary["arms"]
+    assert [list(point["arms"]) for point in summary["sweep"]] == [["scratch"]] * 3
+    caplog.clear()
+    nothing = report.write(
+        dataclasses.replace(swept, sweep=()), tmp_path, lambda arm, point: "it is old"
+    )
+    assert logged(caplog) == [
+        "arm scratch at target_weight=0.1; target_weight=1.0; target_weight=10.0 is left out: "
+        "it is old"
+    ]
+    assert "sweep" not in nothing and "tuned" not in nothing
+
+
 def test_a_picture_that_fails_is_named_and_the_rest_is_there(result, tmp_path, caplog):
     broken = with_analyses(
         result.arms["full"],
