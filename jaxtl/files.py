@@ -1,7 +1,6 @@
 """Files: named by users, whole or not there, and one error that names what cannot be written."""
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -52,28 +51,6 @@ def _os_error(error: BaseException | None) -> int | None:
             return int(match[1])
         error = error.__cause__
     return None
-
-
-@contextlib.contextmanager
-def lock(directory: Path) -> Iterator[None]:
-    """Only one process is at work in a directory; a file system without locks lets all.
-
-    Raises:
-        ValueError: another one is.
-    """
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"another process is at work in {directory}; wait for it, or name another "
-                    "--workdir"
-                ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def why_unwritable(directory: Path) -> str | None:

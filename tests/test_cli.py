@@ -15,6 +15,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxtl import cli, files
+from jaxtl.lock import lock
 
 ROOT = Path(__file__).parents[1]
 TOY = '''\
@@ -421,7 +422,7 @@ def test_a_run_again_of_the_same_and_of_others(launch, refused, toy):
     refused(run, "cannot write to w/toy: ", "name another --workdir")
     stage.write_text(finished)
     blocked.rmdir()
-    with files.lock(toy / "w/toy"):
+    with lock(toy / "w/toy"):
         refused(run, "another process is at work in w/toy")
 
     common = "--experiment=toy --workdir=w --seeds=2"

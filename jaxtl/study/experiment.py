@@ -1,6 +1,5 @@
 """Run an experiment: check everything, train each stage once, measure each arm, report."""
 
-import contextlib
 import logging
 import os
 import platform
@@ -15,7 +14,8 @@ import numpy as np
 
 import jaxtl
 from jaxtl import report
-from jaxtl.files import lock, read_json, why_unwritable, write_json, writing
+from jaxtl.files import read_json, why_unwritable, write_json, writing
+from jaxtl.lock import lock
 from jaxtl.measure.declarations import declared_metrics, selecting_metric
 from jaxtl.measure.evaluate import not_finite_lines
 from jaxtl.measure.outcome import arm_result, asked
@@ -31,7 +31,7 @@ from jaxtl.study.sweep import plan_sweep, train_sweep
 from jaxtl.study.traced import Sweep
 from jaxtl.study.validation import make_evaluator, make_validation, named_heads
 from jaxtl.train.loop import Trained, check_directory, train_stage
-from jaxtl.train.mesh import check_batch, is_primary, make_mesh
+from jaxtl.train.mesh import check_batch, in_primary, is_primary, make_mesh
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import leftovers
 from jaxtl.train.store.identity import Identity, differences, identity
@@ -58,18 +58,20 @@ def run_experiment(
     mesh = make_mesh(run.options.mesh)
     experiment = computing_in(experiment, run.options.dtype)
     experiment, notes = match_classes(experiment)
-    checked = check(experiment, run)
-    for node in checked.nodes.values():
-        check_batch(mesh, node.setup.stage.name, node.setup.stage.batch_size)
-    if checked.unwritable:
-        return finished_summary(checked, sweep)
-    with jax.set_mesh(mesh), lock(run.directory) if is_primary() else contextlib.nullcontext():
-        plan = plan_sweep(checked, sweep) if sweep else None
-        for line in dict.fromkeys([*notes, *checked.warnings, *(plan.warnings if plan else ())]):
-            reporter.say(("warning: ", "yellow"), line)
-        done = train_arms(checked, reporter)
-        points = train_sweep(checked, plan, done, reporter) if plan else ()
-        return write_results(checked, done, points)
+    with in_primary(lock(run.directory)):
+        checked = check(experiment, run)
+        for node in checked.nodes.values():
+            check_batch(mesh, node.setup.stage.name, node.setup.stage.batch_size)
+        if checked.unwritable:
+            return finished_summary(checked, sweep)
+        with jax.set_mesh(mesh):
+            plan = plan_sweep(checked, sweep) if sweep else None
+            lines = [*notes, *checked.warnings, *(plan.warnings if plan else ())]
+            for line in dict.fromkeys(lines):
+                reporter.say(("warning: ", "yellow"), line)
+            done = train_arms(checked, reporter)
+            points = train_sweep(checked, plan, done, reporter) if plan else ()
+            return write_results(checked, done, points)
 
 
 def write_results(checked: Checked, done: Done, points: Sequence[Any]) -> dict[str, Any]:

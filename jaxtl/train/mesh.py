@@ -5,7 +5,9 @@ There is always a mesh, even of one device. Its axis `data` shards the examples 
 themselves are on every device, so that gathering a batch by index moves nothing between them.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -117,3 +119,36 @@ def to_host(tree: PyTree) -> PyTree:
 def is_primary() -> bool:
     """Whether this process writes the files that all processes share."""
     return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def in_primary(context: contextlib.AbstractContextManager) -> Iterator[None]:
+    """Enter a context in the primary process; the others hear whether it could.
+
+    Raises:
+        ValueError: in the others, what entering raised in the primary one.
+    """
+    with contextlib.ExitStack() as stack:
+        refusal = None
+        if is_primary():
+            try:
+                stack.enter_context(context)
+            except Exception as error:
+                refusal = error
+        text = from_primary("" if refusal is None else str(refusal) or repr(refusal))
+        if refusal is not None:
+            raise refusal
+        if text:
+            raise ValueError(text)
+        yield
+
+
+def from_primary(text: str) -> str:
+    """The primary process's text, in all, who must all ask; cut after 4096 bytes."""
+    if jax.process_count() == 1:
+        return text
+    from jax.experimental import multihost_utils
+
+    content = np.frombuffer(text.encode()[:4096].ljust(4096, b"\0"), np.uint8)
+    content = np.asarray(multihost_utils.broadcast_one_to_all(content))
+    return content.tobytes().rstrip(b"\0").decode(errors="replace")

@@ -31,6 +31,18 @@ def command(workdir: Path, *more: str, steps: int = 24, arms: str = "scratch,par
     ]
 
 
+RESTLESS = Path(__file__).with_name("restless.py")
+
+
+def restless(workdir: Path, *more: str, seeds: int = 2) -> list[str]:
+    """A small experiment that begins and ends fast; programs are compiled once a session."""
+    return [
+        *(sys.executable, "launch.py", f"--experiment={RESTLESS}", f"--workdir={workdir}"),
+        *(f"--seeds={seeds}", "--run.checkpoint_every=3"),
+        *(f"--run.compilation_cache={session(workdir) / 'compiled'}", *more),
+    ]
+
+
 def start(args: list[str]) -> subprocess.Popen:
     """A process on the CPU, where XLA compiles fast rather than well, the same for all."""
     flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
@@ -70,14 +82,19 @@ def wait_for(process: subprocess.Popen, event: Callable[[], object]) -> bool:
     return False
 
 
+def folder(workdir: Path) -> Path:
+    """The run's directory, of either experiment."""
+    return next((path for path in workdir.glob("restless")), workdir / "digits")
+
+
 def stages(workdir: Path) -> Path:
-    return workdir / "digits" / "stages"
+    return folder(workdir) / "stages"
 
 
 def saved(workdir: Path, stage: str) -> int:
     """The last whole checkpoint of a stage, 0 if there is none."""
-    folder = stages(workdir) / stage / "checkpoints"
-    return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=0)
+    checkpoints = stages(workdir) / stage / "checkpoints"
+    return max((int(p.name) for p in checkpoints.glob("*") if p.name.isdigit()), default=0)
 
 
 def logged(workdir: Path) -> int:
@@ -114,7 +131,7 @@ def checkpoint(folder: Path) -> dict[str, np.ndarray]:
 
 
 def metrics(workdir: Path) -> dict[str, list[float]]:
-    summary = json.loads((workdir / "digits" / "summary.json").read_text())
+    summary = json.loads((folder(workdir) / "summary.json").read_text())
     return {
         f"{arm}/{name}": values["per_seed"]
         for arm, entry in summary["arms"].items()
