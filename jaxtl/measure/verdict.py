@@ -1,5 +1,6 @@
 """Did it help, by how much, and are we sure: Student-t intervals over seeds, paired by seed."""
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ Verdict = Literal["positive", "negative", "undecided"]
 
 FEWEST_VALUES = 3  # distinct gains without which an interval says nothing
 ROUNDING = 1e-7  # of a metric, which float32 sums make
+MOST_SEEDS = 1_000  # that anybody would train to decide
 
 
 class Estimate(NamedTuple):
@@ -90,3 +92,33 @@ def verdict(gain: ArrayLike, *metrics: ArrayLike) -> Verdict:
     if distinct(gain, *metrics) < FEWEST_VALUES or not (low > 0 or high < 0):
         return "undecided"
     return "positive" if low > 0 else "negative"
+
+
+def seeds_to_decide(gain: ArrayLike, *metrics: ArrayLike) -> int | None:
+    """About how many seeds, those there are included, would decide what is undecided.
+
+    The smallest number whose 95% interval excludes 0 if mean and standard deviation of the gains
+    stay as they are. Where some seeds have no gain, as large a part of the new ones will have none.
+
+    Args:
+        gain: [seeds] float; those that are not finite do not count.
+        metrics: as in `distinct`.
+
+    Returns:
+        None for what is decided, for fewer than two different gains, for a mean of 0, and where it
+        would take more than `MOST_SEEDS`.
+    """
+    values = np.asarray(gain, np.float64)
+    mean, std, low, high = estimate(values)
+    count, different = int(np.isfinite(values).sum()), distinct(values, *metrics)
+    wide = low <= 0 <= high
+    # An interval of two seeds may exclude 0 already, but a verdict needs more. Of more seeds with
+    # two different gains between them, nobody knows when a third gain comes.
+    if different < 2 or mean == 0 or not (wide or count < FEWEST_VALUES):
+        return None
+    sizes = np.arange(max(FEWEST_VALUES, count + 1), MOST_SEEDS + 1)
+    excluded = abs(mean) > stdtrit(sizes - 1, 0.975) * std / np.sqrt(sizes)
+    if not excluded.any():
+        return None
+    seeds = math.ceil(int(sizes[excluded.argmax()]) * values.size / count)
+    return seeds if seeds <= MOST_SEEDS else None

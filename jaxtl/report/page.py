@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtl.plan.panel import Panel, Table, Texts
-from jaxtl.report import tables, wording
+from jaxtl.report import more_seeds, tables, wording
 from jaxtl.report.figures.draw import Drawing
 
 STYLE = Path(__file__).with_name("page.css")
@@ -15,7 +15,8 @@ NOTE = (
     "Intervals are 95% Student-t intervals over seeds. A seed draws its own labels, order and "
     "initialisation, the same for every arm, so gains are paired by seed. The verdict is the "
     "side of 0 on which the whole interval of the gain lies, undecided below three distinct "
-    "gains. Intervals are not corrected for the number of arms."
+    "gains. Intervals are not corrected for the number of arms. The number of seeds that would "
+    "decide is that whose interval leaves out 0, if mean and deviation stay as they are."
 )
 
 
@@ -51,7 +52,8 @@ def page(
         f"<title>{name}: did the transfer help?</title>"
         f"<style>{STYLE.read_text(encoding='utf-8')}</style></head><body>"
         f'<p class="soft">{name}{": " if headline else ""}{escape(headline)}</p>'
-        f"<h1>Did the transfer help?</h1>{_verdicts(summary)}{''.join(sections)}</body></html>\n"
+        f"<h1>Did the transfer help?</h1>{_verdicts(summary, environment)}{''.join(sections)}"
+        "</body></html>\n"
     )
     return text.encode("utf-8", "replace").decode()  # names may be no text
 
@@ -60,7 +62,7 @@ def _section(title: str, content: str) -> str:
     return f"<h2>{escape(title)}</h2>{content}" if content else ""
 
 
-def _verdicts(summary: Mapping[str, Any]) -> str:
+def _verdicts(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     items = "".join(
         f'<li class="{arm["verdict"]}">{escape(sentence)}</li>'
         for arm, sentence in zip(
@@ -68,7 +70,12 @@ def _verdicts(summary: Mapping[str, Any]) -> str:
         )
     )
     answer = escape(wording.answer(summary))
-    return f'<p class="answer">{answer}</p><ul class="verdicts">{items}</ul>'
+    more = ""
+    if count := more_seeds.wanted(summary):
+        launch = str(environment.get("command", ""))
+        command = more_seeds.command(launch, summary["arms"], summary["seeds"], count)
+        more = f'<p class="soft">{wording.adding(count)}: <code>{escape(command)}</code></p>'
+    return f'<p class="answer">{answer}</p><ul class="verdicts">{items}</ul>{more}'
 
 
 def _panel(panel: Panel, picture: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxtl.files import write_text
 from jaxtl.measure.results import ArmResult, ExperimentResult
-from jaxtl.measure.verdict import differences, estimate, verdict
+from jaxtl.measure.verdict import differences, estimate, seeds_to_decide, verdict
 from jaxtl.plan import Metric, PyTree
 
 Summary = dict[str, Any]
@@ -299,7 +299,7 @@ def _by_point(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:
-    """The arms with their gains over the baseline and a verdict.
+    """The arms with their gains over the baseline, a verdict, and how many seeds would decide.
 
     A metric of which nobody says which way is better has no gain but a `difference`, the arm's
     value less the baseline's.
@@ -309,7 +309,7 @@ def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:
     baseline = arms.get(summary["baseline"], {"metrics": {}})["metrics"]
     compared = {}
     for name, arm in arms.items():
-        entry, outcome = {"metrics": arm["metrics"]}, None
+        entry, outcome, more = {"metrics": arm["metrics"]}, None, None
         if name != summary["baseline"]:
             gains, others = {}, {}
             for key in (key for key in arm["metrics"] if key in baseline):
@@ -321,10 +321,11 @@ def _with_gains(summary: Summary, arms: Mapping[str, Any]) -> dict[str, Any]:
             entry |= {"gain": _measured(gains)}
             entry |= {"difference": _measured(others)} if others else {}
             sides = [side for side in (arm["metrics"], baseline) if primary in side]
-            outcome = verdict(gains.get(primary, ()), *(_floats(side[primary]) for side in sides))
-        made = ("metrics", "gain", "difference", "verdict")
+            values = gains.get(primary, ()), *(_floats(side[primary]) for side in sides)
+            outcome, more = verdict(*values), seeds_to_decide(*values)
+        made = ("metrics", "gain", "difference", "verdict", "seeds_to_decide")
         rest = {key: value for key, value in arm.items() if key not in made}
-        compared[name] = entry | {"verdict": outcome} | rest
+        compared[name] = entry | {"verdict": outcome, "seeds_to_decide": more} | rest
     return compared
 
 

@@ -94,10 +94,12 @@ def of_points(summary: Mapping[str, Any]) -> TextTable:
 
 def of_picked_points(summary: Mapping[str, Any]) -> TextTable:
     """A row an arm, at the point of a sweep that was picked for it; no rows where none was."""
-    rows = [
-        [Cell(wording.point(arm["config"])), *_compared(summary, name, arm)]
-        for name, arm in summary["tuned"].items()
-    ]
+    rows = []
+    for name, arm in summary["tuned"].items():
+        *cells, verdict = _compared(summary, name, arm)
+        if count := arm.get("seeds_to_decide"):
+            verdict = dataclasses.replace(verdict, details=[f"about {count} seeds would decide"])
+        rows.append([Cell(wording.point(arm["config"])), *cells, verdict])
     head = ["point", *_compared_head(summary, summary["primary"]["metric"])]
     return TextTable(head, rows, wording.picking(summary))
 

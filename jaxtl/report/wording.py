@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.measure.verdict import FEWEST_VALUES, distinct, estimate
+from jaxtl.measure.verdict import FEWEST_VALUES, MOST_SEEDS, distinct, estimate
 from jaxtl.plan import key_parts
+from jaxtl.report import more_seeds
 from jaxtl.report.summary import primary_metric
 
 NOTHING = "-"
+LONGEST_FLAG = 40
+"""Letters of a flag in a sentence; the page has longer ones."""
 FRACTIONS = {
     *("accuracy", "balanced_accuracy", "f1_macro", "f1_micro", "f1_weighted", "exact_match"),
     *("ece", "hos", "known_accuracy", "unknown_accuracy"),
@@ -53,6 +56,11 @@ def interval(
 
 def seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def adding(count: int) -> str:
+    """What the command of `more_seeds` does."""
+    return f"For {count} seeds, of which those that are there are not trained again"
 
 
 def compared(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +156,19 @@ def _finding(summary: Mapping[str, Any], name: str, arm: Mapping[str, Any]) -> s
     if arm["verdict"] != "undecided":
         return f"{arm['verdict']} transfer, {outcome}{omission}."
     why = _doubt(gain["per_seed"], *(side["metrics"][metric]["per_seed"] for side in sides))
-    return f"undecided, {outcome}: {why}{omission}."
+    return f"undecided, {outcome}: {why}{omission}{_remedy(summary, arm, gain)}."
+
+
+def _remedy(summary: Mapping[str, Any], arm: Mapping[str, Any], gain: Mapping[str, Any]) -> str:
+    """How many seeds would decide, and the flag that adds them, as the end of a sentence."""
+    if "seeds_to_decide" not in arm:  # an earlier version wrote the summary
+        return ""
+    if count := arm["seeds_to_decide"]:
+        flag = more_seeds.flag(summary["seeds"], count)
+        text = f"; about {count} seeds would decide"
+        return f"{text} ({flag})" if len(flag) <= LONGEST_FLAG else text
+    low, high = gain["ci95"] or (math.nan, math.nan)
+    return f"; not even {MOST_SEEDS:,} seeds would decide" if low <= 0 <= high else ""
 
 
 def _doubt(gain: Sequence[float | None], *metrics: Sequence[float | None]) -> str:

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -267,7 +268,7 @@ def environment() -> dict[str, Any]:
     except OSError:
         commit, changed = None, None
     return {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "folder": str(Path.cwd()),
         "variables": {k: v for k, v in os.environ.items() if k.startswith(("JAX_", "XLA_"))},
         "jaxtl": jaxtl.__version__,

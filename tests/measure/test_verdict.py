@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxtl.measure.verdict import differences, distinct, estimate, verdict
+from jaxtl.measure.verdict import (
+    MOST_SEEDS,
+    differences,
+    distinct,
+    estimate,
+    seeds_to_decide,
+    verdict,
+)
 from jaxtl.plan import maximize, minimize
 
 SCRATCH = [0.80, 0.82, 0.79, 0.85, 0.81]
@@ -89,3 +96,50 @@ def test_no_finite_seed_is_undefined():
 def test_only_pairs_with_both_finite_count():
     gain = differences([0.9, np.nan, 0.8, np.inf], [0.8, 0.7, np.nan, 0.1])
     np.testing.assert_allclose(gain, [0.1, np.nan, np.nan, np.nan])
+
+
+def with_moments(count, mean, std):
+    """`count` different values of exactly this mean and standard deviation."""
+    values = np.linspace(-1, 1, count) ** 3
+    return mean + std * (values - values.mean()) / values.std(ddof=1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 20])
+@pytest.mark.parametrize("ratio", [0.12, -0.2, 0.43, -0.9, 1.5])
+def test_seeds_to_decide_by_brute_force(count, ratio):
+    """The first size at which SciPy's test of values with that mean and deviation rejects 0."""
+    gain = with_moments(count, 0.03 * ratio, 0.03)
+    if stats.ttest_1samp(gain, 0).pvalue < 0.05:
+        assert seeds_to_decide(gain) is None
+        return
+    sizes = range(max(3, count), MOST_SEEDS)
+    tests = (stats.ttest_1samp(with_moments(n, 0.03 * ratio, 0.03), 0).pvalue for n in sizes)
+    first = next(n for n, p in zip(sizes, tests, strict=True) if p < 0.05)
+    assert count < first == seeds_to_decide(gain)
+    more = with_moments(first, 0.03 * ratio, 0.03)
+    assert verdict(gain) == "undecided" != verdict(more)
+
+
+@pytest.mark.parametrize(
+    "gain, seeds",
+    [
+        ([], None),
+        ([0.1], None),
+        ([0.1, np.nan], None),
+        ([np.nan, np.inf, -np.inf], None),
+        ([0.1, 0.1, 0.1], None),  # no variance
+        ([0.1, -0.1], None),  # no mean
+        ([0.1, -0.1, 1e-6], None),  # next to none
+        ([0.02, 0.02, 0.02, 0.03, 0.03], None),  # what is missing is a third distinct gain
+        ([0.10, 0.11], 3),  # an interval above 0 already, of too few
+        ([0.02, -0.01, 0.03, 0.03], 8),
+        ([np.nan, 0.02, -0.01, 0.03, 0.03], 10),  # one in five of the new ones will fail too
+    ],
+)
+def test_seeds_that_no_number_decides_or_few_do(gain, seeds):
+    assert seeds_to_decide(gain) == seeds
+
+
+def test_a_gain_below_rounding_needs_more_than_seeds():
+    arm, baseline = [1e6 + 0.01, 1e6 + 0.02, 1e6], [1e6] * 3
+    assert seeds_to_decide(differences(arm, baseline), arm, baseline) is None

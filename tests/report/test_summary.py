@@ -41,7 +41,7 @@ def test_keys_are_those_other_programs_read(result):
     ]  # fmt: skip
     assert set(summary["primary"]) == {"metric", "direction"}
     fixed = {"metrics", "verdict", "trainable_parameters", "total_parameters"}
-    fixed |= {"train_seconds", "steps_per_second"}
+    fixed |= {"train_seconds", "steps_per_second", "seeds_to_decide"}
     assert set(summary["arms"]["scratch"]) == fixed
     assert summary["arms"]["scratch"]["verdict"] is None
     assert set(summary["arms"]["dann"]) == fixed | {"gain"}
@@ -68,6 +68,9 @@ def test_values_by_hand(small):
     expected = stats.ttest_rel([0.8, 0.8, 1.0], [0.7, 0.8, 0.9]).confidence_interval(0.95)
     np.testing.assert_allclose(gain["ci95"], expected)
     assert full["verdict"] == "undecided"
+    assert full["seeds_to_decide"] == 6  # t 2.571 * 0.0577 / sqrt(6) < 0.0667 < t 2.776 / sqrt(5)
+    assert summarize(small)["arms"]["scratch"]["seeds_to_decide"] is None
+    assert list(full)[2:5] == ["verdict", "seeds_to_decide", "trainable_parameters"]
     assert full["gain"]["t/loss"]["per_seed"] == [0.5, 1.0, 1.5]  # a smaller loss is a gain
 
 

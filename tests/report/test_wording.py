@@ -5,7 +5,7 @@ import pytest
 
 from jaxtl.measure.results import ArmResult
 from jaxtl.plan import maximize, minimize
-from jaxtl.report import wording
+from jaxtl.report import more_seeds, wording
 from jaxtl.report.summary import summarize
 
 MAX = maximize("t", "accuracy")
@@ -37,7 +37,7 @@ def test_positive_negative_and_undecided(make):
         "dann: negative transfer, -0.100 [-0.125, -0.075] t/accuracy over scratch "
         "(3 seeds, paired t).",
         "probe: undecided, +0.000 [-0.248, 0.248] t/accuracy over scratch "
-        "(3 seeds, paired t): the interval contains 0.",
+        "(3 seeds, paired t): the interval contains 0; not even 1,000 seeds would decide.",
     ]
     assert wording.answer(summary) == (
         "Yes: full is better than scratch. No: dann is worse than scratch. Undecided: probe."
@@ -72,9 +72,56 @@ def test_failed_seeds_are_named(make):
     full, lost = wording.sentences(summary)
     assert full == (
         "full: undecided, +0.110 [-0.017, 0.237] t/accuracy over scratch (2 seeds, paired t): "
-        "the interval contains 0; left out for want of a finite value: seeds 1, 3."
+        "the interval contains 0; left out for want of a finite value: seeds 1, 3; "
+        "about 6 seeds would decide (--seeds=6)."
     )
     assert lost == "lost: undecided, no seed has t/accuracy both here and for scratch."
+
+
+@pytest.mark.parametrize(
+    "seeds, said",
+    [
+        ((0, 1, 2), "; about 6 seeds would decide (--seeds=6)."),
+        ((3, 5, 9), "; about 6 seeds would decide (--seeds=3,5,9,0,1,2)."),
+        (tuple(range(1000, 1003)), "; about 6 seeds would decide (--seeds=1000,1001,1002,0,1,2)."),
+        (tuple(10**9 + i for i in range(3)), "; about 6 seeds would decide."),  # the page has it
+    ],
+)
+def test_more_seeds_that_would_decide_are_said_with_their_flag(make, seeds, said):
+    values = {"scratch": [0.7, 0.8, 0.9], "full": [0.8, 0.8, 1.0]}
+    arms = {n: ArmResult(n, (n,), {"t/accuracy": np.array(v)}) for n, v in values.items()}
+    (sentence,) = wording.sentences(summarize(make(seeds, arms=arms, primary=MAX)))
+    assert sentence.endswith(f"the interval contains 0{said}")
+
+
+def test_a_summary_of_an_earlier_version_promises_no_seeds(make):
+    summary = summary_of(make, MAX, scratch=[0.7, 0.8, 0.9], full=[0.8, 0.8, 1.0])
+    for arm in summary["arms"].values():
+        del arm["seeds_to_decide"]
+    assert wording.sentences(summary)[0].endswith(": the interval contains 0.")
+
+
+@pytest.mark.parametrize(
+    "launch, expected",
+    [
+        ("launch.py --experiment=x", "python launch.py --experiment=x --seeds=6"),
+        ("/b/jaxtl --experiment x --seeds 3", "/b/jaxtl --experiment x --seeds=6"),
+        ("launch.py --seeds=3 --experiment=x", "python launch.py --experiment=x --seeds=6"),
+        (
+            "launch.py --experiment=x --arms=full --sweep='a=(1, 2),3'",
+            "python launch.py --experiment=x '--sweep=a=(1, 2),3' '--arms=a b,full' --seeds=6",
+        ),
+        (
+            "launch.py --experiment=x --arms all --overwrite=all --resume=false --noresume -v",
+            "python launch.py --experiment=x -v --seeds=6",
+        ),
+        ("python -m pytest", "--seeds=6"),
+        ("launch.py --experiment='x", "--seeds=6"),
+        ("", "--seeds=6"),
+    ],
+)
+def test_the_command_that_adds_seeds(launch, expected):
+    assert more_seeds.command(launch, ["a b", "full"], (0, 1, 2), 6) == expected
 
 
 def test_without_baseline_nothing_is_claimed(make):
@@ -82,6 +129,7 @@ def test_without_baseline_nothing_is_claimed(make):
     assert wording.sentences(summary) == ["full: undecided, the baseline scratch has not been run."]
     assert wording.answer(summary) == "Not known: the baseline scratch has not been run."
     alone = summary_of(make, MAX, scratch=[0.6, 0.7])
+    assert alone["arms"]["scratch"]["seeds_to_decide"] is None
     assert wording.answer(alone) == "Not known: only the baseline scratch has been run."
 
 
