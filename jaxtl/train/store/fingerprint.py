@@ -1,0 +1,197 @@
+"""What a program or a piece of host code computes, as a digest: equal digests, equal numbers.
+
+A program is digested as it was traced, with all its constants, and so is the host code that it
+calls back. Names, source lines, comments, meshes and memory addresses leave no trace. A program is
+one that is run, not differentiated: rules of derivatives that are still in it no longer matter.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+
+from jaxtl.train.store.graph import Graph, Part
+from jaxtl.train.store.values import describe_array, describe_value, opaque
+
+# What says where, how fast or under which name a program runs; none of it changes a number.
+PLACES = ("sharding", "shardings", "layout", "layouts", "mesh")
+BOOKKEEPING = {"devices", "srcs", "copy_semantics", "donated_invars", "inline", "keep_unused"}
+SOURCE = {"debug", "debug_info", "name_and_src_info", "cost_estimate", "metadata"}
+DERIVATIVES = {"jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "out_trees", "symbolic_zeros"}
+SAME_NUMBERS = {"sharding_constraint", "reshard", "mesh_cast"}
+FEW = 64
+
+
+class Fingerprint(NamedTuple):
+    """What something computes.
+
+    Attributes:
+        digest: 16 hexadecimal digits, the same in every process.
+        opaque: what could not be looked into, in words; where there is any, equal digests say
+            nothing.
+    """
+
+    digest: str
+    opaque: tuple[str, ...] = ()
+
+
+class Constant(NamedTuple):
+    """An array that a program holds, of NumPy or of JAX."""
+
+    value: Any
+
+
+def of_jaxpr(closed: jex.ClosedJaxpr) -> Fingerprint:
+    """The fingerprint of a traced program."""
+    return _fingerprint(closed, "the program")
+
+
+def of_program(function: Callable, *args: Any) -> Fingerprint:
+    """The fingerprint of a function as it is traced on arguments, which may be abstract.
+
+    The names of entries in its arguments and results count too.
+
+    Raises:
+        whatever the function raises.
+    """
+    program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    return combined(of_jaxpr(program), _entries(args), _entries(shapes))
+
+
+def of_value(value: Any) -> Fingerprint:
+    """The fingerprint of host code or of any value; it never raises.
+
+    A function counts by its bytecode and by what that reads: constants, defaults, closure, globals,
+    functions of jaxtl and of one's own modules. What a library defines counts by its name and the
+    library's version. The order of a dict counts, that of a set does not.
+    """
+    return _fingerprint(value, "the value")
+
+
+def combined(*items: Any) -> Fingerprint:
+    """One fingerprint of several, or of values."""
+    fingerprints = [item if isinstance(item, Fingerprint) else of_value(item) for item in items]
+    digests = "".join(item.digest for item in fingerprints).encode()
+    opaque = {words for item in fingerprints for words in item.opaque}
+    return Fingerprint(hashlib.sha256(digests).hexdigest()[:16], tuple(sorted(opaque)))
+
+
+def _fingerprint(value: Any, where: str) -> Fingerprint:
+    graph = Graph(_describe)
+    digest = graph.digest(value, where)
+    return Fingerprint(digest, tuple(sorted(graph.opaque)))
+
+
+def _entries(tree: Any) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree))
+
+
+def _describe(graph: Graph, value: Any, where: str) -> Sequence[Part]:
+    kind = type(value)
+    if kind is jex.ClosedJaxpr:
+        return _describe_program(graph, value.jaxpr, value.consts)
+    if kind is jex.Jaxpr:
+        return _describe_program(graph, value, ())
+    if kind is Constant:
+        return _describe_constant(graph, value.value, where)
+    if isinstance(value, jax.core.AbstractValue):
+        return [_aval(value)]
+    return describe_value(graph, value, where)
+
+
+def _describe_constant(graph: Graph, value: Any, where: str) -> Sequence[Part]:
+    try:
+        return describe_array(value)
+    except Exception:  # deleted, or spread over processes
+        return opaque(graph, value, where)
+
+
+def _describe_program(graph: Graph, jaxpr: jex.Jaxpr, consts: Sequence[Any]) -> list[Part]:
+    """The equations whose results matter, with their variables numbered in order."""
+    names: dict[Any, list[Part]] = {}
+    arrays = dict(zip(jaxpr.constvars, consts, strict=False))
+    parts: list[Part] = [b"program"]
+
+    def define(variable: Any) -> None:
+        names[variable] = [b"v%d" % len(names)]
+        parts.append(_aval(variable.aval))
+
+    def read(atom: Any) -> list[Part]:
+        if isinstance(atom, jex.Literal):
+            return [_aval(atom.aval), _array(graph, atom.val, atom.aval)]
+        if atom not in names and atom in arrays:
+            names[atom] = [_aval(atom.aval), _array(graph, arrays[atom], atom.aval)]
+        return names[atom]
+
+    for variable in jaxpr.constvars[len(arrays) :] + jaxpr.invars:
+        define(variable)
+    for equation in _live_equations(jaxpr):
+        name, params = equation.primitive.name, equation.params
+        if name in SAME_NUMBERS:
+            names[equation.outvars[0]] = read(equation.invars[0])
+            continue
+        parts.append(name.encode())
+        for key in sorted(params):
+            if not _says_nothing(name, key):
+                parts += [key.encode(), graph.part(params[key], name)]
+        for atom in equation.invars:
+            parts += read(atom)
+        parts.append(b"->")
+        for variable in equation.outvars:
+            define(variable)
+    parts.append(b"return")
+    for atom in jaxpr.outvars:
+        parts += read(atom)
+    return parts
+
+
+def _says_nothing(primitive: str, key: str) -> bool:
+    """Whether a parameter of an equation cannot change its results."""
+    if key in BOOKKEEPING or key in SOURCE or key.endswith(PLACES):
+        return True
+    if primitive in ("custom_jvp_call", "custom_vjp_call"):
+        return key in DERIVATIVES
+    return key == "name" and primitive != "composite"  # XLA finds its own code by a composite's
+
+
+def _array(graph: Graph, value: Any, aval: Any) -> Part:
+    """A constant by its content; small ones in place."""
+    if isinstance(value, (np.ndarray, np.generic, int, float, complex)):
+        array = np.asarray(value, aval.dtype)
+        if array.size < FEW:
+            return array.tobytes()
+    return graph.part(Constant(value), "a constant of a program", ("constant", id(value)))
+
+
+def _aval(aval: Any) -> bytes:
+    kind = b"" if type(aval) is jax.core.ShapedArray else type(aval).__name__.encode()
+    shape, dtype = getattr(aval, "shape", ""), getattr(aval, "dtype", "")
+    return b"%b:%b%b%d" % (
+        kind,
+        str(dtype).encode(),
+        str(shape).encode(),
+        getattr(aval, "weak_type", False),
+    )
+
+
+def _live_equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
+    """The equations that a result or an effect needs, in order."""
+    needed = {atom for atom in jaxpr.outvars if isinstance(atom, jex.Var)}
+    result = []
+    for equation in reversed(jaxpr.eqns):
+        if not needed.isdisjoint(equation.outvars) or (equation.effects and not _prints(equation)):
+            result.append(equation)
+            needed.update(atom for atom in equation.invars if isinstance(atom, jex.Var))
+    return reversed(result)
+
+
+def _prints(equation: jex.JaxprEqn) -> bool:
+    """Whether the effects of an equation are those of `jax.debug.print` alone."""
+    if equation.primitive.name == "debug_print":
+        return True
+    inner = list(jex.jaxprs_in_params(equation.params))
+    effects = [e for jaxpr in inner for e in jaxpr.eqns if e.effects]
+    return bool(effects) and all(_prints(e) for e in effects)
