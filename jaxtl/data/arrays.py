@@ -6,6 +6,8 @@ loaded, and those of other integers must lie in 0..255 and become uint8. Floats 
 are. All other integers become int32.
 """
 
+import dataclasses
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +18,7 @@ from jaxtl.data.columns import as_column, coarse, names_of
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.steps import images
 from jaxtl.data.streamed import CHUNK, Streamed, rows_of_file
-from jaxtl.data.table import Call, Table
+from jaxtl.data.table import Call, Table, read_from
 
 
 def arrays(
@@ -27,6 +29,8 @@ def arrays(
     classes: Mapping[str, Iterable[str]] | Iterable[str] | None = None,
 ) -> Dataset:
     """A dataset of arrays in memory, or of inputs in files that `np.memmap` maps.
+
+    The dataset may share memory with the arrays: make another one after writing to them.
 
     Args:
         inputs: array [n, ...], list of n rows (images of one size, texts, numbers), or pytree of
@@ -54,11 +58,15 @@ def arrays(
         table = Table(as_inputs(inputs, rows), labels, {**given, **names})
     except ValueError as error:
         raise ValueError(f"arrays {name!r}: {error}") from error
-    return Dataset(name, Call(_held, (table,)))
+    mapped = (leaf for leaf in jax.tree.leaves(inputs) if isinstance(leaf, np.memmap))
+    files = tuple(leaf.filename for leaf in mapped if leaf.filename is not None)
+    return Dataset(name, Call(_held, (table, files)))
 
 
-def _held(table: Table) -> Table:
-    return table
+def _held(table: Table, files: tuple[str | os.PathLike, ...]) -> Table:
+    """The table; another one once its files have changed, for whoever remembers it."""
+    read_from(files)
+    return dataclasses.replace(table)
 
 
 def as_inputs(inputs: Any, rows: int | None = None) -> Any:
@@ -106,7 +114,7 @@ def _leaf(values: Any, place: str) -> np.ndarray | Streamed:
         if not any(isinstance(value, str | bytes) for value in values.ravel()):
             kinds = ", ".join(sorted({type(value).__name__ for value in values.ravel()}))
             raise ValueError(f"{place} holds objects ({kinds}); inputs are numbers or texts")
-        return values
+        return values.view()
     if values.ndim == 0:
         raise ValueError(f"{place} is a single number, not an array [n, ...]")
     if on_disk and values.dtype.kind == "f":  # the first rows say which floats hold all of them
@@ -121,7 +129,7 @@ def _numbers(values: np.ndarray, place: str) -> np.ndarray:
     """Numbers [n, ...] in the type and the range that the module says."""
     kind, image = values.dtype.kind, is_image(values.shape)
     if values.dtype == np.uint8:
-        return values
+        return values.view()  # a digest that is remembered for an array must not outlive a change
     if kind == "f":  # float64 where float32 could not tell rows apart that differ
         with np.errstate(over="ignore"):
             narrow = values.astype(np.float32)

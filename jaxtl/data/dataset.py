@@ -17,7 +17,7 @@ from jaxtl.data.columns import names_of
 from jaxtl.data.steps import images, selections, text, transforms
 from jaxtl.data.steps.selections import generator
 from jaxtl.data.steps.transforms import name_of
-from jaxtl.data.table import Call, Table, result_of
+from jaxtl.data.table import Call, Table, read_from, result_of
 from jaxtl.form import AT_LEAST_0, AT_LEAST_1, Limit, checked
 
 Count = Annotated[int, AT_LEAST_1]
@@ -61,7 +61,9 @@ class Dataset:
         return f"Dataset({self.name})"
 
     def table(self) -> Table:
-        """All examples, transformed; cached. `rows` says which ones belong to a seed.
+        """All examples, transformed; cached until the files they come from change, but for a run.
+
+        `rows` says which ones belong to a seed. Nobody may write to what a table holds.
 
         Raises:
             ValueError: the data cannot be read or a transform does not fit them.
@@ -161,6 +163,7 @@ class Dataset:
         Handles are equal, and share the result, only if `fn` and the (hashable) arguments are.
         After a subset was selected the number of rows must stay the same. A function that makes
         each row of its own inputs alone prepares raw rows for `jaxtl.load(...).predict` as well.
+        A file that it reads should be an argument: the result is made anew once that changes.
         """
         return self._then(f"map({name_of(fn)})", fn, *arguments)
 
@@ -278,6 +281,8 @@ def _table_call(load: Call, steps: tuple[Step, ...]) -> Call:
 
 def _transform(load: Call, steps: tuple[Step, ...]) -> Table:
     *before, last = steps
+    paths = (path for path in last.arguments if isinstance(path, str | os.PathLike))
+    read_from([path for path in paths if os.path.isfile(path)])
     table = last.function(result_of(_table_call(load, tuple(before))), *last.arguments)
     if not isinstance(table, Table):
         raise ValueError(

@@ -1,15 +1,19 @@
 """Examples, and the calls that load them once."""
 
+import contextlib
 import dataclasses
 import functools
+import operator
+import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxtl.data.columns import as_column, names_of
+from jaxtl.data.sources.stamps import Stamps, has_changed, stamps
 from jaxtl.data.streamed import select
 from jaxtl.paths import unknown
 from jaxtl.plan import Head
@@ -149,15 +153,67 @@ class Call(NamedTuple):
     arguments: tuple = ()
 
 
+class _Entry(NamedTuple):
+    """A result, and the files that it was made of, by their stamps' ids."""
+
+    value: Any
+    sources: dict[int, Stamps]
+
+    def is_outdated(self) -> bool:
+        return any(map(has_changed, self.sources.values()))
+
+
 _lock = threading.RLock()  # a table that two threads ask for is read once
-
-
-@functools.lru_cache(CACHED_TABLES)
-def _cached(load: Call) -> Any:
-    return load.function(*load.arguments)
+_results: dict[Call, _Entry] = {}  # the one asked for last stands last
+_sources: list[
+    dict[int, Stamps]
+] = []  # of the results that are being computed, the outermost first
+_runs = 0  # that go on
 
 
 def result_of(load: Call) -> Any:
-    """The result of a call, cached."""
+    """The result of a call, cached until a file that it was made of changes, see `read_from`."""
     with _lock:
-        return _cached(load)
+        entry = _results.pop(load, None)
+        if entry is None or (not _runs and entry.is_outdated()):
+            _sources.append({})
+            try:
+                value = load.function(*load.arguments)
+            finally:
+                sources = _sources.pop()
+            entry = _Entry(value, sources)
+        _results[load] = entry
+        while len(_results) > CACHED_TABLES:
+            del _results[next(iter(_results))]
+        if _sources:
+            _sources[-1] |= entry.sources
+        return entry.value
+
+
+def read_from(paths: Iterable[str | os.PathLike]) -> Stamps:
+    """Note, before they are read, of which files and folders the result being computed is made."""
+    stamped = stamps(paths)
+    if _sources:
+        _sources[-1][id(stamped)] = stamped
+    return stamped
+
+
+@contextlib.contextmanager
+def unchanging() -> Iterator[None]:
+    """While it lasts, results stay as they are, whatever becomes of their files.
+
+    What is made of files that have changed before is computed anew.
+    """
+    global _runs
+    with _lock:
+        if not _runs:
+            sources = functools.reduce(operator.or_, (e.sources for e in _results.values()), {})
+            changed = {place for place, stamped in sources.items() if has_changed(stamped)}
+            for load in [load for load, e in _results.items() if changed & e.sources.keys()]:
+                del _results[load]
+        _runs += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _runs -= 1

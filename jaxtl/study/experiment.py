@@ -15,6 +15,7 @@ import numpy as np
 
 import jaxtl
 from jaxtl import report
+from jaxtl.data.table import unchanging
 from jaxtl.files import read_json, why_unwritable, write_json, writing
 from jaxtl.lock import lock
 from jaxtl.measure.declarations import declared_metrics, selecting_metric
@@ -41,6 +42,7 @@ from jaxtl.train.store.preprocessing import write_preprocessing
 logger = logging.getLogger(__name__)
 
 
+@unchanging()
 def run_experiment(
     experiment: Experiment, run: Run, reporter: Reporter, sweep: Sweep | None = None
 ) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from jaxtl.data.prepared.tfds_folders import (
 from jaxtl.data.splits import Splits
 from jaxtl.data.steps import images
 from jaxtl.data.streamed import Streamed, stream
-from jaxtl.data.table import Call, Table
+from jaxtl.data.table import Call, Table, read_from
 from jaxtl.form import checked
 from jaxtl.paths import unknown
 
@@ -108,6 +108,7 @@ def _load(
     streamed: bool | None,
 ) -> Table:
     folder = prepared_folder(name, root)
+    read_from([folder.parent, *sorted(folder.iterdir())])  # a newer version would stand beside it
     import tensorflow_datasets as tfds
 
     bases, splits = _base_splits(split), split_names(folder)

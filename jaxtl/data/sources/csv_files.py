@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from jaxtl.data.sources.delimited_text import Format, read_cells
 from jaxtl.data.sources.embedded import TEST_FRACTION, fixed_splits
 from jaxtl.data.sources.label_spelling import label_space
 from jaxtl.data.sources.names import class_names, nfc
-from jaxtl.data.sources.stamps import stamp
 from jaxtl.data.splits import Splits
 from jaxtl.data.table import Call, Table, result_of
 
@@ -86,8 +84,8 @@ def csv(
         refuse(f"there is no text encoding {encoding!r}")
     files = (str(path),) if by_fraction else (str(path), str(Path(test).expanduser()))
     form = Format(nfc(label.strip()), bool(regression), delimiter, encoding)
-    names, stamps = class_names(classes), tuple(map(stamp, files))
-    calls = [Call(_table, (file, files, stamps, form, names)) for file in files]
+    names = class_names(classes)
+    calls = [Call(_table, (file, files, form, names)) for file in files]
     if by_fraction:
         return fixed_splits(path.stem, Call(_divisible, (calls[0],)), float(test))
     train, held_out = calls
@@ -97,13 +95,12 @@ def csv(
 
 
 def _table(
-    file: str, files: tuple[str, ...], stamps: Any, form: Format, classes: tuple[str, ...] | None
+    file: str, files: tuple[str, ...], form: Format, classes: tuple[str, ...] | None
 ) -> Table:
     """One of the files that share a label space."""
     if len(files) == 2 and all(map(os.path.isfile, files)) and os.path.samefile(*files):
         raise ValueError(f"{file} is to be both train and test")
-    versions = zip(files, stamps, strict=True)
-    cells = {path: result_of(Call(read_cells, (path, version, form))) for path, version in versions}
+    cells = {path: result_of(Call(read_cells, (path, form))) for path in files}
     features, others = cells[files[0]].numbers, cells[files[-1]].numbers
     if features.keys() != others.keys():
         missing = ", ".join(sorted(features.keys() - others.keys())) or "none"

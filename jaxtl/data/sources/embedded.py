@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.splits import Splits
-from jaxtl.data.table import Call, Table, result_of
+from jaxtl.data.table import Call, Table, read_from, result_of
 
 TEST_FRACTION = 0.2
 
@@ -98,4 +98,6 @@ def _read(name: str, delimiter: str | None = None) -> np.ndarray:
 
 
 def _file(name: str) -> Path:
-    return Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "data" / name
+    path = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "data" / name
+    read_from([path])
+    return path

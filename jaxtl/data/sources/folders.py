@@ -6,17 +6,15 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.sources import image_files
 from jaxtl.data.sources.names import class_names, in_order, natural, nfc, refuse_alike
-from jaxtl.data.sources.stamps import stamp, stamps
 from jaxtl.data.steps.images import ImageSize, one_shape, stack
 from jaxtl.data.streamed import Streamed, stream
-from jaxtl.data.table import Call, Table
+from jaxtl.data.table import Call, Table, read_from
 from jaxtl.form import checked
 from jaxtl.paths import unknown
 
@@ -71,13 +69,12 @@ def image_folder(
             folders only; images that cannot be read; or sizes that differ.
     """
     folder = str(Path(path).expanduser())
-    arguments = (folder, stamp(folder), size and tuple(size), class_names(classes), streamed)
+    arguments = (folder, size and tuple(size), class_names(classes), streamed)
     return Dataset(Path(folder).name or folder, Call(_image_folder, arguments))
 
 
 def _image_folder(
     path: str,
-    version: Any,
     size: tuple[int, int] | None,
     classes: tuple[str, ...] | None,
     streamed: bool | None,
@@ -91,6 +88,7 @@ def _image_folder(
         logger.info("%s: no folder of the classes %s", path, ", ".join(empty))
     paths = [file for name in folders for file in files[name]]
     labels = np.repeat([names.index(name) for name in folders], [*map(len, files.values())])
+    version = read_from(paths).version
     headers = [image_files.header(file) for file in paths]
     animated = [file for file, header in zip(paths, headers, strict=True) if header.animated]
     if animated:
@@ -105,7 +103,7 @@ def _image_folder(
     def read(rows: np.ndarray) -> np.ndarray:
         return stack([image_files.decode(paths[i], channels, size) for i in rows], path)
 
-    inputs = Streamed((len(paths), *shape, channels), np.uint8, read, stamps(paths).version)
+    inputs = Streamed((len(paths), *shape, channels), np.uint8, read, version)
     inputs = inputs if stream(streamed, inputs.nbytes, path) else inputs[:]
     return Table(inputs, {"label": labels.astype(np.int32)}, {"label": names})
 
@@ -114,6 +112,7 @@ def _class_folders(root: Path, classes: tuple[str, ...] | None) -> dict[str, Pat
     """{name: folder} in the order of the classes."""
     if not root.is_dir():
         raise ValueError(f"no folder {root}")
+    read_from([root])
     try:
         entries = sorted((e for e in root.iterdir() if not _is_litter(e.name)), key=_natural)
     except OSError as error:
@@ -199,6 +198,7 @@ def _files(folder: Path) -> Iterator[Path]:
         raise ValueError(f"cannot look into the folder {error.filename}: {error.strerror}")
 
     for place, below, names in os.walk(folder, onerror=refuse):
+        read_from([place])
         for name in [name for name in below if Path(place, name).is_symlink()]:
             logger.warning("%s is a link to a folder and is left alone", Path(place, name))
         below[:] = [name for name in below if not _is_litter(name)]  # links are not followed

@@ -1,31 +1,22 @@
-"""What tells that files were changed, so that a handle made afterwards reads them again."""
+"""What tells that files were changed."""
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-
-def stamp(path: str | os.PathLike) -> tuple[tuple[str, int, int], ...]:
-    """(name, size, time of change) of a file, or of a folder and of what stands in it directly."""
-    place = Path(path)
-    try:
-        places = [place, *sorted(place.iterdir())] if place.is_dir() else [place]
-        stats = [(entry.name, entry.stat()) for entry in places if entry.exists()]
-    except OSError:  # whoever reads it says so
-        return ()
-    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
+RESOLUTION = 10_000_000  # ns within which two changes of a file may bear the same time
 
 
 class Stamps(NamedTuple):
-    """What tells that files were changed.
+    """Files and folders as they were at some time.
 
     Attributes:
         paths: [n], absolute.
-        numbers: [n, 2] int64, bytes and time of change in ns; -1 where no file can be looked at.
+        numbers: [n, 2] int64, bytes and time of change in ns; -1 where there is nothing.
     """
 
     paths: list[str]
@@ -40,14 +31,27 @@ class Stamps(NamedTuple):
 
 
 def stamps(paths: Iterable[str | os.PathLike]) -> Stamps:
-    """The stamps of files and folders as they are now."""
+    """The stamps of files and folders as they are now.
+
+    Waits until one more change would show, at most `RESOLUTION`.
+    """
     absolute = [os.path.abspath(path) for path in paths]
-    numbers = []
-    for path in absolute:
-        try:
-            status = os.stat(path)
-        except OSError:  # whoever reads it says so
-            numbers.append((-1, -1))
-        else:
-            numbers.append((status.st_size, status.st_mtime_ns))
-    return Stamps(absolute, np.array(numbers, np.int64).reshape(-1, 2))
+    numbers = np.array([*map(_size_and_time, absolute)], np.int64).reshape(-1, 2)
+    age = time.time_ns() - numbers[:, 1]
+    if (young := age[(age >= 0) & (age < RESOLUTION)]).size:
+        time.sleep((RESOLUTION - young.min()) / 1e9)
+        numbers = np.array([*map(_size_and_time, absolute)], np.int64)
+    return Stamps(absolute, numbers)
+
+
+def has_changed(before: Stamps) -> bool:
+    """Whether a file is not as it was."""
+    return not np.array_equal(stamps(before.paths).numbers, before.numbers)
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:  # whoever reads it says so
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
