@@ -40,7 +40,7 @@ class Streamed:
         files: Sequence[str | os.PathLike] | Callable[[np.ndarray], bytes] = (),
     ):
         self.shape, self.dtype, self._read = tuple(shape), np.dtype(dtype), read
-        self.version = files if callable(files) else lambda rows: stamps(files).version()
+        self.version = files if callable(files) else lambda rows: stamps(files).version(slice(None))
 
     @property
     def ndim(self) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import operator
 import os
 import threading
@@ -169,6 +170,7 @@ _sources: list[
     dict[int, Stamps]
 ] = []  # of the results that are being computed, the outermost first
 _runs = 0  # that go on
+_run_sources: dict[bytes, Stamps] = {}  # what they have read, by the paths
 
 
 def result_of(load: Call) -> Any:
@@ -191,10 +193,23 @@ def result_of(load: Call) -> Any:
 
 
 def read_from(paths: Iterable[str | os.PathLike]) -> Stamps:
-    """Note, before they are read, of which files and folders the result being computed is made."""
+    """Note, before they are read, of which files and folders the result being computed is made.
+
+    Raises:
+        ValueError: within a run that read them before, a file has changed since.
+    """
     stamped = stamps(paths)
-    if _sources:
-        _sources[-1][id(stamped)] = stamped
+    with _lock:
+        if _sources:
+            _sources[-1][id(stamped)] = stamped
+        before = _run_sources.setdefault(_paths_of(stamped), stamped) if _runs else stamped
+    differs = (before.numbers != stamped.numbers).any(1)
+    # A folder changes with what anyone puts there.
+    edited = [
+        stamped.paths[i] for i in np.flatnonzero(differs) if not os.path.isdir(stamped.paths[i])
+    ]
+    if edited:
+        raise ValueError(f"{edited[0]} was changed while a run reads it; start the run again")
     return stamped
 
 
@@ -202,7 +217,8 @@ def read_from(paths: Iterable[str | os.PathLike]) -> Stamps:
 def unchanging() -> Iterator[None]:
     """While it lasts, results stay as they are, whatever becomes of their files.
 
-    What is made of files that have changed before is computed anew.
+    What is made of files that have changed before is computed anew. A result that was dropped for
+    others cannot be computed again of files that have changed: `read_from` raises a ValueError.
     """
     global _runs
     with _lock:
@@ -211,9 +227,17 @@ def unchanging() -> Iterator[None]:
             changed = {place for place, stamped in sources.items() if has_changed(stamped)}
             for load in [load for load, e in _results.items() if changed & e.sources.keys()]:
                 del _results[load]
+            unchanged = [stamped for place, stamped in sources.items() if place not in changed]
+            _run_sources.update({_paths_of(stamped): stamped for stamped in unchanged})
         _runs += 1
     try:
         yield
     finally:
         with _lock:
             _runs -= 1
+            if not _runs:
+                _run_sources.clear()
+
+
+def _paths_of(stamped: Stamps) -> bytes:
+    return hashlib.sha256("\0".join(stamped.paths).encode("utf-8", "surrogateescape")).digest()

@@ -90,6 +90,23 @@ def test_within_a_run_tables_stay_as_they_are(tmp_path):
     assert labels_of(splits.train) == before
 
 
+def test_a_run_does_not_read_what_changed_since_it_began(tmp_path, monkeypatch):
+    write_rows(tmp_path / "t.csv")
+    write_image(tmp_path / "images" / "a" / "1.png", 7)
+    splits = data.csv(tmp_path / "t.csv", "y", test=0.5)
+    images = data.image_folder(tmp_path / "images")
+    monkeypatch.setattr("jaxtl.data.table.CACHED_TABLES", 1)
+    splits.train.table()
+    with unchanging():
+        images.table()
+        (tmp_path / "images" / "runs.txt").touch()  # changes the folder alone
+        images.table(), splits.test.table(), images.table()
+        write_rows(tmp_path / "t.csv", "vvuu")
+        with pytest.raises(ValueError, match=r"t\.csv was changed while a run reads it; start"):
+            splits.train.table()
+    assert labels_of(splits.train) == ["v", "u"]
+
+
 def test_a_file_that_is_gone_is_an_error(tmp_path):
     write_rows(tmp_path / "t.csv")
     dataset = data.csv(tmp_path / "t.csv", "y", test=0.5).train
