@@ -2,7 +2,10 @@
 
 import sys
 
-from jaxtl import cli
+from jaxtl import stopping
 
 if __name__ == "__main__":
+    stopping.listen()  # before what takes a while to import
+    from jaxtl import cli
+
     cli.program(sys.argv)

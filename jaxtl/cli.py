@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from jaxtl import stopping
 from jaxtl.arguments import Launch, parse_arms, parse_seeds, read
 from jaxtl.blame import account
 from jaxtl.experiment_file import (
@@ -48,7 +49,11 @@ python launch.py --export=RUN_DIR [--format=stablehlo] [--arm=A] [--stage=S] [--
 
 
 def program(argv: Sequence[str]) -> NoReturn:
-    """`main` as a process of its own, which ends whatever its threads wait for."""
+    """`main` as a process of its own, which ends whatever its threads wait for.
+
+    A signal ends it with 128 and its number; while training, what `main` says.
+    """
+    stopping.listen()
     keep_output()
     try:
         status = main(argv)
@@ -85,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"interrupted; {stopping.GOES_ON}", file=sys.stderr)
         return 130
     except (Exception, SystemExit) as error:
         message = explanation(error) or account(error)
@@ -218,10 +223,12 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
         lambda values: build_experiment(module, replace_fields(launch.config, values)),
     )
     reporter = Reporter(Console(quiet=not is_primary()))
+    stopping.promise(stopping.GOES_ON)
     try:
         with without_echoes(launch.verbose):
             summary = run_experiment(experiment, run, reporter, sweep if points else None)
     except Interrupted as stopped:
+        stopping.promise("")
         print(f"{stopped}: saved; the same command goes on from here", file=sys.stderr)
         return 130 if stopped.signal == signal.SIGINT else 0
     if is_primary():

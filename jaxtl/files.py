@@ -83,6 +83,19 @@ def atomically(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def remove_partials(directory: Path) -> None:
+    """Remove what killed processes left half-written in a run's directory, which is locked.
+
+    Not of checkpoints, which Orbax keeps clean, nor of exports, which are written without a lock.
+    """
+    for folder, folders, names in os.walk(directory):
+        folders[:] = [name for name in folders if name not in ("checkpoints", "export")]
+        for name in names:
+            if re.fullmatch(r"\..+\.\d+\.tmp", name):
+                with writing(partial := Path(folder, name)):
+                    partial.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """As `atomically`.

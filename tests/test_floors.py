@@ -11,6 +11,7 @@ MAY_IMPORT = {
     "paths": "",
     "files": "",
     "lock": "files",
+    "stopping": "",
     "blame": "",
     "form": "blame",
     "plan": "form",
@@ -23,7 +24,7 @@ MAY_IMPORT = {
     "transferability": "plan",
     "methods": "data losses models paths plan",
     "pretrained": "data files form models paths plan",
-    "train": "blame data files form models paths plan",
+    "train": "blame data files form models paths plan stopping",
     "measure": "data form losses metrics models paths plan train transferability",
     "report": "files measure metrics plan",
     "export": "data experiment_file fields files models paths plan report train",
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "arguments": "experiment_file fields files paths train",
     "surroundings": "files train",
     "cli": "arguments blame data experiment_file export fields files report study "
-    "surroundings train",
+    "stopping surroundings train",
 }
 ROOMS = {room: set(others.split()) for room, others in MAY_IMPORT.items()}
 MOST_FILES = 12

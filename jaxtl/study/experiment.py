@@ -16,7 +16,7 @@ import numpy as np
 import jaxtl
 from jaxtl import report
 from jaxtl.data.table import unchanging
-from jaxtl.files import read_json, why_unwritable, write_json, writing
+from jaxtl.files import read_json, remove_partials, why_unwritable, write_json, writing
 from jaxtl.lock import lock
 from jaxtl.measure.declarations import declared_metrics, selecting_metric
 from jaxtl.measure.evaluate import not_finite_lines
@@ -67,6 +67,8 @@ def run_experiment(
             check_batch(mesh, node.setup.stage.name, node.setup.stage.batch_size)
         if checked.unwritable:
             return finished_summary(checked, sweep)
+        if is_primary():
+            remove_partials(run.directory)
         with jax.set_mesh(mesh):
             plan = plan_sweep(checked, sweep) if sweep else None
             lines = [*notes, *checked.warnings, *(plan.warnings if plan else ())]

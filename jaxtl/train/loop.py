@@ -201,6 +201,7 @@ def advance(
         args = (train.carry, train.frozen, rows, seeds, values, block, *numbers)
         if compiled is None:
             compiled = dispatch.lower(*args).compile()
+            signals.begin()
             recorder.record["memory_mb"] = memory_mb(compiled)
         carry, metrics = compiled(*args)
         train = carry._replace(frozen=train.frozen, best=train.best)

@@ -1,11 +1,12 @@
 """Ctrl-C, SIGTERM and a closed terminal while training: finish the step, save, stop."""
 
 import contextlib
-import os
 import signal
-import threading
+from collections.abc import Iterator
 
 import jax
+
+from jaxtl.stopping import GOES_ON, end, handed_to
 
 
 class Interrupted(Exception):
@@ -23,40 +24,32 @@ class Interrupted(Exception):
 class Watch:
     """Remembers the first signal; a second one ends the process at once.
 
-    Nothing is unwound then: XLA and Orbax are at work in other threads, and what they write is
-    atomic.
-
     Attributes:
         received: the signal's number, None if there was none.
     """
 
-    received: int | None = None
+    def __init__(self, stack: contextlib.ExitStack):
+        self.received: int | None = None
+        self._stack, self._began = stack, False
 
-    def __call__(self, number: int, frame) -> None:
+    def begin(self) -> None:
+        """Remember signals from now on; before, as there is nothing to save, they end the process.
+
+        Not with several processes, which must stop at one step: there JAX watches SIGTERM, see
+        `Checkpoints.preempted`.
+        """
+        if not self._began and jax.process_count() == 1:
+            self._stack.enter_context(handed_to(self._remember))
+        self._began = True
+
+    def _remember(self, number: int) -> None:
         if self.received is not None:
-            os.write(2, b"stopped; the same command goes on from the last checkpoint\n")
-            os._exit(128 + number)
+            end(number, GOES_ON)
         self.received = number
 
 
 @contextlib.contextmanager
-def watch():
-    """Signals set `received` instead of ending the process (in the main thread).
-
-    Not with several processes, which must stop at one step: there JAX watches SIGTERM, see
-    `Checkpoints.preempted`.
-    """
-    watcher = Watch()
-    alone = jax.process_count() == 1
-    if not alone or threading.current_thread() is not threading.main_thread():
-        yield watcher
-        return
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-        numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, watcher) for number in numbers}
-    try:
-        yield watcher
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def watch() -> Iterator[Watch]:
+    """A watch that ends with this context."""
+    with contextlib.ExitStack() as stack:
+        yield Watch(stack)

@@ -13,6 +13,7 @@ def test_a_signal_is_remembered(number):
     outside = signal.signal(number, signal.default_int_handler)  # nohup ignores one
     try:
         with watch() as signals:
+            signals.begin()
             os.kill(os.getpid(), number)
             assert signals.received == number
         assert signal.getsignal(number) is signal.default_int_handler
@@ -24,6 +25,7 @@ def test_a_run_under_nohup_survives_its_terminal():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with watch() as signals:
+            signals.begin()
             os.kill(os.getpid(), signal.SIGHUP)
             assert signals.received is None
     finally:
