@@ -17,7 +17,7 @@ from jaxtl.data.columns import names_of
 from jaxtl.data.steps import images, selections, text, transforms
 from jaxtl.data.steps.selections import generator
 from jaxtl.data.steps.transforms import name_of
-from jaxtl.data.table import Call, Table, read_from, result_of
+from jaxtl.data.table import Call, Table, files_among, read_from, result_of
 from jaxtl.form import AT_LEAST_0, AT_LEAST_1, Limit, checked
 
 Count = Annotated[int, AT_LEAST_1]
@@ -281,8 +281,7 @@ def _table_call(load: Call, steps: tuple[Step, ...]) -> Call:
 
 def _transform(load: Call, steps: tuple[Step, ...]) -> Table:
     *before, last = steps
-    paths = (path for path in last.arguments if isinstance(path, str | os.PathLike))
-    read_from([path for path in paths if os.path.isfile(path)])
+    read_from(files_among(last.arguments))
     table = last.function(result_of(_table_call(load, tuple(before))), *last.arguments)
     if not isinstance(table, Table):
         raise ValueError(

@@ -148,7 +148,10 @@ class Table:
 
 
 class Call(NamedTuple):
-    """A function with its arguments, equal to another one if both are."""
+    """A function with its arguments, equal to another one if both are.
+
+    It is made again once a file that is among the arguments changes.
+    """
 
     function: Callable[..., Any]
     arguments: tuple = ()
@@ -180,6 +183,7 @@ def result_of(load: Call) -> Any:
         if entry is None or (not _runs and entry.is_outdated()):
             _sources.append({})
             try:
+                read_from(files_among(load.arguments))
                 value = load.function(*load.arguments)
             finally:
                 sources = _sources.pop()
@@ -211,6 +215,12 @@ def read_from(paths: Iterable[str | os.PathLike]) -> Stamps:
     if edited:
         raise ValueError(f"{edited[0]} was changed while a run reads it; start the run again")
     return stamped
+
+
+def files_among(arguments: Iterable[Any]) -> list[str | os.PathLike]:
+    """Those that are paths of files."""
+    paths = [each for each in arguments if isinstance(each, str | os.PathLike)]
+    return list(filter(os.path.isfile, paths))
 
 
 @contextlib.contextmanager

@@ -51,6 +51,17 @@ def test_swapped_labels_in_a_csv_of_the_same_size(tmp_path, fresh):
     assert digests[0] != digests[1]
 
 
+def test_a_relative_path_is_of_the_folder_in_which_one_is(tmp_path, monkeypatch):
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        write_rows(tmp_path / folder / "t.csv", "vvuu" if folder == "there" else "uuvv")
+    labels = []
+    for folder in ("here", "there", "here"):
+        monkeypatch.chdir(tmp_path / folder)
+        labels.append(labels_of(data.csv("t.csv", "y", test=0.5).train))
+    assert labels == [["u", "v"], ["v", "u"], ["u", "v"]]
+
+
 def test_what_was_made_of_a_file_is_made_anew(tmp_path):
     train, test = tmp_path / "train.csv", tmp_path / "test.csv"
     write_rows(train)
@@ -190,15 +201,23 @@ def test_a_file_that_is_an_argument_of_a_map(tmp_path):
     assert dataset.table().inputs.tolist() == [[0, 40, 40], [0, 30, 30]]
 
 
-def test_a_source_of_ones_own(tmp_path):
-    def load(path):
-        read_from([path])
-        return data.Table(np.load(path)["x"], {"label": np.zeros(2, np.int32)}, {"label": ("a",)})
+def read_archive(path):
+    return data.Table(np.load(path)["x"], {"label": np.zeros(2, np.int32)}, {"label": ("a",)})
 
-    np.savez(tmp_path / "rows.npz", x=np.float32([1, 2]))
-    dataset = data.Dataset("mine", Call(load, (tmp_path / "rows.npz",))).map(dataclasses.replace)
+
+def read_folder(path):
+    read_from(sorted(path.iterdir()))
+    return read_archive(path / "rows.npz")
+
+
+@pytest.mark.parametrize("read", [read_archive, read_folder])
+def test_a_source_of_ones_own(tmp_path, read):
+    file = tmp_path / "rows.npz"
+    np.savez(file, x=np.float32([1, 2]))
+    place = file if read is read_archive else tmp_path
+    dataset = data.Dataset("mine", Call(read, (place,))).map(dataclasses.replace)
     assert dataset.table().inputs.tolist() == [1, 2]
-    np.savez(tmp_path / "rows.npz", x=np.float32([2, 1]))
+    np.savez(file, x=np.float32([2, 1]))
     assert dataset.table().inputs.tolist() == [2, 1]
 
 

@@ -215,8 +215,9 @@ def reader(tmp_path_factory):
     texts = np.array(["good film", "bad film", "not very good", "film"], object)
     dataset = data.arrays(texts, np.arange(4) % 2).tokenize(folder / "vocab.txt", 5)
     recipe = recorded(folder / "run", dataset)
+    predictor = predictor_of(recipe, dataset, models.from_linen(Words(), {"y": classes(2)}))
     (folder / "vocab.txt").unlink()
-    return predictor_of(recipe, dataset, models.from_linen(Words(), {"y": classes(2)}))
+    return predictor
 
 
 def test_texts_are_strings(reader, tmp_path):

@@ -14,7 +14,6 @@ import numpy as np
 
 from jaxtl.data.sources.label_spelling import is_missing
 from jaxtl.data.sources.names import nfc
-from jaxtl.data.table import read_from
 from jaxtl.paths import unknown
 
 PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zX", b"\xd0\xcf\x11\xe0")
@@ -60,7 +59,6 @@ class Cells(NamedTuple):
 
 def read_cells(path: str, form: Format) -> Cells:
     """Reads a file; all its problems at once."""
-    read_from([path])
     rows = _rows(path, form.delimiter, form.encoding)
     header = [nfc(name) for name in next(rows, (0, []))[1]]
     label, features, unnamed = _columns(path, header, form)

@@ -16,9 +16,9 @@ class Stamps(NamedTuple):
     """Files and folders as they were at some time.
 
     Attributes:
-        paths: [n], absolute.
-        numbers: [n, 3] int64: CRC-32 of the path, bytes, time of change in ns; the latter two are
-            -1 where there is nothing.
+        paths: [n], as they were given.
+        numbers: [n, 3] int64: CRC-32 of the absolute path, bytes, time of change in ns; the latter
+            two are -1 where there is nothing.
     """
 
     paths: list[str]
@@ -34,13 +34,13 @@ def stamps(paths: Iterable[str | os.PathLike]) -> Stamps:
 
     Waits until one more change would show, at most `RESOLUTION`.
     """
-    absolute = [os.path.abspath(path) for path in paths]
-    numbers = np.array([*map(_stamp, absolute)], np.int64).reshape(-1, 3)
+    paths = list(map(os.fsdecode, paths))
+    numbers = np.array([*map(_stamp, paths)], np.int64).reshape(-1, 3)
     age = time.time_ns() - numbers[:, 2]
     if (young := age[(age >= 0) & (age < RESOLUTION)]).size:
         time.sleep((RESOLUTION - young.min()) / 1e9)
-        numbers = np.array([*map(_stamp, absolute)], np.int64)
-    return Stamps(absolute, numbers)
+        numbers = np.array([*map(_stamp, paths)], np.int64)
+    return Stamps(paths, numbers)
 
 
 def has_changed(before: Stamps) -> bool:
@@ -49,7 +49,7 @@ def has_changed(before: Stamps) -> bool:
 
 
 def _stamp(path: str) -> tuple[int, int, int]:
-    name = zlib.crc32(os.fsencode(path))
+    name = zlib.crc32(os.fsencode(os.path.abspath(path)))
     try:
         status = os.stat(path)
     except OSError:  # whoever reads it says so
