@@ -7,6 +7,7 @@ which data) give a program for each of their values.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,24 +18,26 @@ import jax.numpy as jnp
 from jaxtl.measure.outcome import arm_result
 from jaxtl.measure.results import ArmResult
 from jaxtl.models import computing_in
-from jaxtl.study.checks.experiments import check_arms, plan_stages, warnings
+from jaxtl.plan import Head
+from jaxtl.study.checks.experiments import Node, check_arms, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Checked, Done, run_record
-from jaxtl.study.traced import (
-    Point,
-    Sweep,
-    Values,
-    group_points,
-    group_replicas,
+from jaxtl.study.same import (
+    is_validated,
     same_evaluations,
+    same_outputs,
+    same_results,
+    same_selection,
     same_training,
 )
+from jaxtl.study.traced import Point, Sweep, Values, group_points, group_replicas
 from jaxtl.study.validation import make_evaluator, make_validation, named_heads
 from jaxtl.train.loop import check_directory, train_stage
 from jaxtl.train.mesh import check_batch, current_mesh
 from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.resolve.replicas import Replicas
+from jaxtl.train.resolve.stage import Setup
 from jaxtl.train.store.identity import Identity, digest, identity
 
 
@@ -61,7 +64,11 @@ class Plan(NamedTuple):
         programs: {stage: its programs}, parents first; none for a stage that every point takes
             from the experiment as it is.
         why: {stage: why not all points share a program}.
-        shared: whether the points measure the same examples by the same sums.
+        shared: whether one evaluator serves all points: they measure the same examples by the same
+            sums, and nothing is scored by criteria.
+        measured: whether all make the same metrics of the same sums.
+        predictors: {stage: [a resolved stage that predicts like that of the point]}, one for all
+            that predict alike, so that their evaluation is compiled once.
         warnings: what is legitimate but should be known.
     """
 
@@ -70,6 +77,8 @@ class Plan(NamedTuple):
     programs: Mapping[str, Sequence[Program]]
     why: Mapping[str, str]
     shared: bool
+    measured: bool
+    predictors: Mapping[str, Sequence[Setup]]
     warnings: Sequence[str]
 
     def __str__(self) -> str:
@@ -97,18 +106,25 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
         if config != main.run.config
     ]
     if not points:
-        return Plan(sweep, (), {}, {}, True, ())
+        return Plan(sweep, (), {}, {}, True, True, {}, ())
     seeds, loaded = main.run.seeds, main.source_run.stages if main.source_run else ()
-    heads = {name: h for node in main.nodes.values() for name, h in node.setup.model.heads.items()}
-    shared = not main.experiment.criteria and all(
-        same_evaluations(main.experiment, p.experiment, heads, seeds) for p in points
-    )
+    experiments = [point.experiment for point in points]
+    first = main.experiment, _heads(main.nodes)
+    shared = all(same_evaluations(first, (p.experiment, _heads(p.nodes)), seeds) for p in points)
+    measured = shared and all(same_results(main.experiment, each) for each in experiments)
+    scored = any(each.criteria for each in (main.experiment, *experiments))
     programs: dict[str, list[Program]] = {}
     why: dict[str, str] = {}
     for name, node in main.nodes.items():
         parents = programs.get(node.parent, [])
-        once = not parents and (shared or main.experiment.select is None)
+        once = not parents and all(
+            same_selection(main.experiment, each, name, seeds)
+            and (measured or not is_validated(each, name))
+            for each in experiments
+        )
         setups = [point.nodes[name].setup for point in points]
+        if name in loaded:
+            _check_loaded(name, node, points)
         if name in loaded or (once and same_training(node.setup, setups, seeds)):
             programs[name] = []
             continue
@@ -117,7 +133,24 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
             _make_program(name, main, points, group, parents, sweep) for group in groups
         ]
     lines = [line for point in points for line in warnings(point.experiment, point.nodes)]
-    return Plan(sweep, points, programs, why, shared, lines)
+    predictors = {name: _predictors(name, main, points) for name in main.nodes}
+    return Plan(sweep, points, programs, why, shared and not scored, measured, predictors, lines)
+
+
+def _heads(nodes: Mapping[str, Node]) -> dict[str, Head]:
+    return {name: h for node in nodes.values() for name, h in node.setup.model.heads.items()}
+
+
+def _predictors(name: str, main: Checked, points: Sequence[Point]) -> list[Setup]:
+    """For each point a stage that predicts like its own, that of the experiment if it does."""
+    distinct, chosen = [main.nodes[name].setup], []
+    for point in points:
+        setup = point.nodes[name].setup
+        alike = next((other for other in distinct if same_outputs(other, setup)), None)
+        if alike is None:
+            distinct.append(alike := setup)
+        chosen.append(alike)
+    return chosen
 
 
 def _check_point(main: Checked, sweep: Sweep, values: Values) -> Point:
@@ -134,16 +167,40 @@ def _check_point(main: Checked, sweep: Sweep, values: Values) -> Point:
                 f"its stages are called {', '.join(nodes)}, those of the experiment "
                 f"{', '.join(main.nodes)}; their names must not depend on what is swept"
             )
+        for name, node in nodes.items():
+            if node.parent != (before := main.nodes[name].parent):
+                raise ValueError(
+                    f"stage {name!r} follows {_stage(node.parent)}, in the experiment "
+                    f"{_stage(before)}; the order of stages must not depend on what is swept"
+                )
     except ValueError as error:
         raise ValueError(f"sweep, {label([values])}: {error}") from error
     return Point(values, experiment, nodes)
+
+
+def _check_loaded(name: str, node: Node, points: Sequence[Point]) -> None:
+    """Raises ValueError if a point cannot take a stage's weights from the run that they are of."""
+    for point in points:
+        a, b = node.setup, point.nodes[name].setup
+        if (a.params, a.state) != (b.params, b.state):
+            raise ValueError(
+                f"sweep, {label([point.values])}: stage {name!r} is loaded from another run, and "
+                "its parameters have other shapes at this point"
+            )
+
+
+def _stage(name: str | None) -> str:
+    return "no stage" if name is None else f"stage {name!r}"
 
 
 def label(points: Sequence[Values]) -> str:
     """`learning_rate=0.1,1.0;noise=0.5`: the values of each field; short enough for a folder."""
     fields = {name: dict.fromkeys(str(values[name]) for values in points) for name in points[0]}
     text = ";".join(f"{name}={','.join(values)}" for name, values in fields.items())
-    return text if len(text) <= 150 else f"{text[:120]}...{digest(text)}"
+    whole = math.prod(map(len, fields.values())) == len(points)  # a grid says which points it has
+    if whole and len(text) <= 150:
+        return text
+    return f"{text[:120]}...{digest(text if whole else [dict(values) for values in points])}"
 
 
 def _make_program(
@@ -194,19 +251,15 @@ def train_sweep(
     for name, programs in plan.programs.items():
         for program in programs:
             _train(name, main, program, [runs[i] for i in program.points], reporter)
-        for point, outcome in runs:
+        for (point, outcome), setup in zip(runs, plan.predictors[name], strict=True):
             if not programs:
                 outcome.trained[name] = done.trained[name]
-            nodes, method = point.nodes, point.nodes[name].setup.stage.method
-            alike = plan.shared and method.predict is None
-            if alike and not programs:
-                outcome.measured[name] = done.measured[name]
-                continue
-            if alike and programs[0].replicas.rebuild:
-                nodes = main.nodes  # computes the same, and is compiled already
-            model, weights = nodes[name].setup.stage.model, outcome.trained[name]
+                if plan.measured and setup is main.nodes[name].setup:
+                    outcome.measured[name] = done.measured[name]
+                    continue
+            weights, heads = outcome.trained[name], named_heads(point.nodes, name)
             outcome.measured[name] = outcome.evaluator.measure(
-                model, method, weights.params, weights.state, named_heads(point.nodes, name)
+                setup.stage.model, setup.stage.method, weights.params, weights.state, heads
             )
     for point, (_, trained, measured, results) in runs:
         for arm in main.arms:

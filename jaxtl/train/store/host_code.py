@@ -6,11 +6,12 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import itertools
 import platform
 import sys
 import sysconfig
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -242,7 +243,14 @@ def _instructions(code: types.CodeType) -> tuple[bytes | Load, ...]:
             result.append(text(str(step.argval)))
         elif step.arg is not None:
             result.append(b"%d" % step.arg)
-    return tuple(result)
+    return tuple(_joined(result))
+
+
+def _joined(items: Sequence[bytes | Load]) -> Iterator[bytes | Load]:
+    """The same with bytes that follow each other in one piece."""
+    for together, group in itertools.groupby(items, lambda item: isinstance(item, bytes)):
+        members = list(group)
+        yield from [b"".join(b"%d:%b" % (len(m), m) for m in members)] if together else members
 
 
 @functools.cache

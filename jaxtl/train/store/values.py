@@ -4,7 +4,9 @@ import collections
 import copyreg
 import enum
 import functools
+import logging
 import sys
+import threading
 import types
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -38,6 +40,7 @@ PLACES = (jax.sharding.Sharding, jax.sharding.Mesh, jax.sharding.AbstractMesh, j
 # What libraries keep on their objects beside what these compute: source lines, hashes of strings.
 SAYS_NOTHING = {"debug_info", "index_map_src_info", "origin", "_hash"}
 NUMBERS = {int: int.__int__, float: float.__float__, str: str.__str__}
+NUMBERLESS = (type(threading.Lock()), type(threading.RLock()), logging.Logger)
 HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
@@ -110,6 +113,8 @@ def _describe(graph: Graph, value: Any, where: str) -> Sequence[Part]:
         return describe_array(value)
     if isinstance(value, PLACES):
         return [b"place"]
+    if issubclass(kind, NUMBERLESS):
+        return [b"no number"]
     if published := _published(value):
         return [published]
     return _describe_parts(graph, value, where)
