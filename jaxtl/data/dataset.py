@@ -17,7 +17,7 @@ from jaxtl.data.columns import names_of
 from jaxtl.data.steps import images, selections, text, transforms
 from jaxtl.data.steps.selections import generator
 from jaxtl.data.steps.transforms import name_of
-from jaxtl.data.table import Call, Table, files_among, read_from, result_of
+from jaxtl.data.table import Call, Table, result_of
 from jaxtl.form import AT_LEAST_0, AT_LEAST_1, Limit, checked
 
 Count = Annotated[int, AT_LEAST_1]
@@ -163,7 +163,7 @@ class Dataset:
         Handles are equal, and share the result, only if `fn` and the (hashable) arguments are.
         After a subset was selected the number of rows must stay the same. A function that makes
         each row of its own inputs alone prepares raw rows for `jaxtl.load(...).predict` as well.
-        A file that it reads should be an argument: the result is made anew once that changes.
+        The path of a file that it reads should be an argument: once that changes, the result does.
         """
         return self._then(f"map({name_of(fn)})", fn, *arguments)
 
@@ -276,16 +276,14 @@ class Dataset:
 
 
 def _table_call(load: Call, steps: tuple[Step, ...]) -> Call:
-    return Call(_transform, (load, steps)) if steps else load
+    return functools.reduce(lambda before, step: Call(_transform, (before, step)), steps, load)
 
 
-def _transform(load: Call, steps: tuple[Step, ...]) -> Table:
-    *before, last = steps
-    read_from(files_among(last.arguments))
-    table = last.function(result_of(_table_call(load, tuple(before))), *last.arguments)
+def _transform(before: Call, step: Step) -> Table:
+    table = step.function(result_of(before), *step.arguments)
     if not isinstance(table, Table):
         raise ValueError(
-            f"{name_of(last.function)} must return a Table, it returned a {type(table).__name__}"
+            f"{name_of(step.function)} must return a Table, it returned a {type(table).__name__}"
         )
     return table
 

@@ -150,7 +150,7 @@ class Table:
 class Call(NamedTuple):
     """A function with its arguments, equal to another one if both are.
 
-    It is made again once a file that is among the arguments changes.
+    It is made again once a file changes whose path is among the arguments.
     """
 
     function: Callable[..., Any]
@@ -183,7 +183,7 @@ def result_of(load: Call) -> Any:
         if entry is None or (not _runs and entry.is_outdated()):
             _sources.append({})
             try:
-                read_from(files_among(load.arguments))
+                read_from(_files_among(load.arguments))
                 value = load.function(*load.arguments)
             finally:
                 sources = _sources.pop()
@@ -217,12 +217,6 @@ def read_from(paths: Iterable[str | os.PathLike]) -> Stamps:
     return stamped
 
 
-def files_among(arguments: Iterable[Any]) -> list[str | os.PathLike]:
-    """Those that are paths of files."""
-    paths = [each for each in arguments if isinstance(each, str | os.PathLike)]
-    return list(filter(os.path.isfile, paths))
-
-
 @contextlib.contextmanager
 def unchanging() -> Iterator[None]:
     """While it lasts, results stay as they are, whatever becomes of their files.
@@ -247,6 +241,13 @@ def unchanging() -> Iterator[None]:
             _runs -= 1
             if not _runs:
                 _run_sources.clear()
+
+
+def _files_among(arguments: tuple) -> list[str | os.PathLike]:
+    """Those that are paths of files, in tuples too; calls speak for themselves."""
+    leaves = jax.tree.leaves(arguments, is_leaf=lambda each: isinstance(each, Call))
+    paths = dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, str | os.PathLike))
+    return list(filter(os.path.isfile, paths))
 
 
 def _paths_of(stamped: Stamps) -> bytes:

@@ -192,13 +192,23 @@ def with_column(table, path):
     return dataclasses.replace(table, inputs=np.concatenate([table.inputs, column], 1))
 
 
+def darkened(images, path):
+    return images // np.uint8(path.read_text())
+
+
 def test_a_file_that_is_an_argument_of_a_map(tmp_path):
-    (tmp_path / "ages").write_text("30\n40\n")
+    numbers = tmp_path / "numbers"
+    numbers.write_text("2\n4\n")
     plain = data.arrays(np.zeros((2, 1), np.float32), [0, 1])
-    dataset = plain.map(with_column, tmp_path / "ages").map(with_column, str(tmp_path / "ages"))
-    assert dataset.table().inputs.tolist() == [[0, 30, 30], [0, 40, 40]]
-    (tmp_path / "ages").write_text("40\n30\n")
-    assert dataset.table().inputs.tolist() == [[0, 40, 40], [0, 30, 30]]
+    dataset = plain.map(with_column, numbers).map(with_column, str(numbers))
+    images = data.arrays(np.full((2, 4, 4, 1), 8, np.uint8), [0, 1])
+    assert dataset.table().inputs.tolist() == [[0, 2, 2], [0, 4, 4]]
+    numbers.write_text("4\n2\n")
+    assert dataset.table().inputs.tolist() == [[0, 4, 4], [0, 2, 2]]
+    for number in ("2", "4"):
+        numbers.write_text(number)
+        table = images.map_images(darkened, numbers).rgb().table()
+        assert table.inputs.max() == 8 // int(number)
 
 
 def read_archive(path):
