@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
+import itertools
 import operator
 import os
 import threading
@@ -169,18 +169,22 @@ class _Entry(NamedTuple):
 
 _lock = threading.RLock()  # a table that two threads ask for is read once
 _results: dict[Call, _Entry] = {}  # the one asked for last stands last
-_sources: list[
-    dict[int, Stamps]
-] = []  # of the results that are being computed, the outermost first
 _runs = 0  # that go on
-_run_sources: dict[bytes, Stamps] = {}  # what they have read, by the paths
+_dropped: dict[Call, dict[int, Stamps]] = {}  # results that they had, and were too many
+# The files of the results that are being computed, the outermost first:
+_sources: list[dict[int, Stamps]] = []
 
 
 def result_of(load: Call) -> Any:
-    """The result of a call, cached until a file that it was made of changes, see `read_from`."""
+    """The result of a call, cached until a file that it was made of changes, see `read_from`.
+
+    Raises:
+        ValueError: it is to be computed again, within a run, of files that have changed.
+    """
     with _lock:
         entry = _results.pop(load, None)
         if entry is None or (not _runs and entry.is_outdated()):
+            _refuse_changes(_dropped.get(load, {}))
             _sources.append({})
             try:
                 read_from(_files_among(load.arguments))
@@ -190,39 +194,29 @@ def result_of(load: Call) -> Any:
             entry = _Entry(value, sources)
         _results[load] = entry
         while len(_results) > CACHED_TABLES:
-            del _results[next(iter(_results))]
+            oldest = next(iter(_results))
+            sources = _results.pop(oldest).sources
+            if _runs:
+                _dropped[oldest] = sources
         if _sources:
             _sources[-1] |= entry.sources
         return entry.value
 
 
 def read_from(paths: Iterable[str | os.PathLike]) -> Stamps:
-    """Note, before they are read, of which files and folders the result being computed is made.
-
-    Raises:
-        ValueError: within a run that read them before, a file has changed since.
-    """
+    """Note, before they are read, of which files and folders the result being computed is made."""
     stamped = stamps(paths)
     with _lock:
         if _sources:
             _sources[-1][id(stamped)] = stamped
-        before = _run_sources.setdefault(_paths_of(stamped), stamped) if _runs else stamped
-    differs = (before.numbers != stamped.numbers).any(1)
-    # A folder changes with what anyone puts there.
-    edited = [
-        stamped.paths[i] for i in np.flatnonzero(differs) if not os.path.isdir(stamped.paths[i])
-    ]
-    if edited:
-        raise ValueError(f"{edited[0]} was changed while a run reads it; start the run again")
     return stamped
 
 
 @contextlib.contextmanager
 def unchanging() -> Iterator[None]:
-    """While it lasts, results stay as they are, whatever becomes of their files.
+    """A run: while it lasts, results stay as they are, whatever becomes of their files.
 
-    What is made of files that have changed before is computed anew. A result that was dropped for
-    others cannot be computed again of files that have changed: `read_from` raises a ValueError.
+    What is made of files that have changed before is computed anew.
     """
     global _runs
     with _lock:
@@ -231,8 +225,6 @@ def unchanging() -> Iterator[None]:
             changed = {place for place, stamped in sources.items() if has_changed(stamped)}
             for load in [load for load, e in _results.items() if changed & e.sources.keys()]:
                 del _results[load]
-            unchanged = [stamped for place, stamped in sources.items() if place not in changed]
-            _run_sources.update({_paths_of(stamped): stamped for stamped in unchanged})
         _runs += 1
     try:
         yield
@@ -240,7 +232,15 @@ def unchanging() -> Iterator[None]:
         with _lock:
             _runs -= 1
             if not _runs:
-                _run_sources.clear()
+                _dropped.clear()
+
+
+def _refuse_changes(sources: Mapping[int, Stamps]) -> None:
+    for before in sources.values():
+        differs = (stamps(before.paths).numbers != before.numbers).any(1)
+        for path in itertools.compress(before.paths, differs):
+            if not os.path.isdir(path):  # which changes with whatever is put there
+                raise ValueError(f"{path} was changed while a run reads it; start the run again")
 
 
 def _files_among(arguments: tuple) -> list[str | os.PathLike]:
@@ -248,7 +248,3 @@ def _files_among(arguments: tuple) -> list[str | os.PathLike]:
     leaves = jax.tree.leaves(arguments, is_leaf=lambda each: isinstance(each, Call))
     paths = dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, str | os.PathLike))
     return list(filter(os.path.isfile, paths))
-
-
-def _paths_of(stamped: Stamps) -> bytes:
-    return hashlib.sha256("\0".join(stamped.paths).encode("utf-8", "surrogateescape")).digest()
