@@ -1,6 +1,7 @@
 """A file that is edited within one process: what is loaded of it is not what it held before."""
 
 import dataclasses
+import os
 import shutil
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_swapped_labels_in_a_csv_of_the_same_size(tmp_path, fresh):
     assert splits().train == before.train  # equal handles load the same
     digests = [digest.of_arrays(table.labels) for table in (old, after.train.table())]
     assert digests[0] != digests[1]
+
+
+def test_a_file_that_was_only_touched_holds_the_same(tmp_path):
+    write_rows(tmp_path / "t.csv")
+    dataset = data.csv(tmp_path / "t.csv", "y", test=0.5).train
+    before = dataset.table()
+    os.utime(tmp_path / "t.csv", (0, 0))
+    after = dataset.table()
+    assert after is not before
+    assert digest.of_rows(after.inputs, np.arange(2)) == digest.of_rows(before.inputs, np.arange(2))
+    assert digest.of_arrays(after.labels) == digest.of_arrays(before.labels)
 
 
 def test_a_relative_path_is_of_the_folder_in_which_one_is(tmp_path, monkeypatch):
