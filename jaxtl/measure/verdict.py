@@ -1,5 +1,6 @@
 """Did it help, by how much, and are we sure: Student-t intervals over seeds, paired by seed."""
 
+import functools
 import math
 from typing import Literal, NamedTuple
 
@@ -94,6 +95,12 @@ def verdict(gain: ArrayLike, *metrics: ArrayLike) -> Verdict:
     return "positive" if low > 0 else "negative"
 
 
+@functools.cache
+def _quantiles() -> np.ndarray:
+    """Of Student's t, by degrees of freedom."""
+    return stdtrit(np.arange(MOST_SEEDS), 0.975)
+
+
 def seeds_to_decide(gain: ArrayLike, *metrics: ArrayLike) -> int | None:
     """About how many seeds, those there are included, would decide what is undecided.
 
@@ -117,7 +124,7 @@ def seeds_to_decide(gain: ArrayLike, *metrics: ArrayLike) -> int | None:
     if different < 2 or mean == 0 or not (wide or count < FEWEST_VALUES):
         return None
     sizes = np.arange(max(FEWEST_VALUES, count + 1), MOST_SEEDS + 1)
-    excluded = abs(mean) > stdtrit(sizes - 1, 0.975) * std / np.sqrt(sizes)
+    excluded = abs(mean) > _quantiles()[sizes - 1] * std / np.sqrt(sizes)
     if not excluded.any():
         return None
     seeds = math.ceil(int(sizes[excluded.argmax()]) * values.size / count)

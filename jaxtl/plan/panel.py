@@ -88,7 +88,7 @@ class Matrix(Panel):
         row, column: what the rows and the columns are.
         limits: of the scale; None for those of the values.
         diverging: 0 is the middle of the scale, above it is better.
-        digits: decimals of the numbers in the cells.
+        digits: decimals of the numbers in the cells; those of 10 and more have fewer.
         sparse: numbers that round to 0 are left out.
     """
 

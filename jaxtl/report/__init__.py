@@ -9,7 +9,8 @@ from typing import Any
 
 from jaxtl.files import write_text
 from jaxtl.measure.results import ArmResult, ExperimentResult, reason
-from jaxtl.report.summary import current, load_summary, merge, summarize, write_summary
+from jaxtl.report.earlier import current, merge
+from jaxtl.report.summary import load_summary, summarize, write_summary
 from jaxtl.report.terminal import print_table
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtl.plan.panel import Panel, Table, Texts
-from jaxtl.report import more_seeds, tables, wording
+from jaxtl.report import sweeps, tables, wording
 from jaxtl.report.figures.draw import Drawing
 
 STYLE = Path(__file__).with_name("page.css")
@@ -42,7 +42,7 @@ def page(
         _section("Arms", _table(tables.of_arms(summary)) + _table(tables.of_metrics(summary))),
         _section(f"Gain over {summary['baseline']}", pictures.get("gains", "")),
         *(_panel(panel, pictures.get(key, "")) for key, panel in panels.items()),
-        _section("Sweep", pictures.get("sweep", "") + _sweep(summary)),
+        _section("Sweep", _sweep(summary, pictures)),
         _section("Not drawn", _not_drawn(drawing.failures)),
         _section("How it was run", _how(summary, environment)),
     ]
@@ -69,11 +69,13 @@ def _verdicts(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> str
             wording.compared(summary).values(), wording.sentences(summary), strict=True
         )
     )
-    answer = escape(wording.answer(summary))
+    config = sweeps.as_it_is(summary)
+    place = f"At {wording.point(config)}: " if config else ""
+    answer = escape(place + wording.answer(summary))
     more = ""
-    if count := more_seeds.wanted(summary):
+    if count := wording.wanted_seeds(summary):
         launch = str(environment.get("command", ""))
-        command = more_seeds.command(launch, summary["arms"], summary["seeds"], count)
+        command = wording.command_with_seeds(launch, summary["arms"], summary["seeds"], count)
         more = f'<p class="soft">{wording.adding(count)}: <code>{escape(command)}</code></p>'
     return f'<p class="answer">{answer}</p><ul class="verdicts">{items}</ul>{more}'
 
@@ -108,11 +110,15 @@ def _shaded(piece: str, value: float) -> str:
     )
 
 
-def _sweep(summary: Mapping[str, Any]) -> str:
-    if "sweep" not in summary:
+def _sweep(summary: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    if not summary.get("sweep"):
         return ""
     over = _table(tables.over_points(summary)) if "over_points" in summary else ""
-    return over + _table(tables.of_picked_points(summary)) + _table(tables.of_points(summary))
+    parts = [over, _table(tables.of_picked_points(summary))]
+    for points in sweeps.points_of(summary):
+        parts += [pictures.get(name, "") for name in (points.name, f"{points.name}_gain")]
+        parts.append(_table(tables.of_points(summary, points)))
+    return "".join(parts) + _table(tables.of_points_and_arms(summary))
 
 
 def _not_drawn(failures: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from jaxtl.report.summary import plain, statistics
 
 LARGEST = 10_000
 """Cells of a matrix that are written whole into summary.json."""
+
+PICTURES = re.compile(r"gains|sweep(_\d+)?(_gain)?")
+"""Names of what is drawn of the summary itself."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +37,7 @@ def make_panels(result: ExperimentResult) -> tuple[dict[str, Panel], dict[str, s
             for name, panel in made.items():
                 if not isinstance(panel, Panel):
                     raise ValueError(f"{name!r} must be a panel such as plan.Table, got {panel!r}")
-                if name in panels or name in ("gains", "sweep"):
+                if name in panels or PICTURES.fullmatch(name):
                     raise ValueError(f"another panel of the report is called {name!r} too")
                 written(panel, None)  # raises where a cell cannot be summed up
             panels |= made

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 
 from jaxtl.plan import panel
-from jaxtl.report import wording
+from jaxtl.report import sweeps, wording
 from jaxtl.report.summary import statistics
+
+MOST_ROWS = 30
+"""Points of a sweep in a table in sight."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,7 @@ class TextTable:
         caption: what stands above it.
         ranks: of the columns; where room is short, the highest are left out first, 0 never.
         folded: behind a line to click on, which says this; empty where it is in sight.
+        stub: how many columns name the row.
     """
 
     head: Sequence[str]
@@ -43,13 +47,14 @@ class TextTable:
     caption: str = ""
     ranks: Sequence[int] = ()
     folded: str = ""
+    stub: int = 1
 
 
 def of_arms(summary: Mapping[str, Any]) -> TextTable:
     """A row an arm: primary metric, gain, verdict, two further metrics, size and cost."""
     primary, others = summary["primary"]["metric"], wording.secondary(summary, 2)
     caption = (
-        f"{summary['experiment']}: mean [95% interval] over "
+        f"{summary['experiment']}{sweeps.among_points(summary)}: mean [95% interval] over "
         f"{wording.seeds(len(summary['seeds']))}, selection: {summary['selection']}"
     )
     rows = [
@@ -81,7 +86,49 @@ def of_metrics(summary: Mapping[str, Any]) -> TextTable:
     return TextTable(head, rows, folded="All metrics of all arms")
 
 
-def of_points(summary: Mapping[str, Any]) -> TextTable:
+def of_points(summary: Mapping[str, Any], points: sweeps.Points, brief: bool = False) -> TextTable:
+    """A row a point of a sweep, a column an arm: primary metric, gain and verdict.
+
+    Args:
+        brief: with a mean and a mark in a cell.
+    """
+    labels = points.labels
+    rows = []
+    for row, point in enumerate(points.points):
+        names = [texts[row] for texts in labels.values()]
+        if sweeps.is_as_it_is(summary, point["config"]):
+            names[-1] += " (as it is)"
+        cells = (_at_point(summary, point, arm, brief) for arm in points.arms)
+        rows.append([*(Cell(name, look="name") for name in names), *cells])
+    title = f"Sweep over {points.title}"
+    return TextTable(
+        [*labels, *points.arms],
+        rows,
+        f"{title}: {sweeps.at_points(summary, brief)}",
+        folded=f"{title}: {len(rows)} points" if len(rows) > MOST_ROWS else "",
+        stub=len(labels),
+    )
+
+
+def of_grids(summary: Mapping[str, Any], points: sweeps.Points) -> list[TextTable]:
+    """A table an arm of points over two fields, a row and a column a value, in brief; else none."""
+    if len(points.axes) != 2:
+        return []
+    (row_field, rows), (column_field, columns) = points.axes.items()
+    tables = []
+    for arm in points.arms:
+        cells = [[Cell("")] * len(columns) for _ in rows]
+        for point in points.points:
+            row, column = (point["config"][field] for field in points.axes)
+            cells[rows.index(row)][columns.index(column)] = _at_point(summary, point, arm, True)
+        body = [
+            [Cell(str(value), look="name"), *line] for value, line in zip(rows, cells, strict=True)
+        ]
+        tables.append(TextTable([f"{row_field} \\ {column_field}", *map(str, columns)], body, arm))
+    return tables
+
+
+def of_points_and_arms(summary: Mapping[str, Any]) -> TextTable:
     """A row a point of a sweep and arm."""
     rows = [
         [Cell(wording.point(point["config"])), *_compared(summary, name, arm)]
@@ -89,7 +136,7 @@ def of_points(summary: Mapping[str, Any]) -> TextTable:
         for name, arm in point["arms"].items()
     ]
     head = ["point", *_compared_head(summary, summary["primary"]["metric"])]
-    return TextTable(head, rows, folded="All points")
+    return TextTable(head, rows, folded="All points with the intervals of their gains")
 
 
 def of_picked_points(summary: Mapping[str, Any]) -> TextTable:
@@ -98,10 +145,13 @@ def of_picked_points(summary: Mapping[str, Any]) -> TextTable:
     for name, arm in summary["tuned"].items():
         *cells, verdict = _compared(summary, name, arm)
         if count := arm.get("seeds_to_decide"):
-            verdict = dataclasses.replace(verdict, details=[f"about {count} seeds would decide"])
+            verdict = dataclasses.replace(verdict, details=[f"~{count} seeds"])
         rows.append([Cell(wording.point(arm["config"])), *cells, verdict])
     head = ["point", *_compared_head(summary, summary["primary"]["metric"])]
-    return TextTable(head, rows, wording.picking(summary))
+    caption = wording.picking(summary)
+    if any(row[-1].details for row in rows):
+        caption += " Beside what is undecided, about how many seeds would decide."
+    return TextTable(head, rows, caption)
 
 
 def over_points(summary: Mapping[str, Any]) -> TextTable:
@@ -146,6 +196,28 @@ def _facts(facts: Mapping[str, Any], prefix: str) -> Iterable[list[Cell]]:
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             yield [Cell(f"{prefix}{name}"), Cell(text, look="code")]
+
+
+def _at_point(summary: Mapping[str, Any], point: Mapping[str, Any], arm: str, brief: bool) -> Cell:
+    """What an arm is worth at a point of a sweep; a star where the point was picked for it."""
+    metric, entry = summary["primary"]["metric"], point["arms"].get(arm, {})
+    measured = entry.get("metrics", {}).get(metric)
+    if measured is None:
+        return Cell("")
+    gain = entry.get("gain", {}).get(metric, {"mean": None})["mean"]
+    verdict = "" if gain is None else entry["verdict"]
+    star = "*" if summary["tuned"].get(arm, {}).get("config") == point["config"] else ""
+    if brief:
+        mark = {"positive": "+", "negative": "-", "undecided": "?"}.get(verdict, "")
+        return Cell(f"{wording.number(measured['mean'])}{mark}{star}", look=verdict)
+    cell = _interval(measured, metric)
+    details = list(cell.details)
+    if gain is not None:
+        details.append(wording.number(gain, signed=True) + "?" * (verdict == "undecided"))
+    count = sum(value is not None for value in measured["per_seed"])
+    if count < len(measured["per_seed"]):
+        details.append(f"{count} of {wording.seeds(len(measured['per_seed']))}")
+    return Cell(cell.text + star, details, verdict)
 
 
 def _compared_head(summary: Mapping[str, Any], metric: str) -> list[str]:

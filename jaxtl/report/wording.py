@@ -1,19 +1,23 @@
 """Numbers and verdicts as text, from a summary."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxtl.measure.verdict import FEWEST_VALUES, MOST_SEEDS, distinct, estimate
 from jaxtl.plan import key_parts
-from jaxtl.report import more_seeds
 from jaxtl.report.summary import primary_metric
 
 NOTHING = "-"
 LONGEST_FLAG = 40
 """Letters of a flag in a sentence; the page has longer ones."""
+REPLACED = ("--seeds", "--arms", "--overwrite")
+STARTING_ANEW = ("--resume", "--noresume")
+"""Flags that a command that adds seeds does not take over from another; the first have a value."""
 FRACTIONS = {
     *("accuracy", "balanced_accuracy", "f1_macro", "f1_micro", "f1_weighted", "exact_match"),
     *("ece", "hos", "known_accuracy", "unknown_accuracy"),
@@ -60,7 +64,7 @@ def seeds(count: int) -> str:
 
 def adding(count: int) -> str:
     """What the command of `more_seeds` does."""
-    return f"For {count} seeds, of which those that are there are not trained again"
+    return f"To go on to {count} seeds, where what is trained is not trained again"
 
 
 def compared(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def answer(summary: Mapping[str, Any]) -> str:
         names = [name for name, arm in arms.items() if arm["verdict"] == outcome]
         if names:
             verb = "" if outcome == "undecided" else " is" if len(names) == 1 else " are"
-            sentences.append(text.format(_enumeration(names) + verb))
+            sentences.append(text.format(enumeration(names) + verb))
     return " ".join(sentences)
 
 
@@ -164,11 +168,61 @@ def _remedy(summary: Mapping[str, Any], arm: Mapping[str, Any], gain: Mapping[st
     if "seeds_to_decide" not in arm:  # an earlier version wrote the summary
         return ""
     if count := arm["seeds_to_decide"]:
-        flag = more_seeds.flag(summary["seeds"], count)
+        flag = seeds_flag(summary["seeds"], count)
         text = f"; about {count} seeds would decide"
         return f"{text} ({flag})" if len(flag) <= LONGEST_FLAG else text
     low, high = gain["ci95"] or (math.nan, math.nan)
     return f"; not even {MOST_SEEDS:,} seeds would decide" if low <= 0 <= high else ""
+
+
+def seeds_flag(seeds: Sequence[int], count: int) -> str:
+    """`--seeds=14`; where they are a list, such as 3, 5, 9, those and the smallest others."""
+    if list(seeds) == list(range(len(seeds))):
+        return f"--seeds={count}"
+    others = (seed for seed in itertools.count() if seed not in set(seeds))
+    added = itertools.islice(others, max(0, count - len(seeds)))
+    return f"--seeds={','.join(map(str, [*seeds, *added]))}"
+
+
+def wanted_seeds(summary: Mapping[str, Any]) -> int | None:
+    """How many seeds would decide the undecided arm that needs fewest; None if none would."""
+    numbers = [arm.get("seeds_to_decide") for arm in summary["arms"].values()]
+    return min(filter(None, numbers), default=None)
+
+
+def command_with_seeds(launch: str, arms: Collection[str], seeds: Sequence[int], count: int) -> str:
+    """A launch command with another number of seeds; the flag alone if it launches no experiment.
+
+    It names all arms that are compared, if any were named, and overwrites nothing.
+
+    Args:
+        launch: as a shell takes it.
+        arms: those of the report.
+        seeds: of the report.
+        count: of seeds.
+    """
+    words = _words(launch)
+    if not any(word.startswith("--experiment") for word in words):
+        return seeds_flag(seeds, count)
+    rest, named = [], False
+    for word, before in zip(words, ["", *words], strict=False):
+        name, _, value = word.partition("=")
+        if before in REPLACED:  # `--seeds 5`
+            name, value = before, word
+        named |= name == "--arms" and value not in ("", "all")
+        if name not in (*REPLACED, *STARTING_ANEW):
+            rest.append(word)
+    if rest[0].endswith(".py"):
+        rest.insert(0, "python")
+    chosen = [f"--arms={','.join(arms)}"] if named else []
+    return shlex.join([*rest, *chosen, seeds_flag(seeds, count)])
+
+
+def _words(launch: str) -> list[str]:
+    try:
+        return shlex.split(launch)
+    except ValueError:  # a quotation without end
+        return []
 
 
 def _doubt(gain: Sequence[float | None], *metrics: Sequence[float | None]) -> str:
@@ -196,8 +250,9 @@ def _change(gain: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     return f"{metric} higher by {interval({'mean': -gain['mean'], 'ci95': ends})} than {baseline}"
 
 
-def _enumeration(names: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+def enumeration(names: list[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _seed_names(values: set[int]) -> str:
@@ -212,7 +267,7 @@ def _style(mean: float, ends: Sequence[float], exact: bool) -> str:
         exact: as many as the smaller end needs, too, so that one sees on which side of 0 it lies.
     """
     largest = max(abs(value) for value in (mean, *ends))
-    if 0 < largest < 1e-4:
+    if 0 < largest < 1e-4 or largest >= 1e7:
         return ".2e"
     details = [ends[1] - ends[0], *(map(abs, ends) if exact else ())] if ends else []
     finest = min((value for value in details if value > 1e-9 * largest), default=1.0)

@@ -13,9 +13,10 @@ from test_figures import assert_drawn
 
 from jaxtl import report
 from jaxtl.report import page as report_page
+from jaxtl.report.earlier import merge
 from jaxtl.report.figures import draw
 from jaxtl.report.panels import make_panels, tables
-from jaxtl.report.summary import load_summary, merge, summarize, write_summary
+from jaxtl.report.summary import load_summary, summarize, write_summary
 from jaxtl.report.terminal import print_table
 
 SEEDS = (0, 1, 2, 3, 4)

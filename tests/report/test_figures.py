@@ -21,6 +21,7 @@ from jaxtl.report.figures.scatter import scatter
 from jaxtl.report.figures.sweep import sweep
 from jaxtl.report.panels import make_panels
 from jaxtl.report.summary import summarize
+from jaxtl.report.sweeps import points_of
 
 
 def assert_drawn(path):
@@ -215,7 +216,7 @@ def test_intervals_that_leave_the_axis_end_in_a_mark(swept, tmp_path, monkeypatc
     marks.clear()
     for point in summary["sweep"]:
         point["arms"]["full"]["metrics"]["target/accuracy"]["ci95"] = [0.9, 1.2]
-    assert_drawn(sweep(tmp_path / "sweep.png", summary))
+    assert_drawn(sweep(tmp_path / "sweep.png", summary, *points_of(summary)))
     assert [args[1] for args in marks if args[2:] == ("^",)] == [1.0] * 3
     assert not any(args[2:] == ("v",) for args in marks)
 

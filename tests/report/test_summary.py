@@ -9,7 +9,8 @@ from scipy import stats
 
 from jaxtl.measure.results import ArmResult
 from jaxtl.plan import maximize, minimize
-from jaxtl.report.summary import load_summary, merge, summarize, write_summary
+from jaxtl.report.earlier import merge
+from jaxtl.report.summary import load_summary, summarize, write_summary
 
 SEEDS = (0, 1, 2)
 

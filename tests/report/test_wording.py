@@ -5,7 +5,7 @@ import pytest
 
 from jaxtl.measure.results import ArmResult
 from jaxtl.plan import maximize, minimize
-from jaxtl.report import more_seeds, wording
+from jaxtl.report import wording
 from jaxtl.report.summary import summarize
 
 MAX = maximize("t", "accuracy")
@@ -121,7 +121,7 @@ def test_a_summary_of_an_earlier_version_promises_no_seeds(make):
     ],
 )
 def test_the_command_that_adds_seeds(launch, expected):
-    assert more_seeds.command(launch, ["a b", "full"], (0, 1, 2), 6) == expected
+    assert wording.command_with_seeds(launch, ["a b", "full"], (0, 1, 2), 6) == expected
 
 
 def test_without_baseline_nothing_is_claimed(make):

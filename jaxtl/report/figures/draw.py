@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jaxtl.measure.results import reason
 from jaxtl.plan.panel import Curve, Images, Matrix, Panel, Scatter
-from jaxtl.report import wording
+from jaxtl.report import sweeps, wording
 from jaxtl.report.figures.curve import curve
 from jaxtl.report.figures.gains import gains
 from jaxtl.report.figures.images import images
@@ -26,7 +26,7 @@ class Drawing(NamedTuple):
     """What was drawn.
 
     Attributes:
-        figures: {name: PNG file}, `gains`, the panels' names, `sweep`.
+        figures: {name: PNG file}, `gains`, the panels' names, those of the sweep's points.
         failures: {name: why there is none}.
     """
 
@@ -70,6 +70,9 @@ def _pictures(
         for kind, function in ((Matrix, matrix), (Scatter, scatter), (Images, images)):
             if isinstance(panel, kind):
                 pictures[name] = function, panel
-    if summary.get("sweep"):
-        pictures["sweep"] = sweep, summary
+    for points in sweeps.points_of(summary):
+        grids = sweeps.matrices(summary, points)
+        pictures |= {name: (matrix, panel) for name, panel in grids.items()}
+        if len(points.axes) < 2:
+            pictures[points.name] = sweep, summary, points
     return pictures

@@ -1,4 +1,4 @@
-"""The primary metric at each point of a sweep, as a PNG."""
+"""The primary metric at each point of a sweep over one field, as a PNG."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from jaxtl.report.sweeps import Points
+
 ROOM = 380  # typographical points along the axis
 
 
 @saved
-def sweep(summary: Mapping[str, Any]) -> Figure:
+def sweep(summary: Mapping[str, Any], of: Points) -> Figure:
     """The metric above, its gain over the baseline below: mean and 95% interval of every arm."""
-    metric, baseline, points = summary["primary"]["metric"], summary["baseline"], summary["sweep"]
-    arms = list(dict.fromkeys(name for point in points for name in point["arms"]))
+    metric, baseline = summary["primary"]["metric"], summary["baseline"]
+    points, arms = of.points, of.arms
     looks = styles(dict.fromkeys([*summary["arms"], *arms]), baseline)
-    title = f"Sweep over {', '.join(points[0]['config'])}: mean and 95% interval"
+    title = f"Sweep over {of.title}: mean and 95% interval"
     figure, axes = canvas(2, 1, 6.0, title)
     gap = min(6.0, 0.7 * ROOM / (len(points) * len(arms)))  # between arms at one point
     handles = {}
     for ax, kind in zip(axes[:, 0], ("metrics", "gain"), strict=True):
-        places, ordered = _axis(ax, [point["config"] for point in points])
+        places, ordered = _axis(ax, of)
         limits = wording.limits(metric) if kind == "metrics" else None
         for index, name in enumerate(arms):
             statistics = [each["arms"].get(name, {}).get(kind, {}).get(metric) for each in points]
@@ -54,7 +56,9 @@ def sweep(summary: Mapping[str, Any]) -> Figure:
             if measured:
                 measured.sort(key=lambda point: point[0])
                 handles[name] = _draw(ax, measured, shift, look, limits)
-        ax.autoscale_view(scalex=ordered)
+        ax.autoscale_view(scalex=False)
+        if ordered:
+            _fit(ax, places, gap * len(arms) / 2 + 6)
     upper, lower = axes[:, 0]
     name = short(metric, 30)
     upper.set_title(f"{name}{' (star: picked by validation)' if summary['tuned'] else ''}")
@@ -62,6 +66,15 @@ def sweep(summary: Mapping[str, Any]) -> Figure:
     lower.axhline(0, color=BASELINE, linewidth=1.2)
     legend(figure, handles)
     return figure
+
+
+def _fit(ax: Axes, places: Sequence[float], room: float) -> None:
+    """Limits of an axis of numbers with `room`, typographical points, beside the outer places."""
+    ends = ax.transScale.transform([(min(places), 1), (max(places), 1)])[:, 0]
+    margin = np.ptp(ends) * room / (ROOM - 2 * room)
+    if margin:
+        limits = [(ends[0] - margin, 0), (ends[1] + margin, 0)]
+        ax.set_xlim(ax.transScale.inverted().transform(limits)[:, 0])
 
 
 def _draw(
@@ -98,10 +111,10 @@ def _draw(
     return line
 
 
-def _axis(ax: Axes, configs: Sequence[Mapping[str, Any]]) -> tuple[list[float], bool]:
+def _axis(ax: Axes, of: Points) -> tuple[list[float], bool]:
     """Names the points along the axis; returns their places, and whether they are numbers."""
-    fields = list(configs[0])
-    values = [config[fields[0]] for config in configs]
+    fields = list(of.labels)
+    values = [point["config"][fields[0]] for point in of.points]
     ax.set_xlabel(", ".join(fields))
     if len(fields) == 1 and all(type(value) in (int, float) for value in values):
         if min(values) > 0 and max(values) >= 20 * min(values):
@@ -111,7 +124,7 @@ def _axis(ax: Axes, configs: Sequence[Mapping[str, Any]]) -> tuple[list[float], 
             ax.set_xticks(values, [f"{value:g}" for value in values])
             ax.minorticks_off()
         return list(map(float, values)), True
-    columns = [shortened([str(config[field]) for config in configs], 20) for field in fields]
+    columns = [shortened(texts, 20) for texts in of.labels.values()]
     names = ["\n".join(parts) for parts in zip(*columns, strict=True)]
     longest = max(len(name) for column in columns for name in column)
     upright = longest * LETTER * 72 > ROOM / len(names)
