@@ -1,12 +1,30 @@
 """Files: named by users, whole or not there, and one error that names what cannot be written."""
 
 import contextlib
+import errno
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+NOT_AS_WRITTEN = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+"""Errors of the operating system that are about what is there, not about getting at it."""
+SYSTEM = re.compile(
+    r"\b(RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|PERMISSION_DENIED"
+    r"|UNAUTHENTICATED): |can't start new thread"
+)
+"""How XLA, TensorStore and threads spell that the system is short of something."""
 
 
 def user_path(text: str | os.PathLike) -> str:
@@ -30,19 +48,51 @@ class NotWritten(OSError):
     """
 
 
+class Damaged(ValueError):
+    """A file does not hold what was written to it."""
+
+
+class NotRead(OSError):
+    """The system does not hand a file out; it may be whole.
+
+    Attributes:
+        filename: what could not be read.
+        strerror: why.
+    """
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Errors of the operating system inside become `NotWritten`, others pass."""
     try:
         yield
+    except NotWritten:
+        raise
     except Exception as error:
-        number = _os_error(error)
+        number = system_error(error)
         if number is None:
             raise
         raise NotWritten(number, os.strerror(number), str(path)) from error
 
 
-def _os_error(error: BaseException | None) -> int | None:
+def is_of_system(error: BaseException) -> bool:
+    """Whether an error in reading a file says nothing about what the file holds.
+
+    Memory, threads, access, the disk and the network fail apart from it; a file that is missing, or
+    a folder in its place, is damage.
+    """
+    number = system_error(error)
+    if number is not None and number not in NOT_AS_WRITTEN:
+        return True
+    while error is not None:
+        of_device = type(error).__name__ == "JaxRuntimeError"
+        if of_device or isinstance(error, MemoryError) or SYSTEM.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
+
+
+def system_error(error: BaseException | None) -> int | None:
     """The errno behind an error; TensorStore's are a ValueError that holds it as text."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
@@ -130,15 +180,49 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, None if there is no such file.
+def read_json(
+    path: Path, keys: Mapping[str, type] | None = None, remedy: str = ""
+) -> dict[str, Any] | None:
+    """The object in a JSON file, None if there is no such file.
+
+    Args:
+        keys: {name: type of its value} that it must have.
+        remedy: what to do if it is damaged.
 
     Raises:
-        ValueError: the file is not JSON.
+        Damaged: the file holds something else.
+        NotRead: nobody knows what it holds.
     """
-    if not path.exists():
-        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except IsADirectoryError:
+        problem, record = "it is a folder, expected a file", {}
+    except OSError as error:
+        raise NotRead(error.errno, error.strerror, str(path)) from error
+    else:
+        problem, record = _parse(content, keys or {})
+    if problem:
+        raise Damaged(f"{path} is damaged: {problem}" + (f"; {remedy}" if remedy else ""))
+    return record
+
+
+def _parse(content: bytes, keys: Mapping[str, type]) -> tuple[str, dict[str, Any]]:
+    """(what is wrong with the content of a file, or nothing; its JSON object)."""
+    try:
+        record = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        return f"it is not JSON ({error})" if content.strip() else "it is empty", {}
+    if not isinstance(record, dict):
+        return f"it holds {_kind(record)}, expected an object", {}
+    if missing := [key for key in keys if key not in record]:
+        return f"it lacks {', '.join(missing)}", {}
+    for key, kind in keys.items():
+        if not isinstance(record[key], kind):
+            return f"its {key} is {_kind(record[key])}, expected {KINDS[kind]}", {}
+    return "", record
+
+
+def _kind(value: Any) -> str:
+    return KINDS[type(value)]

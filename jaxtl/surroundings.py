@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxtl.files import why_unwritable
+from jaxtl.files import NotRead, why_unwritable
 from jaxtl.train.options import RunOptions
 
 CONNECT_SECONDS, CLUSTER_SECONDS = 60, 300
@@ -145,6 +145,11 @@ def explanation(error: BaseException) -> str | None:
         return f"{reason}: JAX_DEBUG_NANS stops at the first one, a run without it goes on"
     if "can't start new thread" in reason:
         return "the system gives no more threads; see ulimit -u"
+    if isinstance(error, NotRead):
+        return (
+            f"cannot read {error.filename}: {error.strerror}; once that is mended, the same "
+            "command goes on"
+        )
     return None
 
 

@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 from jaxtl.experiment_file import FOLDER, build_experiment, module_of, read_config, root_of
 from jaxtl.export.request import check_run
 from jaxtl.fields import from_json
-from jaxtl.files import read_json
+from jaxtl.files import Damaged, read_json
 from jaxtl.models import computing_in
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment, Stage
 from jaxtl.report.summary import load_summary, primary_metric
+from jaxtl.train.store.record import read_stage
 
 logger = logging.getLogger(__name__)
+
+WRITTEN_ANEW = "the command of the run writes it anew"
 
 
 class SavedRun(NamedTuple):
@@ -61,7 +64,8 @@ def read_run(directory: Path) -> SavedRun:
             run's config.
     """
     check_run(directory)
-    record = read_json(directory / "config.json")
+    keys = {"experiment": str, "config": dict, "seeds": list, "dtype": str}
+    record = read_json(directory / "config.json", keys, WRITTEN_ANEW)
     file = find_file(directory, record["experiment"])
     experiment = rebuild(file, record["config"])
     stages = sorted((directory / "stages").glob("*/stage.json"))
@@ -71,7 +75,7 @@ def read_run(directory: Path) -> SavedRun:
         computing_in(experiment, record["dtype"]),
         file,
         record["seeds"],
-        {path.parent.name: read_json(path) for path in stages},
+        {path.parent.name: read_stage(path.parent) for path in stages},
         load_summary(summary) if summary.exists() else None,
     )
 
@@ -82,7 +86,11 @@ def find_file(directory: Path, name: str) -> Path:
     Raises:
         ValueError: it is in neither.
     """
-    record = read_json(directory / "environment.json") or {}
+    try:
+        record = read_json(directory / "environment.json") or {}
+    except Damaged as error:
+        logger.warning("%s; %s, and where its experiment lies is guessed", error, WRITTEN_ANEW)
+        record = {}
     file = record.get("file", FOLDER / f"{name}.py")
     files = [Path(folder, file) for folder in (record.get("folder", ""), Path.cwd())]
     for path in files:

@@ -15,14 +15,13 @@ from jaxtl.data import Dataset, Table
 from jaxtl.data.dataset import Step
 from jaxtl.data.steps import text, traceable, transforms
 from jaxtl.export.rebuild import Choice, SavedRun
-from jaxtl.files import read_json
 from jaxtl.plan import PyTree
 from jaxtl.train.store.interface import abstract_inputs, describe
 from jaxtl.train.store.preprocessing import (
     FOLDER,
     IMAGE_KINDS,
-    RECORD,
     name_of_step,
+    read_preprocessing,
     read_statistics,
 )
 
@@ -140,7 +139,7 @@ class Recipe:
 
 def preparations(run: SavedRun, choice: Choice) -> tuple[dict[str, Recipe], str | None]:
     """({evaluation or domain: recipe}, the one that is meant); see `Predictor.predict`."""
-    stage, record = choice.stages[-1], read_json(run.directory / RECORD)
+    stage, record = choice.stages[-1], read_preprocessing(run.directory)
     if record is None or stage.name not in record["stages"]:
         steps = [step for domain in stage.domains for step in domain.dataset.steps]
         if any(not step.selects and step.function not in OF_LABELS for step in steps):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtl.files import write_text
+from jaxtl.files import Damaged, write_text
 from jaxtl.measure.results import ArmResult, ExperimentResult, reason
 from jaxtl.report.earlier import current, merge
 from jaxtl.report.summary import load_summary, summarize, write_summary
@@ -36,7 +36,7 @@ def write(
             does. Asked about what `result` does not hold.
 
     Raises:
-        ValueError: the summary.json that is already there cannot be read.
+        NotRead: the system does not hand out the summary.json that is already there.
     """
     from jaxtl.report import storage, wording
     from jaxtl.report.figures.draw import draw
@@ -47,7 +47,7 @@ def write(
     directory.mkdir(parents=True, exist_ok=True)
     path, data = directory / "summary.json", directory / "report_data"
     summary = summarize(result)
-    before = load_summary(path) if path.exists() else None
+    before = _before(path, data, result)
     if before is not None:
         earlier, lines = current(before, summary, outdated)
         for line in lines:
@@ -60,7 +60,7 @@ def write(
     for name in summary["arms"]:
         if name in result.arms:
             arms[name] = result.arms[name]
-            storage.save(data, arms[name])
+            storage.save(data, arms[name], result.seeds)
             failures |= {f"{what} of {name}": w for what, w in arms[name].not_computed.items()}
             continue
         try:
@@ -84,3 +84,22 @@ def write(
     text = page(summary, panels, drawing, result.environment, result.headline)
     write_text(directory / "report.html", text)
     return summary
+
+
+def _before(path: Path, data: Path, result: ExperimentResult) -> dict[str, Any] | None:
+    """What an earlier run left in summary.json, made anew of what the arms left if that is lost."""
+    from jaxtl.report import storage
+
+    try:
+        return load_summary(path)
+    except FileNotFoundError:
+        lost = f"{path} is missing"
+    except Damaged as error:
+        lost = str(error)
+    arms, problems = storage.load_all(data, result.seeds, without=result.arms)
+    if path.exists() or arms or problems:
+        names = ", ".join(arms) or "no arm"
+        logger.warning("%s; of what it held, %s comes back from %s", lost, names, data)
+    for problem in problems:
+        logger.warning("left out of the summary: %s", problem)
+    return summarize(dataclasses.replace(result, arms=arms, sweep=())) if arms else None

@@ -4,15 +4,15 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 
-from jaxtl.files import replacing
-from jaxtl.measure.results import ArmResult
+from jaxtl.files import Damaged, NotRead, is_of_system, replacing, system_error
+from jaxtl.measure.results import ArmResult, reason
 
 LONGEST = 150  # characters; file systems take 255 with what stands around them
 FORMAT = 2
@@ -33,11 +33,16 @@ def path_of(folder: str | os.PathLike, arm: str) -> Path:
     return Path(folder) / f"{file_stem(arm)}.npz"
 
 
-def save(folder: str | os.PathLike, arm: ArmResult) -> None:
-    """Writes the arm in one step, without pickles."""
+def save(folder: str | os.PathLike, arm: ArmResult, seeds: Sequence[int] = ()) -> None:
+    """Writes the arm in one step, without pickles.
+
+    Args:
+        seeds: of the run, by which `load_all` tells whether it belongs to another.
+    """
     fields = {field.name: getattr(arm, field.name) for field in dataclasses.fields(arm)}
     leaves = list(_leaves({name: fields.pop(name) for name in TREES}))
-    header = {"format": FORMAT, "keys": [keys for keys, _ in leaves], "values": fields}
+    about = {"format": FORMAT, "seeds": [int(seed) for seed in seeds]}
+    header = {**about, "keys": [keys for keys, _ in leaves], "values": fields}
     with replacing(path_of(folder, arm.name)) as partial, partial.open("wb") as file:
         np.savez_compressed(
             file,
@@ -52,22 +57,56 @@ def load(folder: str | os.PathLike, arm: str) -> ArmResult:
 
     Raises:
         ValueError: another version of jaxtl wrote it.
-        OSError: there is none, or it cannot be read.
+        Damaged: it is not as it was written.
+        FileNotFoundError: there is none.
+        NotRead: the system does not hand it out.
     """
-    path = path_of(folder, arm)
-    with np.load(path, allow_pickle=False) as file:
-        header = json.loads(str(file["header"]))
-        if header.get("format") != FORMAT:
-            raise ValueError(
-                f"another version of jaxtl wrote {path.name}; run arm {arm!r} again, which trains "
-                "nothing anew"
-            )
-        fields: dict[str, Any] = {name: {} for name in TREES}
-        for index, (*parents, last) in enumerate(header["keys"]):
-            node = fields
-            for key in parents:
-                node = node.setdefault(key, {})
-            node[last] = file[str(index)]
+    return _read(path_of(folder, arm), arm)[1]
+
+
+def load_all(
+    folder: str | os.PathLike, seeds: Sequence[int], without: Collection[str] = ()
+) -> tuple[dict[str, ArmResult], list[str]]:
+    """({name: arm} of all but some that a folder holds for some seeds, why others are left out)."""
+    arms, problems = {}, []
+    skipped = {path_of(folder, arm) for arm in without}
+    for path in sorted(set(Path(folder).glob("*.npz")) - skipped):
+        try:
+            header, arm = _read(path, unquote(path.stem))
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if header.get("seeds") == list(seeds):
+            arms[arm.name] = arm
+        else:
+            problems.append(f"{path} is of other seeds")
+    return arms, problems
+
+
+def _read(path: Path, arm: str) -> tuple[dict[str, Any], ArmResult]:
+    """(header, arm); raises as `load`."""
+    again = f"run arm {arm!r} again, which trains nothing anew"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            if header.get("format") == FORMAT:
+                return header, _arm(header, file)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever zipfile, NumPy and JSON make of garbled bytes
+        if is_of_system(error):
+            raise NotRead(system_error(error), reason(error), str(path)) from error
+        raise Damaged(f"{path} is damaged: {reason(error)}; {again}") from error
+    raise ValueError(f"another version of jaxtl wrote {path.name}; {again}")
+
+
+def _arm(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> ArmResult:
+    fields: dict[str, Any] = {name: {} for name in TREES}
+    for index, (*parents, last) in enumerate(header["keys"]):
+        node = fields
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = arrays[str(index)]
     fields |= header["values"]
     fields["stages"] = tuple(fields["stages"])
     fields["failures"] = {int(seed): tuple(at) for seed, at in fields["failures"].items()}

@@ -1,5 +1,6 @@
 """summary.json: the numbers of a run under fixed keys, for other programs."""
 
+import errno
 import json
 import math
 import os
@@ -9,13 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.files import write_text
+from jaxtl.files import Damaged, read_json, write_text
 from jaxtl.measure.results import ArmResult, ExperimentResult
 from jaxtl.measure.verdict import differences, estimate, seeds_to_decide, verdict
 from jaxtl.plan import Metric, PyTree
 
 Summary = dict[str, Any]
-KEYS = ("experiment", "config", "seeds", "baseline", "selection", "primary", "arms")
+KEYS = {
+    "experiment": str,
+    "config": dict,
+    "seeds": list,
+    "baseline": str,
+    "selection": str,
+    "primary": dict,
+    "arms": dict,
+}
 
 
 def summarize(result: ExperimentResult) -> Summary:
@@ -54,21 +63,17 @@ def load_summary(path: str | os.PathLike) -> Summary:
     """Reads what `write_summary` wrote.
 
     Raises:
-        ValueError: the file is not JSON or lacks keys.
+        Damaged: the file holds something else.
+        NotRead: the system does not hand it out.
+        FileNotFoundError: there is none.
     """
-    try:
-        summary = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{os.fspath(path)} is not JSON ({error}). "
-            "Move it away or choose another --workdir, and run again."
-        ) from error
-    missing = [key for key in KEYS if not isinstance(summary, dict) or key not in summary]
-    if missing:
-        raise ValueError(
-            f"{os.fspath(path)} is not a summary of jaxtl: it lacks {', '.join(missing)}. "
-            "Move it away or choose another --workdir, and run again."
-        )
+    path, remedy = Path(path), "run again, which makes it anew, or choose another --workdir"
+    summary = read_json(path, KEYS, remedy)
+    if summary is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    for name, arm in summary["arms"].items():
+        if not isinstance(arm, dict) or not isinstance(arm.get("metrics"), dict):
+            raise Damaged(f"{path} is damaged: arm {name!r} has no metrics; {remedy}")
     return summary
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import jaxtl
 from jaxtl import report
 from jaxtl.data.table import unchanging
-from jaxtl.files import read_json, remove_partials, why_unwritable, write_json, writing
+from jaxtl.files import Damaged, read_json, remove_partials, why_unwritable, write_json, writing
 from jaxtl.lock import lock
 from jaxtl.measure.declarations import declared_metrics, selecting_metric
 from jaxtl.measure.evaluate import not_finite_lines
@@ -38,6 +38,7 @@ from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import leftovers
 from jaxtl.train.store.identity import Identity, differences, identity
 from jaxtl.train.store.preprocessing import write_preprocessing
+from jaxtl.train.store.record import read_stage
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +182,11 @@ def claim(run: Run) -> str | None:
         ValueError: it cannot be written and holds no run, or one with other settings.
     """
     unwritable = why_unwritable(run.directory)
-    before = read_json(run.directory / "config.json")
+    try:
+        before = read_json(run.directory / "config.json")
+    except Damaged as error:
+        logger.warning("%s; it is written anew", error)
+        before = None
     if before is None:
         if unwritable:
             raise ValueError(not_written(run, unwritable))
@@ -210,7 +215,7 @@ def finished_summary(checked: Checked, sweep: Sweep | None) -> dict[str, Any]:
         ValueError: something is not.
     """
     run = checked.run
-    records = [read_json(run.directory / "stages" / name / "stage.json") for name in checked.nodes]
+    records = [read_stage(run.directory / "stages" / name) for name in checked.nodes]
     summary = report.load_summary(path) if (path := run.directory / "summary.json").exists() else {}
     points = [point["config"] for point in summary.get("sweep", ())]
     if (

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtl.files import read_json
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Experiment, Params, State
 from jaxtl.study.checks.experiments import Node
@@ -18,6 +17,7 @@ from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import Setup, load_problems
 from jaxtl.train.store.checkpoints import restore_chain
 from jaxtl.train.store.interface import interface
+from jaxtl.train.store.record import read_stage
 
 
 class SourceRun:
@@ -53,7 +53,7 @@ class SourceRun:
         """
         sources = {stage.name for arm in arms for stage in experiment.arms[arm][:-1]}
         files = sorted((self.directory / "stages").glob("*/stage.json"))
-        records = {path.parent.name: read_json(path) for path in files}
+        records = {path.parent.name: read_stage(path.parent) for path in files}
         finished = {name: record for name, record in records.items() if record.get("finished")}
         if not sources & finished.keys():
             raise ValueError(
@@ -109,7 +109,7 @@ class SourceRun:
         """The stage as that run left it, for this run's seeds."""
         params, state = self.stages[setup.stage.name]
         directory = self.directory / "stages" / setup.stage.name
-        record = read_json(directory / "stage.json")
+        record = read_stage(directory)
         seeds = record["identity"]["seeds"]
         rows = [seeds.index(seed) for seed in self.seeds]
         curves = {

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.files import read_json, write_json
+from jaxtl.files import write_json
 from jaxtl.plan import Params, Stage, State
 from jaxtl.train.feed.cache import Cache, cache_features
 from jaxtl.train.feed.examples import (
@@ -52,6 +52,7 @@ from jaxtl.train.store.checkpoints import Checkpoints
 from jaxtl.train.store.identity import Identity, differences
 from jaxtl.train.store.interface import interface
 from jaxtl.train.store.log import Log, read_curves
+from jaxtl.train.store.record import read_stage
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,8 @@ def train_stage(
     with watch() as signals, Checkpoints(directory / "checkpoints") as checkpoints:
         step, train = checkpoints.restore_latest(abstract) or (0, None)
         train = with_constants(replicas, train, source) if train else None
-        if train is None or step < stage.num_steps:
+        if record["finished"] and (train is None or step < stage.num_steps):
+            logger.warning("stage %s was finished; its last checkpoint is gone", stage.name)
             record["finished"] = False
         if not record["finished"]:
             if stage.weights is not None:
@@ -162,7 +164,7 @@ def train_stage(
     return Trained(
         replicas,
         *evaluated_params(train),
-        read_curves(directory),
+        read_curves(directory, stage.num_steps),
         record["train_seconds"],
         record["steps_per_second"] or math.nan,
         record.get("memory_mb") or math.nan,
@@ -211,8 +213,7 @@ def advance(
         if validation and (step % validation.every == 0 or step == stage.num_steps):
             best, measured = validate(train, validation)
             train, pending = train._replace(best=best), (*pending, measured)
-        every = stage.method.prepare_every
-        if every and step % every == 0 and step < stage.num_steps:
+        if (every := stage.method.prepare_every) and step % every == 0 and step < stage.num_steps:
             train = prepare_again(replicas, train)
         preempted = recorder.checkpoints.preempted()
         if (preempted or signals.received is not None) and step < stage.num_steps:
@@ -283,7 +284,7 @@ def check_directory(directory: Path, identity: Identity) -> dict | None:
     Raises:
         ValueError: it holds another stage; the differences are listed.
     """
-    record = read_json(directory / "stage.json")
+    record = read_stage(directory)
     if record is not None and (lines := differences(record["identity"], identity)):
         raise ValueError(
             f"{directory} holds a stage of another run; it differs in\n  "

@@ -4,9 +4,9 @@ A checkpoint holds a `TrainState` whose frozen parameters are those that were no
 with the leading axis of replicas, under the number of the step it was taken after.
 """
 
+import functools
 import itertools
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,22 +14,29 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxtl.files import read_json, writing
+from jaxtl.files import Damaged, read_json, write_text, writing
 from jaxtl.paths import flatten
 from jaxtl.plan import Params, PyTree, Stage, State
 from jaxtl.plan.reading import Wanted
-from jaxtl.train.mesh import is_primary, shard_state
+from jaxtl.train.mesh import from_primary, is_primary, shard_state
 from jaxtl.train.state import Best, TrainState, evaluated_params
+from jaxtl.train.store.agreement import in_all_processes
+from jaxtl.train.store.checksums import write_checksums
+from jaxtl.train.store.failures import (
+    ITEM,
+    Outdated,
+    by_itself,
+    check_form,
+    read_checkpoint,
+    verify,
+)
+from jaxtl.train.store.quiet import quietly
+from jaxtl.train.store.record import read_stage
 
 logger = logging.getLogger(__name__)
 
-ITEM = "state"
-FORM = {"trainable", "frozen", "average", "state", "opt_state", "failed"}
+DESCRIPTION = "_CHECKPOINT_METADATA"
 _polls = itertools.count(1)
-
-
-class Outdated(ValueError):
-    """A checkpoint that an earlier version wrote."""
 
 
 class Checkpoints:
@@ -39,10 +46,14 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self._ocp, self.directory = ocp, directory.absolute()
+        self._mend_descriptions()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, create=True, cleanup_tmp_directories=True
+            max_to_keep=2,
+            create=True,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
-        with writing(self.directory):
+        with writing(self.directory), quietly():
             self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def __enter__(self):
@@ -67,6 +78,26 @@ class Checkpoints:
             with writing(self.directory):
                 self._manager.save(step, args=args, force=True)
 
+    def _seal(self) -> None:
+        """Write checksums into the checkpoint that is whole now, before it gets its name."""
+        for path in self.directory.glob("*.orbax-checkpoint-tmp"):
+            if (path / ITEM).is_dir():
+                write_checksums(path, ITEM)
+
+    def _mend_descriptions(self) -> None:
+        """Orbax describes a checkpoint by no number that we read, but wants to find an object."""
+        for folder in self.directory.glob("*") if is_primary() else ():
+            path = folder / DESCRIPTION
+            if folder.name.isdecimal() and folder.is_dir() and not path.is_dir():
+                try:
+                    problem = "" if read_json(path) is not None else f"{path} is missing"
+                except Damaged as error:
+                    problem = str(error)
+                if problem:
+                    logger.warning("%s; it is written anew, no number is in it", problem)
+                    write_text(path, "{}\n")
+        multihost_utils.sync_global_devices(f"{self.directory} is mended")
+
     def preempted(self) -> bool:
         """Whether the processes agreed to stop now; always False for one process.
 
@@ -79,45 +110,77 @@ class Checkpoints:
         with writing(self.directory):
             self._manager.wait_until_finished()
 
-    def restore(self, step: int, abstract: TrainState) -> TrainState:
+    def restore(self, step: int, abstract: TrainState, verified: bool = False) -> TrainState:
         """The checkpoint of a step, as arrays that are split as the current mesh asks.
+
+        Each process reads by itself: one that fails leaves no other waiting.
 
         Args:
             abstract: the shapes and dtypes that the file must hold.
+            verified: its files are as they were written.
+
+        Raises:
+            Damaged: it is not readable.
+            Outdated: it is whole, but has not the form of this version.
+            NotRead, MemoryError, JaxRuntimeError: the system fails; it may be whole.
         """
         target = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             abstract,
             shard_state(abstract),
         )
-        args = self._ocp.args.Composite(**{ITEM: self._ocp.args.StandardRestore(target)})
-        return self._manager.restore(step, args=args)[ITEM]
+        handler = self._ocp.StandardCheckpointHandler(multiprocessing_options=by_itself())
+        args = self._ocp.args.StandardRestore(target)
+
+        def read(item: Path) -> TrainState:
+            options = {"multiprocessing_options": by_itself()}
+            with self._ocp.Checkpointer(handler, **options) as checkpointer:
+                return checkpointer.restore(item, args=args)
+
+        return read_checkpoint(self.directory / str(step), read, verified)
 
     def restore_latest(self, abstract: TrainState) -> tuple[int, TrainState] | None:
-        """(step, train state) of the latest readable checkpoint, None if there is none.
+        """(step, train state) of the latest whole checkpoint, None if there is none.
 
-        An unreadable one is reported and set aside under another name, and the one before it is
-        tried.
+        A damaged one is reported and set aside under another name, and the one before it is tried.
+        All processes take a checkpoint or none does.
+
+        Raises:
+            Outdated, NotRead, MemoryError, JaxRuntimeError: as `restore`; all files stay.
+            ValueError: that happened in another process.
         """
-        for step in self.steps():
+        steps = from_primary(" ".join(map(str, self.steps()))).split()
+        for step in map(int, steps):
+            path = self.directory / str(step)
             try:
-                return step, self.restore(step, abstract)
-            except Exception as error:  # whatever a damaged file makes Orbax raise
-                self._set_aside(step, str(error).strip().split("\n")[0][:200])
+                verified = in_all_processes(functools.partial(verify, path))
+                read = functools.partial(self.restore, step, abstract, verified)
+                return step, in_all_processes(read)
+            except Damaged as error:
+                self._set_aside(path, str(error))
+            except Outdated as error:
+                stage = self.directory.parent.name
+                raise Outdated(f"stage {stage!r} {error}; --overwrite={stage}") from None
+        if steps:
+            logger.warning("%s holds no whole checkpoint: its stage starts again", self.directory)
         return None
 
-    def _set_aside(self, step: int, why: str) -> None:
-        """Rename a checkpoint, once for all processes, none of which can read it."""
-        path, aside = self.directory / str(step), self.directory / f"damaged-{step}"
-        message = (
-            "checkpoint %s is unreadable (%s); it is kept as %s, and the one before it is tried"
+    def _set_aside(self, path: Path, why: str) -> None:
+        """Rename a damaged checkpoint, once for all processes."""
+        names = (f"damaged-{path.name}", *(f"damaged-{path.name}-{i}" for i in range(2, 1000)))
+        aside = next(p for p in map(path.with_name, names) if not p.exists())
+        logger.error(
+            "checkpoint %s is unreadable (%s); it is kept as %s, and the one before it is tried",
+            *(path, why, aside.name),
         )
-        logger.error(message, path, why, aside)
         multihost_utils.sync_global_devices(f"{path} was tried")
-        if is_primary():
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-        multihost_utils.sync_global_devices(f"{path} is set aside")
+
+        def rename() -> None:
+            with writing(aside):
+                if is_primary():
+                    path.rename(aside)
+
+        in_all_processes(rename)
         self._manager.reload()
 
 
@@ -149,7 +212,7 @@ def restore_chain(
             stage's name.
     """
     stage = chain[-1]
-    record = read_json(directory / "stages" / stage.name / "stage.json")
+    record = read_stage(directory / "stages" / stage.name)
     if record is None:
         raise ValueError(f"goes on from stage {stage.name!r}, which {directory} does not hold")
     identity = record["identity"]
@@ -186,17 +249,18 @@ def restore_stage(directory: Path, stage: str, method_state: PyTree = None) -> t
             the stage's name.
     """
     folder = directory.absolute() / "stages" / stage / "checkpoints"
-    steps = [path for path in folder.glob("*") if path.name.isdigit()]
+    steps = [path for path in folder.glob("*") if path.name.isdecimal()]
     if not steps:
         raise ValueError("has no checkpoint")
     last = max(steps, key=lambda path: int(path.name))
     try:
-        return restore_weights(last / ITEM, method_state)
-    except Outdated:
-        raise
-    except Exception as error:  # whatever a damaged file makes Orbax raise
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"has a damaged checkpoint {last.name}: {reason}") from error
+        verified = verify(last)
+        return read_checkpoint(last, lambda item: restore_weights(item, method_state), verified)
+    except Damaged as error:
+        raise Damaged(
+            f"has a damaged checkpoint {last.name}: {error}; a launch of its run sets it aside and "
+            "trains what is lost again"
+        ) from None
 
 
 def restore_weights(path: Path, method_state: PyTree = None) -> tuple[Params, State]:
@@ -211,14 +275,10 @@ def restore_weights(path: Path, method_state: PyTree = None) -> tuple[Params, St
     """
     import orbax.checkpoint as ocp
 
-    handler = ocp.PyTreeCheckpointHandler()
-    with ocp.Checkpointer(handler) as checkpointer:
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=by_itself())
+    with ocp.Checkpointer(handler, multiprocessing_options=by_itself()) as checkpointer:
         stored = handler.metadata(path).tree
-        if not stored.keys() >= FORM or "statistics" not in stored["state"]:
-            raise Outdated(
-                "was trained by an earlier version of jaxtl, which this one cannot read: train it "
-                "anew"
-            )
+        check_form(stored)
         wanted = {name: stored[name] or {} for name in ("trainable", "frozen", "average")}
         wanted["state"] = _state_form(stored["state"], method_state)
         if best := stored["best"]:

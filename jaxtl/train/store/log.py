@@ -4,10 +4,11 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jaxtl.files import write_text, writing
+from jaxtl.files import NotRead, write_text, writing
 from jaxtl.plan import PyTree
 from jaxtl.train.mesh import is_primary
 from jaxtl.train.options import RunOptions
@@ -29,12 +30,20 @@ class Log:
         self._events = None
         if not is_primary():
             return
-        lines = [line for line in read_log(directory) if line["step"] <= step]
+        lines = [line for line in read_log(directory, len(replicas)) if line["step"] <= step]
+        self._tell_lost(lines, step)
         write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
         if options.tensorboard:
             from tensorboardX import SummaryWriter
 
             self._events = SummaryWriter(str(directory), purge_step=step + 1)
+
+    def _tell_lost(self, lines: list[dict[str, Any]], step: int) -> None:
+        """Warn of logged steps before a checkpoint that are not in the log any more."""
+        steps = [0, *(line["step"] for line in lines)]
+        usual = max(np.diff(steps), default=1)
+        if step and (len(steps) == 1 or step - steps[-1] > max(usual, self._every)):
+            logger.warning("%s lacks the steps %d to %d", self._path, steps[-1] + 1, step)
 
     def write(
         self,
@@ -94,20 +103,72 @@ def _plain(values: np.ndarray) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in values]
 
 
-def read_log(directory: Path) -> list[dict]:
-    """The whole lines of a stage's metrics.jsonl."""
+def read_log(directory: Path, replicas: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a stage's metrics.jsonl up to the first that is not as it was written.
+
+    What is lost is said, unless it is the last line of a process that was killed while writing.
+
+    Args:
+        replicas: how many numbers stand for a metric; None: as many as in the first line.
+
+    Raises:
+        NotRead: the system does not hand the file out.
+    """
     path, lines = directory / "metrics.jsonl", []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:  # the last line of a process that was killed while writing
-            break
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except IsADirectoryError:
+        logger.warning("%s is a folder, expected a file; the curves are lost", path)
+        return []
+    except OSError as error:
+        raise NotRead(error.errno, error.strerror, str(path)) from error
+    *whole, rest = content.split(b"\n")
+    for number, text in enumerate(whole, 1):
+        line = _parse(text, lines[-1]["step"] if lines else 0, replicas)
+        if line is None:
+            logger.warning(
+                "%s is damaged from line %d on; the curves end at step %d",
+                *(path, number, lines[-1]["step"] if lines else 0),
+            )
+            return lines
+        lines.append(line)
+        replicas = replicas or next((len(v) for k, v in line.items() if k != "step"), None)
+    if not lines and rest:
+        logger.warning("%s is damaged; it has no whole line", path)
     return lines
 
 
-def read_curves(directory: Path) -> dict[str, np.ndarray]:
-    """{"step": [t], metric: [t, replicas]} of a stage's directory; NaN where nothing was logged."""
+def _parse(text: bytes, before: int, replicas: int | None) -> dict[str, Any] | None:
+    """A line of metrics.jsonl, None if it is none, or none that follows the step `before`."""
+    try:
+        line = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] <= before:
+        return None
+    for name, values in line.items():
+        if name != "step" and not (
+            isinstance(values, list)
+            and len(values) == (replicas or len(values))
+            and all(value is None or type(value) in (int, float) for value in values)
+        ):
+            return None
+    return line
+
+
+def read_curves(directory: Path, last: int | None = None) -> dict[str, np.ndarray]:
+    """{"step": [t], metric: [t, replicas]} of a stage's directory; NaN where nothing was logged.
+
+    Args:
+        last: the step that a finished stage ends with; it is said if the log ends before.
+    """
     lines = read_log(directory)
+    end = lines[-1]["step"] if lines else 0
+    if last and end < last:
+        path = directory / "metrics.jsonl"
+        logger.warning("%s lacks the steps after %d of %d: no curve shows them", path, end, last)
     names = dict.fromkeys(["step", *(name for line in lines for name in line)])
     width = len(next((v for line in lines for k, v in line.items() if k != "step"), ()))
     nothing = [np.nan] * width

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import logging
 import operator
 import zipfile
 import zlib
@@ -24,9 +25,11 @@ from jaxtl.data.dataset import Step
 from jaxtl.data.steps import text, traceable, transforms
 from jaxtl.data.steps.transforms import name_of
 from jaxtl.data.table import result_of
-from jaxtl.files import read_json, replacing, write_json
+from jaxtl.files import Damaged, read_json, replacing, write_json
 from jaxtl.plan import Experiment, PyTree, Stage
 from jaxtl.train.store.interface import describe
+
+logger = logging.getLogger(__name__)
 
 RECORD, FOLDER = "preprocessing.json", "preprocessing"
 IMAGE_KINDS = {fn: fn.__name__ for fn in traceable.IMAGES}
@@ -58,12 +61,28 @@ def write_preprocessing(directory: Path, experiment: Experiment, stages: Sequenc
 
     evaluations = {name: of(evaluation.dataset) for name, evaluation in experiment.evals.items()}
     data = {s.name: [of(domain.dataset) for domain in s.domains] for s in stages}
-    before = read_json(directory / RECORD) or {"evaluations": {}, "stages": {}}
+    try:
+        before = read_preprocessing(directory)
+    except Damaged as error:
+        logger.warning("%s for the arms of this launch", error)
+        before = None
+    before = before or {"evaluations": {}, "stages": {}}
     record = {
         "evaluations": before["evaluations"] | evaluations,
         "stages": before["stages"] | data,
     }
     write_json(directory / RECORD, record)
+
+
+def read_preprocessing(directory: Path) -> dict[str, Any] | None:
+    """What `write_preprocessing` wrote, None if it did not.
+
+    Raises:
+        Damaged: the file holds something else.
+        NotRead: the system does not hand it out.
+    """
+    keys = {"evaluations": dict, "stages": dict}
+    return read_json(directory / RECORD, keys, "the command of the run writes it anew")
 
 
 def preparation(folder: Path, dataset: Dataset) -> dict[str, Any]:
