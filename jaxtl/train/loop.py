@@ -284,8 +284,7 @@ def check_directory(directory: Path, identity: Identity) -> dict | None:
     Raises:
         ValueError: it holds another stage; the differences are listed.
     """
-    record = read_stage(directory)
-    if record is not None and (lines := differences(record["identity"], identity)):
+    if (record := read_stage(directory)) and (lines := differences(record["identity"], identity)):
         raise ValueError(
             f"{directory} holds a stage of another run; it differs in\n  "
             + "\n  ".join(lines)
