@@ -16,15 +16,8 @@ from jaxtl.measure.verdict import differences, estimate, seeds_to_decide, verdic
 from jaxtl.plan import Metric, PyTree
 
 Summary = dict[str, Any]
-KEYS = {
-    "experiment": str,
-    "config": dict,
-    "seeds": list,
-    "baseline": str,
-    "selection": str,
-    "primary": dict,
-    "arms": dict,
-}
+KEYS = {"experiment": str, "config": dict, "seeds": list, "baseline": str}
+KEYS |= {"selection": str, "primary": dict, "arms": dict}
 
 
 def summarize(result: ExperimentResult) -> Summary:
