@@ -20,9 +20,9 @@ from jaxtl.plan import Params, PyTree, Stage, State
 from jaxtl.plan.reading import Wanted
 from jaxtl.train.mesh import from_primary, is_primary, shard_state
 from jaxtl.train.state import Best, TrainState, evaluated_params
-from jaxtl.train.store.agreement import in_all_processes
-from jaxtl.train.store.checksums import write_checksums
-from jaxtl.train.store.failures import (
+from jaxtl.train.store.integrity.agreement import in_all_processes
+from jaxtl.train.store.integrity.checksums import write_checksums
+from jaxtl.train.store.integrity.failures import (
     ITEM,
     Outdated,
     by_itself,
@@ -30,7 +30,7 @@ from jaxtl.train.store.failures import (
     read_checkpoint,
     verify,
 )
-from jaxtl.train.store.quiet import quietly
+from jaxtl.train.store.integrity.quiet import quietly
 from jaxtl.train.store.record import read_stage
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import jax
 
 from jaxtl.files import Damaged, NotRead, is_of_system, system_error
 from jaxtl.plan import PyTree
-from jaxtl.train.store.checksums import check_files
-from jaxtl.train.store.quiet import quietly
+from jaxtl.train.store.integrity.checksums import check_files
+from jaxtl.train.store.integrity.quiet import quietly
 
 ITEM = "state"
 FORM = {"trainable", "frozen", "average", "state", "opt_state", "failed"}
