@@ -5,6 +5,7 @@ calls back. Names, source lines, comments, meshes and memory addresses leave no 
 one that is run, not differentiated: rules of derivatives that are still in it no longer matter.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,11 +17,19 @@ from jax.extend import core as jex
 from jaxtl.train.store.graph import Graph, Part
 from jaxtl.train.store.values import describe_array, describe_value, opaque
 
-# What says where, how fast or under which name a program runs; none of it changes a number.
-PLACES = ("sharding", "shardings", "layout", "layouts", "mesh")
-BOOKKEEPING = {"devices", "srcs", "copy_semantics", "donated_invars", "inline", "keep_unused"}
-SOURCE = {"debug", "debug_info", "name_and_src_info", "cost_estimate", "metadata"}
-DERIVATIVES = {"jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "out_trees", "symbolic_zeros"}
+PLACES = {"sharding", "out_sharding", "ctx_mesh", "context_mesh"}
+JIT = "in_shardings out_shardings in_layouts out_layouts donated_invars inline keep_unused name"
+SAYS_NOTHING = {  # of where, how fast and under which name: none of it changes a number
+    "jit": set(JIT.split()),
+    "closed_call": {"name"},
+    "name": {"name"},
+    "shard_map": {"mesh"},
+    "device_put": {"devices", "srcs", "copy_semantics"},
+    "debug_callback": {"effect", "partitioned"},
+    "custom_jvp_call": {"jvp_jaxpr_fun", "symbolic_zeros"},
+    "custom_vjp_call": {"fwd_jaxpr_thunk", "bwd", "out_trees", "symbolic_zeros"},
+    "pallas_call": {"name", "name_and_src_info", "debug", "cost_estimate", "metadata", "mesh"},
+}
 SAME_NUMBERS = {"sharding_constraint", "reshard", "mesh_cast"}
 FEW = 64
 
@@ -99,6 +108,8 @@ def _describe(graph: Graph, value: Any, where: str) -> Sequence[Part]:
         return _describe_constant(graph, value.value, where)
     if isinstance(value, jax.core.AbstractValue):
         return [_aval(value)]
+    if isinstance(value, jex.Primitive):
+        return [b"primitive", value.name.encode()]
     return describe_value(graph, value, where)
 
 
@@ -134,8 +145,9 @@ def _describe_program(graph: Graph, jaxpr: jex.Jaxpr, consts: Sequence[Any]) -> 
             names[equation.outvars[0]] = read(equation.invars[0])
             continue
         parts.append(name.encode())
+        ignored = SAYS_NOTHING.get(name, ())
         for key in sorted(params):
-            if not _says_nothing(name, key):
+            if key not in PLACES and key not in ignored:
                 parts += [key.encode(), graph.part(params[key], name)]
         for atom in equation.invars:
             parts += read(atom)
@@ -146,15 +158,6 @@ def _describe_program(graph: Graph, jaxpr: jex.Jaxpr, consts: Sequence[Any]) -> 
     for atom in jaxpr.outvars:
         parts += read(atom)
     return parts
-
-
-def _says_nothing(primitive: str, key: str) -> bool:
-    """Whether a parameter of an equation cannot change its results."""
-    if key in BOOKKEEPING or key in SOURCE or key.endswith(PLACES):
-        return True
-    if primitive in ("custom_jvp_call", "custom_vjp_call"):
-        return key in DERIVATIVES
-    return key == "name" and primitive != "composite"  # XLA finds its own code by a composite's
 
 
 def _array(graph: Graph, value: Any, aval: Any) -> Part:
@@ -168,13 +171,13 @@ def _array(graph: Graph, value: Any, aval: Any) -> Part:
 
 def _aval(aval: Any) -> bytes:
     kind = b"" if type(aval) is jax.core.ShapedArray else type(aval).__name__.encode()
-    shape, dtype = getattr(aval, "shape", ""), getattr(aval, "dtype", "")
-    return b"%b:%b%b%d" % (
-        kind,
-        str(dtype).encode(),
-        str(shape).encode(),
-        getattr(aval, "weak_type", False),
-    )
+    dtype, shape = _spelled(getattr(aval, "dtype", None)), str(getattr(aval, "shape", "")).encode()
+    return b"%b:%b%b%d" % (kind, dtype, shape, getattr(aval, "weak_type", False))
+
+
+@functools.cache
+def _spelled(dtype: Any) -> bytes:
+    return str(dtype).encode()
 
 
 def _live_equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:

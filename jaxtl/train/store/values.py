@@ -144,8 +144,9 @@ def _describe_parts(graph: Graph, value: Any, where: str) -> Sequence[Part]:
         owner = getattr(value, "__self__", None) or getattr(value, "__objclass__", None)
         if isinstance(owner, types.ModuleType):
             owner = None
-        library = library_of_module(str(getattr(value, "__module__", None))) or ""
-        return [b"builtin" + text(library, value.__qualname__), part(owner)]
+        module = str(getattr(value, "__module__", None))
+        library = library_of_module(module) or ""
+        return [b"builtin" + text(library, module, value.__qualname__), part(owner)]
     if kind is property:
         return [b"property", *map(part, (value.fget, value.fset, value.fdel))]
     if kind in (staticmethod, classmethod):
