@@ -146,16 +146,17 @@ def matrices(summary: Mapping[str, Any], points: Points) -> dict[str, Matrix]:
             return summary["tuned"].get(arm, {}).get("config") == config
         return is_as_it_is(summary, config)
 
-    framing = "picked by validation" if summary["tuned"] else "the experiment as it is"
     better = "lower" if metric.better == "min" else "higher"
     title = f"Sweep over {points.title}"
     shared = {"note": "", "row": row, "column": column}
     made = grids("metrics", points.arms)
+    framing = "picked by validation" if summary["tuned"] else "the experiment as it is"
+    legend = f" (framed: {framing})" if any(grid.framed for grid in made.values()) else ""
     numbers = _finite(made)
     digits = _digits(numbers)
     result = {
         points.name: Matrix(
-            f"{title}: mean {metric.key}, {better} is better (framed: {framing})",
+            f"{title}: mean {metric.key}, {better} is better{legend}",
             grids=made,
             quantity=metric.key,
             limits=None if wording.limits(metric.key) else _limits(numbers),

@@ -145,7 +145,11 @@ def test_two_fields_are_a_matrix_with_the_right_cells(swept_over):
     assert grid.framed == [(2, 0)]  # the experiment as it is
     np.testing.assert_allclose(gain.grids["full"].values, [[0.1, np.nan], [0.1, 0.2], [0.1, 0.2]])
     assert gain.grids["full"].framed == []  # the same gain in all seeds decides nothing
-    assert "at steps=20" in metric.title
+    assert metric.title.endswith(
+        "at steps=20: mean t/accuracy, higher is better (framed: the experiment as it is)"
+    )
+    apart = grid_of(summarize(dataclasses.replace(result, config={"rate": 7.0})), "sweep")
+    assert apart.title.endswith("higher is better") and apart.grids["full"].framed == []
     assert texts(tables.of_grids(summary, points)[1]) == [
         ["0.0001", "0.400?", ""],
         ["0.001", "0.401?", "0.501?"],
