@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jaxtl.experiment_file import config_fields, find
@@ -17,7 +17,9 @@ TRUE, FALSE = ("true", "t", "1"), ("false", "f", "0")
 MOST_SEEDS = 10_000
 OF_EXPORT = ("--format", "--arm", "--stage", "--seed")
 OF_EXPERIMENT = ("--config.", "--sweep=")
-NEVER_EMPTY = ("--experiment", "--prepare", "--export", "--arm", "--stage", "--workdir")
+NEVER_EMPTY = (
+    *("--experiment", "--prepare", "--export", "--arm", "--stage", "--workdir", "--overwrite"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Launch:
     arms: str = flag("all", "names of arms, separated by commas")
     workdir: str = flag("runs", "the run goes to WORKDIR/EXPERIMENT")
     resume: bool = flag(True, "go on with what the directory holds")
+    overwrite: str = flag("", "stages to train anew, with those after them; or all")
     sweep: tuple[str, ...] = flag((), "FIELD=V1,V2,...: run with each value; may be repeated")
     distributed: str = flag("off", "off, auto (a pod), or ADDRESS:PORT,COUNT,INDEX")
     oracle: bool = flag(False, "also show the best step by test labels; never used")
@@ -151,25 +154,47 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def parse_arms(text: str, names: Collection[str]) -> tuple[str, ...]:
-    """`all` -> (), which stands for all; `a, b` -> ("a", "b"); a name may hold commas itself.
+    """`all` -> (), which stands for all; `a, b` -> ("a", "b").
 
     Args:
         names: of the experiment's arms.
 
     Raises:
+        ValueError: as `parse_names`.
+    """
+    return () if text == "all" else parse_names("--arms", "arm", text, names)
+
+
+def parse_names(flag: str, kind: str, text: str, names: Collection[str]) -> tuple[str, ...]:
+    """`a, b` -> ("a", "b"); a name may hold commas itself.
+
+    Raises:
         ValueError: other names (with the closest), or one twice.
     """
-    if text == "all":
-        return ()
     stripped = {name.strip(): name for name in names}
-    parts, arms = text.split(","), []
+    parts, chosen = text.split(","), []
     while parts:
         joined = [",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)]
         longest = next((text for text in joined if text in stripped), joined[-1])
-        arms.append(stripped.get(longest, longest))
+        chosen.append(stripped.get(longest, longest))
         parts = parts[longest.count(",") + 1 :]
-    problems = [unknown("arm", arm, names) for arm in arms if arm not in names]
-    problems += [f"--arms names {arm!r} twice" for arm, n in Counter(arms).items() if n > 1]
+    problems = [unknown(kind, name, names) for name in chosen if name not in names]
+    problems += [f"{flag} names {name!r} twice" for name, n in Counter(chosen).items() if n > 1]
     if problems:
         raise ValueError("\n".join(problems))
-    return tuple(arms)
+    return tuple(chosen)
+
+
+def parse_overwrite(text: str, arms: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
+    """`all` -> ("all",); `a, b` -> ("a", "b").
+
+    Args:
+        arms: {name: its stages}.
+
+    Raises:
+        ValueError: as `parse_names`.
+    """
+    if text in ("", "all"):
+        return (text,) if text else ()
+    stages = dict.fromkeys(stage.name for chain in arms.values() for stage in chain)
+    return parse_names("--overwrite", "stage", text, stages)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jaxtl import stopping
-from jaxtl.arguments import Launch, parse_arms, parse_seeds, read
+from jaxtl.arguments import Launch, parse_arms, parse_overwrite, parse_seeds, read
 from jaxtl.blame import account
 from jaxtl.experiment_file import (
     FOLDER,
@@ -213,6 +213,7 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
         directory=Path(launch.workdir) / path.stem,
         options=launch.run,
         resume=launch.resume,
+        overwrite=parse_overwrite(launch.overwrite, experiment.arms),
         headline=docstring(path).split("\n")[0],
         oracle=launch.oracle,
         file=path,

@@ -20,8 +20,9 @@ from jaxtl.models import forward, index_bounds, outputs, to_float
 from jaxtl.paths import flatten, nest, unknown
 from jaxtl.plan import Head, Model, Params, PyTree, Stage, StageShape, State
 from jaxtl.train.resolve.stage import initialise, load_problems
-from jaxtl.train.store.checkpoints import restore_chain
-from jaxtl.train.store.identity import file_digest
+from jaxtl.train.store.blocks import restore_chain
+from jaxtl.train.store.fingerprint import of_program
+from jaxtl.train.store.identity import differences, versions
 from jaxtl.train.store.interface import abstract_inputs
 
 logger = logging.getLogger(__name__)
@@ -219,11 +220,8 @@ def load(
 
 def restore(run: SavedRun, choice: Choice) -> Predictor:
     """The model that was chosen, with its parameters."""
-    stage, record = choice.stages[-1], run.records[choice.stages[-1].name]
-    if record["identity"]["experiment_file"] != file_digest(run.file):
-        logger.warning("%s has changed since stage %s was trained", run.file, stage.name)
-    if "shape" not in record:
-        raise ValueError(f"stage {stage.name!r} of {run.directory} is from an older jaxtl")
+    stage = choice.stages[-1]
+    record = run.record(stage.name, choice.seed)
     inputs = abstract_inputs(record["inputs"])
     read = jax.eval_shape(to_float, inputs)
     shape = StageShape(**record["shape"])
@@ -244,13 +242,52 @@ def restore(run: SavedRun, choice: Choice) -> Predictor:
     problems += [f"{path}: there only" for path in sorted(leaves.keys() - wanted.keys())]
     if problems:
         raise ValueError(f"{where} does not fit this model:\n  " + "\n  ".join(problems))
+    state = State(trees[1], method_state)
+    check_outputs(stage, record, trees[0], state, read, f"{where}: {run.file}")
     params, statistics = (
         nest({path: jnp.asarray(leaves[path]) for path in flatten(tree)}) for tree in trees
     )
     state = State(statistics, jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), memory))
     classes = {}
     for past in choice.stages:
-        classes |= run.records.get(past.name, {"classes": {}})["classes"]
+        classes |= (run.record(past.name, choice.seed) or {"classes": {}})["classes"]
     names = {head: tuple(classes[head]) for head in stage.model.heads if head in classes}
     recipes = preparations(run, choice)
     return Predictor(stage.model, params, state, names, inputs, *choice, *recipes)
+
+
+def check_outputs(
+    stage: Stage,
+    record: Mapping[str, Any],
+    params: PyTree,
+    state: State,
+    inputs: PyTree,
+    where: str,
+) -> None:
+    """Check that the model of a stage computes what it computed when it was trained.
+
+    Nothing else of the experiment matters here. Programs of other versions of the libraries cannot
+    be compared; there the log says so if the file has changed.
+
+    Args:
+        record: stage.json.
+        params, state, inputs: abstract, of one seed and one example.
+        where: begins the message; ends with the experiment's file.
+
+    Raises:
+        ValueError: it computes something else.
+    """
+    if record["made_with"]["versions"] != versions():
+        logger.warning(
+            "stage %s was trained with other versions (%s): that its model still computes the same "
+            "was not checked",
+            stage.name,
+            "; ".join(differences(record["made_with"]["versions"], versions())),
+        )
+        return
+    now = of_program(forward(stage.model, stage.method.predict), params, state, inputs)
+    if now.digest != record["outputs"]:
+        raise ValueError(
+            f"{where} has changed since: its model computes something else than the one that was "
+            "trained"
+        )

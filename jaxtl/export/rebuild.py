@@ -15,7 +15,7 @@ from jaxtl.models import computing_in
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment, Stage
 from jaxtl.report.summary import load_summary, primary_metric
-from jaxtl.train.store.record import read_stage
+from jaxtl.train.store.blocks import Block, blocks_of
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +27,25 @@ class SavedRun(NamedTuple):
 
     Attributes:
         directory: <workdir>/<experiment>.
-        experiment: rebuilt from its file and the run's config.
+        experiment: rebuilt from its file and the last launch's config.
         file: the experiment's.
-        seeds: the run's.
-        records: {stage: stage.json} of the stages that were begun.
+        config, seeds: the last launch's.
+        blocks: {stage: its blocks} of the stages that were begun.
         summary: summary.json, None before the run's end.
     """
 
     directory: Path
     experiment: Experiment
     file: Path
+    config: Mapping[str, Any]
     seeds: list[int]
-    records: Mapping[str, dict[str, Any]]
+    blocks: Mapping[str, list[Block]]
     summary: dict[str, Any] | None
+
+    def record(self, stage: str, seed: int) -> dict[str, Any] | None:
+        """stage.json of the block that holds a seed of a stage, None if none does."""
+        records = (block.record for block in self.blocks.get(stage, ()) if seed in block.seeds)
+        return next(records, None)
 
 
 class Choice(NamedTuple):
@@ -68,14 +74,15 @@ def read_run(directory: Path) -> SavedRun:
     record = read_json(directory / "config.json", keys, WRITTEN_ANEW)
     file = find_file(directory, record["experiment"])
     experiment = rebuild(file, record["config"])
-    stages = sorted((directory / "stages").glob("*/stage.json"))
+    folders = sorted(path for path in (directory / "stages").glob("*") if path.is_dir())
     summary = directory / "summary.json"
     return SavedRun(
         directory,
-        computing_in(experiment, record["dtype"]),
+        experiment,
         file,
+        record["config"],
         record["seeds"],
-        {path.parent.name: read_stage(path.parent) for path in stages},
+        {folder.name: blocks for folder in folders if (blocks := blocks_of(folder))},
         load_summary(summary) if summary.exists() else None,
     )
 
@@ -140,8 +147,25 @@ def choose(run: SavedRun, arm: str | None, stage: str | None, seed: int | None) 
     arm = candidates[0] if len(candidates) == 1 else _best(run, candidates)
     count = arms[arm].index(stage) + 1 if stage is not None else len(arms[arm])
     stages = tuple(run.experiment.arms[arm][:count])
-    _check_finished(run, arm, stages[-1].name)
-    return Choice(arm, stages, _seed(run, stages, seed))
+    seed = _seed(run, stages, _finished_seeds(run, arm, stages[-1].name), seed)
+    return Choice(arm, _as_trained(run, arm, stages, seed), seed)
+
+
+def _as_trained(run: SavedRun, arm: str, stages: tuple[Stage, ...], seed: int) -> tuple[Stage, ...]:
+    """The stages with the config and in the dtype that the last one was trained with.
+
+    The last launch in the directory may have had others.
+    """
+    record = run.record(stages[-1].name, seed)
+    same = record["config"] == run.config
+    experiment = run.experiment if same else rebuild(run.file, record["config"])
+    chain = computing_in(experiment, record["identity"]["dtype"]).arms.get(arm, ())
+    if [stage.name for stage in chain[: len(stages)]] != [stage.name for stage in stages]:
+        raise ValueError(
+            f"arm {arm!r} of {run.directory}: with the config that stage {stages[-1].name!r} was "
+            "trained with, it has other stages"
+        )
+    return tuple(chain[: len(stages)])
 
 
 def _best(run: SavedRun, arms: Iterable[str]) -> str:
@@ -159,28 +183,34 @@ def _best(run: SavedRun, arms: Iterable[str]) -> str:
     return max(sorted(means), key=means.__getitem__)
 
 
-def _check_finished(run: SavedRun, arm: str, stage: str) -> None:
-    record = run.records.get(stage)
-    if record is not None and record["finished"]:
-        return
-    sources = {r["identity"]["source_run"] for r in run.records.values()} - {None}
-    if record is None and sources:
+def _finished_seeds(run: SavedRun, arm: str, stage: str) -> list[int]:
+    """The seeds of a stage that are trained, those of the last launch first."""
+    blocks = run.blocks.get(stage, [])
+    for block in blocks:
+        if "made_with" not in block.record:
+            raise ValueError(f"stage {stage!r} of {run.directory} is from an older jaxtl")
+    seeds = [seed for block in blocks if block.record["finished"] for seed in block.seeds]
+    if seeds:
+        return sorted(seeds, key=lambda seed: (seed not in run.seeds, seeds.index(seed)))
+    sources = {b.record.get("source_run") for each in run.blocks.values() for b in each} - {None}
+    if not blocks and sources:
         hint = f"if it was loaded from {min(sources)}, load it from there"
     else:
         hint = f"the same command with --arms={arm} goes on"
     raise ValueError(f"arm {arm!r} of {run.directory}: stage {stage!r} is not finished; {hint}")
 
 
-def _seed(run: SavedRun, stages: Iterable[Stage], seed: int | None) -> int:
-    records = [run.records[stage.name] for stage in stages if stage.name in run.records]
+def _seed(run: SavedRun, stages: Iterable[Stage], seeds: list[int], seed: int | None) -> int:
+    """The seed that is meant of those that are trained; the first that did not fail if None."""
+    records = [block.record for stage in stages for block in run.blocks.get(stage.name, ())]
     failed = {name for record in records for name in record.get("failed_seeds", {})}
-    finite = [s for s in run.seeds if f"seed {s}" not in failed]
+    finite = [s for s in seeds if f"seed {s}" not in failed]
     if seed is None:
         if not finite:
             raise ValueError(f"all seeds of {run.directory} failed; name one to have it as it was")
         return finite[0]
-    if seed not in run.seeds:
-        raise ValueError(unknown("seed", str(seed), map(str, run.seeds)))
+    if seed not in seeds:
+        raise ValueError(unknown("seed", str(seed), map(str, seeds)))
     if seed not in finite:
         logger.warning("seed %d failed: its loss was not finite at a step", seed)
     return seed

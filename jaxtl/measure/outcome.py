@@ -14,7 +14,7 @@ from jaxtl.measure.declarations import selecting_metric
 from jaxtl.measure.evaluate import Measured
 from jaxtl.measure.results import ArmResult, TrainedArm, reason
 from jaxtl.plan import Analysis, Experiment, PyTree
-from jaxtl.train.loop import Trained
+from jaxtl.train.store.blocks import Trained
 
 logger = logging.getLogger(__name__)
 

@@ -134,6 +134,8 @@ class ExperimentResult(Comparison):
         headline: first line of the experiment's docstring.
         sweep: ({field: value}, {arm: ArmResult}) of each point of a sweep.
         select: the metric on validation data, or criterion, that picks among these points.
+        evaluations: {evaluation: digests of what is measured and of its data}.
+        made_from: digest of the experiment, to know its points again.
     """
 
     experiment: str
@@ -143,6 +145,8 @@ class ExperimentResult(Comparison):
     headline: str = ""
     sweep: Sequence[tuple[Mapping[str, Any], Mapping[str, ArmResult]]] = ()
     select: Metric | None = None
+    evaluations: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    made_from: str = ""
 
 
 def reason(error: Exception) -> str:

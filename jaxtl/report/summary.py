@@ -31,6 +31,8 @@ def summarize(result: ExperimentResult) -> Summary:
         "primary": _written(result.primary),
         "arms": _arms(result.arms, result),
         "directions": {key: metric.better for key, metric in _declared(result).items()},
+        "evaluations": dict(result.evaluations),
+        "made_from": result.made_from,
     }
     if result.oracle:
         summary["oracle"] = {

@@ -1,5 +1,6 @@
 """Run an experiment: check everything, train each stage once, measure each arm, report."""
 
+import functools
 import logging
 import os
 import platform
@@ -16,29 +17,36 @@ import numpy as np
 import jaxtl
 from jaxtl import report
 from jaxtl.data.table import unchanging
-from jaxtl.files import Damaged, read_json, remove_partials, why_unwritable, write_json, writing
+from jaxtl.files import remove_partials, why_unwritable, write_json, writing
 from jaxtl.lock import lock
 from jaxtl.measure.declarations import declared_metrics, selecting_metric
 from jaxtl.measure.evaluate import not_finite_lines
 from jaxtl.measure.outcome import arm_result, asked
 from jaxtl.measure.results import ExperimentResult
 from jaxtl.models import computing_in
+from jaxtl.paths import unknown
 from jaxtl.plan import Experiment
 from jaxtl.study.checks.experiments import Node, check_arms, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
+from jaxtl.study.continuation import plan_going_on, refusal, start_over, train_parts
+from jaxtl.study.earlier import Earlier, changed_evaluations, earlier, made_from
 from jaxtl.study.progress import Reporter
-from jaxtl.study.run import Checked, Done, Run, numeric_settings, run_record
+from jaxtl.study.run import ALL, Checked, Done, Run, numeric_settings, run_record
 from jaxtl.study.source_run import SourceRun
 from jaxtl.study.sweep import plan_sweep, train_sweep
 from jaxtl.study.traced import Sweep
-from jaxtl.study.validation import make_evaluator, make_validation, named_heads
-from jaxtl.train.loop import Trained, check_directory, train_stage
+from jaxtl.study.validation import (
+    evaluation_digests,
+    make_evaluator,
+    make_validation,
+    named_heads,
+)
 from jaxtl.train.mesh import check_batch, in_primary, is_primary, make_mesh
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import leftovers
-from jaxtl.train.store.identity import Identity, differences, identity
+from jaxtl.train.state import Validation
+from jaxtl.train.store.blocks import Trained
 from jaxtl.train.store.preprocessing import write_preprocessing
-from jaxtl.train.store.record import read_stage
 
 logger = logging.getLogger(__name__)
 
@@ -72,15 +80,33 @@ def run_experiment(
             remove_partials(run.directory)
         with jax.set_mesh(mesh):
             plan = plan_sweep(checked, sweep) if sweep else None
+            plans = {**checked.plans, **(plan.plans if plan else {})}
+            if text := refusal(run, plans):
+                raise ValueError(text)
+            before = earlier(checked, written_summary(run))
             lines = [*notes, *checked.warnings, *(plan.warnings if plan else ())]
+            lines += [
+                f"evaluation {name!r} has changed since the last report: all that this run "
+                "asks for is measured anew"
+                for name in before.changed
+            ]
             for line in dict.fromkeys(lines):
                 reporter.say(("warning: ", "yellow"), line)
+            start_over(plans.values())
             done = train_arms(checked, reporter)
             points = train_sweep(checked, plan, done, reporter) if plan else ()
-            return write_results(checked, done, points)
+            return write_results(checked, done, points, before)
 
 
-def write_results(checked: Checked, done: Done, points: Sequence[Any]) -> dict[str, Any]:
+def written_summary(run: Run) -> dict[str, Any] | None:
+    """The summary.json of an earlier launch, None if there is none."""
+    path = run.directory / "summary.json"
+    return report.load_summary(path) if path.exists() else None
+
+
+def write_results(
+    checked: Checked, done: Done, points: Sequence[Any], before: Earlier
+) -> dict[str, Any]:
     """The summary, written with the rest of the report."""
     experiment, run = checked.experiment, checked.run
     result = ExperimentResult(
@@ -98,11 +124,13 @@ def write_results(checked: Checked, done: Done, points: Sequence[Any]) -> dict[s
         sweep=points,
         oracle=run.oracle,
         declared=tuple(declared_metrics(experiment).values()),
+        evaluations=checked.evaluations,
+        made_from=made_from(checked),
     )
     if not is_primary():
         return report.summarize(result)
     with writing(run.directory):
-        return report.write(result, run.directory)
+        return report.write(result, run.directory, before.outdated)
 
 
 def selection(experiment: Experiment) -> str:
@@ -114,7 +142,7 @@ def selection(experiment: Experiment) -> str:
 
 
 def check(experiment: Experiment, run: Run) -> Checked:
-    """Validation for everything that can be wrong, and take possession of the run's directory.
+    """Validation for everything that can be wrong with an experiment, and what is done of it.
 
     Raises:
         ValueError: something is; all of it is listed where possible.
@@ -125,9 +153,7 @@ def check(experiment: Experiment, run: Run) -> Checked:
     check_arms(experiment, arms)
     unwritable = claim(run)
     nodes = plan_stages(experiment, arms, run.seeds)
-    identities = stage_identities(nodes, run)
-    for name in nodes:
-        check_directory(run.directory / "stages" / name, identities[name])
+    check_overwrite(run, nodes)
     source_run = None
     if run.options.source_run:
         source_run = SourceRun(Path(run.options.source_run), run.seeds)
@@ -136,7 +162,24 @@ def check(experiment: Experiment, run: Run) -> Checked:
     if settings := numeric_settings():
         text = ", ".join(f"{name}={value}" for name, value in settings.items())
         lines.append(f"{text} changes the numbers; config.json holds it")
-    return Checked(experiment, run, arms, nodes, identities, source_run, lines, unwritable)
+    return Checked(
+        experiment=experiment,
+        run=run,
+        arms=arms,
+        nodes=nodes,
+        plans=plan_going_on(experiment, nodes, run, source_run),
+        source_run=source_run,
+        warnings=lines,
+        evaluations=evaluation_digests(experiment, nodes, run.seeds, run.experiment_digest),
+        unwritable=unwritable,
+    )
+
+
+def check_overwrite(run: Run, nodes: Mapping[str, Node]) -> None:
+    """Raises ValueError if a stage that is to start over is none of the run's."""
+    for name in run.overwrite:
+        if name not in (ALL, *nodes):
+            raise ValueError(unknown("stage of --overwrite", name, [*nodes, ALL]))
 
 
 def train_arms(checked: Checked, reporter: Reporter) -> Done:
@@ -173,33 +216,22 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
 
 
 def claim(run: Run) -> str | None:
-    """Make the run's directory, or check that it may be gone on with.
+    """Make the run's directory.
 
     Returns:
-        Why it cannot be written though it holds a run with these settings, None if it can.
+        Why it cannot be written though it holds a run, None if it can.
 
     Raises:
-        ValueError: it cannot be written and holds no run, or one with other settings.
+        ValueError: it cannot be written and holds no run, or it holds one that is not to go on.
     """
     unwritable = why_unwritable(run.directory)
-    try:
-        before = read_json(run.directory / "config.json")
-    except Damaged as error:
-        logger.warning("%s; it is written anew", error)
-        before = None
-    if before is None:
-        if unwritable:
-            raise ValueError(not_written(run, unwritable))
-        return None
-    if not run.resume:
+    begun = (run.directory / "config.json").exists()
+    if unwritable and not begun:
+        raise ValueError(not_written(run, unwritable))
+    if begun and not run.resume:
         raise ValueError(
-            f"{run.directory} holds a run and --resume=false; name another --workdir or remove it"
-        )
-    if lines := differences(before, run_record(run)):
-        raise ValueError(
-            f"{run.directory} holds a run with other settings:\n  "
-            + "\n  ".join(lines)
-            + "\nName another --workdir, or remove that one."
+            f"{run.directory} holds a run and --resume=false; name another --workdir, remove it, "
+            "or start over with --overwrite=all"
         )
     return unwritable
 
@@ -212,53 +244,41 @@ def finished_summary(checked: Checked, sweep: Sweep | None) -> dict[str, Any]:
     """summary.json of a run that needs nothing written, as all that is asked for is finished.
 
     Raises:
-        ValueError: something is not.
+        ValueError: something is not, or it is of something else.
     """
     run = checked.run
-    records = [read_stage(run.directory / "stages" / name) for name in checked.nodes]
-    summary = report.load_summary(path) if (path := run.directory / "summary.json").exists() else {}
+    if text := refusal(run, checked.plans):
+        raise ValueError(text)
+    summary = written_summary(run) or {}
     points = [point["config"] for point in summary.get("sweep", ())]
     if (
-        not all(record and record["finished"] for record in records)
+        run.overwrite
+        or not all(plan.finished for plan in checked.plans.values())
         or not summary.get("arms", {}).keys() >= set(checked.arms)
+        or tuple(summary["seeds"]) != run.seeds
+        or changed_evaluations(summary, checked.evaluations)
         or any(dict(point) not in points for point in (sweep.points if sweep else ()))
     ):
         raise ValueError(not_written(run, checked.unwritable))
     return summary
 
 
-def stage_identities(nodes: Mapping[str, Node], run: Run) -> dict[str, Identity]:
-    """{stage: its identity}; parents stand before their children in `nodes`."""
-    identities: dict[str, Identity] = {}
-    for name, node in nodes.items():
-        parent = identities[node.parent] if node.parent else None
-        identities[name] = identity(
-            name,
-            run_record(run),
-            run.experiment_digest,
-            run.options.source_run,
-            node.setup.stage.weights,
-            parent,
-        )
-    return identities
-
-
 def train_node(checked: Checked, name: str, done: Done, reporter: Reporter) -> Trained:
-    """Train one stage of the experiment itself."""
+    """Train what one stage of the experiment itself lacks."""
     run, node, source = checked.run, checked.nodes[name], None
     if node.parent:
         source = done.trained[node.parent].params, done.trained[node.parent].state
         if unused := leftovers(node.setup, checked.nodes[node.parent].setup):
             logger.info("stage %s leaves in the checkpoint: %s", name, ", ".join(unused))
-    directory = run.directory / "stages" / name
-    validation = make_validation(checked.experiment, checked.nodes, name, [done.evaluator])
-    replicas = over_seeds(node.setup, run.seeds)
-    with reporter.training(replicas) as (show, notes):
-        trained = train_stage(
-            replicas, source, directory, checked.identities[name], run.options, show, validation
-        )
-        notes.append(trained.note)
-    return trained
+
+    def validation(seeds: tuple[int, ...]) -> Validation | None:
+        evaluator = done.evaluator
+        if seeds != run.seeds:
+            evaluator = make_evaluator(checked.experiment, seeds, run.options)
+        return make_validation(checked.experiment, checked.nodes, name, [evaluator])
+
+    make = functools.partial(over_seeds, node.setup)
+    return train_parts(checked.plans[name], make, source, validation, run, reporter, name)
 
 
 def environment() -> dict[str, Any]:

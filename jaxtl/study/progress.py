@@ -19,13 +19,15 @@ class Reporter:
         self.console = console
 
     @contextlib.contextmanager
-    def stage(self, name: str, num_steps: int, notes: Sequence[str] = ()) -> Iterator[Callable]:
-        """Yields the callback (finished steps, {metric: [seeds]}) of one stage.
+    def stage(
+        self, name: str, num_steps: int, notes: Sequence[str] = ()
+    ) -> Iterator[tuple[Callable, Callable]]:
+        """Yields the callbacks of one stage: (finished steps, {metric: [seeds]}), (steps found).
 
         Args:
             notes: what its line says at the end; may grow until then.
         """
-        began, loss = time.perf_counter(), ""
+        began, loss, before = time.perf_counter(), "", ""
         with Progress(
             TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
@@ -44,20 +46,29 @@ class Reporter:
                     loss = f"loss {np.mean(metrics['loss']):.4g}"
                 progress.update(task, completed=step, loss=loss)
 
-            yield show
+            def restored(step: int) -> None:
+                nonlocal before
+                before = "found finished" if step == num_steps else f"went on from step {step}"
+                if step < num_steps:
+                    self.say("stage ", (name, "bold"), f" goes on from step {step}")
+                progress.update(task, completed=step)
+
+            yield show, restored
         seconds = time.perf_counter() - began
-        details = ", ".join(filter(None, (f"{num_steps} steps", loss, *notes)))
+        details = ", ".join(filter(None, (before, f"{num_steps} steps", loss, *notes)))
         self.say("stage ", (name, "bold"), f": {details} ({seconds:.1f} s)")
 
     @contextlib.contextmanager
-    def training(self, replicas: Replicas, title: str = "") -> Iterator[tuple[Callable, list[str]]]:
-        """Yields the callback of a stage that trains, under its name or a title, and its notes."""
+    def training(
+        self, replicas: Replicas, title: str = ""
+    ) -> Iterator[tuple[Callable, Callable, list[str]]]:
+        """Yields the callbacks of a stage that trains, under its name or a title, and its notes."""
         stage, (count, total) = replicas.setup.stage, replicas.setup.sizes
         notes = [f"{count:,} of {total:,} trained"]
         if stage.weights is not None:
             notes.append(f"from {stage.weights.name}")
-        with self.stage(title or stage.name, stage.num_steps, notes) as show:
-            yield show, notes
+        with self.stage(title or stage.name, stage.num_steps, notes) as (show, restored):
+            yield show, restored, notes
 
     def say(self, *parts: str | tuple[str, str]) -> None:
         """Print one line of texts, taken as they are, or (text, style)."""

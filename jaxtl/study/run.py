@@ -1,7 +1,7 @@
 """One invocation: what is asked for, what was found to be right with it, what is done of it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +12,8 @@ from jaxtl.measure.results import ArmResult
 from jaxtl.plan import Experiment
 from jaxtl.study.checks.experiments import Node
 from jaxtl.study.source_run import SourceRun
-from jaxtl.train.loop import Trained
 from jaxtl.train.options import RunOptions
+from jaxtl.train.store.blocks import Trained
 from jaxtl.train.store.identity import Identity
 
 NUMERIC = {
@@ -25,6 +25,9 @@ NUMERIC = {
     "jax_disable_jit": False,
 }
 """JAX's settings that change numbers, as JAX sets them."""
+
+ALL = "all"
+Rows = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Run:
         directory: <workdir>/<experiment>.
         options: how to run.
         resume: False refuses a directory that holds a run.
+        overwrite: stages that start over, with those that follow them; `ALL` for all.
         headline: first line of the experiment's docstring.
         oracle: show what selection by the test data would have given, beside the honest numbers.
         file: the experiment's, as it was named; None where it has none.
@@ -53,19 +57,25 @@ class Run:
     directory: Path
     options: RunOptions
     resume: bool = True
+    overwrite: tuple[str, ...] = ()
     headline: str = ""
     oracle: bool = False
     file: Path | None = None
 
 
+def numbers_settings(run: Run) -> dict[str, Any]:
+    """What changes the numbers of every stage of a run."""
+    settings = numeric_settings()
+    return {"dtype": run.options.dtype, **({"jax": settings} if settings else {})}
+
+
 def run_record(run: Run) -> dict[str, Any]:
-    """config.json: what all arms of a directory share."""
+    """config.json: what the last launch was of."""
     return {
         "experiment": run.name,
         "config": dict(run.config),
         "seeds": list(run.seeds),
-        "dtype": run.options.dtype,
-        **({"jax": settings} if (settings := numeric_settings()) else {}),
+        **numbers_settings(run),
     }
 
 
@@ -75,15 +85,58 @@ def numeric_settings() -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != NUMERIC[name]}
 
 
+class Part(NamedTuple):
+    """A block of a stage that is to be found, gone on with or trained.
+
+    Attributes:
+        directory: as for any block.
+        seeds: those of the run that it holds.
+        whole: all seeds that it holds.
+        record: its stage.json, None where nothing is done yet.
+    """
+
+    directory: Path
+    seeds: Rows
+    whole: Rows
+    record: Mapping[str, Any] | None
+
+    @property
+    def finished(self) -> bool:
+        return self.record is not None and self.record["finished"]
+
+
+class Continuation(NamedTuple):
+    """How the seeds of a run come to their results in one stage.
+
+    Attributes:
+        directory: the stage's folder.
+        identity: for all seeds of the run.
+        parts: blocks, which hold each seed once.
+        problems: why it may not go on from what the folder holds, a line each.
+        overwrite: what the folder holds is to be removed first.
+    """
+
+    directory: Path
+    identity: Identity
+    parts: Sequence[Part]
+    problems: Sequence[str] = ()
+    overwrite: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return all(part.finished for part in self.parts)
+
+
 @dataclasses.dataclass(frozen=True)
 class Checked:
     """A run that nothing is wrong with.
 
     Attributes:
         nodes: {stage: Node}, parents first.
-        identities: {stage: what its weights depend on}.
+        plans: {stage: what is done of it}; one that another run trained has no parts.
         source_run: where source stages are loaded from, if not trained.
         warnings: what is legitimate but should be known.
+        evaluations: {evaluation: digests of what is measured and of its data}.
         unwritable: why the run's directory cannot be written, None if it can.
     """
 
@@ -91,9 +144,10 @@ class Checked:
     run: Run
     arms: tuple[str, ...]
     nodes: Mapping[str, Node]
-    identities: Mapping[str, Identity]
+    plans: Mapping[str, Continuation]
     source_run: SourceRun | None
     warnings: list[str]
+    evaluations: Mapping[str, Any]
     unwritable: str | None = None
 
 

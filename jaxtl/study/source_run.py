@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,13 +10,13 @@ import numpy as np
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Experiment, Params, State
 from jaxtl.study.checks.experiments import Node
-from jaxtl.train.loop import Trained, read_curves
 from jaxtl.train.mesh import shard_state
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import Setup, load_problems
-from jaxtl.train.store.checkpoints import restore_chain
+from jaxtl.train.store.blocks import Block, Trained, blocks_of, restore_chain
+from jaxtl.train.store.identity import Identity, join_identities
 from jaxtl.train.store.interface import interface
-from jaxtl.train.store.record import read_stage
+from jaxtl.train.store.log import join_curves, read_curves
 
 
 class SourceRun:
@@ -30,6 +29,7 @@ class SourceRun:
     Attributes:
         stages: {name: (params, state)} of its finished stages that this run takes, leaves with the
             leading axis of seeds; filled by `check`.
+        blocks: {name: its finished blocks} of all its stages, likewise.
 
     Raises:
         ValueError: the directory holds no run.
@@ -38,6 +38,7 @@ class SourceRun:
     def __init__(self, directory: Path, seeds: tuple[int, ...]):
         self.directory, self.seeds = directory.absolute(), seeds
         self.stages: dict[str, tuple[Params, State]] = {}
+        self.blocks: dict[str, list[Block]] = {}
         if not (directory / "stages").is_dir():
             raise ValueError(
                 f"run.source_run: {directory} holds no run; expected a directory "
@@ -52,36 +53,39 @@ class SourceRun:
                 checkpoint is damaged; all of it.
         """
         sources = {stage.name for arm in arms for stage in experiment.arms[arm][:-1]}
-        files = sorted((self.directory / "stages").glob("*/stage.json"))
-        records = {path.parent.name: read_stage(path.parent) for path in files}
-        finished = {name: record for name, record in records.items() if record.get("finished")}
-        if not sources & finished.keys():
+        folders = sorted(path for path in (self.directory / "stages").glob("*") if path.is_dir())
+        for folder in folders:
+            if blocks := [block for block in blocks_of(folder) if block.record["finished"]]:
+                self.blocks[folder.name] = blocks
+        if not sources & self.blocks.keys():
             raise ValueError(
                 f"run.source_run: {self.directory} has no finished stage among this experiment's "
                 f"source stages ({', '.join(sorted(sources)) or 'none'}); it has finished "
-                f"{', '.join(finished) or 'none'}"
+                f"{', '.join(self.blocks) or 'none'}"
             )
         problems = []
-        for name in sorted(sources & finished.keys()):
+        for name in sorted(sources & self.blocks.keys()):
             try:
-                self.stages[name] = self._read(name, nodes, finished[name])
+                self.stages[name] = self._read(name, nodes)
             except ValueError as error:
                 problems.append(f"run.source_run: stage {name!r} of {self.directory} {error}")
         if problems:
             raise ValueError("\n".join(problems))
 
-    def _read(
-        self, name: str, nodes: Mapping[str, Node], record: Mapping[str, Any]
-    ) -> tuple[Params, State]:
-        """(params, state) for this run's seeds.
+    def identity(self, name: str) -> Identity:
+        """What a stage was there, for this run's seeds."""
+        return join_identities(
+            [block.record["identity"] for block in self.blocks[name]], self.seeds
+        )
 
-        Args:
-            record: the stage.json of that run.
+    def _read(self, name: str, nodes: Mapping[str, Node]) -> tuple[Params, State]:
+        """(params, state) for this run's seeds.
 
         Raises:
             ValueError: how the stage's checkpoint fails; the message goes on from the stage's name.
         """
-        seeds = record["identity"]["seeds"]
+        blocks = self.blocks[name]
+        seeds = [seed for block in blocks for seed in block.seeds]
         if missing := sorted(set(self.seeds) - set(seeds)):
             raise ValueError(f"lacks the seeds {missing}; it has {seeds}")
         setup, chain = nodes[name].setup, [nodes[name].setup.stage]
@@ -94,7 +98,7 @@ class SourceRun:
         if lines := load_problems(leaves, {path: leaf[0] for path, leaf in stored.items()}, set()):
             raise ValueError("does not fit this model:\n  " + "\n  ".join(lines))
         classes = interface(setup)["classes"]
-        for head, names in record.get("classes", {}).items():
+        for head, names in blocks[0].record.get("classes", {}).items():
             if head in classes and not _agree(names, classes[head]):
                 raise ValueError(
                     f"numbers the classes of head {head!r} as {', '.join(names)}, this experiment "
@@ -108,15 +112,18 @@ class SourceRun:
     def load(self, setup: Setup) -> Trained:
         """The stage as that run left it, for this run's seeds."""
         params, state = self.stages[setup.stage.name]
-        directory = self.directory / "stages" / setup.stage.name
-        record = read_stage(directory)
-        seeds = record["identity"]["seeds"]
+        blocks = self.blocks[setup.stage.name]
+        seeds = [seed for block in blocks for seed in block.seeds]
         rows = [seeds.index(seed) for seed in self.seeds]
-        curves = {
-            key: values if key == "step" else values[:, rows]
-            for key, values in read_curves(directory).items()
-        }
-        replicas, failed = over_seeds(setup, self.seeds), record.get("failed_seeds", {})
+        curves = join_curves(
+            [read_curves(block.directory) for block in blocks],
+            [len(block.seeds) for block in blocks],
+        )
+        curves = {key: v if key == "step" else v[:, rows] for key, v in curves.items()}
+        failed: dict[str, int] = {}
+        for block in blocks:
+            failed |= block.record.get("failed_seeds", {})
+        replicas = over_seeds(setup, self.seeds)
         steps = np.array([failed.get(replicas.describe(i), 0) for i in range(len(replicas))])
         return Trained(replicas, params, state, curves, 0.0, math.nan, math.nan, steps)
 

@@ -8,9 +8,8 @@ which data) give a program for each of their values.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +20,9 @@ from jaxtl.models import computing_in
 from jaxtl.plan import Head
 from jaxtl.study.checks.experiments import Node, check_arms, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
+from jaxtl.study.continuation import continuation, starts_over, train_parts
 from jaxtl.study.progress import Reporter
-from jaxtl.study.run import Checked, Done, run_record
+from jaxtl.study.run import Checked, Continuation, Done, Rows, numbers_settings
 from jaxtl.study.same import (
     is_validated,
     same_evaluations,
@@ -32,13 +32,18 @@ from jaxtl.study.same import (
     same_training,
 )
 from jaxtl.study.traced import Point, Sweep, Values, group_points, group_replicas
-from jaxtl.study.validation import make_evaluator, make_validation, named_heads
-from jaxtl.train.loop import check_directory, train_stage
+from jaxtl.study.validation import (
+    make_evaluator,
+    make_validation,
+    named_heads,
+    validation_identity,
+)
 from jaxtl.train.mesh import check_batch, current_mesh
 from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup
-from jaxtl.train.store.identity import Identity, digest, identity
+from jaxtl.train.state import Validation
+from jaxtl.train.store.identity import digest, stage_identity
 
 
 class Program(NamedTuple):
@@ -46,14 +51,13 @@ class Program(NamedTuple):
 
     Attributes:
         points: their numbers; one for a stage that is trained apart.
-        replicas: their seeds, point after point.
-        directory, identity: as for any stage.
+        make: seeds -> replicas, point after point.
+        plan: what is done of it.
     """
 
     points: Sequence[int]
-    replicas: Replicas
-    directory: Path
-    identity: Identity
+    make: Callable[[Rows], Replicas]
+    plan: Continuation
 
 
 class Plan(NamedTuple):
@@ -80,6 +84,15 @@ class Plan(NamedTuple):
     measured: bool
     predictors: Mapping[str, Sequence[Setup]]
     warnings: Sequence[str]
+
+    @property
+    def plans(self) -> dict[str, Continuation]:
+        """{stage at some points: what is done of it}."""
+        return {
+            f"{name} at {label([self.points[i].values for i in program.points])}": program.plan
+            for name, programs in self.programs.items()
+            for program in programs
+        }
 
     def __str__(self) -> str:
         """`pretrain as it is; full, scratch in one program; ridge in 3 programs as ...`."""
@@ -218,19 +231,38 @@ def _make_program(
     """
     run, parent = main.run, main.nodes[name].parent
     group = [points[i] for i in chosen]
-    replicas = group_replicas(name, group, sweep, run.seeds)
     arm = next(a for a in main.arms if name in {s.name for s in main.experiment.arms[a]})
-    first = rehearse(replicas.setup, arm, run.seeds)
-    replicas = dataclasses.replace(replicas, setups=(first, *replicas.setups[1:]))
-    origins = [p.identity for p in parents if set(p.points) & set(chosen)]
-    origins = origins or ([main.identities[parent]] if parent else [])
-    swept = [dict(point.values) for point in group]
-    directory = run.directory / "sweep" / label(swept) / "stages" / name
-    record, about = {**run_record(run), "sweep": swept}, {"parents": origins} if origins else None
-    weights, source_run = replicas.setup.stage.weights, run.options.source_run
-    program_identity = identity(name, record, run.experiment_digest, source_run, weights, about)
-    check_directory(directory, program_identity)
-    return Program(chosen, replicas, directory, program_identity)
+    first = rehearse(group[0].nodes[name].setup, arm, run.seeds)
+
+    def make(seeds: Rows) -> Replicas:
+        replicas = group_replicas(name, group, sweep, seeds)
+        return dataclasses.replace(replicas, setups=(first, *replicas.setups[1:]))
+
+    origins = [p.plan.identity for p in parents if set(p.points) & set(chosen)]
+    origins = origins or ([main.plans[parent].identity] if parent else [])
+    directory = run.directory / "sweep" / label([p.values for p in group]) / "stages" / name
+    identity = stage_identity(
+        make(run.seeds),
+        origins,
+        validation_of_points(group, name, run.seeds),
+        numbers_settings(run),
+        run.experiment_digest,
+    )
+    overwrite = starts_over(run, main.nodes, name)
+    return Program(chosen, make, continuation(directory, identity, run, overwrite))
+
+
+def validation_of_points(
+    points: Sequence[Point], name: str, seeds: Sequence[int]
+) -> tuple[dict[str, Any] | None, bool]:
+    """As `validation_identity`, of the points of a program together."""
+    each = [validation_identity(point.experiment, point.nodes, name, seeds) for point in points]
+    first = each[0][0]
+    if first is None or all(identity == first for identity, _ in each):
+        return first, any(unreadable for _, unreadable in each)
+    data = {f"point {i}, {k}": v for i, (one, _) in enumerate(each) for k, v in one["data"].items()}
+    programs = [identity["programs"] for identity, _ in each]
+    return {**first, "programs": programs, "data": data}, any(u for _, u in each)
 
 
 def train_sweep(
@@ -286,15 +318,19 @@ def _train(
         parts = [outcome.trained[parent] for _, outcome in runs]
         weights = [(part.params, part.state) for part in parts]
         source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *weights)
-    first, evaluators = runs[0][0], [outcome.evaluator for _, outcome in runs]
-    validation = make_validation(first.experiment, first.nodes, name, evaluators)
-    directory, options = program.directory, main.run.options
+    first = runs[0][0]
+
+    def validation(seeds: Rows) -> Validation | None:
+        evaluators = [
+            outcome.evaluator
+            if seeds == main.run.seeds
+            else make_evaluator(point.experiment, seeds, main.run.options)
+            for point, outcome in runs
+        ]
+        return make_validation(first.experiment, first.nodes, name, evaluators)
+
     title = f"{name} at {label([point.values for point, _ in runs])}"
-    with reporter.training(program.replicas, title) as (show, notes):
-        whole = train_stage(
-            program.replicas, source, directory, program.identity, options, show, validation
-        )
-        notes.append(whole.note)
+    whole = train_parts(program.plan, program.make, source, validation, main.run, reporter, title)
     size = len(main.run.seeds)
     for k, (_, outcome) in enumerate(runs):
-        outcome.trained[name] = whole.part(k * size, (k + 1) * size)
+        outcome.trained[name] = whole.part(range(k * size, (k + 1) * size))

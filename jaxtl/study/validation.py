@@ -1,6 +1,7 @@
 """What is measured while a stage trains: validation and criteria, measured on all its replicas."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -8,12 +9,17 @@ import numpy as np
 from jaxtl.measure.declarations import selecting_metric
 from jaxtl.measure.evaluate import Evaluator
 from jaxtl.measure.outcome import derived_metrics, flat_metrics
-from jaxtl.plan import Experiment, Params, State
+from jaxtl.plan import Evaluation, Experiment, Head, Metric, Params, State
+from jaxtl.study.checks.domains import as_domain
 from jaxtl.study.checks.experiments import Node, criteria_heads
+from jaxtl.study.checks.measurable import metric_sums
+from jaxtl.train.feed.digest import domain_digests
 from jaxtl.train.feed.examples import device_limit
 from jaxtl.train.mesh import on_all_devices
 from jaxtl.train.options import RunOptions
 from jaxtl.train.state import Validation
+from jaxtl.train.store.fingerprint import of_program, of_value
+from jaxtl.train.store.identity import digest
 
 
 def make_evaluator(
@@ -26,25 +32,33 @@ def make_evaluator(
     )
 
 
-def make_validation(
-    experiment: Experiment,
-    nodes: Mapping[str, Node],
-    name: str,
-    evaluators: Sequence[Evaluator],
-) -> Validation | None:
-    """What is measured while a stage trains that ends an arm: criteria, and what selects.
+class Choice(NamedTuple):
+    """What is measured while a stage trains.
+
+    Attributes:
+        metric: which of it decides; None keeps the last parameters.
+        wanted: the metrics that are taken down, criteria apart.
+        scored: whether the criteria are.
+        read: the evaluations that are measured for it.
+    """
+
+    metric: Metric | None
+    wanted: list[Metric]
+    scored: bool
+    read: set[str]
+
+
+def _choose(experiment: Experiment, nodes: Mapping[str, Node], name: str) -> Choice | None:
+    """What is measured while a stage trains, None if nothing is.
 
     With criteria the primary metric is taken down too, to say what they would have picked; it
     decides nothing. A model without the heads of the criteria is not scored by any.
-
-    Args:
-        evaluators: one for each point of a sweep whose replicas train together.
     """
     select = selecting_metric(experiment)
     ends = {stages[-1].name for stages in experiment.arms.values()}
-    if not (select or experiment.criteria) or name not in ends:
-        return None
     stage, heads = nodes[name].setup.stage, named_heads(nodes, name)
+    if not (select or experiment.criteria) or name not in ends or not stage.num_steps:
+        return None
     scored = bool(experiment.criteria) and criteria_heads(experiment) <= stage.model.heads.keys()
     wanted = [experiment.primary] if scored else []
     chosen = None
@@ -59,13 +73,31 @@ def make_validation(
     if any(metric.key in experiment.derived for metric in wanted):
         read = set(experiment.evals)
     read = {evaluation for evaluation in read if experiment.evals[evaluation].head in heads}
+    return Choice(chosen, wanted, scored, read)
+
+
+def make_validation(
+    experiment: Experiment,
+    nodes: Mapping[str, Node],
+    name: str,
+    evaluators: Sequence[Evaluator],
+) -> Validation | None:
+    """What is measured while a stage trains that ends an arm: criteria, and what selects.
+
+    Args:
+        evaluators: one for each point of a sweep whose replicas train together.
+    """
+    choice = _choose(experiment, nodes, name)
+    if choice is None:
+        return None
+    stage = nodes[name].setup.stage
 
     def measure_point(evaluator: Evaluator, params: Params, state: State) -> dict[str, np.ndarray]:
         what = stage.model, stage.method, params, state
-        metrics = flat_metrics({name: evaluator.measure_one(name, *what) for name in read})
+        metrics = flat_metrics({name: evaluator.measure_one(name, *what) for name in choice.read})
         metrics |= derived_metrics(experiment, metrics)
-        values = {metric.key: metrics[metric.key] for metric in wanted if metric.key in metrics}
-        return values | (evaluator.scorer.scores(*what) if scored else {})
+        values = {m.key: metrics[m.key] for m in choice.wanted if m.key in metrics}
+        return values | (evaluator.scorer.scores(*what) if choice.scored else {})
 
     def measure(params: Params, state: State) -> dict[str, np.ndarray]:
         size = len(jax.tree.leaves(params)[0]) // len(evaluators)
@@ -76,7 +108,98 @@ def make_validation(
             parts.append(measure_point(evaluator, *weights))
         return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
 
-    return Validation(chosen, experiment.select_every, measure)
+    return Validation(choice.metric, experiment.select_every, measure)
+
+
+def validation_identity(
+    experiment: Experiment, nodes: Mapping[str, Node], name: str, seeds: Sequence[int]
+) -> tuple[dict[str, Any] | None, bool]:
+    """What is measured while a stage trains, as JSON for its identity; None if nothing is.
+
+    Returns:
+        (that, whether some of its code cannot be looked into).
+    """
+    choice = _choose(experiment, nodes, name)
+    if choice is None:
+        return None, False
+    heads = nodes[name].setup.model.heads
+    read = sorted(choice.read)
+    parts = [evaluation_identity(experiment.evals[name], heads, seeds) for name in read]
+    code = [experiment.derived[m.key] for m in choice.wanted if m.key in experiment.derived]
+    data = {f"evaluation {e!r}": part.data for e, part in zip(read, parts, strict=True)}
+    if choice.scored:
+        code += [criterion.score for criterion in experiment.criteria.values()]
+        for key, criterion in experiment.criteria.items():
+            for d, domain in enumerate(criterion.domains):
+                data[f"criterion {key!r}, domain {d}"] = domain_digests([domain], heads, seeds)
+    printed = of_value(code)
+    identity = {
+        "metric": choice.metric and [choice.metric.key, choice.metric.better],
+        "every": experiment.select_every,
+        "measured": sorted([*(m.key for m in choice.wanted), *experiment.criteria]),
+        "programs": [printed.digest, *(part.program for part in parts)],
+        "data": data,
+    }
+    return identity, bool(printed.opaque) or any(part.opaque for part in parts)
+
+
+class EvaluationIdentity(NamedTuple):
+    """What an evaluation measures, and on which data.
+
+    Attributes:
+        program: digest of what it sums and of what it makes of the sums.
+        data: as `domain_digests`.
+        opaque: whether some of its code cannot be looked into.
+    """
+
+    program: str
+    data: dict[str, Any]
+    opaque: bool
+
+
+def evaluation_identity(
+    evaluation: Evaluation, heads: Mapping[str, Head], seeds: Sequence[int]
+) -> EvaluationIdentity:
+    """Of an evaluation of some seeds.
+
+    Args:
+        heads: of the models, its own among them.
+    """
+    sums = of_program(lambda: metric_sums(evaluation, heads[evaluation.head]))
+    results = of_value(evaluation.results)
+    return EvaluationIdentity(
+        digest([sums.digest, results.digest]),
+        domain_digests([as_domain(evaluation)], heads, seeds),
+        bool(sums.opaque or results.opaque),
+    )
+
+
+def evaluation_digests(
+    experiment: Experiment,
+    nodes: Mapping[str, Node],
+    seeds: Sequence[int],
+    experiment_digest: str,
+) -> dict[str, dict[str, Any]]:
+    """{evaluation: {"program": digest of what is measured, "seeds": {seed: of its data}}}.
+
+    Args:
+        experiment_digest: of the experiment's file, which stands in for code that cannot be looked
+            into.
+    """
+    models = [node.setup.model for node in nodes.values()]
+    heads = {name: head for model in models for name, head in model.heads.items()}
+    identities = {
+        name: evaluation_identity(evaluation, heads, seeds)
+        for name, evaluation in experiment.evals.items()
+        if evaluation.head in heads
+    }
+    return {
+        name: {
+            "program": digest([each.program, experiment_digest]) if each.opaque else each.program,
+            "seeds": each.data["seeds"],
+        }
+        for name, each in identities.items()
+    }
 
 
 def named_heads(nodes: Mapping[str, Node], stage: str | None) -> set[str]:

@@ -9,7 +9,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ from jaxtl.train.state import (
     without_constants,
 )
 from jaxtl.train.step import make_dispatch, make_step
+from jaxtl.train.store.blocks import Trained
 from jaxtl.train.store.checkpoints import Checkpoints
-from jaxtl.train.store.identity import Identity, differences
+from jaxtl.train.store.identity import Identity, outputs_fingerprint
 from jaxtl.train.store.interface import interface
 from jaxtl.train.store.log import Log, read_curves
 from jaxtl.train.store.record import read_stage
@@ -57,47 +58,6 @@ from jaxtl.train.store.record import read_stage
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, dict[str, np.ndarray]], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A finished stage.
-
-    Attributes:
-        params, state: what is evaluated and handed on; leaves with the leading axis of replicas.
-        curves: {"step": [t], metric: [t, replicas]}, the logged steps.
-        seconds: training time, compilation included.
-        steps_per_second: without the first dispatch, all replicas counting as one step; NaN if
-            there was no second dispatch.
-        memory_mb: device memory that a dispatch takes by XLA's account: what it is given, its
-            results and its temporaries, all replicas together; NaN if none was run.
-        failed: [replicas] int, the first step whose loss or gradient was not finite, from 1, or 0.
-        note: what made its steps cheaper, if anything.
-    """
-
-    replicas: Replicas
-    params: Params
-    state: State
-    curves: dict[str, np.ndarray]
-    seconds: float
-    steps_per_second: float
-    memory_mb: float
-    failed: np.ndarray
-    note: str = ""
-
-    def part(self, start: int, stop: int) -> "Trained":
-        """Some of the replicas; a share of the seconds, as they were trained together."""
-        cut = slice(start, stop)
-        params, state = jax.tree.map(lambda leaf: leaf[cut], (self.params, self.state))
-        return dataclasses.replace(
-            self,
-            replicas=self.replicas[cut],
-            params=params,
-            state=state,
-            curves={k: v if k == "step" else v[:, cut] for k, v in self.curves.items()},
-            seconds=self.seconds * (stop - start) / len(self.replicas),
-            failed=self.failed[cut],
-        )
 
 
 def train_stage(
@@ -108,37 +68,57 @@ def train_stage(
     options: RunOptions,
     progress: Progress = lambda step, metrics: None,
     validation: Validation | None = None,
+    restored: Callable[[int], None] = lambda step: None,
+    about: Mapping[str, Any] | None = None,
+    chosen: Sequence[int] | None = None,
 ) -> Trained:
     """Train a stage, go on with an interrupted one, or load a finished one.
+
+    Whether what the directory holds is this very stage is the caller's to know.
 
     Args:
         replicas: the resolved stage for each seed (and point of a sweep).
         source: (params, state) of the stage before, None for a first stage.
         directory: holds stage.json, metrics.jsonl and checkpoints/.
-        identity: what the weights depend on; must equal that of what the directory holds.
+        identity: what the weights depend on.
         options: how to run.
         progress: called with the number of finished steps and the last metrics {name: [replicas]}.
         validation: by which the best parameters of each replica are kept; None: the last.
+        restored: called with the number of steps that were found done, if some were.
+        about: what else stage.json says of what the stage is made with.
+        chosen: of a finished stage only these replicas, and `source` has no others; None for all.
 
     Raises:
-        ValueError: the directory holds another stage, or no replica is left whose loss is finite.
+        ValueError: no replica is left whose loss is finite, or the stage is not finished though
+            only some of its replicas are chosen.
         Interrupted: a signal came; the state is saved.
         NotWritten: a file cannot be; the next launch goes on from the last whole checkpoint.
     """
     stage = replicas.setup.stage
     validation = validation if stage.num_steps else None
-    record = check_directory(directory, identity) or {"identity": identity, "finished": False}
-    record |= interface(replicas.setup)
+    record = read_stage(directory) or {"finished": False}
     abstract = jax.eval_shape(
         lambda: without_constants(replicas, abstract_state(replicas, validation))
     )
     with watch() as signals, Checkpoints(directory / "checkpoints") as checkpoints:
         step, train = checkpoints.restore_latest(abstract) or (0, None)
-        train = with_constants(replicas, train, source) if train else None
-        if record["finished"] and (train is None or step < stage.num_steps):
+        finished = record["finished"] and train is not None and step == stage.num_steps
+        if record["finished"] and not finished:
             logger.warning("stage %s was finished; its last checkpoint is gone", stage.name)
-            record["finished"] = False
-        if not record["finished"]:
+        if chosen is not None:
+            if not finished:
+                raise ValueError(
+                    f"{directory} is not finished for all of its seeds {identity['seeds']}; run "
+                    "all of them first"
+                )
+            train, replicas = jax.tree.map(lambda leaf: leaf[chosen], train), replicas[chosen]
+        if train is not None:
+            train = with_constants(replicas, train, source)
+            restored(step)
+        if not finished:
+            record |= {"identity": identity, "finished": False, **(about or {})}
+            record |= interface(replicas.setup)
+            record["outputs"] = outputs_fingerprint(replicas.setup).digest
             if stage.weights is not None:
                 report = replicas.setup.weights_report
                 record["weights"] = {"name": stage.weights.name, "report": report.splitlines()}
@@ -161,10 +141,13 @@ def train_stage(
             recorder.save(stage.num_steps, train, finished=True)
     if signals.received is not None:
         raise Interrupted(signals.received)
+    curves = read_curves(directory, stage.num_steps)
+    if chosen is not None:
+        curves = {k: v if k == "step" else v[:, chosen] for k, v in curves.items()}
     return Trained(
         replicas,
         *evaluated_params(train),
-        read_curves(directory, stage.num_steps),
+        curves,
         record["train_seconds"],
         record["steps_per_second"] or math.nan,
         record.get("memory_mb") or math.nan,
@@ -276,21 +259,6 @@ class Recorder:
             self.checkpoints.wait()
         self.record["finished"] = finished
         write_json(self.directory / "stage.json", self.record)
-
-
-def check_directory(directory: Path, identity: Identity) -> dict | None:
-    """The stage.json of a directory, None if it holds no stage.
-
-    Raises:
-        ValueError: it holds another stage; the differences are listed.
-    """
-    if (record := read_stage(directory)) and (lines := differences(record["identity"], identity)):
-        raise ValueError(
-            f"{directory} holds a stage of another run; it differs in\n  "
-            + "\n  ".join(lines)
-            + "\nName another --workdir, or remove that one."
-        )
-    return record
 
 
 def compile_stage(

@@ -17,13 +17,13 @@ from jaxtl.form import describe
 from jaxtl.paths import flatten
 from jaxtl.plan import PyTree
 from jaxtl.plan.batch import sides_of
-from jaxtl.train.feed.examples import first_page, gather, host_feed
+from jaxtl.train.feed.examples import first_page, host_feed
 from jaxtl.train.resolve.contract import differing, with_place
 from jaxtl.train.resolve.convolutions import convolutions
 from jaxtl.train.resolve.replicas import Replicas, over_seeds
 from jaxtl.train.resolve.stage import Setup, active_heads, roles_of
 from jaxtl.train.state import begin, group
-from jaxtl.train.step import make_step
+from jaxtl.train.step import draw, make_step
 
 
 def rehearse(setup: Setup, arm: str, seeds: tuple[int, ...]) -> Setup:
@@ -45,7 +45,7 @@ def rehearse(setup: Setup, arm: str, seeds: tuple[int, ...]) -> Setup:
         _check_prediction(setup)
     except Exception as error:  # whatever a method, a model or an augmentation of one's own raises
         raise ValueError(f"arm {arm!r}, stage {setup.stage.name!r}: {explain(error)}") from error
-    return dataclasses.replace(setup, convolutions=convolutions(program.jaxpr))
+    return dataclasses.replace(setup, convolutions=convolutions(program.jaxpr), program=program)
 
 
 def abstract_values(replicas: Replicas) -> dict[str, jax.ShapeDtypeStruct]:
@@ -57,11 +57,11 @@ def first_step(replicas: Replicas) -> tuple[Callable, tuple]:
     """(values, ...) -> all that a replica computes up to its first step; with abstract arguments.
 
     It returns the state of the method, and (the train state before the step, that after it,
-    metrics), None for a method without updates.
+    metrics), None for a method without updates. Any step: its number is an argument.
     """
     setup, stage = replicas.setup, replicas.setup.stage
 
-    def step(values, params, state, shared, rows, index, rng):
+    def take_step(values, params, state, feed, index, seed, step):
         changed = replicas.at(values)
         method = changed.stage.method
         memory = ()
@@ -69,15 +69,16 @@ def first_step(replicas: Replicas) -> tuple[Callable, tuple]:
             memory = method.state(changed.model, params, state.statistics, setup.shape)
         if not method.updates:
             return memory, None
-        batch = gather(changed.stage, shared, rows, index, rng)
+        batch, rng = draw(changed.stage, feed, index, seed, step)
         train = begin(changed, *group(changed, params), state)
-        return memory, (train, *make_step(changed)(train, batch, rng, jnp.int32(0)))
+        return memory, (train, *make_step(changed)(train, batch, rng, step))
 
-    shared, rows = first_page(host_feed(replicas[:1]), replicas[:1])
-    rows = jax.tree.map(lambda leaf: leaf[0], rows)
+    page = first_page(host_feed(replicas[:1]), replicas[:1])
+    page = page._replace(per_replica=jax.tree.map(lambda leaf: leaf[0], page.per_replica))
     index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
-    args = (setup.params, setup.state, shared, rows, index, jax.random.key(0))
-    return step, (abstract_values(replicas), *args)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    args = (setup.params, setup.state, page, index, number, number)
+    return take_step, (abstract_values(replicas), *args)
 
 
 def _check_heads(setup: Setup) -> None:

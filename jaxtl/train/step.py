@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.paths import join, key
-from jaxtl.plan import Batch, Method, Params, PyTree, State
+from jaxtl.plan import Batch, Method, Params, PyTree, Stage, State
 from jaxtl.train.feed.examples import Feed, gather
 from jaxtl.train.gradients import Gradient, gradient
 from jaxtl.train.mesh import current_mesh, on_all_devices, shard_batch
@@ -185,6 +185,20 @@ def last_good(old: TrainState, new: TrainState, finite: jax.Array, step: jax.Arr
     )
 
 
+def draw(
+    stage: Stage, feed: Feed, index: jax.Array, seed: jax.Array, step: jax.Array
+) -> tuple[Batch, jax.Array]:
+    """(the batch, the key) of one step and replica.
+
+    Args:
+        feed: as in `gather`.
+        index: [batch, domains] int32, rows of the feed.
+    """
+    rng = jax.random.fold_in(key(jax.random.key(seed), "train"), step)
+    data_rng, rng = jax.random.split(rng)
+    return gather(stage, *feed, index, data_rng), rng
+
+
 def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed: Feed) -> Callable:
     """The compiled call that advances all replicas by up to `schedule.steps` steps.
 
@@ -206,10 +220,10 @@ def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed:
 
         def take_step(i, carry):
             step = first + i
-            rng = jax.random.fold_in(key(jax.random.key(seed), "train"), step)
-            data_rng, rng = jax.random.split(rng)
-            batch = shard_batch(mesh, gather(setup.stage, *feed, block[i], data_rng))
-            train, logged = step_fn(carry._replace(frozen=frozen), batch, rng, step)
+            batch, rng = draw(setup.stage, feed, block[i], seed, step)
+            train, logged = step_fn(
+                carry._replace(frozen=frozen), shard_batch(mesh, batch), rng, step
+            )
             return train.carry, logged
 
         def body(i, loop):

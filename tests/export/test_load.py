@@ -87,13 +87,32 @@ def test_seeds_and_stages_are_told_apart(finished):
         np.testing.assert_array_equal(prototypes[path], first[path])  # nothing trains there
 
 
-def test_a_model_computes_in_the_type_of_its_run(finished, edited):
+def test_a_model_computes_in_the_type_that_its_stage_was_trained_in(finished, edited, caplog):
     expected = jaxtl.load(finished, "two").predict(IMAGES)["logits"]["animal"]
-    run = edited("config.json", lambda record: record.update(dtype="bfloat16"))
+
+    def in_bfloat16_long_ago(record):
+        record["identity"]["dtype"] = "bfloat16"
+        record["made_with"]["versions"]["jax"] = "0.1"
+
+    run = edited("stages/then/stage.json", in_bfloat16_long_ago)
     rounded = jaxtl.load(run, "two").predict(IMAGES)["logits"]["animal"]
     assert rounded.dtype == jnp.float32
     gap = np.abs(rounded - expected).max() / np.abs(expected).max()
     assert 1e-4 < gap < 3e-2
+    assert "trained with other versions (jax: there '0.1'" in caplog.text
+
+
+def test_the_config_of_the_last_launch_is_not_that_of_an_earlier_stage(finished, edited):
+    expected = jaxtl.load(finished, "two").predict(IMAGES)["logits"]["animal"]
+    run = edited("config.json", lambda record: record["config"].update(steps=1))
+    outputs = jaxtl.load(run, "two").predict(IMAGES)["logits"]["animal"]
+    np.testing.assert_array_equal(outputs, expected)
+
+
+def test_a_model_that_computes_something_else_is_refused(copied, tmp_path, monkeypatch):
+    run = changed_file(copied, tmp_path, monkeypatch, "nn.relu", "nn.tanh")
+    message = refused(run, "two")
+    assert "leaving.py has changed since: its model computes something else" in message
 
 
 def test_a_method_predicts_as_it_says(finished):
@@ -169,7 +188,7 @@ def test_what_is_not_there_or_not_finished(finished, edited, tmp_path):
 
 def test_stages_of_another_run_are_named(edited):
     def loaded_elsewhere(record):
-        record["identity"]["source_run"] = "runs/other"
+        record["source_run"] = "runs/other"
 
     run = edited("stages/then/stage.json", loaded_elsewhere)
     (run / "stages/first/stage.json").unlink()
@@ -192,7 +211,9 @@ def changed_file(run, tmp_path, monkeypatch, old, new):
     return run
 
 
-def test_a_changed_experiment_is_a_warning(copied, tmp_path, monkeypatch, caplog):
+def test_a_changed_experiment_that_has_the_same_model_is_used(
+    copied, tmp_path, monkeypatch, caplog
+):
     expected = jaxtl.load(copied, "two").predict(IMAGES)["logits"]["animal"]
     assert not caplog.records
     run = changed_file(copied, tmp_path, monkeypatch, "    steps: int = 12\n", "")
@@ -205,7 +226,6 @@ def test_a_changed_experiment_is_a_warning(copied, tmp_path, monkeypatch, caplog
     (tmp_path / "beside_leaving.py").write_text("STEPS = 12\n")
     predictor = jaxtl.load(run, "two")
     assert sys.path == before
-    assert "experiments/leaving.py has changed since stage then was trained" in caplog.text
     assert "has no field steps any more" in caplog.text
     np.testing.assert_array_equal(predictor.predict(IMAGES)["logits"]["animal"], expected)
 

@@ -14,7 +14,7 @@ from jaxtl.study.progress import Reporter
 def test_a_stage_is_called_by_its_name(name, terminal):
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=300, color_system=None)
-    with Reporter(console).stage(name, 2, ["[3] of 4 trained"]) as show:
+    with Reporter(console).stage(name, 2, ["[3] of 4 trained"]) as (show, _):
         show(1, {"loss": np.ones(2)})
         show(2, {"loss": np.zeros(2)})
     text = file.getvalue()

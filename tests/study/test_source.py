@@ -236,6 +236,13 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_in_one_line(copied):
 
 
 def test_another_source_run_in_the_same_directory_is_another_run(source, tmp_path):
+    run_tiny(tmp_path / "run", seeds=(0, 1, 2), arms=("full",), source_run=source[0])
+    run_tiny(tmp_path / "other", seeds=(0, 1, 2), plan=experiment(steps=5))
+    with pytest.raises(ValueError, match="stage 'adapt':\n    the stage before it\n"):
+        run_tiny(tmp_path / "run", seeds=(0, 1, 2), arms=("full",), source_run=tmp_path / "other")
+
+
+def test_the_same_source_stage_trained_here_is_the_same(source, tmp_path):
     run_tiny(tmp_path, seeds=(0, 1, 2), arms=("full",), source_run=source[0])
-    with pytest.raises(ValueError, match=r"source_run: there '.*', now None"):
-        run_tiny(tmp_path, seeds=(0, 1, 2), arms=("full",))
+    said = run_tiny(tmp_path, seeds=(0, 1, 2), arms=("full",))[1]
+    assert "stage pretrain: 6 steps" in said and "stage adapt: found finished" in said

@@ -221,16 +221,6 @@ def test_a_finished_stage_is_not_touched(stopped, whole):
     assert run.seconds == whole[1].seconds > 0
 
 
-def test_the_directory_of_another_stage_is_refused_with_the_differences(stopped):
-    other = {"stage": "tiny", "config": {"learning_rate": 0.2}, "seeds": [0, 1], "new": 3}
-    with pytest.raises(ValueError) as error:
-        train_stage(over_seeds(resolve(stages()[0], None), (0, 1)), None, stopped, other, OPTIONS)
-    message = str(error.value)
-    assert "config.learning_rate: there 0.1, now 0.2" in message
-    assert "new: there None, now 3" in message and "seeds" not in message
-    assert str(stopped) in message and "--workdir" in message
-
-
 def test_a_damaged_stage_json_is_one_error(stopped):
     (stopped / "stage.json").write_text('{"identity": ')
     with pytest.raises(ValueError, match=r"stage\.json is damaged"):

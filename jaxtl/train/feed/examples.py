@@ -48,12 +48,12 @@ class Feed(NamedTuple):
 def columns(domain: Domain, heads: Mapping[str, Head], seed: int) -> Columns:
     """The examples of one domain that one seed trains on, with hidden labels hidden."""
     inputs, rows = domain.dataset.table().inputs, domain.dataset.rows(seed)
-    labels = {name: _labels(domain, name, heads[name])[0][rows] for name in domain.heads}
-    return Columns(select(inputs, rows), labels, *_weights(domain, heads, rows), domain.role)
+    labels = {name: label_columns(domain, name, heads[name])[0][rows] for name in domain.heads}
+    return Columns(select(inputs, rows), labels, *row_weights(domain, heads, rows), domain.role)
 
 
-def _labels(domain: Domain, name: str, head: Head) -> tuple[np.ndarray, np.ndarray]:
-    """(labels, which may be used), [n, *label_shape]; an unlabelled domain hides all."""
+def label_columns(domain: Domain, name: str, head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """(labels of a head, which may be used), [n, *label_shape]; an unlabelled domain hides all."""
     table = domain.dataset.table()
     if domain.labelled:
         return table.labels_of(domain.heads[name], head)
@@ -61,7 +61,7 @@ def _labels(domain: Domain, name: str, head: Head) -> tuple[np.ndarray, np.ndarr
     return np.full(shape, head.missing), np.zeros(shape, bool)
 
 
-def _weights(
+def row_weights(
     domain: Domain, heads: Mapping[str, Head], rows: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """({head: [len(rows), *label_shape]}, [len(rows)]), float32.
@@ -76,7 +76,7 @@ def _weights(
         present = np.asarray(domain.example_weights(labels), np.float32)
     weights = {}
     for name in domain.heads:
-        usable = _labels(domain, name, heads[name])[1][rows]
+        usable = label_columns(domain, name, heads[name])[1][rows]
         factors = present.reshape(-1, *(1,) * (usable.ndim - 1))
         weights[name] = (usable * np.float32(domain.weight) * factors).astype(np.float32)
     return weights, present
@@ -112,14 +112,14 @@ def host_feed(replicas: Replicas) -> Feed:
     stage, shared, per_replica = replicas.setup.stage, [], []
     for d, domain in enumerate(stage.domains):
         table, heads = domain.dataset.table(), stage.model.heads
-        labels = {name: _labels(domain, name, heads[name])[0] for name in domain.heads}
+        labels = {name: label_columns(domain, name, heads[name])[0] for name in domain.heads}
         lead = (len(replicas), len(table))
         weights = {name: np.zeros((*lead, *heads[name].label_shape), np.float32) for name in labels}
         present = np.zeros(lead, np.float32)
         for i, (seed, setup) in enumerate(zip(replicas.seeds, replicas.setups, strict=True)):
             rows = domain.dataset.rows(seed)
-            row_weights, present[i, rows] = _weights(setup.stage.domains[d], heads, rows)
-            for name, values in row_weights.items():
+            of_seed, present[i, rows] = row_weights(setup.stage.domains[d], heads, rows)
+            for name, values in of_seed.items():
                 weights[name][i, rows] = values
         shared.append({"inputs": table.inputs, "labels": labels})
         per_replica.append({"weights": weights, "present": present})

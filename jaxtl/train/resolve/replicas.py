@@ -1,7 +1,7 @@
 """The leading axis of all that a stage trains: its seeds, for each point of a sweep."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -38,10 +38,15 @@ class Replicas:
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def __getitem__(self, cut: slice) -> "Replicas":
-        values = {name: column[cut] for name, column in self.values.items()}
+    def __getitem__(self, chosen: slice | Sequence[int]) -> "Replicas":
+        """Some of them; `points` is the caller's to set where they are of several."""
+        places = np.arange(len(self))[chosen]
         return dataclasses.replace(
-            self, seeds=self.seeds[cut], setups=self.setups[cut], values=values, points=1
+            self,
+            seeds=tuple(self.seeds[i] for i in places),
+            setups=tuple(self.setups[i] for i in places),
+            values={name: column[places] for name, column in self.values.items()},
+            points=1,
         )
 
     def at(self, values: Mapping[str, jax.Array]) -> Setup:

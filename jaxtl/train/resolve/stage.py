@@ -39,7 +39,9 @@ class Setup:
         shape: what the method's networks and state are made for.
         published: {path: array} of the leaves that come from the stage's `weights`.
         weights_report: what was done to get them.
+        initialisation: the traced program of what is fresh.
         convolutions: those of its training step, once that is traced.
+        program: the traced training step, likewise.
     """
 
     stage: Stage
@@ -53,7 +55,9 @@ class Setup:
     shape: StageShape
     published: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
     weights_report: str = ""
+    initialisation: Any = dataclasses.field(default=None, repr=False, compare=False)
     convolutions: Convolutions | None = None
+    program: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def constant(self) -> frozenset[str]:
@@ -132,7 +136,8 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     method, model = stage.method, stage.model
     check_method(method)
     inputs, shape = example_inputs(stage), shape_of(stage)
-    params, statistics = jax.eval_shape(lambda: initialise(stage, inputs, shape, 0))
+    draw = jax.make_jaxpr(lambda: initialise(stage, inputs, shape, 0), return_shape=True)
+    initialisation, (params, statistics) = draw()
     leaves = {**flatten(params), **flatten(statistics)}
     paths, running = list(flatten(params)), list(flatten(statistics))
     idle = [f"heads/{re.escape(name)}/.*" for name in model.heads.keys() - active_heads(stage)]
@@ -187,6 +192,7 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
         shape=shape,
         published=published,
         weights_report=report,
+        initialisation=initialisation,
     )
 
 

@@ -7,7 +7,7 @@ with the leading axis of replicas, under the number of the step it was taken aft
 import functools
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -15,9 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxtl.files import Damaged, read_json, write_text, writing
-from jaxtl.paths import flatten
-from jaxtl.plan import Params, PyTree, Stage, State
-from jaxtl.plan.reading import Wanted
+from jaxtl.plan import Params, PyTree, State
 from jaxtl.train.mesh import from_primary, is_primary, shard_state
 from jaxtl.train.state import Best, TrainState, evaluated_params
 from jaxtl.train.store.integrity.agreement import in_all_processes
@@ -31,7 +29,6 @@ from jaxtl.train.store.integrity.failures import (
     verify,
 )
 from jaxtl.train.store.integrity.quiet import quietly
-from jaxtl.train.store.record import read_stage
 
 logger = logging.getLogger(__name__)
 
@@ -184,71 +181,18 @@ class Checkpoints:
         self._manager.reload()
 
 
-def restore_chain(
-    directory: Path,
-    chain: Sequence[Stage],
-    seeds: Sequence[int],
-    wanted: Mapping[str, jax.ShapeDtypeStruct],
-    method_state: PyTree = None,
-) -> tuple[dict[str, np.ndarray], PyTree]:
-    """What the last stage of a chain handed on.
-
-    A checkpoint lacks what its stage loaded and did not change: that comes from the stage before
-    it, in this run or in the one that the stage was loaded from, or from the published weights that
-    the chain starts from.
+def restore_block(directory: Path, method_state: PyTree = None) -> tuple[Params, State]:
+    """(params, state) of a block as NumPy arrays, leaves with the leading axis of its seeds.
 
     Args:
-        directory: <workdir>/<experiment>.
-        chain: finished stages, the first of an arm's first.
-        seeds: some of the run's.
-        wanted: {path: one seed's leaf} of the model, as far as it is known.
-        method_state: as in `restore_weights`.
-
-    Returns:
-        ({path: [seeds, ...]}, the method's own state or None).
-
-    Raises:
-        ValueError: a checkpoint or the weights cannot be read; the message goes on from the last
-            stage's name.
-    """
-    stage = chain[-1]
-    record = read_stage(directory / "stages" / stage.name)
-    if record is None:
-        raise ValueError(f"goes on from stage {stage.name!r}, which {directory} does not hold")
-    identity = record["identity"]
-    params, state = restore_stage(directory, stage.name, method_state)
-    rows = [identity["seeds"].index(seed) for seed in seeds]
-    memory = jax.tree.map(lambda leaf: leaf[rows], state.method)
-    stored = flatten(params) | flatten(state.statistics)
-    leaves = {path: leaf[rows] for path, leaf in stored.items()}
-    missing = {path: leaf for path, leaf in wanted.items() if path not in leaves}
-    if missing and len(chain) > 1:
-        trained_here = (directory / "stages" / chain[-2].name / "stage.json").exists()
-        if not trained_here and identity["source_run"]:
-            directory = Path(identity["source_run"])
-        before = restore_chain(directory, chain[:-1], seeds, missing)[0]
-        leaves |= {path: before[path] for path in missing if path in before}
-    elif missing and stage.weights is not None:
-        if stage.weights.digest() != identity["weights"]:
-            raise ValueError(f"started from other weights than {stage.weights.name} now holds")
-        published = stage.weights.read(Wanted(missing, others=None))[0]
-        leaves |= {path: np.stack([leaf] * len(seeds)) for path, leaf in published.items()}
-    return leaves, memory
-
-
-def restore_stage(directory: Path, stage: str, method_state: PyTree = None) -> tuple[Params, State]:
-    """(params, state) of a stage as NumPy arrays, leaves with the leading axis of its seeds.
-
-    Args:
-        directory: <workdir>/<experiment>.
-        stage: its name.
+        directory: holds its checkpoints/.
         method_state: as in `restore_weights`.
 
     Raises:
         ValueError: there is no checkpoint, it is damaged or `Outdated`; the message goes on from
             the stage's name.
     """
-    folder = directory.absolute() / "stages" / stage / "checkpoints"
+    folder = directory.absolute() / "checkpoints"
     steps = [path for path in folder.glob("*") if path.name.isdecimal()]
     if not steps:
         raise ValueError("has no checkpoint")

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +175,24 @@ def read_curves(directory: Path, last: int | None = None) -> dict[str, np.ndarra
     return {
         name: np.asarray([line.get(name, nothing) for line in lines], np.float64) for name in names
     }
+
+
+def join_curves(
+    parts: Sequence[Mapping[str, np.ndarray]], counts: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """The curves of blocks of a stage side by side; NaN where one has not logged a step.
+
+    Args:
+        parts: of each block, as `read_curves` has them.
+        counts: replicas of each.
+    """
+    steps = np.unique(np.concatenate([part.get("step", np.zeros(0)) for part in parts]))
+    names = dict.fromkeys(name for part in parts for name in part if name != "step")
+    curves = {name: np.full((len(steps), sum(counts)), np.nan) for name in names}
+    ends = np.cumsum(counts)
+    for part, start, end in zip(parts, ends - counts, ends, strict=True):
+        rows = np.searchsorted(steps, part.get("step", np.zeros(0)))
+        for name, values in part.items():
+            if name != "step":
+                curves[name][rows, start:end] = values
+    return {"step": steps, **curves} if len(steps) else {}
