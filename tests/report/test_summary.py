@@ -38,7 +38,7 @@ def test_keys_are_those_other_programs_read(result):
     summary = summarize(result)
     assert list(summary) == [
         "experiment", "config", "seeds", "baseline", "selection", "primary", "arms",
-        "directions",
+        "directions", "evaluations", "made_from",
     ]  # fmt: skip
     assert set(summary["primary"]) == {"metric", "direction"}
     fixed = {"metrics", "verdict", "trainable_parameters", "total_parameters"}
