@@ -74,7 +74,7 @@ def read_run(directory: Path) -> SavedRun:
     record = read_json(directory / "config.json", keys, WRITTEN_ANEW)
     file = find_file(directory, record["experiment"])
     experiment = rebuild(file, record["config"])
-    folders = sorted(path for path in (directory / "stages").glob("*") if path.is_dir())
+    folders = sorted(path.parent for path in (directory / "stages").glob("*/stage.json"))
     summary = directory / "summary.json"
     return SavedRun(
         directory,

@@ -53,8 +53,7 @@ class SourceRun:
                 checkpoint is damaged; all of it.
         """
         sources = {stage.name for arm in arms for stage in experiment.arms[arm][:-1]}
-        folders = sorted(path for path in (self.directory / "stages").glob("*") if path.is_dir())
-        for folder in folders:
+        for folder in sorted(p.parent for p in (self.directory / "stages").glob("*/stage.json")):
             if blocks := [block for block in blocks_of(folder) if block.record["finished"]]:
                 self.blocks[folder.name] = blocks
         if not sources & self.blocks.keys():
