@@ -143,9 +143,17 @@ def _global(
     if name not in namespace:
         return [b"builtin" + text(name)]
     value, place = namespace[name], f"global {name}, which {where} reads"
+    if _is_remembered(str(namespace.get("__name__")), name, value):
+        return [b"remembered" + text(name)]
     if isinstance(value, types.ModuleType):
         return [_module(graph, value, names, place)]
     return [b"global", graph.part(value, place)]
+
+
+def _is_remembered(module: str, name: str, value: Any) -> bool:
+    """Whether a global is a cache or a counter of jaxtl, which are private and in lower case."""
+    private = name.startswith("_") and name.islower() and module.partition(".")[0] == "jaxtl"
+    return private and not callable(value) and not isinstance(value, types.ModuleType)
 
 
 def _imported(
@@ -184,6 +192,8 @@ def describe_module(graph: Graph, view: Attributes, where: str) -> list[Part]:
     parts: list[Part] = [b"module"]
     for name in view.names:
         value = vars(view.module)[name]
+        if _is_remembered(view.module.__name__, name, value):
+            continue
         if isinstance(value, types.ModuleType):
             inner = [n for n in view.names if n != name]
             part = _module(graph, value, inner, f"module {value.__name__}")

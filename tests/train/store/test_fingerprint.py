@@ -21,6 +21,8 @@ import pytest
 from flax import linen
 from sklearn.linear_model import Ridge
 
+from jaxtl import data
+from jaxtl.metrics import classification
 from jaxtl.train.store.fingerprint import combined, of_jaxpr, of_program, of_value
 
 X = jnp.arange(3.0)
@@ -444,6 +446,34 @@ def test_what_cannot_be_looked_into_is_said():
     )
     for value in (threading.RLock(), logging.getLogger()):  # which say nothing of numbers
         assert of_value(value).opaque == ()
+
+
+def used_function(f):
+    f(X)
+    jax.jit(f)(X)
+
+
+def used_dataset(evaluation):
+    evaluation.dataset.table()
+    evaluation.dataset.rows(0)
+
+
+USES = {
+    "jitted": (jax.jit(closure(2.0)), used_function),
+    "custom derivatives": (with_gradient(ONES), lambda f: jax.grad(lambda x: f(x).sum())(X)),
+    "cached": (functools.lru_cache(even), lambda f: f(4)),
+    "linen": (linen.Dense(3), lambda module: module.init(jax.random.key(0), X)),
+    "optax": (optax.adam(1e-3), lambda tx: tx.init(X)),
+    "data": (classification(data.digits().test.classes([0, 1]).few(3), "head"), used_dataset),
+}
+
+
+@pytest.mark.parametrize(("value", "use"), USES.values(), ids=USES.keys())
+def test_being_used_leaves_no_trace(value, use):
+    before = of_value(value)
+    use(value)
+    assert of_value(value) == before
+    assert before.opaque == ()
 
 
 def test_a_long_chain_is_no_recursion():
