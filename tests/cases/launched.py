@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -43,13 +44,18 @@ def restless(workdir: Path, *more: str, seeds: int = 2) -> list[str]:
     ]
 
 
-def start(args: list[str]) -> subprocess.Popen:
-    """A process on the CPU, where XLA compiles fast rather than well, the same for all."""
+def environment() -> dict[str, str]:
+    """On the CPU XLA compiles fast rather than well, the same for all."""
     flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return {**os.environ, **flags}
+
+
+def start(args: list[str]) -> subprocess.Popen:
+    """A process that does it."""
     return subprocess.Popen(
         args,
         cwd=ROOT,
-        env={**os.environ, **flags},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -99,13 +105,29 @@ def saved(workdir: Path, stage: str) -> int:
 
 def logged(workdir: Path) -> int:
     """Bytes of all metrics.jsonl."""
-    return sum(p.stat().st_size for p in stages(workdir).glob("*/metrics.jsonl"))
+    return sum(p.stat().st_size for p in folder(workdir).glob("**/stages/*/metrics.jsonl"))
+
+
+def finished_stages(workdir: Path) -> int:
+    """How many stages are, those of the points of a sweep too."""
+    files = folder(workdir).glob("**/stages/*/stage.json")
+    return sum('"finished": true' in path.read_text() for path in files)
+
+
+def reported(workdir: Path, since: float) -> bool:
+    """Whether a process that started at a `time.time()` has begun to write the report."""
+    for path in [*folder(workdir).glob("*summary.json*"), *folder(workdir).glob("figures/.*")]:
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime >= since:
+                return True
+    return False
 
 
 def half_written(workdir: Path, since: float) -> set[str]:
     """Checkpoints that a process which started at a `time.time()` is writing, or died over."""
     found = set()
-    for path in stages(workdir).glob("*/checkpoints/*.orbax-checkpoint-tmp/_CHECKPOINT_METADATA"):
+    pattern = "**/stages/*/checkpoints/*.orbax-checkpoint-tmp/_CHECKPOINT_METADATA"
+    for path in folder(workdir).glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # whole in between
             if path.stat().st_mtime >= since:
                 found.add(str(path.parent))
@@ -131,28 +153,51 @@ def checkpoint(folder: Path) -> dict[str, np.ndarray]:
 
 
 def metrics(workdir: Path) -> dict[str, list[float]]:
-    summary = json.loads((folder(workdir) / "summary.json").read_text())
     return {
         f"{arm}/{name}": values["per_seed"]
-        for arm, entry in summary["arms"].items()
+        for arm, entry in summary(workdir)["arms"].items()
         for name, values in entry["metrics"].items()
     }
 
 
+CLOCK = ("train_seconds", "steps_per_second", "memory_mb")
+
+
+def numbers(value: Any) -> Any:
+    """A summary without what depends on the clock."""
+    if isinstance(value, dict):
+        return {key: numbers(each) for key, each in value.items() if key not in CLOCK}
+    return [numbers(each) for each in value] if isinstance(value, list) else value
+
+
+def summary(workdir: Path) -> dict:
+    return json.loads((folder(workdir) / "summary.json").read_text())
+
+
 def assert_same_run(workdir: Path, whole: Path) -> None:
-    """Every leaf of every stage, every line logged and every number measured."""
-    names = sorted(p.name for p in stages(whole).iterdir())
-    assert names == sorted(p.name for p in stages(workdir).iterdir()) and len(names) == 3
-    for name in names:
-        here, there = stages(workdir) / name, stages(whole) / name
+    """Every leaf of every stage, every line logged and every number measured; and no litter."""
+    places = [
+        {path.parent.relative_to(folder(w)) for path in folder(w).glob("**/stages/*/stage.json")}
+        for w in (workdir, whole)
+    ]
+    assert places[0] == places[1] and places[0]
+    for place in sorted(places[0]):
+        here, there = folder(workdir) / place, folder(whole) / place
         log = "metrics.jsonl"
-        assert (here / log).read_bytes() == (there / log).read_bytes(), name
+        assert (here / log).read_bytes() == (there / log).read_bytes(), place
         leaves, expected = checkpoint(here / "checkpoints"), checkpoint(there / "checkpoints")
         assert leaves.keys() == expected.keys() and len(leaves) > 10
         for path, leaf in leaves.items():
             np.testing.assert_array_equal(leaf, expected[path], err_msg=path, strict=True)
-        assert record(workdir, name)["finished"]
-    assert metrics(workdir) == metrics(whole) and len(metrics(whole)) > 4
+        assert json.loads((here / "stage.json").read_text())["finished"]
+    assert numbers(summary(workdir)) == numbers(summary(whole)) and metrics(whole)
+    for pattern in ("figures/*", "**/.*", "report.html"):
+        names = [
+            {path.relative_to(folder(w)) for path in folder(w).glob(pattern)}
+            for w in (workdir, whole)
+        ]
+        assert names[0] == names[1], pattern
+    assert not list(folder(workdir).glob("**/checkpoints/damaged-*"))
 
 
 def assert_close_run(workdir: Path, whole: Path) -> None:

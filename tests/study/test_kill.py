@@ -4,16 +4,18 @@ import contextlib
 import resource
 import signal
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
+from disturbed import Disturber, leave_alone
+from forked import Forked, server
 from launched import (
     assert_same_run,
     command,
     ended,
-    half_written,
-    logged,
     record,
+    restless,
     run,
     saved,
     stages,
@@ -30,56 +32,102 @@ from jaxtl.train.store.log import read_log
 ONE_SAVE = RunOptions(checkpoint_every=1000, steps_per_dispatch=4)
 
 
-def launch_and_kill(args, workdir, moment, rng) -> tuple[bool, bool]:
-    """Whether SIGKILL came before the end, and whether it left a half-written checkpoint."""
-    began, lines, seen = time.time(), logged(workdir), set()
-    delay, writes, deadline = rng.uniform(0, 0.03), rng.integers(1, 4), began + rng.uniform(2, 6)
-
-    def writing():
-        seen.update(half_written(workdir, began))
-        return len(seen) >= writes
-
-    events = {
-        "writing": writing,
-        "training": lambda: logged(workdir) > lines,
-        "anywhere": lambda: time.time() > deadline,
-    }
-    process = start(args)
-    try:
-        wait_for(process, events[moment])
-        time.sleep(delay * {"writing": 1, "training": 10, "anywhere": 0}[moment])
-    finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode in (0, -signal.SIGKILL)
-    return process.returncode == -signal.SIGKILL, bool(half_written(workdir, began))
+KINDS = {
+    "plain": [],
+    "sweep": ["--arms=full", "--sweep=rate=0.03,0.1", "--sweep=width=8,6"],
+    "selection": ["--config.select=true"],
+    "preparation": ["--config.prepares=true", "--arms=scratch,pada"],
+    "streaming": ["--config.freezes=true", "--arms=scratch,partial", "--run.feature_cache_mb=0"],
+}
+IN_TURN = ("writing", "training", "between", "anywhere")
 
 
-def kill_until_it_ends(tmp_path, moments, steps):
-    """(kills, kills that hit the writing of a checkpoint); the rest is as if none had come."""
-    args, whole = command(tmp_path, steps=steps), undisturbed(tmp_path, steps)
-    rng, kills, hits = np.random.default_rng(0), 0, 0
-    for moment in moments:
-        killed, hit = launch_and_kill(args, tmp_path, moment, rng)
-        kills, hits = kills + killed, hits + (killed and hit)
-    run(args)
-    assert_same_run(tmp_path, whole)
-    assert not list(stages(tmp_path).glob("*/checkpoints/damaged-*"))
-    return kills, hits
+@pytest.fixture(scope="module")
+def imported():
+    """What launches are forked from."""
+    with server() as process:
+        yield process
+
+
+@pytest.fixture
+def disturbed(imported, tmp_path):
+    """(kind, more arguments) -> a disturber of such launches, and the workdir of a whole one."""
+
+    def make(kind, *more, seeds=2):
+        folder, whole, workdir = (tmp_path / name for name in ("data", "whole", "stopped"))
+        folder.mkdir()
+        more = [*KINDS[kind], *more, *([f"--config.folder={folder}"] * (kind == "streaming"))]
+
+        def launch(workdir=workdir):
+            args = restless(workdir, *more, seeds=seeds)[1:]
+            return Forked(imported, args, tmp_path / "output.txt")
+
+        output = launch(whole).communicate()[0]
+        assert (whole / "restless" / "report.html").exists(), output
+        return Disturber(launch, workdir, np.random.default_rng(0)), whole
+
+    return make
+
+
+def test_a_run_killed_three_times_ends_with_the_same_bits(disturbed):
+    quick = ["--config.steps=18", "--config.analyses=false", "--arms=scratch"]
+    disturber, whole = disturbed("plain", *quick, seeds=1)
+    disturber.disturb(("writing", "training", "reporting"))
+    assert disturber.ended.total() == 3, disturber
+    leave_alone(disturber.launch, disturber.workdir, whole)
 
 
 @pytest.mark.slow
-def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path):
-    kills, hits = kill_until_it_ends(tmp_path, ("writing", "training", "writing"), 24)
-    assert kills == 3 and hits >= 1
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_killed_many_times_ends_with_the_same_bits(disturbed, kind):
+    disturber, whole = disturbed(kind, "--config.steps=90")
+    rounds = 6 if kind == "plain" else 3
+    disturber.disturb(IN_TURN * rounds)
+    disturber.disturb(["reporting"] * 2)
+    print(f"{kind}: {disturber}")
+    assert disturber.ended.total() >= 4 * rounds and disturber.hits >= 2, disturber
+    leave_alone(disturber.launch, disturber.workdir, whole)
 
 
 @pytest.mark.slow
-def test_a_run_killed_two_dozen_times_ends_with_the_same_bits(tmp_path):
-    moments = ("writing", "training", "writing", "anywhere") * 6
-    kills, hits = kill_until_it_ends(tmp_path, moments, 400)
-    print(f"{kills} kills, {hits} of them within the writing of a checkpoint")
-    assert kills >= 20 and hits >= 8
+def test_a_run_killed_while_it_starts_and_while_it_ends_ends_with_the_same_bits(
+    disturbed, tmp_path
+):
+    disturber, whole = disturbed("selection")
+
+    def launch():  # a process of its own, imports included
+        return start(restless(disturber.workdir, *KINDS["selection"]))
+
+    forked, disturber.launch = disturber.launch, launch
+    disturber.disturb(["starting"] * 8)
+    assert disturber.ended["starting"] >= 7, disturber
+    disturber.launch = forked
+    disturber.disturb(["reporting"] * 10)
+    print(disturber)
+    assert disturber.ended["reporting"] >= 6, disturber
+    leave_alone(launch, disturber.workdir, whole)
+
+
+@pytest.mark.slow
+def test_a_large_run_killed_two_dozen_times_ends_with_the_same_bits(tmp_path):
+    args, whole = command(tmp_path, steps=400), undisturbed(tmp_path, 400)
+    disturber = Disturber(lambda: start(args), tmp_path, np.random.default_rng(0))
+    disturber.disturb(("writing", "training", "writing", "anywhere") * 6)
+    print(disturber)
+    assert disturber.ended.total() >= 20 and disturber.hits >= 8, disturber
+    leave_alone(disturber.launch, tmp_path, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_stopped_by_signals_ends_with_the_same_bits(disturbed, kind):
+    disturber, whole = disturbed(kind, "--config.steps=90")
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    moments = ("writing", "training", "between", "anywhere", "reporting") * 4
+    disturber.disturb(moments, numbers)
+    print(f"{kind}: {disturber}, statuses {dict(Counter(disturber.statuses))}")
+    assert set(disturber.statuses) <= {0, *(128 + number for number in numbers)}
+    leave_alone(disturber.launch, disturber.workdir, whole)
 
 
 @pytest.mark.slow
