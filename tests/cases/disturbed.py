@@ -1,6 +1,7 @@
 """Launches that are ended from outside, at chosen and at random moments, and then left alone."""
 
 import dataclasses
+import shutil
 import signal
 import time
 from collections import Counter
@@ -35,27 +36,32 @@ class Disturber:
     Attributes:
         launch: starts the command: a `subprocess.Popen`, or what looks like one.
         workdir: of the command.
+        whole: of a launch that nothing disturbed.
         rng: chooses the moments.
         ended: {moment: launches that were ended there}.
-        whole: launches that came to their end before.
+        ends: launches that came to their end before: they are compared, and all begins anew.
         hits: launches that left a half-written checkpoint.
         statuses: of those that were ended.
     """
 
     launch: Callable[[], Any]
     workdir: Path
+    whole: Path
     rng: np.random.Generator
     ended: Counter = dataclasses.field(default_factory=Counter)
-    whole: int = 0
+    ends: int = 0
     hits: int = 0
     statuses: list[int] = dataclasses.field(default_factory=list)
 
     def disturb(self, moments: Iterable[str], numbers: Sequence[int] = (signal.SIGKILL,)) -> None:
-        """One launch for each of the moments, ended by the signals in turn."""
+        """Launches until one was ended at each of the moments, by the signals in turn."""
         for i, moment in enumerate(moments):
-            self._disturb(moment, numbers[i % len(numbers)])
+            for _ in range(3):
+                if self._disturb(moment, numbers[i % len(numbers)]):
+                    break
 
-    def _disturb(self, moment: str, number: int) -> None:
+    def _disturb(self, moment: str, number: int) -> bool:
+        """Whether a launch was ended before its end."""
         began, lines, seen = time.time(), logged(self.workdir), set()
         stages, writes = finished_stages(self.workdir), self.rng.integers(1, 4)
         late = self.rng.uniform(0, MOMENTS[moment])
@@ -79,23 +85,24 @@ class Disturber:
         finally:
             process.kill()
             process.communicate()
-        if process.returncode == 0 and number == signal.SIGKILL:
-            self.whole += 1
-            return
+        if process.returncode == 0 and finished_stages(self.workdir) == finished_stages(self.whole):
+            self.ends += 1
+            assert_same_run(self.workdir, self.whole)
+            shutil.rmtree(self.workdir)
+            return False
         self.ended[moment] += 1
         self.hits += bool(half_written(self.workdir, began))
         self.statuses.append(process.returncode)
+        return True
+
+    def leave_alone(self) -> None:
+        """A last launch, which must end well, as if nothing had happened before."""
+        process = self.launch()
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, f"{output}{errors}"
+        assert_same_run(self.workdir, self.whole)
 
     def __str__(self) -> str:
         moments = ", ".join(f"{count} {moment}" for moment, count in self.ended.items())
-        return f"{self.ended.total()} ended ({moments}), {self.hits} within the writing of a " + (
-            f"checkpoint, {self.whole} not in time"
-        )
-
-
-def leave_alone(launch: Callable[[], Any], workdir: Path, whole: Path) -> None:
-    """A last launch, which must end well, as if nothing had happened before."""
-    process = launch()
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, f"{output}{errors}"
-    assert_same_run(workdir, whole)
+        hits = f"{self.hits} within the writing of a checkpoint"
+        return f"{self.ended.total()} ended ({moments}), {hits}; {self.ends} came to their end"

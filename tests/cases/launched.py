@@ -97,6 +97,12 @@ def stages(workdir: Path) -> Path:
     return folder(workdir) / "stages"
 
 
+def all_stages(workdir: Path) -> list[Path]:
+    """The folders of the experiment's stages and of those of a sweep's points."""
+    run = folder(workdir)
+    return [*run.glob("stages/*"), *run.glob("sweep/*/stages/*")]
+
+
 def saved(workdir: Path, stage: str) -> int:
     """The last whole checkpoint of a stage, 0 if there is none."""
     checkpoints = stages(workdir) / stage / "checkpoints"
@@ -105,13 +111,14 @@ def saved(workdir: Path, stage: str) -> int:
 
 def logged(workdir: Path) -> int:
     """Bytes of all metrics.jsonl."""
-    return sum(p.stat().st_size for p in folder(workdir).glob("**/stages/*/metrics.jsonl"))
+    files = [path / "metrics.jsonl" for path in all_stages(workdir)]
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def finished_stages(workdir: Path) -> int:
     """How many stages are, those of the points of a sweep too."""
-    files = folder(workdir).glob("**/stages/*/stage.json")
-    return sum('"finished": true' in path.read_text() for path in files)
+    files = [path / "stage.json" for path in all_stages(workdir)]
+    return sum(file.exists() and '"finished": true' in file.read_text() for file in files)
 
 
 def reported(workdir: Path, since: float) -> bool:
@@ -126,8 +133,8 @@ def reported(workdir: Path, since: float) -> bool:
 def half_written(workdir: Path, since: float) -> set[str]:
     """Checkpoints that a process which started at a `time.time()` is writing, or died over."""
     found = set()
-    pattern = "**/stages/*/checkpoints/*.orbax-checkpoint-tmp/_CHECKPOINT_METADATA"
-    for path in folder(workdir).glob(pattern):
+    pattern = "checkpoints/*.orbax-checkpoint-tmp/_CHECKPOINT_METADATA"
+    for path in [path for stage in all_stages(workdir) for path in stage.glob(pattern)]:
         with contextlib.suppress(FileNotFoundError):  # whole in between
             if path.stat().st_mtime >= since:
                 found.add(str(path.parent))
@@ -176,10 +183,7 @@ def summary(workdir: Path) -> dict:
 
 def assert_same_run(workdir: Path, whole: Path) -> None:
     """Every leaf of every stage, every line logged and every number measured; and no litter."""
-    places = [
-        {path.parent.relative_to(folder(w)) for path in folder(w).glob("**/stages/*/stage.json")}
-        for w in (workdir, whole)
-    ]
+    places = [{path.relative_to(folder(w)) for path in all_stages(w)} for w in (workdir, whole)]
     assert places[0] == places[1] and places[0]
     for place in sorted(places[0]):
         here, there = folder(workdir) / place, folder(whole) / place

@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from disturbed import Disturber, leave_alone
+from disturbed import Disturber
 from forked import Forked, server
 from launched import (
     assert_same_run,
@@ -51,7 +51,7 @@ def imported():
 
 @pytest.fixture
 def disturbed(imported, tmp_path):
-    """(kind, more arguments) -> a disturber of such launches, and the workdir of a whole one."""
+    """(kind, more arguments) -> a disturber of such launches."""
 
     def make(kind, *more, seeds=2):
         folder, whole, workdir = (tmp_path / name for name in ("data", "whole", "stopped"))
@@ -64,36 +64,36 @@ def disturbed(imported, tmp_path):
 
         output = launch(whole).communicate()[0]
         assert (whole / "restless" / "report.html").exists(), output
-        return Disturber(launch, workdir, np.random.default_rng(0)), whole
+        return Disturber(launch, workdir, whole, np.random.default_rng(0))
 
     return make
 
 
 def test_a_run_killed_three_times_ends_with_the_same_bits(disturbed):
     quick = ["--config.steps=18", "--config.analyses=false", "--arms=scratch"]
-    disturber, whole = disturbed("plain", *quick, seeds=1)
+    disturber = disturbed("plain", *quick, seeds=1)
     disturber.disturb(("writing", "training", "reporting"))
     assert disturber.ended.total() == 3, disturber
-    leave_alone(disturber.launch, disturber.workdir, whole)
+    disturber.leave_alone()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_killed_many_times_ends_with_the_same_bits(disturbed, kind):
-    disturber, whole = disturbed(kind, "--config.steps=90")
+    disturber = disturbed(kind, "--config.steps=90")
     rounds = 6 if kind == "plain" else 3
     disturber.disturb(IN_TURN * rounds)
     disturber.disturb(["reporting"] * 2)
     print(f"{kind}: {disturber}")
     assert disturber.ended.total() >= 4 * rounds and disturber.hits >= 2, disturber
-    leave_alone(disturber.launch, disturber.workdir, whole)
+    disturber.leave_alone()
 
 
 @pytest.mark.slow
 def test_a_run_killed_while_it_starts_and_while_it_ends_ends_with_the_same_bits(
     disturbed, tmp_path
 ):
-    disturber, whole = disturbed("selection")
+    disturber = disturbed("selection")
 
     def launch():  # a process of its own, imports included
         return start(restless(disturber.workdir, *KINDS["selection"]))
@@ -105,29 +105,29 @@ def test_a_run_killed_while_it_starts_and_while_it_ends_ends_with_the_same_bits(
     disturber.disturb(["reporting"] * 10)
     print(disturber)
     assert disturber.ended["reporting"] >= 6, disturber
-    leave_alone(launch, disturber.workdir, whole)
+    disturber.leave_alone()
 
 
 @pytest.mark.slow
 def test_a_large_run_killed_two_dozen_times_ends_with_the_same_bits(tmp_path):
     args, whole = command(tmp_path, steps=400), undisturbed(tmp_path, 400)
-    disturber = Disturber(lambda: start(args), tmp_path, np.random.default_rng(0))
+    disturber = Disturber(lambda: start(args), tmp_path, whole, np.random.default_rng(0))
     disturber.disturb(("writing", "training", "writing", "anywhere") * 6)
     print(disturber)
     assert disturber.ended.total() >= 20 and disturber.hits >= 8, disturber
-    leave_alone(disturber.launch, tmp_path, whole)
+    disturber.leave_alone()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_stopped_by_signals_ends_with_the_same_bits(disturbed, kind):
-    disturber, whole = disturbed(kind, "--config.steps=90")
+    disturber = disturbed(kind, "--config.steps=90")
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     moments = ("writing", "training", "between", "anywhere", "reporting") * 4
     disturber.disturb(moments, numbers)
     print(f"{kind}: {disturber}, statuses {dict(Counter(disturber.statuses))}")
     assert set(disturber.statuses) <= {0, *(128 + number for number in numbers)}
-    leave_alone(disturber.launch, disturber.workdir, whole)
+    disturber.leave_alone()
 
 
 @pytest.mark.slow
