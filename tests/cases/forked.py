@@ -13,12 +13,14 @@ from pathlib import Path
 from launched import ROOT, environment
 
 SERVER = """
-import json, os, sys
+import json, os, signal, sys
 import matplotlib.figure, matplotlib.backends.backend_agg, orbax.checkpoint, scipy.stats
 import jaxtl.study.experiment, jaxtl.methods.adapt, jaxtl.transferability
 import jaxtl.report.figures.draw, jaxtl.report.page, jaxtl.report.panels
 from jaxtl import cli
 
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)  # which the shell of the tests may ignore
 for line in sys.stdin:
     output, *args = json.loads(line)
     if (child := os.fork()) == 0:

@@ -14,7 +14,9 @@ from launched import (
     assert_same_run,
     command,
     ended,
+    folder,
     record,
+    reported,
     restless,
     run,
     saved,
@@ -30,8 +32,6 @@ from jaxtl.train.options import RunOptions
 from jaxtl.train.store.log import read_log
 
 ONE_SAVE = RunOptions(checkpoint_every=1000, steps_per_dispatch=4)
-
-
 KINDS = {
     "plain": [],
     "sweep": ["--arms=full", "--sweep=rate=0.03,0.1", "--sweep=width=8,6"],
@@ -54,9 +54,9 @@ def disturbed(imported, tmp_path):
     """(kind, more arguments) -> a disturber of such launches."""
 
     def make(kind, *more, seeds=2):
-        folder, whole, workdir = (tmp_path / name for name in ("data", "whole", "stopped"))
-        folder.mkdir()
-        more = [*KINDS[kind], *more, *([f"--config.folder={folder}"] * (kind == "streaming"))]
+        inputs, whole, workdir = (tmp_path / name for name in ("inputs", "whole", "stopped"))
+        inputs.mkdir()
+        more = [*KINDS[kind], *more, *([f"--config.folder={inputs}"] * (kind == "streaming"))]
 
         def launch(workdir=workdir):
             args = restless(workdir, *more, seeds=seeds)[1:]
@@ -80,8 +80,8 @@ def test_a_run_killed_three_times_ends_with_the_same_bits(disturbed):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_killed_many_times_ends_with_the_same_bits(disturbed, kind):
-    disturber = disturbed(kind, "--config.steps=90")
-    rounds = 6 if kind == "plain" else 3
+    disturber = disturbed(kind, "--config.steps=60")
+    rounds = 6 if kind == "plain" else 2
     disturber.disturb(IN_TURN * rounds)
     disturber.disturb(["reporting"] * 2)
     print(f"{kind}: {disturber}")
@@ -90,9 +90,7 @@ def test_a_run_killed_many_times_ends_with_the_same_bits(disturbed, kind):
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_it_starts_and_while_it_ends_ends_with_the_same_bits(
-    disturbed, tmp_path
-):
+def test_a_run_killed_while_it_starts_and_while_it_ends_ends_with_the_same_bits(disturbed):
     disturber = disturbed("selection")
 
     def launch():  # a process of its own, imports included
@@ -108,6 +106,39 @@ def test_a_run_killed_while_it_starts_and_while_it_ends_ends_with_the_same_bits(
     disturber.leave_alone()
 
 
+@pytest.fixture
+def hang_up_is_heard():
+    """By processes started meanwhile, though the tests themselves may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hang_up_is_heard")
+def test_a_signal_while_a_run_starts_or_ends_is_one_line(tmp_path):
+    args, names = restless(tmp_path, "--arms=scratch"), {}
+    moments = {
+        "imports": lambda: time.monotonic() > began + 0.3,
+        "work": (folder(tmp_path) / ".lock").exists,
+        "report": lambda: reported(tmp_path, since),
+    }
+    for moment, event in moments.items():
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            began, since, process = time.monotonic(), time.time(), start(args)
+            assert wait_for(process, event)
+            process.send_signal(number)
+            status, _, errors = ended(process)
+            (names[moment, number],) = errors.splitlines()
+            assert status == 128 + number or "saved" in errors, errors
+    assert all(line.endswith("starts again") for (m, _), line in names.items() if m == "imports")
+    assert {line for (m, _), line in names.items() if m == "report"} == {
+        "interrupted; the same command goes on from the last checkpoint",
+        "stopped by SIGTERM; the same command goes on from the last checkpoint",
+        "stopped by SIGHUP; the same command goes on from the last checkpoint",
+    }
+
+
 @pytest.mark.slow
 def test_a_large_run_killed_two_dozen_times_ends_with_the_same_bits(tmp_path):
     args, whole = command(tmp_path, steps=400), undisturbed(tmp_path, 400)
@@ -121,7 +152,7 @@ def test_a_large_run_killed_two_dozen_times_ends_with_the_same_bits(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_stopped_by_signals_ends_with_the_same_bits(disturbed, kind):
-    disturber = disturbed(kind, "--config.steps=90")
+    disturber = disturbed(kind, "--config.steps=60")
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     moments = ("writing", "training", "between", "anywhere", "reporting") * 4
     disturber.disturb(moments, numbers)
