@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -154,6 +155,14 @@ with lock(Path(sys.argv[1])):
 """
 
 
+def is_locked(directory):
+    try:
+        with lock(directory):
+            return False
+    except ValueError:
+        return True
+
+
 def test_workers_that_outlive_a_killed_process_do_not_hold_its_lock(tmp_path):
     process = holding(tmp_path, FORKING)
     children = list(map(int, (tmp_path / "children").read_text().split()))
@@ -161,9 +170,10 @@ def test_workers_that_outlive_a_killed_process_do_not_hold_its_lock(tmp_path):
         assert f"process {process.pid} on" in refusal(tmp_path)
         process.kill()
         process.wait()
+        deadline = time.monotonic() + 10
+        while is_locked(tmp_path):  # the child has closed it as soon as it runs
+            assert time.monotonic() < deadline
         assert all(os.path.exists(f"/proc/{pid}") for pid in children)
-        with lock(tmp_path):
-            pass
     finally:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
