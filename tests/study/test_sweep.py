@@ -307,3 +307,17 @@ def test_every_point_is_checked_before_any_work(tmp_path, caplog):
 
     with pytest.raises(ValueError, match="their names must not depend on what is swept"):
         run(tmp_path, [{"rate": 0.1}], build=renamed)
+
+
+@pytest.mark.slow
+def test_a_loaded_stage_must_fit_every_point(tmp_path):
+    run(tmp_path / "source", [])
+    options = dataclasses.replace(OPTIONS, source_run=str(tmp_path / "source"))
+    message = r"sweep, width=4: stage 'pretrain' is loaded from another run, and its parameters"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "sweep", [{"width": 4}], options=options)
+    swept, output = run(tmp_path / "sweep", [{"rate": 0.3}], options=options)
+    assert "pretrain as it is; full in one program" in output
+    alone, _ = run(tmp_path / "alone", [], options=options, rate=0.3)
+    found, expected = (per_seed(each["arms"]["full"]) for each in (swept["sweep"][0], alone))
+    assert found == expected
