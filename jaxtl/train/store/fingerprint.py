@@ -104,20 +104,16 @@ def _describe(graph: Graph, value: Any, where: str) -> Sequence[Part]:
         return _describe_program(graph, value.jaxpr, value.consts)
     if kind is jex.Jaxpr:
         return _describe_program(graph, value, ())
-    if kind is Constant:
-        return _describe_constant(graph, value.value, where)
-    if isinstance(value, jax.core.AbstractValue):
-        return [_aval(value)]
-    if isinstance(value, jex.Primitive):
-        return [b"primitive", value.name.encode()]
-    return describe_value(graph, value, where)
-
-
-def _describe_constant(graph: Graph, value: Any, where: str) -> Sequence[Part]:
     try:
-        return describe_array(value)
-    except Exception:  # deleted, or spread over processes
-        return opaque(graph, value, where)
+        if kind is Constant:
+            return describe_array(value.value)
+        if issubclass(kind, jax.core.AbstractValue):
+            return [_aval(value)]
+        if issubclass(kind, jex.Primitive):
+            return [b"primitive", value.name.encode()]
+        return describe_value(graph, value, where)
+    except Exception:  # a deleted array; whatever an odd object makes of being read
+        return opaque(graph, value.value if kind is Constant else value, where)
 
 
 def _describe_program(graph: Graph, jaxpr: jex.Jaxpr, consts: Sequence[Any]) -> list[Part]:

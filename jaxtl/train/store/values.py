@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend import core as jex
 
 from jaxtl.train.store.graph import Graph, Part, Unordered, text
 from jaxtl.train.store.host_code import (
@@ -40,7 +41,12 @@ PLACES = (jax.sharding.Sharding, jax.sharding.Mesh, jax.sharding.AbstractMesh, j
 # What libraries keep on their objects beside what these compute: source lines, hashes of strings.
 SAYS_NOTHING = {"debug_info", "index_map_src_info", "origin", "_hash"}
 NUMBERS = {int: int.__int__, float: float.__float__, str: str.__str__}
-NUMBERLESS = (type(threading.Lock()), type(threading.RLock()), logging.Logger)
+NUMBERLESS = (
+    type(threading.Lock()),
+    type(threading.RLock()),
+    logging.Logger,
+    type(jex.get_opaque_trace_state(convention="nnx")),  # each NNX module has one
+)
 HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
@@ -59,17 +65,11 @@ SIZES = {
 }
 
 
-def describe_value(graph: Graph, value: Any, where: str) -> Sequence[Part]:
-    """The parts of a value, see `Graph`; what cannot be looked into is noted there."""
-    try:
-        return _describe(graph, value, where)
-    except Exception:  # whatever an odd object makes of being read
-        return opaque(graph, value, where)
-
-
 def opaque(graph: Graph, value: Any, where: str) -> list[Part]:
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
-    what = "traced value" if isinstance(value, jax.core.Tracer) else f"object of type {name}"
+    """The parts of what cannot be looked into, which is noted."""
+    kind = type(value)
+    name = f"{type.__getattribute__(kind, '__module__')}.{kind.__qualname__}"
+    what = "traced value" if issubclass(kind, jax.core.Tracer) else f"object of type {name}"
     graph.opaque.add(f"{what} in {where}")
     return [b"opaque" + text(name)]
 
@@ -94,7 +94,12 @@ def describe_array(value: Any) -> list[Part]:
     return [b"array" + text(str(array.dtype), str(array.shape)), array.tobytes()]
 
 
-def _describe(graph: Graph, value: Any, where: str) -> Sequence[Part]:
+def describe_value(graph: Graph, value: Any, where: str) -> Sequence[Part]:
+    """The parts of a value, see `Graph`; what cannot be looked into is noted there.
+
+    Raises:
+        whatever an odd object makes of being read.
+    """
     kind = type(value)
     if kind is Bytecode:
         return describe_bytecode(graph, value, where)

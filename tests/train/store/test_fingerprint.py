@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen
+from flax import linen, nnx
 from sklearn.linear_model import Ridge
 
 from jaxtl import data
@@ -340,6 +340,7 @@ SAME_VALUES = {
     "cached properties": (Plain(3.0), computed()),
     "optax": (optax.adamw(1e-3), optax.adamw(1e-3)),
     "linen": (linen.Dense(3), linen.Dense(3)),
+    "nnx": tuple(nnx.Linear(2, 3, rngs=nnx.Rngs(0)) for _ in range(2)),
     "sets": ({"b", "a", (1, 2)}, {(1, 2), "a", "b"}),
     "docstrings of classes": (class_of("x + 1"), class_of("x + 1  # more")),
     "cycles": (ring(3), ring(3)),
@@ -393,6 +394,7 @@ OTHER_VALUES = {
     "caches": tuple(functools.lru_cache(code(f"f = lambda: {n}")) for n in (1, 2)),
     "optax": (optax.adam(1e-3), optax.adam(1e-2), optax.adamw(1e-3), optax.sgd(1e-3)),
     "schedules": tuple(optax.cosine_decay_schedule(1.0, steps) for steps in (10, 20)),
+    "nnx": tuple(nnx.Linear(2, 3, rngs=nnx.Rngs(seed)) for seed in (0, 1)),
     "linen": (linen.Dense(3), linen.Dense(4), linen.Sequential([linen.Dense(3)])),
     "custom derivatives": (with_gradient(ONES), with_gradient(HEAVY)),
     "published": (jnp.sin, jnp.cos, np.sin, np.cos, np.sum, jax.nn.relu, jax.nn.gelu),
@@ -423,13 +425,18 @@ class Raises:
         raise RuntimeError("no")
 
 
+class RaisesAlways:
+    def __getattribute__(self, name):
+        raise SystemError(name)
+
+
 def test_what_cannot_be_looked_into_is_said():
     stream = (i for i in "ab")
     assert of_value(closure(stream)).opaque == (
         "object of type builtins.generator in closure of f",
     )
     with Path(__file__).open() as file:
-        for value in (file, stream, Raises(), sys._getframe(), memoryview(b"a")):
+        for value in (file, stream, Raises(), RaisesAlways(), sys._getframe(), memoryview(b"a")):
             (words,) = of_value({"a": [value]}).opaque
             assert words.endswith("in the value")
     (words,) = of_value(Plain(stream)).opaque
@@ -538,7 +545,7 @@ def test_an_import_that_fails_is_opaque_or_absent():
 
 SCRIPT = """
 import collections, functools, jax, jax.numpy as jnp, numpy as np, optax
-from flax import linen
+from flax import linen, nnx
 from flax.core import freeze
 from jaxtl import losses
 from jaxtl.train.store.fingerprint import combined, of_program
