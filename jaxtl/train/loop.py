@@ -52,7 +52,7 @@ from jaxtl.train.store.blocks import Trained
 from jaxtl.train.store.checkpoints import Checkpoints
 from jaxtl.train.store.identity import Identity, outputs_fingerprint
 from jaxtl.train.store.interface import interface
-from jaxtl.train.store.log import Log, read_curves
+from jaxtl.train.store.log import Log, check_validations, read_curves
 from jaxtl.train.store.record import read_stage
 
 logger = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ def train_stage(
     )
     with watch() as signals, Checkpoints(directory / "checkpoints") as checkpoints:
         step, train = checkpoints.restore_latest(abstract) or (0, None)
+        check_validations(directory, step, stage.num_steps, validation)
         finished = record["finished"] and train is not None and step == stage.num_steps
         if record["finished"] and not finished:
             logger.warning("stage %s was finished; its last checkpoint is gone", stage.name)

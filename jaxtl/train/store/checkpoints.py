@@ -29,6 +29,7 @@ from jaxtl.train.store.integrity.failures import (
     verify,
 )
 from jaxtl.train.store.integrity.quiet import quietly
+from jaxtl.train.store.record import stage_of
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ class Checkpoints:
             except Damaged as error:
                 self._set_aside(path, str(error))
             except Outdated as error:
-                stage = self.directory.parent.name
+                stage = stage_of(self.directory.parent)
                 raise Outdated(f"stage {stage!r} {error}; --overwrite={stage}") from None
         if steps:
             logger.warning("%s holds no whole checkpoint: its stage starts again", self.directory)

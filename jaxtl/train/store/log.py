@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.files import NotRead, write_text, writing
+from jaxtl.files import Damaged, NotRead, write_text, writing
 from jaxtl.plan import PyTree
 from jaxtl.train.mesh import is_primary
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.contract import FAILED
 from jaxtl.train.resolve.replicas import Replicas
+from jaxtl.train.state import Validation
+from jaxtl.train.store.record import stage_of
 
 logger = logging.getLogger(__name__)
 
@@ -114,30 +116,32 @@ def read_log(directory: Path, replicas: int | None = None) -> list[dict[str, Any
     Raises:
         NotRead: the system does not hand the file out.
     """
-    path, lines = directory / "metrics.jsonl", []
+    lines, problem = _read(directory / "metrics.jsonl", replicas)
+    if problem:
+        logger.warning(problem)
+    return lines
+
+
+def _read(path: Path, replicas: int | None) -> tuple[list[dict[str, Any]], str]:
+    """(the whole lines of a metrics.jsonl, what is wrong with the others)."""
+    lines: list[dict[str, Any]] = []
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return [], ""
     except IsADirectoryError:
-        logger.warning("%s is a folder, expected a file; the curves are lost", path)
-        return []
+        return [], f"{path} is damaged: it is a folder, expected a file; the curves are lost"
     except OSError as error:
         raise NotRead(error.errno, error.strerror, str(path)) from error
     *whole, rest = content.split(b"\n")
     for number, text in enumerate(whole, 1):
         line = _parse(text, lines[-1]["step"] if lines else 0, replicas)
         if line is None:
-            logger.warning(
-                "%s is damaged from line %d on; the curves end at step %d",
-                *(path, number, lines[-1]["step"] if lines else 0),
-            )
-            return lines
+            end = lines[-1]["step"] if lines else 0
+            return lines, f"{path} is damaged from line {number} on; the curves end at step {end}"
         lines.append(line)
         replicas = replicas or next((len(v) for k, v in line.items() if k != "step"), None)
-    if not lines and rest:
-        logger.warning("%s is damaged; it has no whole line", path)
-    return lines
+    return lines, f"{path} is damaged: it has no whole line" if rest and not lines else ""
 
 
 def _parse(text: bytes, before: int, replicas: int | None) -> dict[str, Any] | None:
@@ -156,6 +160,23 @@ def _parse(text: bytes, before: int, replicas: int | None) -> dict[str, Any] | N
         ):
             return None
     return line
+
+
+def check_validations(
+    directory: Path, step: int, num_steps: int, validation: Validation | None
+) -> None:
+    """Raises Damaged if the log lacks a validation before `step`: numbers are read from them."""
+    if validation is None:
+        return
+    path = directory / "metrics.jsonl"
+    logged = {line["step"] for line in _read(path, None)[0]}
+    due = {*range(validation.every, step + 1, validation.every), *({step} & {num_steps} - {0})}
+    if lost := sorted(due - logged):
+        raise Damaged(
+            f"{path} is damaged: it lacks the validations after the steps "
+            f"{', '.join(map(str, lost))}, which say what criteria pick; put a copy of it back, or "
+            f"start over with --overwrite={stage_of(directory)}"
+        )
 
 
 def read_curves(directory: Path, last: int | None = None) -> dict[str, np.ndarray]:

@@ -8,6 +8,11 @@ from jaxtl.files import Damaged, read_json
 KEYS = {"identity": dict, "finished": bool}
 
 
+def stage_of(directory: Path) -> str:
+    """The stage whose folder this is, or the folder of a block of its seeds."""
+    return (directory.parent if directory.parent.parent.name == "stages" else directory).name
+
+
 def read_stage(directory: Path) -> dict[str, Any] | None:
     """The stage.json of a stage's directory, None if that holds no stage.
 
@@ -16,10 +21,9 @@ def read_stage(directory: Path) -> dict[str, Any] | None:
         NotRead: the system does not hand it out.
     """
     path, checkpoints = directory / "stage.json", directory / "checkpoints"
-    stage = directory.parent if directory.parent.parent.name == "stages" else directory
     remedy = (
         "without it nobody knows what the checkpoints beside it were trained with: put a copy of "
-        f"it back, or start over with --overwrite={stage.name}"
+        f"it back, or start over with --overwrite={stage_of(directory)}"
     )
     record = read_json(path, KEYS, remedy)
     if record is None and any(each.name.isdecimal() for each in checkpoints.glob("*")):
