@@ -1,6 +1,8 @@
 """Two real processes, and eight simulated devices, do what one device does."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -81,3 +83,59 @@ def test_two_processes_give_the_losses_of_one_and_leave_a_run_that_one_can_read(
 def test_eight_devices_give_the_losses_of_one(tmp_path, alone):
     run(command(tmp_path, "--run.mesh=data=4,model=2", "--run.cpu_devices=8"))
     assert_close(losses(tmp_path), alone)
+
+
+def pair(workdir: Path, *prefix: str) -> list[list[str]]:
+    """The commands of two processes, the second one started by `prefix` instead of Python."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    first, second = (command(workdir, f"--distributed={address},2,{i}") for i in range(2))
+    return [first, [*(prefix or second[:1]), *second[1:]]]
+
+
+UNREADABLE = """
+import errno, pathlib, runpy, sys
+path_open = pathlib.Path.open
+def fails(path, *args, **more):
+    if "checkpoints" in path.parts and "state" in path.parts:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+    return path_open(path, *args, **more)
+pathlib.Path.open = fails
+sys.argv = sys.argv[1:]
+sys.path.insert(0, "")
+runpy.run_path("launch.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_one_process_that_cannot_read_a_checkpoint_stops_all_and_one_that_finds_damage_tells_all(
+    tmp_path, alone
+):
+    workdir = tmp_path / "w"
+    run(*pair(workdir))
+    checkpoints = workdir / "digits" / "stages" / "scratch" / "checkpoints"
+    steps = [path for path in checkpoints.iterdir() if path.name.isdecimal()]
+    last = max(steps, key=lambda path: int(path.name))
+    before = sorted(checkpoints.rglob("*"))
+
+    started = [
+        subprocess.Popen(
+            args, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for args in pair(workdir, sys.executable, "-c", UNREADABLE)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [1, 1], outputs
+    assert "error: process 1: " in outputs[0] and "Input/output error" in outputs[0], outputs[0]
+    assert "error: cannot read " in outputs[1] and "Traceback" not in "".join(outputs), outputs[1]
+    assert sorted(checkpoints.rglob("*")) == before
+
+    share = list(json.loads((last / "checksums.json").read_text()))[1::2]  # of the second process
+    (last / "state" / share[0]).write_bytes(b"x")
+    shutil.rmtree(workdir / "digits" / "figures")
+    run(*pair(workdir))
+    names = {path.name for path in checkpoints.iterdir()}
+    assert f"damaged-{last.name}" in names and last.name in names
+    assert_close(losses(workdir), alone)
