@@ -60,7 +60,7 @@ def write(
     for name in summary["arms"]:
         if name in result.arms:
             arms[name] = result.arms[name]
-            storage.save(data, arms[name], result.seeds)
+            storage.save(data, arms[name])
             failures |= {f"{what} of {name}": w for what, w in arms[name].not_computed.items()}
             continue
         try:
@@ -87,7 +87,7 @@ def write(
 
 
 def _before(path: Path, data: Path, result: ExperimentResult) -> dict[str, Any] | None:
-    """What an earlier run left in summary.json, made anew of what the arms left if that is lost."""
+    """What an earlier run left in summary.json; None if that is lost, which is said."""
     from jaxtl.report import storage
 
     try:
@@ -96,10 +96,12 @@ def _before(path: Path, data: Path, result: ExperimentResult) -> dict[str, Any] 
         lost = f"{path} is missing"
     except Damaged as error:
         lost = str(error)
-    arms, problems = storage.load_all(data, result.seeds, without=result.arms)
-    if path.exists() or arms or problems:
-        names = ", ".join(arms) or "no arm"
-        logger.warning("%s; of what it held, %s comes back from %s", lost, names, data)
-    for problem in problems:
-        logger.warning("left out of the summary: %s", problem)
-    return summarize(dataclasses.replace(result, arms=arms, sweep=())) if arms else None
+    others = set(data.glob("*.npz")) - {storage.path_of(data, name) for name in result.arms}
+    if path.exists() or others:
+        names = ", ".join(sorted(other.stem for other in others)) or "none"
+        logger.warning(
+            "%s; it is made anew of this launch's arms: of others that it held (stored: %s) nobody "
+            "can tell whether they still count, so run them again, which trains nothing",
+            *(lost, names),
+        )
+    return None

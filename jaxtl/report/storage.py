@@ -4,10 +4,10 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import numpy as np
 
@@ -33,16 +33,11 @@ def path_of(folder: str | os.PathLike, arm: str) -> Path:
     return Path(folder) / f"{file_stem(arm)}.npz"
 
 
-def save(folder: str | os.PathLike, arm: ArmResult, seeds: Sequence[int] = ()) -> None:
-    """Writes the arm in one step, without pickles.
-
-    Args:
-        seeds: of the run, by which `load_all` tells whether it belongs to another.
-    """
+def save(folder: str | os.PathLike, arm: ArmResult) -> None:
+    """Writes the arm in one step, without pickles."""
     fields = {field.name: getattr(arm, field.name) for field in dataclasses.fields(arm)}
     leaves = list(_leaves({name: fields.pop(name) for name in TREES}))
-    about = {"format": FORMAT, "seeds": [int(seed) for seed in seeds]}
-    header = {**about, "keys": [keys for keys, _ in leaves], "values": fields}
+    header = {"format": FORMAT, "keys": [keys for keys, _ in leaves], "values": fields}
     with replacing(path_of(folder, arm.name)) as partial, partial.open("wb") as file:
         np.savez_compressed(
             file,
@@ -61,36 +56,13 @@ def load(folder: str | os.PathLike, arm: str) -> ArmResult:
         FileNotFoundError: there is none.
         NotRead: the system does not hand it out.
     """
-    return _read(path_of(folder, arm), arm)[1]
-
-
-def load_all(
-    folder: str | os.PathLike, seeds: Sequence[int], without: Collection[str] = ()
-) -> tuple[dict[str, ArmResult], list[str]]:
-    """({name: arm} of all but some that a folder holds for some seeds, why others are left out)."""
-    arms, problems = {}, []
-    skipped = {path_of(folder, arm) for arm in without}
-    for path in sorted(set(Path(folder).glob("*.npz")) - skipped):
-        try:
-            header, arm = _read(path, unquote(path.stem))
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        if header.get("seeds") == list(seeds):
-            arms[arm.name] = arm
-        else:
-            problems.append(f"{path} is of other seeds")
-    return arms, problems
-
-
-def _read(path: Path, arm: str) -> tuple[dict[str, Any], ArmResult]:
-    """(header, arm); raises as `load`."""
+    path = path_of(folder, arm)
     again = f"run arm {arm!r} again, which trains nothing anew"
     try:
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             if header.get("format") == FORMAT:
-                return header, _arm(header, file)
+                return _arm(header, file)
     except FileNotFoundError:
         raise
     except Exception as error:  # whatever zipfile, NumPy and JSON make of garbled bytes

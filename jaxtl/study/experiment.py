@@ -17,7 +17,7 @@ import numpy as np
 import jaxtl
 from jaxtl import report
 from jaxtl.data.table import unchanging
-from jaxtl.files import remove_partials, why_unwritable, write_json, writing
+from jaxtl.files import Damaged, remove_partials, why_unwritable, write_json, writing
 from jaxtl.lock import lock
 from jaxtl.measure.declarations import declared_metrics, selecting_metric
 from jaxtl.measure.evaluate import not_finite_lines
@@ -99,9 +99,11 @@ def run_experiment(
 
 
 def written_summary(run: Run) -> dict[str, Any] | None:
-    """The summary.json of an earlier launch, None if there is none."""
-    path = run.directory / "summary.json"
-    return report.load_summary(path) if path.exists() else None
+    """The summary.json of an earlier launch, None if there is none or it is damaged."""
+    try:
+        return report.load_summary(run.directory / "summary.json")
+    except (FileNotFoundError, Damaged):  # the report says so when it makes it anew
+        return None
 
 
 def write_results(

@@ -16,7 +16,7 @@ from jaxtl import cli
 from jaxtl.train.store.log import read_curves
 
 EXPERIMENT = '''\
-"""Which of three ways is better on three clusters?"""
+"""Which of two ways is better on three clusters?"""
 
 import dataclasses
 
@@ -59,7 +59,6 @@ def build(config):
         arms={
             "scratch": [stage("scratch", 0.5, config.rate)],
             "full": [pretrain, stage("full", 0.5, config.rate)],
-            "other": [pretrain, stage("other", 0.5, 0.02)],
         },
         baseline="scratch",
         evals={"test": classification(blobs(0.5, 1), "y")},
@@ -77,7 +76,7 @@ FULL = "stages/full"
 SWEEP = "sweep/*/stages/scratch"
 FILES = [
     *("config.json", "environment.json", "preprocessing.json", "summary.json", "report.html"),
-    *("preprocessing/*.npz", "report_data/full.npz", "report_data/other.npz", "figures/gains.png"),
+    *("preprocessing/*.npz", "report_data/full.npz", "figures/gains.png"),
     *(
         f"{stage}/{file}"
         for stage in (FULL, "stages/pretrain", SWEEP)
@@ -137,7 +136,6 @@ def finished(tmp_path_factory):
     root = tmp_path_factory.mktemp("finished")
     (root / "tiny.py").write_text(EXPERIMENT)
     directory = root / "w" / "tiny"
-    assert launch(directory, *COMMAND, "--arms=other") == 0
     assert launch(directory, *SWEPT) == 0
     return directory, measured(directory)
 
