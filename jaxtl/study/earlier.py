@@ -6,10 +6,11 @@ They stand beside those of this launch in its report only if this launch would m
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from jaxtl.files import digest
 from jaxtl.study.checks.experiments import plan_stages
 from jaxtl.study.continuation import plan_going_on
 from jaxtl.study.run import Checked
-from jaxtl.train.store.identity import digest, versions
+from jaxtl.train.store.identity import versions
 
 REMEDY = "run it again beside the others"
 

@@ -41,7 +41,7 @@ from jaxtl.study.validation import (
     make_validation,
     named_heads,
 )
-from jaxtl.train.mesh import check_batch, in_primary, is_primary, make_mesh
+from jaxtl.train.mesh import check_batch, from_primary, in_primary, is_primary, make_mesh
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import leftovers
 from jaxtl.train.state import Validation
@@ -81,7 +81,7 @@ def run_experiment(
         with jax.set_mesh(mesh):
             plan = plan_sweep(checked, sweep) if sweep else None
             plans = {**checked.plans, **(plan.plans if plan else {})}
-            if text := refusal(run, plans):
+            if text := from_primary(refusal(run, plans)):
                 raise ValueError(text)
             before = earlier(checked, written_summary(run))
             lines = [*notes, *checked.warnings, *(plan.warnings if plan else ())]

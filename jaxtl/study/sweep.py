@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxtl.files import digest
 from jaxtl.measure.outcome import arm_result
 from jaxtl.measure.results import ArmResult
 from jaxtl.models import computing_in
@@ -43,7 +44,7 @@ from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup
 from jaxtl.train.state import Validation
-from jaxtl.train.store.identity import digest, stage_identity
+from jaxtl.train.store.identity import stage_identity
 
 
 class Program(NamedTuple):

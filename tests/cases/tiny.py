@@ -143,10 +143,20 @@ def assert_same(a, b, **tolerance):
             np.testing.assert_array_equal(leaf, b[path], err_msg=path)
 
 
-def run_tiny(directory, arms=(), seeds=(0, 1), plan=None, source_run="", dtype="float32", **more):
-    """(summary, what was printed) of the tiny experiment."""
+def run_tiny(directory, arms=(), seeds=(0, 1), plan=None, digest="0", options=OPTIONS, **more):
+    """(summary, what was printed) of the tiny experiment.
+
+    Args:
+        digest: of its file.
+        more: fields of the run, or of its options.
+    """
     output = io.StringIO()
-    options = dataclasses.replace(OPTIONS, source_run=str(source_run), dtype=dtype)
-    run = Run("tiny", {}, "0", seeds, arms, directory, options, **more)
+    run = tiny_run(directory, arms, seeds, digest, options, **more)
     reporter = Reporter(Console(file=output, width=200))
     return run_experiment(plan or experiment(), run, reporter), output.getvalue()
+
+
+def tiny_run(directory, arms=(), seeds=(0, 1), digest="0", options=OPTIONS, **more):
+    names = {field.name for field in dataclasses.fields(RunOptions)} & more.keys()
+    options = dataclasses.replace(options, **{name: str(more.pop(name)) for name in names})
+    return Run("tiny", {}, digest, seeds, arms, directory, options, **more)

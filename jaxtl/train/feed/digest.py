@@ -1,13 +1,15 @@
 """Digests of what each seed of a stage reads."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtl.data.digest import of_arrays, of_rows
+from jaxtl.data.streamed import is_streamed
+from jaxtl.files import digest
 from jaxtl.plan import Domain, Head
 from jaxtl.train.feed.examples import label_columns, row_weights
 from jaxtl.train.resolve.replicas import Replicas
+from jaxtl.train.store.fingerprint import of_value
 
 
 def data_digests(replicas: Replicas) -> dict[str, Any]:
@@ -15,33 +17,35 @@ def data_digests(replicas: Replicas) -> dict[str, Any]:
     count = len(replicas) // replicas.points
     stages = [setup.stage for setup in replicas.setups[::count]]
     seeds, heads = replicas.seeds[:count], stages[0].model.heads
-    digests = {}
-    for d, domain in enumerate(stages[0].domains):
-        points = [stage.domains[d] for stage in stages]
-        digests[f"domain {d} ({domain.dataset.name})"] = domain_digests(points, heads, seeds)
-    for name, domain in stages[0].data.items():
-        points = [stage.data[name] for stage in stages]
-        digests[f"data {name!r} ({domain.dataset.name})"] = domain_digests(points, heads, seeds)
-    return digests
+    domains = [stage.domains for stage in stages]
+    points = {
+        **{f"domain {d}": each for d, each in enumerate(zip(*domains, strict=True))},
+        **{f"data {name!r}": [s.data[name] for s in stages] for name in stages[0].data},
+    }
+    return {name: domain_digests(domains, heads, seeds) for name, domains in points.items()}
 
 
 def domain_digests(
     points: Sequence[Domain], heads: Mapping[str, Head], seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """{"sampled": whether not every byte was looked at, "seeds": {seed: digest}}.
+    """What the seeds read of a domain, as JSON.
 
     Args:
         points: the domain at each point of a sweep, whose examples are the same.
+
+    Returns:
+        {"name": of the dataset, "sampled": whether not every byte was looked at, "seeds": {seed:
+        digest}}; the name is for people.
     """
-    domain, sampled, digests = points[0], False, {}
+    domain, dataset, digests = points[0], points[0].dataset, {}
+    inputs = dataset.table().inputs
     labels = {name: label_columns(domain, name, heads[name])[0] for name in domain.heads}
+    classes = {name: dataset.class_names(column) for name, column in domain.heads.items()}
+    steps = of_value(dataset.table_steps) if is_streamed(inputs) else None
     for seed in seeds:
-        rows = domain.dataset.rows(seed)
-        inputs = of_rows(domain.dataset.table().inputs, rows)
+        rows = dataset.rows(seed)
+        columns = {name: values[rows] for name, values in labels.items()}
         weights = [row_weights(point, heads, rows) for point in points]
-        others = of_arrays(({name: values[rows] for name, values in labels.items()}, weights))
-        digests[str(seed)] = hashlib.sha256(
-            f"{inputs.digest} {others.digest}".encode()
-        ).hexdigest()[:16]
-        sampled = sampled or inputs.sampled
-    return {"sampled": sampled, "seeds": digests}
+        parts = [of_rows(inputs, rows).digest, of_arrays((columns, weights)).digest, classes, steps]
+        digests[str(seed)] = digest(parts)
+    return {"name": dataset.name, "sampled": is_streamed(inputs), "seeds": digests}

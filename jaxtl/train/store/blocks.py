@@ -20,7 +20,7 @@ from jaxtl.plan import Params, PyTree, Stage, State
 from jaxtl.plan.reading import Wanted
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.store.checkpoints import restore_block
-from jaxtl.train.store.identity import digest, of_seeds
+from jaxtl.train.store.identity import seed_digest
 from jaxtl.train.store.log import join_curves
 from jaxtl.train.store.record import read_stage
 
@@ -146,8 +146,8 @@ def _before(
         directory = Path(source_run)
         parents = blocks_of(directory / "stages" / parent)
     for block, seed in zip(blocks, seeds, strict=True):
-        now = [of_seeds(each.record["identity"], [seed]) for each in parents if seed in each.seeds]
-        if now and block.record["identity"]["parent"][str(seed)] != digest(now[:1]):
+        now = [each.record["identity"] for each in parents if seed in each.seeds]
+        if now and block.record["identity"]["parent"][str(seed)] != seed_digest(now[:1], seed):
             raise ValueError(
                 f"went on from another {parent!r} than {directory} now holds: that has been "
                 "trained anew since"

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 
 from jaxtl.data.digest import of_arrays
+from jaxtl.files import digest
 from jaxtl.models import forward
 from jaxtl.train.feed.digest import data_digests
 from jaxtl.train.feed.order import Stream, index_block
@@ -39,6 +40,7 @@ WORDS = {
     "programs.initialisation": "the program that initialises it",
     "programs.step": "the program of its training step",
     "programs.outputs": "what its model computes",
+    "fresh": "which of its parameters start anew",
     "host_code": "code of its method that runs on the host",
     "weights": "the file of its published weights",
     "published": "the published weights that it starts from",
@@ -51,11 +53,6 @@ WORDS = {
 def file_digest(path: str | os.PathLike) -> str:
     """SHA-256 of one file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @functools.cache
@@ -108,6 +105,8 @@ def stage_identity(
         "steps": stage.num_steps,
         "batch_size": stage.batch_size,
         "prepare_every": stage.method.prepare_every,
+        "remembers": stage.method.remembers,
+        "fresh": digest([sorted(setup.fresh), sorted(setup.solved)]),
         "programs": {name: each.digest for name, each in prints.items()},
         "host_code": code[0].digest if code else None,
         "weights": stage.weights.digest() if stage.weights else None,
@@ -115,9 +114,7 @@ def stage_identity(
         "data": data_digests(replicas),
         "validation": measured,
         "parent": {
-            str(seed): digest([of_seeds(parent, [seed]) for parent in parents])
-            for seed in replicas.seeds[:count]
-            if parents
+            str(seed): seed_digest(parents, seed) for seed in replicas.seeds[:count] if parents
         },
         "seeds": list(replicas.seeds[:count]),
     }
@@ -128,6 +125,21 @@ def stage_identity(
     if unreadable or any(each.opaque for each in (*prints.values(), *code)):
         identity["experiment_file"] = experiment_digest
     return json.loads(json.dumps(identity))
+
+
+def seed_digest(identities: Sequence[Identity], seed: int) -> str:
+    """Of what one seed of a stage, or of several programs of it, is; names of datasets apart."""
+    return digest([_nameless(of_seeds(identity, [seed])) for identity in identities])
+
+
+def _nameless(identity: Any) -> Any:
+    if not isinstance(identity, Mapping):
+        return identity
+    return {
+        key: _nameless(value)
+        for key, value in identity.items()
+        if not (key == "name" and "seeds" in identity)
+    }
 
 
 def _step(replicas: Replicas) -> Fingerprint:
@@ -237,12 +249,15 @@ def _data_in_words(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         if before == now:
             continue
         if before is None or now is None:
-            lines.append(f"{name}: read {'now' if before is None else 'there'} only")
+            dataset = (now or before)["name"]
+            lines.append(f"{name} ({dataset}): read {'now' if before is None else 'there'} only")
             continue
         seeds = [s for s, value in now["seeds"].items() if before["seeds"].get(s) != value]
+        if not seeds:
+            continue
         sampled = " (its files' sizes, times or sampled rows)" if now["sampled"] else ""
         which = "" if len(seeds) == len(now["seeds"]) else f" of the seeds {', '.join(seeds)}"
-        lines.append(f"{name}: the data{which} have changed{sampled}")
+        lines.append(f"{name} ({now['name']}): the data{which} have changed{sampled}")
     return lines
 
 
