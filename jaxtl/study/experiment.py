@@ -172,7 +172,7 @@ def check(experiment: Experiment, run: Run) -> Checked:
         plans=plan_going_on(experiment, nodes, run, source_run),
         source_run=source_run,
         warnings=lines,
-        evaluations=evaluation_digests(experiment, nodes, run.seeds, run.experiment_digest),
+        evaluations=evaluation_digests(experiment, run.seeds, run.experiment_digest),
         unwritable=unwritable,
     )
 

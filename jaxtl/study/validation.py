@@ -175,10 +175,7 @@ def evaluation_identity(
 
 
 def evaluation_digests(
-    experiment: Experiment,
-    nodes: Mapping[str, Node],
-    seeds: Sequence[int],
-    experiment_digest: str,
+    experiment: Experiment, seeds: Sequence[int], experiment_digest: str
 ) -> dict[str, dict[str, Any]]:
     """{evaluation: {"program": digest of what is measured, "seeds": {seed: of its data}}}.
 
@@ -186,8 +183,8 @@ def evaluation_digests(
         experiment_digest: of the experiment's file, which stands in for code that cannot be looked
             into.
     """
-    models = [node.setup.model for node in nodes.values()]
-    heads = {name: head for model in models for name, head in model.heads.items()}
+    stages = [stage for chain in experiment.arms.values() for stage in chain]
+    heads = {name: head for stage in stages for name, head in stage.model.heads.items()}
     identities = {
         name: evaluation_identity(evaluation, heads, seeds)
         for name, evaluation in experiment.evals.items()

@@ -20,6 +20,7 @@ import jax
 from jaxtl.data.digest import of_arrays
 from jaxtl.files import digest
 from jaxtl.models import forward
+from jaxtl.paths import flatten
 from jaxtl.train.feed.digest import data_digests
 from jaxtl.train.feed.order import Stream, index_block
 from jaxtl.train.rehearsal import first_step
@@ -40,6 +41,7 @@ WORDS = {
     "programs.initialisation": "the program that initialises it",
     "programs.step": "the program of its training step",
     "programs.outputs": "what its model computes",
+    "parameters": "the names and shapes of its parameters",
     "fresh": "which of its parameters start anew",
     "host_code": "code of its method that runs on the host",
     "weights": "the file of its published weights",
@@ -106,6 +108,7 @@ def stage_identity(
         "batch_size": stage.batch_size,
         "prepare_every": stage.method.prepare_every,
         "remembers": stage.method.remembers,
+        "parameters": digest(_shapes(setup)),
         "fresh": digest([sorted(setup.fresh), sorted(setup.solved)]),
         "programs": {name: each.digest for name, each in prints.items()},
         "host_code": code[0].digest if code else None,
@@ -148,6 +151,11 @@ def _step(replicas: Replicas) -> Fingerprint:
         return of_jaxpr(replicas.setup.program)
     function, args = first_step(replicas)
     return of_program(function, *args)
+
+
+def _shapes(setup: Setup) -> list[list[Any]]:
+    leaves = {**flatten(setup.params), **flatten(setup.state.statistics)}
+    return sorted([path, list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves.items())
 
 
 def _host_code(setup: Setup) -> list[Any]:

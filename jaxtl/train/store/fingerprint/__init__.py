@@ -1,0 +1,9 @@
+"""Digests of programs, of host code and of values: equal digests, equal numbers."""
+
+from jaxtl.train.store.fingerprint.programs import (
+    Fingerprint,
+    combined,
+    of_jaxpr,
+    of_program,
+    of_value,
+)
