@@ -14,7 +14,6 @@ from launched import (
     assert_same_run,
     command,
     ended,
-    folder,
     record,
     reported,
     restless,
@@ -117,10 +116,15 @@ def hang_up_is_heard():
 @pytest.mark.slow
 @pytest.mark.usefixtures("hang_up_is_heard")
 def test_a_signal_while_a_run_starts_or_ends_is_one_line(tmp_path):
-    args, names = restless(tmp_path, "--arms=scratch"), {}
+    args, lines = restless(tmp_path, "--arms=scratch"), {}
+
+    def at_work():
+        lock = tmp_path / "restless" / ".lock"  # a stopped process leaves its own
+        return lock.exists() and lock.stat().st_mtime >= since
+
     moments = {
         "imports": lambda: time.monotonic() > began + 0.3,
-        "work": (folder(tmp_path) / ".lock").exists,
+        "work": at_work,
         "report": lambda: reported(tmp_path, since),
     }
     for moment, event in moments.items():
@@ -129,10 +133,10 @@ def test_a_signal_while_a_run_starts_or_ends_is_one_line(tmp_path):
             assert wait_for(process, event)
             process.send_signal(number)
             status, _, errors = ended(process)
-            (names[moment, number],) = errors.splitlines()
+            (lines[moment, number],) = errors.splitlines()
             assert status == 128 + number or "saved" in errors, errors
-    assert all(line.endswith("starts again") for (m, _), line in names.items() if m == "imports")
-    assert {line for (m, _), line in names.items() if m == "report"} == {
+    assert all(line.endswith("starts again") for (m, _), line in lines.items() if m == "imports")
+    assert {line for (m, _), line in lines.items() if m == "report"} == {
         "interrupted; the same command goes on from the last checkpoint",
         "stopped by SIGTERM; the same command goes on from the last checkpoint",
         "stopped by SIGHUP; the same command goes on from the last checkpoint",
@@ -154,7 +158,8 @@ def test_a_large_run_killed_two_dozen_times_ends_with_the_same_bits(tmp_path):
 def test_a_run_stopped_by_signals_ends_with_the_same_bits(disturbed, kind):
     disturber = disturbed(kind, "--config.steps=60")
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-    moments = ("writing", "training", "between", "anywhere", "reporting") * 4
+    moments = ("writing", "training", "between", "anywhere", "reporting")
+    moments *= 4 if kind == "plain" else 2
     disturber.disturb(moments, numbers)
     print(f"{kind}: {disturber}, statuses {dict(Counter(disturber.statuses))}")
     assert set(disturber.statuses) <= {0, *(128 + number for number in numbers)}
@@ -170,8 +175,8 @@ def test_a_second_signal_during_the_last_save_ends_at_once_and_loses_nothing(tmp
         process.send_signal(signal.SIGTERM)
         time.sleep(0.02)
     status, _, errors = ended(process)
-    # Signals that come while XLA computes are one to Python: then the first is obeyed to its end,
-    # and one that comes after that ends the process as it would any other.
+    # The save may have ended before the second signal comes; one that comes when the interpreter
+    # is nearly gone ends the process as it would any other.
     assert status in (128 + signal.SIGTERM, -signal.SIGTERM, 0)
     assert len(errors.splitlines()) <= 1 and "Traceback" not in errors
     assert not record(tmp_path, "pretrain")["finished"]
