@@ -73,7 +73,15 @@ def writing(path: Path) -> Iterator[None]:
         number = system_error(error)
         if number is None:
             raise
-        raise NotWritten(number, os.strerror(number), str(path)) from error
+        raise NotWritten(number, os.strerror(number), _culprit(error, path)) from error
+
+
+def _culprit(error: BaseException, path: Path) -> str:
+    """The file in a folder that could not be written, where an error names one."""
+    named = getattr(error, "filename2", None) or getattr(error, "filename", None)
+    if isinstance(named, str) and path.is_dir() and Path(named).is_relative_to(path):
+        return named
+    return str(path)
 
 
 def is_of_system(error: BaseException) -> bool:
