@@ -74,7 +74,7 @@ def read_run(directory: Path) -> SavedRun:
     record = read_json(directory / "config.json", keys, WRITTEN_ANEW)
     file = find_file(directory, record["experiment"])
     experiment = rebuild(file, record["config"])
-    folders = sorted(path.parent for path in (directory / "stages").glob("*/stage.json"))
+    folders = sorted(path for path in (directory / "stages").glob("*") if path.is_dir())
     summary = directory / "summary.json"
     return SavedRun(
         directory,
@@ -93,18 +93,23 @@ def find_file(directory: Path, name: str) -> Path:
     Raises:
         ValueError: it is in neither.
     """
+    path, keys, hint = directory / "environment.json", {"folder": str}, ""
     try:
-        record = read_json(directory / "environment.json") or {}
+        record = read_json(path, keys, WRITTEN_ANEW)
+        hint = "" if record is not None else f"{path} is missing; {WRITTEN_ANEW}"
     except Damaged as error:
-        logger.warning("%s; %s, and where its experiment lies is guessed", error, WRITTEN_ANEW)
-        record = {}
+        record, hint = None, str(error)
+    record = record or {}
+    if hint:
+        logger.warning("%s; where its experiment lies is guessed", hint)
     file = record.get("file", FOLDER / f"{name}.py")
     files = [Path(folder, file) for folder in (record.get("folder", ""), Path.cwd())]
-    for path in files:
-        if path.is_file():
-            return path
+    for candidate in files:
+        if candidate.is_file():
+            return candidate
     places = " and ".join(dict.fromkeys(map(str, files)))
-    raise ValueError(f"the experiment of {directory} is missing; looked for {places}")
+    hint = f" ({hint})" if hint else ""
+    raise ValueError(f"the experiment of {directory} is missing; looked for {places}{hint}")
 
 
 def rebuild(file: Path, config: Mapping[str, Any]) -> Experiment:

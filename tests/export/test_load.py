@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -191,7 +192,7 @@ def test_stages_of_another_run_are_named(edited):
         record["source_run"] = "runs/other"
 
     run = edited("stages/then/stage.json", loaded_elsewhere)
-    (run / "stages/first/stage.json").unlink()
+    shutil.rmtree(run / "stages/first")
     assert "if it was loaded from runs/other, load it from there" in refused(run, "two", "first")
     assert jaxtl.load(run, "two").class_names["animal"] == ("cat", "dog", "owl")
 
