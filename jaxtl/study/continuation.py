@@ -93,7 +93,7 @@ def plan_going_on(
         identity = stage_identity(
             over_seeds(node.setup, run.seeds),
             [plans[node.parent].identity] if node.parent else [],
-            validation_identity(experiment, nodes, name, run.seeds),
+            validation_identity([(experiment, nodes)], name, run.seeds),
             settings,
             run.experiment_digest,
         )
@@ -159,7 +159,7 @@ def train_parts(
         validation: seeds -> what is measured while they train.
         title: what the stage is called.
     """
-    about = made_with(run)
+    about = made_with(run) | ({"swept": plan.swept} if plan.swept else {})
     points, blocks = len(make(run.seeds)) // len(run.seeds), []
     for part in plan.parts:
         replicas, given, chosen = make(part.whole), source, None

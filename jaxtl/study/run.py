@@ -114,6 +114,7 @@ class Continuation(NamedTuple):
         parts: blocks, which hold each seed once.
         problems: why it may not go on from what the folder holds, a line each.
         overwrite: what the folder holds is to be removed first.
+        swept: the values of the points of a sweep that train together; None outside of one.
     """
 
     directory: Path
@@ -121,6 +122,7 @@ class Continuation(NamedTuple):
     parts: Sequence[Part]
     problems: Sequence[str] = ()
     overwrite: bool = False
+    swept: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def finished(self) -> bool:

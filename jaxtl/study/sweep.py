@@ -7,6 +7,8 @@ which data) give a program for each of their values.
 """
 
 import dataclasses
+import glob
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +25,7 @@ from jaxtl.study.checks.experiments import Node, check_arms, plan_stages, warnin
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.continuation import continuation, starts_over, train_parts
 from jaxtl.study.progress import Reporter
-from jaxtl.study.run import Checked, Continuation, Done, Rows, numbers_settings
+from jaxtl.study.run import Checked, Continuation, Done, Rows, Run, numbers_settings
 from jaxtl.study.same import (
     is_validated,
     same_evaluations,
@@ -44,6 +46,7 @@ from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup
 from jaxtl.train.state import Validation
+from jaxtl.train.store.blocks import blocks_of
 from jaxtl.train.store.identity import stage_identity
 
 
@@ -102,7 +105,7 @@ class Plan(NamedTuple):
             count = len(programs)
             way = ("as it is", "in one program")[count] if count < 2 else f"in {count} programs"
             if count > 1:
-                way += f" as {self.why[name]}"
+                way += f" as {self.why[name] or 'some points were trained before'}"
             ways.setdefault(way, []).append(name)
         return "; ".join(f"{', '.join(names)} {way}" for way, names in ways.items())
 
@@ -143,6 +146,7 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
             programs[name] = []
             continue
         groups, why[name] = group_points(name, points, sweep, seeds)
+        groups = [part for group in groups for part in _apart(name, group, points, main.run)]
         programs[name] = [
             _make_program(name, main, points, group, parents, sweep) for group in groups
         ]
@@ -217,6 +221,28 @@ def label(points: Sequence[Values]) -> str:
     return f"{text[:120]}...{digest(text if whole else [dict(values) for values in points])}"
 
 
+def _apart(
+    name: str, group: Sequence[int], points: Sequence[Point], run: Run
+) -> list[Sequence[int]]:
+    """The points of a group that began to train together before, and the rest of it.
+
+    Whether they are still the same is asked later, as of every stage.
+    """
+    parts, rest = [], list(group)
+    for folder in sorted((run.directory / "sweep").glob(f"*/stages/{glob.escape(name)}")):
+        blocks = blocks_of(folder)
+        swept = blocks[0].record.get("swept", []) if blocks else []
+        places = [i for i in rest if _json(points[i].values) in swept]
+        if swept and len(places) == len(swept):
+            parts.append(places)
+            rest = [i for i in rest if i not in places]
+    return [*parts, rest] if rest else parts
+
+
+def _json(values: Values) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(values), default=str))
+
+
 def _make_program(
     name: str,
     main: Checked,
@@ -245,25 +271,12 @@ def _make_program(
     identity = stage_identity(
         make(run.seeds),
         origins,
-        validation_of_points(group, name, run.seeds),
+        validation_identity([(p.experiment, p.nodes) for p in group], name, run.seeds),
         numbers_settings(run),
         run.experiment_digest,
     )
-    overwrite = starts_over(run, main.nodes, name)
-    return Program(chosen, make, continuation(directory, identity, run, overwrite))
-
-
-def validation_of_points(
-    points: Sequence[Point], name: str, seeds: Sequence[int]
-) -> tuple[dict[str, Any] | None, bool]:
-    """As `validation_identity`, of the points of a program together."""
-    each = [validation_identity(point.experiment, point.nodes, name, seeds) for point in points]
-    first = each[0][0]
-    if first is None or all(identity == first for identity, _ in each):
-        return first, any(unreadable for _, unreadable in each)
-    data = {f"point {i}, {k}": v for i, (one, _) in enumerate(each) for k, v in one["data"].items()}
-    programs = [identity["programs"] for identity, _ in each]
-    return {**first, "programs": programs, "data": data}, any(u for _, u in each)
+    plan = continuation(directory, identity, run, starts_over(run, main.nodes, name))
+    return Program(chosen, make, plan._replace(swept=[_json(p.values) for p in group]))
 
 
 def train_sweep(

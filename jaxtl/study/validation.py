@@ -112,13 +112,31 @@ def make_validation(
 
 
 def validation_identity(
-    experiment: Experiment, nodes: Mapping[str, Node], name: str, seeds: Sequence[int]
+    points: Sequence[tuple[Experiment, Mapping[str, Node]]], name: str, seeds: Sequence[int]
 ) -> tuple[dict[str, Any] | None, bool]:
     """What is measured while a stage trains, as JSON for its identity; None if nothing is.
+
+    Args:
+        points: (experiment, nodes) of each point of a sweep whose replicas train together.
 
     Returns:
         (that, whether some of its code cannot be looked into).
     """
+    each = [_of_point(experiment, nodes, name, seeds) for experiment, nodes in points]
+    first, unreadable = each[0][0], any(unreadable for _, unreadable in each)
+    if first is None or all(identity == first for identity, _ in each):
+        return first, unreadable
+    data = {
+        f"point {i}, {key}": value
+        for i, (identity, _) in enumerate(each)
+        for key, value in identity["data"].items()
+    }
+    return {**first, "programs": [i["programs"] for i, _ in each], "data": data}, unreadable
+
+
+def _of_point(
+    experiment: Experiment, nodes: Mapping[str, Node], name: str, seeds: Sequence[int]
+) -> tuple[dict[str, Any] | None, bool]:
     choice = _choose(experiment, nodes, name)
     if choice is None:
         return None, False

@@ -146,6 +146,34 @@ def test_replicas_train_as_points_would_alone(tmp_path, field, values, arm):
     assert not np.allclose(first, second, rtol=1e-3)
 
 
+@pytest.mark.slow
+def test_points_and_seeds_that_come_later_train_alone(tmp_path):
+    def begun(text):
+        """Where the stage is trained, as it is or at which points, and of which seeds."""
+        lines = [line for line in text.splitlines() if line.startswith("stage full")]
+        lines = [line for line in lines if "found finished" not in line]
+        return [line.split(":")[0].removeprefix("stage full") for line in lines]
+
+    first, second, third = ({"rate": rate} for rate in (0.003, 0.3, 0.04))
+    before, said = run(tmp_path, [first, second])
+    assert begun(said) == ["", " at rate=0.003,0.3"]
+    wider, said = run(tmp_path, [first, third, second])
+    assert begun(said) == [" at rate=0.04"] and "as some points were trained before" in said
+    points = {point["config"]["rate"]: point["arms"]["full"] for point in wider["sweep"]}
+    assert points.keys() == {0.003, 0.04, 0.3}
+    for point in before["sweep"]:
+        assert per_seed(points[point["config"]["rate"]]) == per_seed(point["arms"]["full"])
+    more, said = run(tmp_path, [first, second], seeds=(0, 1, 2))
+    assert begun(said) == [", seed 2", " at rate=0.003,0.3, seed 2"]
+    for old, new in zip(before["sweep"], more["sweep"], strict=True):
+        for name, values in per_seed(old["arms"]["full"]).items():
+            assert per_seed(new["arms"]["full"])[name][:2] == values
+    alone, _ = run(tmp_path / "alone", [], seeds=(2,), rate=0.3)
+    expected = per_seed(alone["arms"]["full"])
+    for name, values in per_seed(more["sweep"][1]["arms"]["full"]).items():
+        np.testing.assert_allclose(values[2:], expected[name], rtol=1e-4, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("field", "values", "why"),
     [
