@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        print(f"interrupted; {stopping.GOES_ON}", file=sys.stderr)
+        print(f"interrupted; {stopping.promised()}", file=sys.stderr)
         return 130
     except (Exception, SystemExit) as error:
         message = explanation(error) or account(error)
@@ -224,13 +224,14 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
         lambda values: build_experiment(module, replace_fields(launch.config, values)),
     )
     reporter = Reporter(Console(quiet=not is_primary()))
-    stopping.promise(stopping.GOES_ON)
+    command = "the same command" + (" without --overwrite" if run.overwrite else "")
+    stopping.promise(stopping.GOES_ON.replace("the same command", command))
     try:
         with without_echoes(launch.verbose):
             summary = run_experiment(experiment, run, reporter, sweep if points else None)
     except Interrupted as stopped:
         stopping.promise("")
-        print(f"{stopped}: saved; the same command goes on from here", file=sys.stderr)
+        print(f"{stopped}: saved; {command} goes on from here", file=sys.stderr)
         return 130 if stopped.signal == signal.SIGINT else 0
     if is_primary():
         print_table(summary)

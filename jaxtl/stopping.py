@@ -114,6 +114,11 @@ def promise(text: str) -> None:
         _listener.promise = text
 
 
+def promised() -> str:
+    """What a signal's line says now."""
+    return GOES_ON if _listener is None else _listener.promise
+
+
 @contextlib.contextmanager
 def handed_to(handler: Handler) -> Iterator[None]:
     """Signals that ask to stop are told to a handler.

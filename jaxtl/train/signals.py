@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxtl.stopping import GOES_ON, end, handed_to
+from jaxtl.stopping import end, handed_to, promised
 
 
 class Interrupted(Exception):
@@ -44,7 +44,7 @@ class Watch:
 
     def _remember(self, number: int) -> None:
         if self.received is not None:
-            end(number, GOES_ON)
+            end(number, promised())
         self.received = number
 
 
