@@ -207,6 +207,13 @@ def test_an_evaluation_that_changed_is_said_and_measured_anew(finished, copied):
     assert values(summary, "scratch") != values(finished[1], "scratch")
 
 
+@pytest.mark.parametrize("mesh", ["", "data=4"])
+def test_an_arm_that_is_not_run_stays_beside_the_others(finished, copied, mesh):
+    summary = run_tiny(copied, arms=("scratch",), mesh=mesh)[0]
+    assert summary["arms"].keys() == {"scratch", "full"}
+    assert values(summary) == values(finished[1])
+
+
 def test_an_arm_that_would_be_another_now_leaves_the_report(copied, caplog):
     summary = run_tiny(copied, plan=edited(num_steps=7), arms=("scratch",))[0]
     assert summary["arms"].keys() == {"scratch"}

@@ -21,8 +21,10 @@ import pytest
 from flax import linen, nnx
 from sklearn.linear_model import Ridge
 
-from jaxtl import data
+from jaxtl import data, models
 from jaxtl.metrics import classification
+from jaxtl.study.checks.measurable import metric_sums
+from jaxtl.train.mesh import make_mesh
 from jaxtl.train.store.fingerprint import combined, of_jaxpr, of_program, of_value
 
 X = jnp.arange(3.0)
@@ -569,3 +571,15 @@ def test_another_process_finds_the_same(capsys):
     )
     assert other.stdout == capsys.readouterr().out
     assert "opaque=()" in other.stdout
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_mesh_around_a_trace_leaves_no_trace(devices):
+    evaluation = classification(data.arrays(np.zeros((6, 3)), np.arange(6) % 3), "y")
+
+    def sums():
+        return metric_sums(evaluation, models.classes(3))
+
+    expected = of_program(sums)
+    with jax.set_mesh(make_mesh(f"data={devices}")):
+        assert of_program(sums) == expected

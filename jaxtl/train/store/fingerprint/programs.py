@@ -7,6 +7,7 @@ one that is run, not differentiated: rules of derivatives that are still in it n
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -119,11 +120,12 @@ def _describe(graph: Graph, value: Any, where: str) -> Sequence[Part]:
 def _describe_program(graph: Graph, jaxpr: jex.Jaxpr, consts: Sequence[Any]) -> list[Part]:
     """The equations whose results matter, with their variables numbered in order."""
     names: dict[Any, list[Part]] = {}
+    numbers = itertools.count()
     arrays = dict(zip(jaxpr.constvars, consts, strict=False))
     parts: list[Part] = [b"program"]
 
     def define(variable: Any) -> None:
-        names[variable] = [b"v%d" % len(names)]
+        names[variable] = [b"v%d" % next(numbers)]
         parts.append(_aval(variable.aval))
 
     def read(atom: Any) -> list[Part]:
