@@ -9,19 +9,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxtl.data import Dataset
-from jaxtl.data.streamed import is_streamed
 from jaxtl.measure.declarations import selecting_metric
 from jaxtl.models import forward
-from jaxtl.plan import Domain, Evaluation, Experiment, Head, PyTree
-from jaxtl.study.checks.measurable import metric_sums
-from jaxtl.train.feed.examples import host_feed
+from jaxtl.plan import Domain, Experiment, PyTree
+from jaxtl.study.checks.experiments import Node
+from jaxtl.study.validation import EvaluationIdentity, evaluation_identity, validation_identity
+from jaxtl.train.feed.digest import data_digests, domain_digests
 from jaxtl.train.rehearsal import first_step
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import Setup, initialise, roles_of
 from jaxtl.train.store.fingerprint import Fingerprint, of_program, of_value
+from jaxtl.train.store.identity import nameless
+
+Planned = tuple[Experiment, Mapping[str, Node]]
 
 
 def _same(a: Fingerprint, b: Fingerprint) -> bool:
@@ -89,8 +90,8 @@ def same_training(setup: Setup, others: Sequence[Setup], seeds: tuple[int, ...])
     """
     if any(differs(other, setup, seeds) for other in others):
         return False
-    columns, code = _columns(setup, seeds), _code(setup)
-    if not all(_equal(_columns(other, seeds), columns) for other in others):
+    data, code = _data(setup, seeds), _code(setup)
+    if any(_data(other, seeds) != data for other in others):
         return False
     rest = [other for other in others if not _same(_code(other), code)]
     program = _step(setup) if rest else None
@@ -103,9 +104,9 @@ def same_training(setup: Setup, others: Sequence[Setup], seeds: tuple[int, ...])
     )
 
 
-def _columns(setup: Setup, seeds: tuple[int, ...]) -> PyTree:
-    """The weights of the examples of each seed."""
-    return host_feed(over_seeds(setup, seeds)).per_replica
+def _data(setup: Setup, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """What each seed reads, the weights of examples among it."""
+    return nameless(data_digests(over_seeds(setup, seeds)))
 
 
 def _step(setup: Setup) -> Fingerprint:
@@ -136,42 +137,10 @@ def is_validated(experiment: Experiment, name: str) -> bool:
     return measured and name in {stages[-1].name for stages in experiment.arms.values()}
 
 
-def same_selection(a: Experiment, b: Experiment, name: str, seeds: Sequence[int]) -> bool:
-    """Whether two experiments take down the same of a stage while it trains, if anything.
-
-    Whether their evaluations measure the same is another question, see `same_evaluations`.
-    """
-
-    def domains(experiment: Experiment) -> list[Domain]:
-        return [d for criterion in experiment.criteria.values() for d in criterion.domains]
-
-    def rules(experiment: Experiment) -> tuple:
-        heads = [(evaluation, each.head) for evaluation, each in experiment.evals.items()]
-        numbers = experiment.select, experiment.select_every, experiment.primary
-        views = [(len(c.domains), name) for name, c in experiment.criteria.items()]
-        reads = [(dict(domain.heads), domain.labelled) for domain in domains(experiment)]
-        return is_validated(experiment, name), numbers, heads, views, reads
-
-    def code(experiment: Experiment) -> Fingerprint:
-        scores = [criterion.score for criterion in experiment.criteria.values()]
-        return of_value((scores, dict(experiment.derived)))
-
-    if not is_validated(a, name) and not is_validated(b, name):
-        return True
-    return (
-        rules(a) == rules(b)
-        and _same(code(a), code(b))
-        and all(
-            _same_data(first.dataset, second.dataset, seeds)
-            for first, second in zip(domains(a), domains(b), strict=True)
-        )
-    )
-
-
-def _equal(a: PyTree, b: PyTree) -> bool:
-    """Whether two trees have the same form and the same numbers."""
-    same = jax.tree.structure(a) == jax.tree.structure(b)
-    return same and jax.tree.all(jax.tree.map(np.array_equal, a, b))
+def same_selection(a: Planned, b: Planned, name: str, seeds: Sequence[int]) -> bool:
+    """Whether two experiments take down the same of a stage while it trains, if anything."""
+    (first, unreadable), (second, _) = (validation_identity([x], name, seeds) for x in (a, b))
+    return nameless(first) == nameless(second) and not unreadable
 
 
 def differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:
@@ -198,54 +167,36 @@ def differs(a: Setup, b: Setup, seeds: Sequence[int]) -> bool:
             passes,
         )
 
-    return fixed(a) != fixed(b) or not all(
-        _same_data(*(domain.dataset for domain in pair), seeds)
-        for pair in zip(domains(a), domains(b), strict=True)
+    def data(setup: Setup) -> list[dict[str, Any]]:
+        """Without the weights of domains and examples, which are numbers."""
+        heads = setup.stage.model.heads
+        plain = [
+            dataclasses.replace(each, weight=1.0, example_weights=None) for each in domains(setup)
+        ]
+        return [nameless(domain_digests([each], heads, seeds)) for each in plain]
+
+    return fixed(a) != fixed(b) or data(a) != data(b)
+
+
+def same_evaluations(a: Planned, b: Planned, seeds: Sequence[int]) -> tuple[bool, bool]:
+    """Whether two experiments sum the same over the same examples, and make the same of that."""
+    first, second = (_evaluations(*x, seeds) for x in (a, b))
+    pairs = [(each, second[name]) for name, each in first.items() if name in second]
+    alike = len(pairs) == len(first) == len(second)
+    shared = alike and all(
+        _same(x.sums, y.sums) and nameless(x.data) == nameless(y.data) for x, y in pairs
     )
+    return shared, shared and all(_same(x.results, y.results) for x, y in pairs)
 
 
-def _same_data(a: Dataset, b: Dataset, seeds: Sequence[int]) -> bool:
-    """Whether two handles hold the same examples, and draw the same of them for each seed."""
-    if a == b:
-        return True
-    examples = [(data.table().inputs, dict(data.table().labels)) for data in (a, b)]
-    if is_streamed(examples):
-        return False  # not read for this
-    return _equal(*examples) and _equal(*([d.rows(seed) for seed in seeds] for d in (a, b)))
-
-
-def same_evaluations(
-    main: tuple[Experiment, Mapping[str, Head]],
-    other: tuple[Experiment, Mapping[str, Head]],
-    seeds: Sequence[int],
-) -> bool:
-    """Whether two experiments measure the same examples by the same sums.
-
-    Args:
-        main, other: an experiment and the heads that are measured.
-    """
-
-    def measured(experiment: Experiment, heads: Mapping[str, Head]) -> dict[str, tuple]:
-        evaluations = experiment.evals.items()
-        return {name: (e, heads[e.head]) for name, e in evaluations if e.head in heads}
-
-    def reads(evaluation: Evaluation, head: Head) -> tuple:
-        labels = head.size, head.label_shape, head.integer, head.bounds
-        return evaluation.head, evaluation.column, labels
-
-    def sums(evaluation: Evaluation, head: Head) -> Fingerprint:
-        return of_program(lambda: metric_sums(evaluation, head))
-
-    first, second = measured(*main), measured(*other)
-    return first.keys() == second.keys() and all(
-        reads(*a) == reads(*b)
-        and _same_data(a[0].dataset, b[0].dataset, seeds)
-        and (_same(of_value(a[0].sums), of_value(b[0].sums)) or _same(sums(*a), sums(*b)))
-        for a, b in ((first[name], second[name]) for name in first)
-    )
-
-
-def same_results(a: Experiment, b: Experiment) -> bool:
-    """Whether two experiments make the same metrics of what their evaluations sum."""
-    results = ({name: e.results for name, e in each.evals.items()} for each in (a, b))
-    return _same(*map(of_value, results))
+def _evaluations(
+    experiment: Experiment, nodes: Mapping[str, Node], seeds: Sequence[int]
+) -> dict[tuple[str, str], EvaluationIdentity]:
+    """{(evaluation, its head): what it measures} of those whose head is trained."""
+    models = [node.setup.model for node in nodes.values()]
+    heads = {name: head for model in models for name, head in model.heads.items()}
+    return {
+        (name, evaluation.head): evaluation_identity(evaluation, heads, seeds)
+        for name, evaluation in experiment.evals.items()
+        if evaluation.head in heads
+    }

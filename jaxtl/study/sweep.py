@@ -20,17 +20,14 @@ from jaxtl.files import digest
 from jaxtl.measure.outcome import arm_result
 from jaxtl.measure.results import ArmResult
 from jaxtl.models import computing_in
-from jaxtl.plan import Head
 from jaxtl.study.checks.experiments import Node, check_arms, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.continuation import continuation, starts_over, train_parts
 from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Checked, Continuation, Done, Rows, Run, numbers_settings
 from jaxtl.study.same import (
-    is_validated,
     same_evaluations,
     same_outputs,
-    same_results,
     same_selection,
     same_training,
 )
@@ -125,20 +122,15 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
     if not points:
         return Plan(sweep, (), {}, {}, True, True, {}, ())
     seeds, loaded = main.run.seeds, main.source_run.stages if main.source_run else ()
-    experiments = [point.experiment for point in points]
-    first = main.experiment, _heads(main.nodes)
-    shared = all(same_evaluations(first, (p.experiment, _heads(p.nodes)), seeds) for p in points)
-    measured = shared and all(same_results(main.experiment, each) for each in experiments)
-    scored = any(each.criteria for each in (main.experiment, *experiments))
+    first, planned = (main.experiment, main.nodes), [(p.experiment, p.nodes) for p in points]
+    alike = [same_evaluations(first, each, seeds) for each in planned]
+    shared, measured = (all(each[i] for each in alike) for i in (0, 1))
+    scored = any(experiment.criteria for experiment, _ in (first, *planned))
     programs: dict[str, list[Program]] = {}
     why: dict[str, str] = {}
     for name, node in main.nodes.items():
         parents = programs.get(node.parent, [])
-        once = not parents and all(
-            same_selection(main.experiment, each, name, seeds)
-            and (measured or not is_validated(each, name))
-            for each in experiments
-        )
+        once = not parents and all(same_selection(first, each, name, seeds) for each in planned)
         setups = [point.nodes[name].setup for point in points]
         if name in loaded:
             _check_loaded(name, node, points)
@@ -153,10 +145,6 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
     lines = [line for point in points for line in warnings(point.experiment, point.nodes)]
     predictors = {name: _predictors(name, main, points) for name in main.nodes}
     return Plan(sweep, points, programs, why, shared and not scored, measured, predictors, lines)
-
-
-def _heads(nodes: Mapping[str, Node]) -> dict[str, Head]:
-    return {name: h for node in nodes.values() for name, h in node.setup.model.heads.items()}
 
 
 def _predictors(name: str, main: Checked, points: Sequence[Point]) -> list[Setup]:

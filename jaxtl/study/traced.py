@@ -86,7 +86,7 @@ def _fits(name: str, first: Point, point: Point, seeds: tuple[int, ...]) -> bool
     return (
         not differs(a, b, seeds)
         and same_model(a, b)
-        and same_selection(first.experiment, point.experiment, name, seeds)
+        and same_selection(*((p.experiment, p.nodes) for p in (first, point)), name, seeds)
         and (not is_validated(first.experiment, name) or same_outputs(a, b))
     )
 

@@ -19,7 +19,7 @@ from jaxtl.train.feed.examples import device_limit
 from jaxtl.train.mesh import on_all_devices
 from jaxtl.train.options import RunOptions
 from jaxtl.train.state import Validation
-from jaxtl.train.store.fingerprint import of_program, of_value
+from jaxtl.train.store.fingerprint import Fingerprint, of_program, of_value
 
 
 def make_evaluator(
@@ -165,14 +165,23 @@ class EvaluationIdentity(NamedTuple):
     """What an evaluation measures, and on which data.
 
     Attributes:
-        program: digest of what it sums and of what it makes of the sums.
+        sums, results: of what it sums, and of what it makes of the sums.
         data: as `domain_digests`.
-        opaque: whether some of its code cannot be looked into.
     """
 
-    program: str
+    sums: Fingerprint
+    results: Fingerprint
     data: dict[str, Any]
-    opaque: bool
+
+    @property
+    def program(self) -> str:
+        """Digest of what it measures."""
+        return digest([self.sums.digest, self.results.digest])
+
+    @property
+    def opaque(self) -> bool:
+        """Whether some of its code cannot be looked into."""
+        return bool(self.sums.opaque or self.results.opaque)
 
 
 def evaluation_identity(
@@ -183,12 +192,10 @@ def evaluation_identity(
     Args:
         heads: of the models, its own among them.
     """
-    sums = of_program(lambda: metric_sums(evaluation, heads[evaluation.head]))
-    results = of_value(evaluation.results)
     return EvaluationIdentity(
-        digest([sums.digest, results.digest]),
+        of_program(lambda: metric_sums(evaluation, heads[evaluation.head])),
+        of_value(evaluation.results),
         domain_digests([as_domain(evaluation)], heads, seeds),
-        bool(sums.opaque or results.opaque),
     )
 
 

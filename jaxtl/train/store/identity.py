@@ -132,14 +132,15 @@ def stage_identity(
 
 def seed_digest(identities: Sequence[Identity], seed: int) -> str:
     """Of what one seed of a stage, or of several programs of it, is; names of datasets apart."""
-    return digest([_nameless(of_seeds(identity, [seed])) for identity in identities])
+    return digest([nameless(of_seeds(identity, [seed])) for identity in identities])
 
 
-def _nameless(identity: Any) -> Any:
+def nameless(identity: Any) -> Any:
+    """An identity, or a part of one, without what datasets are called."""
     if not isinstance(identity, Mapping):
         return identity
     return {
-        key: _nameless(value)
+        key: nameless(value)
         for key, value in identity.items()
         if not (key == "name" and "seeds" in identity)
     }
