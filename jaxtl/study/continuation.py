@@ -114,7 +114,8 @@ def refusal(run: Run, plans: Mapping[str, Continuation]) -> str:
         lines += [f"stage {name!r}:", *(f"  {line}" for line in plan.problems)]
         if list(plan.problems) != [WORDS["parent"]]:
             roots.append(plan.identity["stage"])
-        configs += [part.record["config"] for part in plan.parts if part.record]
+        records = [part.record for part in plan.parts if part.record]
+        configs += [record["config"] for record in records if "config" in record]
     if not lines:
         return ""
     now = dict(run.config)

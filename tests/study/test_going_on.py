@@ -90,6 +90,19 @@ def test_a_comment_in_the_file_forbids_nothing(finished):
     assert finds(finished[0], digest="of a file with a comment more") == ALL_OF_IT
 
 
+def test_the_order_of_seeds_and_fewer_of_them_forbid_nothing(finished):
+    assert finds(finished[0], seeds=(1, 0)) == ALL_OF_IT
+    assert finds(finished[0], seeds=(1,)) == ALL_OF_IT
+
+
+def test_a_stage_of_an_earlier_version_is_named(copied):
+    for path in copied.glob("stages/*/stage.json"):
+        old = {"identity": {"stage": path.parent.name, "seeds": [0, 1]}, "finished": True}
+        path.write_text(json.dumps(old))
+    message = refused(copied)
+    assert message.count("it was trained by an earlier version of jaxtl") == 3
+
+
 def test_a_refused_launch_leaves_everything_as_it_is(finished):
     directory = finished[0]
     before = {p: p.stat().st_mtime_ns for p in directory.rglob("*") if p.name != ".lock"}
@@ -267,7 +280,8 @@ def test_other_versions_of_the_libraries_compare_the_file_instead(copied):
     for path in copied.glob("stages/*/stage.json"):
         record = json.loads(path.read_text())
         record["made_with"]["versions"]["jax"] = "0.1"
-        record["identity"]["programs"] = dict.fromkeys(record["identity"]["programs"], "0")
+        for name in ("programs", "parent"):
+            record["identity"][name] = dict.fromkeys(record["identity"][name], "0")
         path.write_text(json.dumps(record))
     assert finds(copied) == ALL_OF_IT
     message = refused(copied, digest="another")

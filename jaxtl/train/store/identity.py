@@ -211,7 +211,7 @@ def changes(record: Mapping[str, Any], identity: Identity, experiment_digest: st
     """What forbids to go on from a stage, in words, a line each; none if nothing does.
 
     Where libraries or Python have changed, programs cannot be compared: the experiment's file
-    stands in for them.
+    stands in for them, and the stage before is compared by itself.
 
     Args:
         record: of the stage as it was trained, from its stage.json.
@@ -222,11 +222,13 @@ def changes(record: Mapping[str, Any], identity: Identity, experiment_digest: st
     if "rules" not in before:
         return ["it was trained by an earlier version of jaxtl"]
     before, now = of_seeds(before, identity["seeds"]), dict(identity)
-    if record["made_with"]["versions"] != versions():
-        for each, file in ((before, record["experiment_file"]), (now, experiment_digest)):
+    comparable = record["made_with"]["versions"] == versions()
+    for each, file in ((before, record["experiment_file"]), (now, experiment_digest)):
+        del each["seeds"]
+        if not comparable:
             each["experiment_file"] = file
-            for name in ("programs", "host_code", "order"):
-                each.pop(name, None)
+            for name in ("programs", "host_code", "order", "parent"):
+                del each[name]
             if each["validation"]:
                 each["validation"] = {**each["validation"], "programs": None}
     return _in_words(before, now)
