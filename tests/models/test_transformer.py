@@ -77,7 +77,9 @@ def test_dropout_is_of_the_attention_weights():
     assert kept != 1 and abs(kept - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 1000)
 
 
-@pytest.mark.parametrize(("make", "dropout"), [(bert, 0.0), (vit, 0.3)])
+@pytest.mark.parametrize(
+    ("make", "dropout"), [pytest.param(bert, 0.0, marks=pytest.mark.slow), (vit, 0.3)]
+)
 def test_recomputing_layers_changes_nothing(make, dropout):
     gradients = []
     for remat in (False, True):

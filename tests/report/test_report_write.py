@@ -62,9 +62,9 @@ def test_an_earlier_arm_that_counts_no_longer_vanishes_with_its_files(result, tm
     ("before", "after", "said"),
     [
         ((0, 1, 2), (0, 1, 2, 3), "it has the seeds 0-2 only"),
-        ((0, 1, 2), (0, 1), "it has the seeds 0-2"),
-        ((3, 5), (5, 3), "it has the seeds 3, 5"),
-        ((4,), (4, 9), "it has the seeds 4 only"),
+        pytest.param(*((0, 1, 2), (0, 1), "it has the seeds 0-2"), marks=pytest.mark.slow),
+        pytest.param(*((3, 5), (5, 3), "it has the seeds 3, 5"), marks=pytest.mark.slow),
+        pytest.param(*((4,), (4, 9), "it has the seeds 4 only"), marks=pytest.mark.slow),
     ],
 )
 def test_arms_with_other_seeds_are_left_out_in_a_line_each(
@@ -129,13 +129,22 @@ def test_a_picture_that_fails_is_named_and_the_rest_is_there(result, tmp_path, c
     ("made", "message"),
     [
         (lambda: {"mine": "a text"}, "'mine' must be a panel such as plan.Table, got 'a text'"),
-        (lambda: {"gains": Table("t", "n", {})}, "another panel of the report is called 'gains'"),
-        (
+        pytest.param(
+            lambda: {"gains": Table("t", "n", {})},
+            "another panel of the report is called 'gains'",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             lambda: {"mine": Table("t", "n", {"full": [1.0]})},
             "table: rows['full'] must be {name: ",
+            marks=pytest.mark.slow,
         ),
         (lambda: {"mine": Table("t", "n", {"full": {"a": np.array(["x"])}})}, "could not convert"),
-        (lambda: {"mine": Texts("t", "n", {"full": [("word", "x")]})}, "must be a number, got 'x'"),
+        pytest.param(
+            lambda: {"mine": Texts("t", "n", {"full": [("word", "x")]})},
+            "must be a number, got 'x'",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_panels_that_are_none_are_told_and_the_rest_is_there(

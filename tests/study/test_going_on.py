@@ -111,6 +111,7 @@ def test_a_refused_launch_leaves_everything_as_it_is(finished):
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
+@pytest.mark.slow
 def test_an_arm_more_trains_that_arm_alone(finished, copied):
     plan = experiment()
     pretrain, adapt = plan.arms["full"]
@@ -249,6 +250,7 @@ def test_later_seeds_are_a_block_of_their_own(finished, copied, tmp_path):
     assert values(summary) == [values(alone)[0], values(finished[1])[0]]
 
 
+@pytest.mark.slow
 def test_some_seeds_of_a_block_that_is_not_finished_are_not_enough(tmp_path, monkeypatch):
     def save(self, step, train, whole=Checkpoints.save):
         whole(self, step, train)

@@ -152,6 +152,7 @@ def test_arrays_that_the_model_does_not_read_are_refused_with_the_name_of_the_st
     assert "unused in the file (3): backbone/body/dense/bias, backbone/body/dense/kern" in report
 
 
+@pytest.mark.slow
 def test_what_a_stage_froze_comes_from_the_run_that_its_source_was_loaded_from(tmp_path):
     weights = in_a_file(tmp_path / "a.safetensors")
     plan = tiny_plan(transfer.probe(optax.adam(0.1)), weights=weights)

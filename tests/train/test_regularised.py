@@ -112,8 +112,11 @@ def two_steps(setup, step):
     return *leaves, losses
 
 
+LONG = ("bi_tuning", "sam of bi_tuning", "bss")
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(row, marks=[pytest.mark.slow] * (row == "bi_tuning")) for row in ROWS]
+    "name", [pytest.param(row, marks=[pytest.mark.slow] * (row in LONG)) for row in ROWS]
 )
 def test_steps_move_what_trains_and_nothing_else_with_the_same_bits_again(name):
     setup = resolve(adapt(name), source()[0])

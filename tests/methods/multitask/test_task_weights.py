@@ -107,7 +107,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param("pcgrad", marks=pytest.mark.slow), "uncertainty"])
 def test_a_rule_goes_on_where_it_was_and_seeds_are_their_own(name, tmp_path):
     whole = train(stage(METHODS[name]()), tmp_path / "whole")
     assert whole.curves["loss"][-3:].mean() < whole.curves["loss"][:3].mean()

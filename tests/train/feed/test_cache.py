@@ -270,7 +270,8 @@ def test_nothing_frozen_moves_and_the_next_stage_loads_all(tmp_path):
     )
 
 
-@pytest.mark.parametrize("budget", [2048, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [2048, 0])
 def test_a_stage_stopped_in_the_middle_ends_with_the_same_bits(tmp_path, budget):
     class Killed(Exception):
         pass
