@@ -9,5 +9,7 @@ Words of this room:
     dispatch   one call of the compiled program, which takes several steps of all replicas
     feed       the examples that a dispatch gathers from; a page of them where they are not on the
                device
+    block      seeds that were trained together, in a folder of their own
+    identity   all that a stage's result depends on, seed by seed, as JSON
     prefix     the first blocks of a model whose outputs no step changes
 """
