@@ -63,6 +63,7 @@ LONG = (
 )
 STEPS = ("source_steps", "target_steps", "steps")
 ARM_KEYS = {
+    "seeds_to_decide",
     "metrics",
     "verdict",
     "trainable_parameters",
