@@ -1,10 +1,13 @@
-"""Eight simulated CPU devices, and errors where arrays of different rank are broadcast."""
+"""Eight simulated CPU devices, programs compiled fast rather than well, and errors where arrays of
+different rank are broadcast.
+"""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
 
 import logging

@@ -75,15 +75,19 @@ def test_what_only_reads_may_read_where_a_process_is_at_work(tmp_path):
 
 def test_all_processes_of_a_second_run_hear_that_another_one_is_at_work(tmp_path):
     first = start(restless(tmp_path, *STEPS))
-    assert wait_for(first, lambda: (tmp_path / "restless/.lock").exists())
-    first.send_signal(signal.SIGSTOP)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = [f"--distributed={address},2,{i}" for i in range(2)]
-    seconds = [start(restless(tmp_path, *STEPS, flag)) for flag in flags]
-    for status, _, errors in map(ended, seconds):
-        assert status == 1, errors
-        assert f"process {first.pid} on host" in errors and errors.count("error: ") == 1, errors
-    first.kill()
-    first.communicate()
+    try:
+        lock = tmp_path / "restless" / ".lock"
+        assert wait_for(first, lambda: lock.exists() and lock.stat().st_size)
+        first.send_signal(signal.SIGSTOP)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        flags = [f"--distributed={address},2,{i}" for i in range(2)]
+        seconds = [start(restless(tmp_path, *STEPS, flag)) for flag in flags]
+        for status, _, errors in map(ended, seconds):
+            assert status == 1, errors
+            assert f"process {first.pid} on host" in errors, errors
+            assert errors.count("error: ") == 1, errors
+    finally:
+        first.kill()
+        first.communicate()
