@@ -1,7 +1,6 @@
 """The command line as a careless or hostile user meets it."""
 
 import json
-import logging
 import os
 import resource
 import signal
@@ -10,9 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+from contained import containing
 
 from jaxtl import cli, files
 from jaxtl.lock import lock
@@ -86,24 +84,8 @@ def build(config):
 
 @pytest.fixture(scope="module", autouse=True)
 def contained(tmp_path_factory):
-    """Compiled programs go to a temporary folder, and what the command line sets is set back."""
-    options = [
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-        "jax_persistent_cache_min_entry_size_bytes",
-    ]
-    before = {name: getattr(jax.config, name) for name in options}
-    levels = {name: logging.getLogger(name).level for name in ("jaxtl", "absl")}
-    compilation_cache.reset_cache()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp()))
-        patch.setattr(sys, "path", [*sys.path])
+    with containing(tmp_path_factory.getbasetemp()):
         yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture

@@ -5,14 +5,13 @@ import dataclasses
 import functools
 import importlib
 import json
-import logging
 import os
 import sys
 from pathlib import Path
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+from contained import containing
 
 from jaxtl import cli
 from jaxtl.plan import Experiment
@@ -75,27 +74,12 @@ ARM_KEYS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def contained(tmp_path_factory):
-    """Compiled programs go to a temporary folder, and what the command line sets is set back."""
-    options = [
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-        "jax_persistent_cache_min_entry_size_bytes",
-    ]
-    before = {name: getattr(jax.config, name) for name in options}
-    levels = {name: logging.getLogger(name).level for name in ("jaxtl", "absl")}
-    compilation_cache.reset_cache()
-    jax.config.update("jax_disable_most_optimizations", True)  # two steps: compiling is all
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp()))
+    with containing(tmp_path_factory.getbasetemp()) as patch:
+        jax.config.update("jax_disable_most_optimizations", True)  # two steps: compiling is all
         patch.setattr(sys, "path", [str(ROOT), *sys.path])
         patch.chdir(ROOT)
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

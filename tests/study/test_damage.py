@@ -1,15 +1,12 @@
 """Every file of a run, damaged in every way: the same bits again, or one message that names it."""
 
 import json
-import logging
 import shutil
-import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+from contained import containing
 from launched import checkpoint
 
 from jaxtl import cli
@@ -105,24 +102,8 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def contained(tmp_path_factory):
-    """Equal programs are compiled once; what the command line sets is set back."""
-    options = [
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-        "jax_persistent_cache_min_entry_size_bytes",
-    ]
-    before = {name: getattr(jax.config, name) for name in options}
-    levels = {name: logging.getLogger(name).level for name in ("jaxtl", "absl")}
-    compilation_cache.reset_cache()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp()))
-        patch.setattr(sys, "path", [*sys.path])
+    with containing(tmp_path_factory.getbasetemp()):
         yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
 
 
 def launch(directory: Path, *args: str) -> int:

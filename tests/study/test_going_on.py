@@ -14,6 +14,7 @@ from tiny import (  # noqa: F401
     blobs,
     compiled_once,
     experiment,
+    mlp_stage,
     run_tiny,
     tiny_run,
 )
@@ -26,9 +27,13 @@ from jaxtl.report import wording
 from jaxtl.study.continuation import refusal
 from jaxtl.study.experiment import check
 from jaxtl.train import loop
+from jaxtl.train.resolve.contract import FAILED
+from jaxtl.train.resolve.replicas import over_seeds
+from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.signals import Interrupted
 from jaxtl.train.store.blocks import spans
 from jaxtl.train.store.checkpoints import Checkpoints, restore_block
+from jaxtl.train.store.log import Log
 
 replace = dataclasses.replace
 
@@ -288,6 +293,22 @@ def test_other_versions_of_the_libraries_compare_the_file_instead(copied):
     assert finds(copied) == ALL_OF_IT
     message = refused(copied, digest="another")
     assert "the experiment's file, some of whose code cannot be compared" in message
+
+
+def test_later_seeds_that_all_fail_do_not_end_the_run(tmp_path, caplog):
+    replicas = over_seeds(resolve(mlp_stage(), None), (2, 3))
+    metrics = {FAILED: np.array([[4], [4]]), "loss": np.full((2, 1), np.nan)}
+    for folder in ("full", "full/seeds-2-3"):
+        (tmp_path / "stages" / folder).mkdir(parents=True)
+    logs = [
+        Log(tmp_path / "stages" / folder, OPTIONS, 9, replicas, 0)
+        for folder in ("full", "full/seeds-2-3")
+    ]
+    with pytest.raises(ValueError, match="stage 'full': the loss is not finite in any seed"):
+        logs[0].write(4, 1, dict(metrics))
+    caplog.clear()
+    assert logs[1].write(4, 1, dict(metrics))[0] == 5
+    assert caplog.text.count("stage full: the loss of seed") == 2
 
 
 def test_spans_of_seeds():

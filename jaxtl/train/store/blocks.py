@@ -101,11 +101,11 @@ def restore_chain(
         if block is None:
             raise ValueError(f"lacks the seed {seed}")
         parts.append((block, block.seeds.index(seed)))
-    trees = {}
-    for block in dict.fromkeys(block.directory for block, _ in parts):
-        trees[block] = restore_block(block, method_state)
+    folders = dict.fromkeys(block.directory for block, _ in parts)
+    trees = {folder: restore_block(folder, method_state) for folder in folders}
     stored = {
-        path: flatten(params) | flatten(state.statistics) for path, (params, state) in trees.items()
+        folder: flatten(params) | flatten(state.statistics)
+        for folder, (params, state) in trees.items()
     }
     leaves = {
         path: np.stack([stored[block.directory][path][row] for block, row in parts])
@@ -146,8 +146,11 @@ def _before(
         directory = Path(source_run)
         parents = blocks_of(directory / "stages" / parent)
     for block, seed in zip(blocks, seeds, strict=True):
+        identity = block.record["identity"]
         now = [each.record["identity"] for each in parents if seed in each.seeds]
-        if now and block.record["identity"]["parent"][str(seed)] != seed_digest(now[:1], seed):
+        if "rules" not in identity or not now:  # of an earlier version, or not there
+            continue
+        if identity["parent"][str(seed)] != seed_digest(now[:1], seed):
             raise ValueError(
                 f"went on from another {parent!r} than {directory} now holds: that has been "
                 "trained anew since"

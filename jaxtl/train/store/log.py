@@ -82,7 +82,8 @@ class Log:
 
     def _tell_failures(self, failed: np.ndarray, first: int, count: int) -> None:
         """Warn of what failed among these steps; ValueError if nothing is left to train."""
-        stage, directory = self._path.parent.name, self._path.parent
+        directory = self._path.parent
+        stage = stage_of(directory)
         for replica, step in enumerate(failed):
             if first <= step < first + count:
                 logger.warning(
@@ -92,7 +93,8 @@ class Log:
                     self._replicas.describe(replica),
                     step + 1,
                 )
-        if (failed >= 0).all() and not self._replicas.swept:
+        others = self._replicas.swept or stage != directory.name  # points, or blocks of seeds
+        if (failed >= 0).all() and not others:
             raise ValueError(
                 f"stage {stage!r}: the loss is not finite in any seed, first at "
                 f"step {failed.min() + 1} in {self._replicas.describe(int(failed.argmin()))}; "
