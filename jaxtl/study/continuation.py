@@ -190,9 +190,9 @@ def train_parts(
         return blocks[0]
     # Block after block, and in each of them point after point: back to point after point.
     held = [(i, seed) for part in plan.parts for i in range(points) for seed in part.seeds]
-    order = [held.index((i, seed)) for i in range(points) for seed in run.seeds]
-    inverse = np.argsort(order)
-    return concatenate(blocks, make(run.seeds)[inverse]).part(order)
+    places = {pair: place for place, pair in enumerate(held)}
+    order = [places[i, seed] for i in range(points) for seed in run.seeds]
+    return concatenate(blocks).part(order)
 
 
 def _seeds(seeds: Rows) -> str:

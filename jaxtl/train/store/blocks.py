@@ -201,14 +201,21 @@ class Trained:
         )
 
 
-def concatenate(parts: Sequence[Trained], replicas: Replicas) -> Trained:
-    """Blocks of one stage, the replicas of one after those of another.
-
-    Args:
-        replicas: all of them.
-    """
+def concatenate(parts: Sequence[Trained]) -> Trained:
+    """Blocks of one stage, the replicas of one after those of another."""
     if len(parts) == 1:
         return parts[0]
+    each = [part.replicas for part in parts]
+    replicas = dataclasses.replace(
+        each[0],
+        seeds=sum((replicas.seeds for replicas in each), ()),
+        setups=sum((replicas.setups for replicas in each), ()),
+        values={
+            name: np.concatenate([replicas.values[name] for replicas in each])
+            for name in each[0].values
+        },
+        points=1,
+    )
     trees = [(part.params, part.state) for part in parts]
     params, state = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *trees)
     notes = dict.fromkeys(part.note for part in parts if part.note)
