@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "plan": "form",
     "fields": "paths",
     "experiment_file": "blame files form paths plan",
-    "data": "form paths plan",
+    "data": "files form paths plan",
     "models": "form paths plan",
     "losses": "form paths plan",
     "metrics": "plan",
@@ -37,9 +37,7 @@ MAY_IMPORT = {
 ROOMS = {room: set(others.split()) for room, others in MAY_IMPORT.items()}
 MOST_FILES = 12
 FAMILIES = ("methods", "losses", "models", "measure/analyses")  # a file for each member
-BUILDERS = {
-    ("data", "prepared", "usps")
-}  # TFDS reads these, by name, when it prepares or loads them
+BUILDERS = ("data", "prepared", "builders")  # TFDS reads these, by name, when it prepares
 FILES = sorted(PACKAGE.rglob("*.py"))
 UNLOVED = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
@@ -103,7 +101,7 @@ def test_packages(path):
         modules = {module for module, _, _ in imports(path)}
         assert not {m for m in modules if m.startswith(("flax.linen", "flax.nnx"))}
     late = {"tensorflow_datasets", "orbax", "grain", "matplotlib", "sklearn", "tensorboardX"}
-    if names(path) not in BUILDERS:
+    if names(path)[:3] != BUILDERS:
         assert not packages(path, only_top=True) & late
 
 

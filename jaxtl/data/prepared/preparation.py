@@ -1,13 +1,17 @@
 """Preparing TFDS datasets on disk: the only place that downloads."""
 
+import contextlib
 import importlib
 import logging
 import os
+import shutil
 from pathlib import Path
 
+from jaxtl.data.prepared.builders.originals import Refused
 from jaxtl.data.prepared.tfds_folders import (
     OWN,
     data_root,
+    find_folder,
     known_names,
     open_builder,
     parse_name,
@@ -16,6 +20,7 @@ from jaxtl.data.prepared.tfds_folders import (
 )
 from jaxtl.paths import closest
 
+logger = logging.getLogger(__name__)
 RETRIES = 2  # of a download
 
 
@@ -40,8 +45,14 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
 
+    if base in OWN and (folder := find_folder(name, root)):  # also one that others made
+        logger.info("%s was prepared before, in %s", name, folder)
+        open_builder(prepared_folder(name, root), split_names(folder))
+        return folder
     downloader.MAX_RETRIES = RETRIES  # its ten, each wait twice as long, take minutes offline
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # every retry of every file
+    with_configs = Path(root, base, ".config")
+    default_was_known = with_configs.exists()
     try:
         if base in OWN:
             importlib.import_module(OWN[base])
@@ -51,8 +62,15 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
             download_dir=Path(root, "downloads"),
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
         )
-    except Exception as error:
+    except BaseException as error:
+        if not default_was_known:  # it would hide what others prepared without configs
+            shutil.rmtree(with_configs, ignore_errors=True)
         _remove_empty(Path(root, base))
+        for path in (Path(root, "downloads", "extracted"), Path(root, "downloads")):
+            with contextlib.suppress(OSError):  # it holds something
+                path.rmdir()
+        if not isinstance(error, Exception):
+            raise
         raise ValueError(f"cannot prepare {name!r}: {_reason(error)}") from error
     folder = prepared_folder(name, root)
     open_builder(folder, split_names(folder))  # TFDS takes a folder that is there for whole
@@ -72,6 +90,8 @@ def _reason(error: Exception) -> str:
 
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, Refused):
+            return str(cause)
         if isinstance(cause, NoConnection | Timeout):
             url = cause.request.url if cause.request is not None else "its server"
             return f"no connection to {url}. Preparing needs a network, everything else does not"

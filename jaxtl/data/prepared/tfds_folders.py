@@ -16,7 +16,8 @@ from jaxtl.data.prepared.tfds_features import is_class, leaf_features
 from jaxtl.paths import closest
 
 MAX_CLASSES = 2**20
-OWN = {"usps": "jaxtl.data.prepared.usps"}  # builders of ours and the modules that register them
+OWN = {name: f"jaxtl.data.prepared.builders.{name}" for name in ("usps",)}
+"""Builders of ours and the modules that register them."""
 
 
 def data_root(data_dir: str | os.PathLike | None) -> str:

@@ -10,8 +10,18 @@ def line(digit, values):
     return f"{digit + 1} " + " ".join(f"{i + 1}:{v:.6g}" for i, v in enumerate(values)) + "\n"
 
 
-def test_usps_from_local_files(tmp_path):
-    pytest.importorskip("tensorflow_datasets")
+@pytest.fixture
+def small(monkeypatch):
+    """USPS as if 12 train and 1 test image had been published, without sums."""
+    from jaxtl.data.prepared.builders.usps import Original, Usps
+
+    files = {"train": "usps.bz2", "test": "usps.t.bz2"}
+    originals = {split: Original(file, "https://page") for split, file in files.items()}
+    monkeypatch.setattr(Usps, "ORIGINALS", originals)
+    monkeypatch.setattr(Usps, "COUNTS", {"train": 12, "test": {"9": 1}})
+
+
+def test_usps_from_local_files(tmp_path, small):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -36,15 +46,28 @@ def test_usps_from_local_files(tmp_path):
     assert test.labels["label"][0] == 9
 
 
-def test_a_broken_file_leaves_nothing_behind(tmp_path):
-    pytest.importorskip("tensorflow_datasets")
+def test_a_broken_file_leaves_nothing_behind(tmp_path, small):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
     whole = bz2.compress("".join(line(i % 10, np.zeros(256)) for i in range(50)).encode())
     (manual / "usps.bz2").write_bytes(whole[: len(whole) // 2])
     (manual / "usps.t.bz2").write_bytes(whole)
-    with pytest.raises(ValueError, match="cannot prepare 'usps'"):
+    with pytest.raises(ValueError, match=r"cannot prepare 'usps': .*usps\.bz2 cannot be read near"):
         data.prepare("usps", tmp_path)
-    assert not (tmp_path / "usps").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
     with pytest.raises(ValueError, match="--prepare=usps"):
         data.tfds("usps", data_dir=tmp_path).train.table()
+
+
+def test_another_file_than_was_published_is_refused_with_both_sums(tmp_path):
+    manual = tmp_path / "downloads" / "manual" / "usps"
+    manual.mkdir(parents=True)
+    (manual / "usps.bz2").write_bytes(b"not found")
+    with pytest.raises(ValueError) as error:
+        data.prepare("usps", tmp_path)
+    assert str(error.value) == (
+        f"cannot prepare 'usps': {manual}/usps.bz2 is not the usps.bz2 that was published, or is "
+        "cut off: 9 bytes; md5:d8f4a1993546cc4b850cde3599e27aec, expected "
+        "md5:ec16c51db3855ca6c91edd34d0e9b197. Get it again from "
+        "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass.html#usps"
+    )

@@ -1,0 +1,194 @@
+"""The published files that a dataset is made from: found, downloaded, checked.
+
+A person may put them by hand into `<data_dir>/downloads/manual/<dataset>/` (or beside it, into
+`manual/`), as the archive or unpacked. What is not there is downloaded to that same place, if a
+stable address is known; otherwise one message says what to get from where and where to put it.
+"""
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from jaxtl.files import atomically
+
+logger = logging.getLogger(__name__)
+RETRIES = 2  # of a download
+TIMEOUT_SECONDS = 30  # without a byte
+CHUNK = 2**20
+
+
+class Refused(ValueError):
+    """Originals that are missing, damaged or others than were published, in words for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Original:
+    """A file as it was published.
+
+    Attributes:
+        file: its name.
+        page: where a person gets it.
+        url: a stable address to download it from; empty if only a person can get it.
+        size: its bytes, 0 if unknown.
+        sums: what is published, as `md5:...`, `sha1:...` or `sha256:...`; one that agrees will do.
+        folders: paths inside the unpacked archive. A folder that holds them all serves as well;
+            it has no sum. Empty: only the file will do.
+    """
+
+    file: str
+    page: str
+    url: str = ""
+    size: int = 0
+    sums: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+
+
+def obtain(
+    name: str, originals: Mapping[str, Original | Sequence[Original]], manual: Path
+) -> dict[str, Path]:
+    """Paths of the originals of a dataset: files, or folders that were unpacked.
+
+    Args:
+        name: of the dataset.
+        originals: {any key: original}; of several for a key the first that is there, and the
+            first that has an address.
+        manual: the folder for files that a person gets.
+
+    Raises:
+        Refused: some are missing, cannot be downloaded, or are not what was published.
+    """
+    choices = {
+        key: (original,) if isinstance(original, Original) else tuple(original)
+        for key, original in originals.items()
+    }
+    paths = {key: _find(name, choice, manual) for key, choice in choices.items()}
+    missing = {key: choice for key, choice in choices.items() if paths[key] is None}
+    by_hand = [choice for choice in missing.values() if not any(item.url for item in choice)]
+    if by_hand:
+        steps = "; ".join(_instruction(name, choice, manual) for choice in by_hand)
+        raise Refused(f"{steps}. Then prepare it again")
+    for key, choice in missing.items():
+        original = next(item for item in choice if item.url)
+        paths[key] = _download(original, manual / name / original.file)
+    return paths
+
+
+def verify(original: Original, path: Path, label: str | None = None) -> str:
+    """What was checked about a file, in words.
+
+    Args:
+        label: what to call it in the message, its path if None.
+
+    Raises:
+        Refused: it has another size or another sum than was published.
+    """
+    size = path.stat().st_size
+    actual = [f"{algorithm}:{_sum(path, algorithm)}" for algorithm in _algorithms(original)]
+    if set(actual) & set(original.sums):
+        return f"its {next(iter(set(actual) & set(original.sums))).split(':')[0]} agrees"
+    if original.sums or original.size not in (0, size):
+        lengths = f"{size:,} bytes" + (f", expected {original.size:,}" if original.size else "")
+        sums = f"; {', '.join(actual)}, expected {' or '.join(original.sums)}" if actual else ""
+        unpacked = f", or unpack yours there to a folder with {_listed(original.folders)}"
+        raise Refused(
+            f"{label or path} is not the {original.file} that was published, or is cut off: "
+            f"{lengths}{sums}. Get it again from {original.page}"
+            + (unpacked if original.folders else "")
+        )
+    checked = "its size agrees" if original.size else "nor is its size"
+    return f"no sum of it is published, {checked}; its examples are counted"
+
+
+def _algorithms(original: Original) -> list[str]:
+    return list(dict.fromkeys(text.split(":")[0] for text in original.sums))
+
+
+def _sum(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _find(name: str, choice: Sequence[Original], manual: Path) -> Path | None:
+    """The first of several originals that a person put there, its sum checked."""
+    for original in choice:
+        for path in (manual / name / original.file, manual / original.file):
+            if path.is_file():
+                logger.info("%s: %s", path, verify(original, path))
+                return path
+    for original in choice:
+        for folder in _folders(name, original, manual):
+            if original.folders and all((folder / inside).is_dir() for inside in original.folders):
+                logger.info("%s: no sum of a folder is published; its examples are counted", folder)
+                return folder
+    return None
+
+
+def _folders(name: str, original: Original, manual: Path) -> Iterator[Path]:
+    """Where an archive may have been unpacked."""
+    for folder in (manual / name, manual / original.file.split(".")[0]):
+        if folder.is_dir():
+            yield folder
+            yield from sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _instruction(name: str, choice: Sequence[Original], manual: Path) -> str:
+    files = " or ".join(f"{item.file} from {item.page}" for item in choice)
+    folders = next((item.folders for item in choice if item.folders), ())
+    unpacked = f", as it is or unpacked to a folder with {_listed(folders)}" if folders else ""
+    text = f"get {files} and put it into {manual / name}{unpacked}"
+    for original in choice:
+        for folder in _folders(name, original, manual):
+            lacking = [inside for inside in original.folders if not (folder / inside).is_dir()]
+            if 0 < len(lacking) < len(original.folders):
+                return f"{text} ({folder} lacks {_listed(lacking)})"
+    return text
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _download(original: Original, path: Path) -> Path:
+    import requests
+    import tqdm
+
+    logger.info("downloading %s to %s", original.url, path)
+    there = path.parent.is_dir()
+    try:
+        with atomically(path) as partial, requests.Session() as session:
+            session.mount("https://", requests.adapters.HTTPAdapter(max_retries=RETRIES))
+            session.mount("http://", requests.adapters.HTTPAdapter(max_retries=RETRIES))
+            with session.get(original.url, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+                answer.raise_for_status()
+                total = original.size or int(answer.headers.get("Content-Length", 0)) or None
+                # disable=None: no bar where the output is no terminal
+                bar = tqdm.tqdm(
+                    total=total, unit="B", unit_scale=True, desc=path.name, disable=None
+                )
+                with bar, partial.open("wb") as file:
+                    for chunk in answer.iter_content(CHUNK):
+                        file.write(chunk)
+                        bar.update(len(chunk))
+            checked = verify(original, partial, f"what {original.url} sends")
+    except requests.RequestException as error:
+        raise Refused(
+            f"cannot download {original.url} ({_trouble(error)}). Get {original.file} from "
+            f"{original.page} and put it into {path.parent}, then prepare it again"
+        ) from error
+    finally:
+        if not there and path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    logger.info("%s: %s", path, checked)
+    return path
+
+
+def _trouble(error: Exception) -> str:
+    import requests
+
+    if isinstance(error, requests.HTTPError):
+        return f"its server answers {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.ConnectionError | requests.Timeout):
+        return "no connection"
+    return " ".join(str(error).split())[:200]
