@@ -39,6 +39,7 @@ DOWNLOADED = {  # experiment: (fields, datasets it reads, packages that hold its
 EMBEDDED = [name for name in NAMES if name not in DOWNLOADED]
 FEW_ARMS = {  # where each arm is another program of the same code
     "digits": ("scratch", "full"),
+    "digits_halves": ("scratch", "full"),
     "digits_shift": ("source_only", "dann", "adabn"),
     "many_domains": ("uniform", "balanced"),
     "multitask": ("single", "all_tasks"),
@@ -49,6 +50,7 @@ FEW_ARMS = {  # where each arm is another program of the same code
 }
 LONG = (
     "digits",
+    "digits_halves",
     "digits_shift",
     "gradual",
     "iris",
@@ -236,7 +238,7 @@ def test_two_runs_of_the_main_job_are_the_same(two_steps, tmp_path):
 
 
 def test_a_fork_changes_dataset_and_method_and_nothing_else(tmp_path, monkeypatch, capsys):
-    text = (ROOT / "experiments" / "digits.py").read_text()
+    text = (ROOT / "experiments" / "digits_halves.py").read_text()
     changes = {
         "data.digits()": "data.wine().standardize()",
         "models.conv_net({": "models.mlp({",

@@ -174,10 +174,11 @@ def _over_points(points: Sequence[Mapping[str, Any]], summary: Summary) -> dict[
     """{arm: the primary metric over the points of a sweep over names, such as those of datasets}.
 
     Statistics are over the points, `per_point` in their order, of the means over seeds. Empty for
-    a sweep over numbers, whose points are no sample of anything, and where an arm lacks a point.
+    a sweep over numbers, whose points are no sample of anything, for one over two names, whose
+    interval says nothing, and where an arm lacks a point.
     """
     values = [value for point in points for value in point["config"].values()]
-    if len(points) < 2 or not all(isinstance(value, str) for value in values):
+    if len(points) < 3 or not all(isinstance(value, str) for value in values):
         return {}
     metric = summary["primary"]["metric"]
     arms = {}

@@ -25,7 +25,7 @@ def session(workdir: Path) -> Path:
 def command(workdir: Path, *more: str, steps: int = 24, arms: str = "scratch,partial") -> list[str]:
     """Three stages with many checkpoints; programs are compiled once a session."""
     return [
-        *(sys.executable, "launch.py", "--experiment=digits", f"--workdir={workdir}"),
+        *(sys.executable, "launch.py", "--experiment=digits_halves", f"--workdir={workdir}"),
         *(f"--config.source_steps={steps}", "--config.target_steps=24", "--seeds=2"),
         *(f"--arms={arms}", "--run.checkpoint_every=3"),
         *(f"--run.compilation_cache={session(workdir) / 'compiled'}", *more),
@@ -90,7 +90,7 @@ def wait_for(process: subprocess.Popen, event: Callable[[], object]) -> bool:
 
 def folder(workdir: Path) -> Path:
     """The run's directory, of either experiment."""
-    return next((path for path in workdir.glob("restless")), workdir / "digits")
+    return next((path for path in workdir.glob("restless")), workdir / "digits_halves")
 
 
 def stages(workdir: Path) -> Path:
@@ -218,6 +218,6 @@ def undisturbed(workdir: Path, steps: int = 24) -> Path:
     whole = session(workdir) / f"undisturbed-{steps}"
     with (session(workdir) / "undisturbed.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (whole / "digits" / "report.html").exists():
+        if not (whole / "digits_halves" / "report.html").exists():
             run(command(whole, steps=steps))
     return whole

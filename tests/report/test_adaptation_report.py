@@ -136,6 +136,10 @@ def test_a_sweep_over_numbers_is_not_averaged(swept):
     assert "over_points" not in summarize(swept)
 
 
+def test_two_names_are_no_sample(pairs):
+    assert "over_points" not in summarize(dataclasses.replace(pairs, sweep=pairs.sweep[:2]))
+
+
 def test_an_arm_that_lacks_a_point_has_no_average(pairs):
     (first, arms), *rest = pairs.sweep
     short = dataclasses.replace(pairs, sweep=[(first, {"scratch": arms["scratch"]}), *rest])

@@ -18,7 +18,7 @@ TINY += ["--seeds=2", "--arms=scratch,partial"]
 
 def command(workdir: Path, *more: str) -> list[str]:
     return [
-        *(sys.executable, "launch.py", "--experiment=digits", f"--workdir={workdir}"),
+        *(sys.executable, "launch.py", "--experiment=digits_halves", f"--workdir={workdir}"),
         *("--run.compilation_cache=", "--run.checkpoint_every=8", *TINY, *more),
     ]
 
@@ -72,7 +72,7 @@ def test_two_processes_give_the_losses_of_one_and_leave_a_run_that_one_can_read(
     first, second = run(*(command(tmp_path, flag) for flag in flags))
     assert "Did the transfer help?" in first and "Did the transfer help?" not in second
     assert_close(losses(tmp_path), alone)
-    records = sorted((tmp_path / "digits" / "stages").glob("*/stage.json"))
+    records = sorted((tmp_path / "digits_halves" / "stages").glob("*/stage.json"))
     before = [record.read_bytes() for record in records]
     run(command(tmp_path))  # one process finds every stage finished
     assert len(before) == 3 and [record.read_bytes() for record in records] == before
@@ -114,7 +114,7 @@ def test_one_process_that_cannot_read_a_checkpoint_stops_all_and_one_that_finds_
 ):
     workdir = tmp_path / "w"
     run(*pair(workdir))
-    checkpoints = workdir / "digits" / "stages" / "scratch" / "checkpoints"
+    checkpoints = workdir / "digits_halves" / "stages" / "scratch" / "checkpoints"
     steps = [path for path in checkpoints.iterdir() if path.name.isdecimal()]
     last = max(steps, key=lambda path: int(path.name))
     before = sorted(checkpoints.rglob("*"))
@@ -134,7 +134,7 @@ def test_one_process_that_cannot_read_a_checkpoint_stops_all_and_one_that_finds_
 
     share = list(json.loads((last / "checksums.json").read_text()))[1::2]  # of the second process
     (last / "state" / share[0]).write_bytes(b"x")
-    shutil.rmtree(workdir / "digits" / "figures")
+    shutil.rmtree(workdir / "digits_halves" / "figures")
     run(*pair(workdir))
     names = {path.name for path in checkpoints.iterdir()}
     assert f"damaged-{last.name}" in names and last.name in names
