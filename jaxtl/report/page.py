@@ -77,7 +77,8 @@ def _verdicts(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> str
         launch = str(environment.get("command", ""))
         command = wording.command_with_seeds(launch, summary["arms"], summary["seeds"], count)
         more = f'<p class="soft">{wording.adding(count)}: <code>{escape(command)}</code></p>'
-    return f'<p class="answer">{answer}</p><ul class="verdicts">{items}</ul>{more}'
+    others = "".join(f'<p class="answer">{escape(line)}</p>' for line in sweeps.answers(summary))
+    return f'<p class="answer">{answer}</p><ul class="verdicts">{items}</ul>{more}{others}'
 
 
 def _panel(panel: Panel, picture: str) -> str:

@@ -16,6 +16,8 @@ from jaxtl.report.summary import primary_metric
 
 MOST_GRIDS = 36
 """Heat maps in a picture; more are no picture but a table."""
+MOST_ANSWERS = 5
+"""Points that are answered in a sentence each."""
 WIDEST = 10
 """Times the usual size of a number; the scale of colours ends below: what diverged is none."""
 
@@ -84,6 +86,21 @@ def is_as_it_is(summary: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether a point of the sweep is the experiment as it is."""
     values = as_it_is(summary)
     return all(values[field] == value for field, value in config.items())
+
+
+def answers(summary: Mapping[str, Any]) -> list[str]:
+    """`At shift=inverted: No: ...`, the answer at each other point of a sweep over few names.
+
+    A name stands for a question of its own, a number for a setting of the same one.
+    """
+    points = [p for p in summary.get("sweep", ()) if not is_as_it_is(summary, p["config"])]
+    values = [value for point in points for value in point["config"].values()]
+    if len(points) > MOST_ANSWERS or not all(isinstance(value, str) for value in values):
+        return []
+    return [
+        f"At {wording.point(point['config'])}: {wording.answer({**summary, 'arms': point['arms']})}"
+        for point in points
+    ]
 
 
 def among_points(summary: Mapping[str, Any]) -> str:

@@ -48,6 +48,8 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
         wording.compared(summary).values(), wording.sentences(summary), strict=True
     ):
         console.print(plain(sentence, LOOKS[arm["verdict"]]))
+    for line in sweeps.answers(summary):
+        console.print(plain(line, "bold"))
     others = [
         dataclasses.replace(_without_details(tables.of_panel(panel)), caption=panel.title)
         for panel in panels.tables(summary).values()

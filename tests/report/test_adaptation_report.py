@@ -13,6 +13,7 @@ from test_figures import assert_drawn
 
 from jaxtl import report
 from jaxtl.report import page as report_page
+from jaxtl.report import sweeps
 from jaxtl.report.earlier import merge
 from jaxtl.report.figures import draw
 from jaxtl.report.panels import make_panels, tables
@@ -134,6 +135,22 @@ def test_a_sweep_over_names_is_averaged_over_its_points(pairs):
 
 def test_a_sweep_over_numbers_is_not_averaged(swept):
     assert "over_points" not in summarize(swept)
+
+
+def test_each_name_of_a_sweep_is_answered(pairs):
+    lines = sweeps.answers(summarize(pairs))
+    assert [line.partition(":")[0] for line in lines] == [
+        "At pair=a_b",
+        "At pair=a_c",
+        "At pair=b_c",
+    ]
+    assert all(line.endswith(": Undecided: full.") for line in lines)  # the same gain in each seed
+    many = dataclasses.replace(pairs, sweep=pairs.sweep * 2)
+    assert sweeps.answers(summarize(many)) == []
+
+
+def test_numbers_of_a_sweep_are_not_answered_apart(swept):
+    assert sweeps.answers(summarize(swept)) == []
 
 
 def test_two_names_are_no_sample(pairs):
