@@ -5,6 +5,8 @@ import importlib
 import logging
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxtl.data.prepared.builders.originals import Refused
@@ -51,8 +53,9 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
         return folder
     downloader.MAX_RETRIES = RETRIES  # its ten, each wait twice as long, take minutes offline
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # every retry of every file
-    with_configs = Path(root, base, ".config")
-    default_was_known = with_configs.exists()
+    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        tfds.disable_progress_bar()
+    discard = discarding(name, root)
     try:
         if base in OWN:
             importlib.import_module(OWN[base])
@@ -63,12 +66,7 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
         )
     except BaseException as error:
-        if not default_was_known:  # it would hide what others prepared without configs
-            shutil.rmtree(with_configs, ignore_errors=True)
-        _remove_empty(Path(root, base))
-        for path in (Path(root, "downloads", "extracted"), Path(root, "downloads")):
-            with contextlib.suppress(OSError):  # it holds something
-                path.rmdir()
+        discard()
         if not isinstance(error, Exception):
             raise
         raise ValueError(f"cannot prepare {name!r}: {_reason(error)}") from error
@@ -77,11 +75,37 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
     return folder
 
 
-def _remove_empty(folder: Path) -> None:
-    """Remove a folder and those below it, as far as they hold no files."""
-    for path in sorted([folder, *folder.rglob("*")], reverse=True):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+def discarding(name: str, data_dir: str | os.PathLike | None = None) -> Callable[[], None]:
+    """What removes all that preparing a dataset leaves half-written from now on."""
+    root, base = data_root(data_dir), parse_name(name)[0]
+    before = _traces(root, base)
+
+    def discard() -> None:
+        for path in sorted(_traces(root, base) - before, reverse=True):
+            if path.name.startswith(("incomplete.", ".config")):
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.is_dir():
+                with contextlib.suppress(OSError):  # it holds something that is whole
+                    path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+
+    return discard
+
+
+def _traces(root: str, base: str) -> set[Path]:
+    """What TFDS, and a download of ours, write before a dataset is whole; the folders around.
+
+    The name of the default config is such a trace: it would hide what others prepared without
+    configs.
+    """
+    folder, downloads = Path(root, base), Path(root, "downloads")
+    manual = downloads / "manual" / base
+    around = {downloads, downloads / "extracted", manual.parent, manual, folder, *folder.glob("*")}
+    return {path for path in around if path.is_dir()} | {
+        *folder.rglob("incomplete.*"),
+        *manual.glob(".*.tmp"),
+    }
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,8 @@ from jaxtl.data.prepared.tfds_features import is_class, leaf_features
 from jaxtl.paths import closest
 
 MAX_CLASSES = 2**20
-OWN = {name: f"jaxtl.data.prepared.builders.{name}" for name in ("usps",)}
+BUILDERS = ("mnist_m", "notmnist", "office31", "usps")
+OWN = {name: f"jaxtl.data.prepared.builders.{name}" for name in BUILDERS}
 """Builders of ours and the modules that register them."""
 
 
@@ -121,6 +122,8 @@ def _version_folders(name: str, root: str) -> list[Path]:
         config = _object(default).get("default_config_name")
         if not isinstance(config, str):
             raise ValueError(damage(default, "it has no default_config_name"))
+        if not Path(root, base, config).is_dir():
+            config = None  # perhaps somebody's builder without configs
     folders = [path for path in Path(root, base, config or "").glob("*") if path.is_dir()]
     folders = [path for path in folders if _version(path) and version in (None, path.name)]
     return sorted(folders, key=_version)

@@ -30,7 +30,8 @@ def members(path: Path, pattern: str) -> Iterator[tuple[re.Match, bytes]]:
     Args:
         path: archive or folder.
         pattern: regular expression of the names wanted, paths inside with `/`. It must match the
-            whole name, or all that follows a `/` in it: archives differ in the folders around.
+            whole name, or all that follows a `/` in it: archives differ in the folders around. The
+            name of the folder itself belongs to the names in it.
 
     Yields:
         (match, content), in the order of an archive, by name in a folder. Hidden files are left
@@ -39,7 +40,7 @@ def members(path: Path, pattern: str) -> Iterator[tuple[re.Match, bytes]]:
     Raises:
         Refused: no archive, one that is damaged, or a file in it of more than `LIMIT` bytes.
     """
-    wanted = re.compile(rf"(?:.*/)?(?:{pattern})", re.DOTALL)
+    wanted = re.compile(rf"(?:.*/)?(?:{pattern})")
     if path.is_dir():
         files = _of_folder(path, wanted)
     else:
@@ -64,17 +65,13 @@ def content(path: Path, name: str) -> bytes:
     raise Refused(f"{path} holds no {name}")
 
 
-def _match(name: str, wanted: re.Pattern) -> re.Match | None:
-    name = name.removeprefix("./")
-    return None if JUNK.search(name) else wanted.fullmatch(name)
-
-
 def _of_folder(path: Path, wanted: re.Pattern) -> Iterator[tuple[re.Match, bytes]]:
     for folder, folders, files in os.walk(path):
         folders.sort()
         for name in sorted(files):
             file = Path(folder, name)
-            if match := _match(file.relative_to(path).as_posix(), wanted):
+            inside = file.relative_to(path).as_posix()
+            if not JUNK.search(inside) and (match := wanted.fullmatch(f"{path.name}/{inside}")):
                 with file.open("rb") as opened:
                     yield match, _read(opened, file.stat().st_size, str(file))
 
@@ -82,7 +79,8 @@ def _of_folder(path: Path, wanted: re.Pattern) -> Iterator[tuple[re.Match, bytes
 def _of_zip(path: Path, wanted: re.Pattern) -> Iterator[tuple[re.Match, bytes]]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if not info.is_dir() and (match := _match(info.filename, wanted)):
+            name = info.filename
+            if not JUNK.search(name) and (match := wanted.fullmatch(name)):
                 if info.flag_bits & 1:
                     raise Refused(f"{path} is encrypted")
                 try:
@@ -100,7 +98,8 @@ def _of_tar(path: Path, wanted: re.Pattern) -> Iterator[tuple[re.Match, bytes]]:
     with opener(path, "rb") as file, tarfile.open(fileobj=_Bounded(file), mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # it would hold the headers of half a million files
-            if member.isfile() and (match := _match(member.name, wanted)):
+            name = member.name.removeprefix("./")
+            if member.isfile() and not JUNK.search(name) and (match := wanted.fullmatch(name)):
                 label = f"{member.name} in {path}"
                 yield match, _read(archive.extractfile(member), member.size, label)
 

@@ -34,6 +34,7 @@ Importing this module imports TFDS; importing that of a builder registers it.
 import abc
 import collections
 import io
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,6 +47,7 @@ from jaxtl.data.prepared.builders.originals import Original, Refused, obtain
 from jaxtl.data.sources import image_files
 from jaxtl.paths import unknown
 
+logger = logging.getLogger(__name__)
 MOST = 6  # problems named at once
 Examples = Iterable[tuple[str | int, dict[str, Any]]]
 
@@ -91,6 +93,7 @@ class FromOriginals(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         feature = self.info.features[label] if label else None
         by_class = isinstance(feature, tfds.features.ClassLabel)
         sources = ", ".join(str(path) for path in dict.fromkeys(paths.values()))
+        logger.info("%s: writing split %s", self.info.full_name, split)
         for key, example in examples:
             name = example[label] if by_class else None
             if by_class and isinstance(name, int | np.integer):
@@ -112,7 +115,10 @@ class FromOriginals(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
 
     def _log_download_bytes(self) -> None:
-        """TFDS would print that all sizes are unknown."""
+        """TFDS would print that it knows no sizes."""
+
+    def _log_download_done(self) -> None:
+        """It would print where the dataset is, as its callers do."""
 
 
 def as_png(pixels: np.ndarray) -> io.BytesIO:
@@ -123,14 +129,27 @@ def as_png(pixels: np.ndarray) -> io.BytesIO:
     return file
 
 
-def checked_image(content: bytes, label: str) -> io.BytesIO:
+def checked_image(
+    content: bytes, label: str, shape: tuple[int, int, int] | None = None
+) -> io.BytesIO:
     """An image file in memory, as it is, once it could be decoded.
 
+    Args:
+        label: what the message calls it.
+        shape: (height, width, channels) that it must have; None for any.
+
     Raises:
-        Refused: it cannot be; the message calls it by its label.
+        Refused: it cannot be decoded, or has another shape.
     """
     try:
-        image_files.decode(io.BytesIO(content))
+        pixels = image_files.decode(io.BytesIO(content))
     except ValueError as error:
         raise Refused(f"{label}: {error}") from error
+    if shape is not None and pixels.shape != shape:
+        raise Refused(f"{label} has the shape {list(pixels.shape)}, expected {list(shape)}")
     return io.BytesIO(content)
+
+
+def per_class(names: Sequence[str], counts: Sequence[int]) -> dict[str, int]:
+    """{class: number of its examples}."""
+    return dict(zip(names, counts, strict=True))

@@ -71,7 +71,11 @@ def obtain(
         raise Refused(f"{steps}. Then prepare it again")
     for key, choice in missing.items():
         original = next(item for item in choice if item.url)
-        paths[key] = _download(original, manual / name / original.file)
+        try:
+            paths[key] = _download(original, manual / name / original.file)
+        except ConnectionError as error:
+            by_hand = _instruction(name, choice, manual)
+            raise Refused(f"{error}. By hand: {by_hand}. Then prepare it again") from error
     return paths
 
 
@@ -119,7 +123,7 @@ def _find(name: str, choice: Sequence[Original], manual: Path) -> Path | None:
                 return path
     for original in choice:
         for folder in _folders(name, original, manual):
-            if original.folders and all((folder / inside).is_dir() for inside in original.folders):
+            if original.folders and not _lacking(original, folder):
                 logger.info("%s: no sum of a folder is published; its examples are counted", folder)
                 return folder
     return None
@@ -133,6 +137,16 @@ def _folders(name: str, original: Original, manual: Path) -> Iterator[Path]:
             yield from sorted(path for path in folder.iterdir() if path.is_dir())
 
 
+def _lacking(original: Original, folder: Path) -> list[str]:
+    """The folders of an unpacked archive that this folder, or one of its name, does not hold."""
+    return [
+        inside
+        for inside in original.folders
+        if not (folder / inside).is_dir()
+        and not (inside.split("/")[0] == folder.name and (folder.parent / inside).is_dir())
+    ]
+
+
 def _instruction(name: str, choice: Sequence[Original], manual: Path) -> str:
     files = " or ".join(f"{item.file} from {item.page}" for item in choice)
     folders = next((item.folders for item in choice if item.folders), ())
@@ -140,7 +154,7 @@ def _instruction(name: str, choice: Sequence[Original], manual: Path) -> str:
     text = f"get {files} and put it into {manual / name}{unpacked}"
     for original in choice:
         for folder in _folders(name, original, manual):
-            lacking = [inside for inside in original.folders if not (folder / inside).is_dir()]
+            lacking = _lacking(original, folder)
             if 0 < len(lacking) < len(original.folders):
                 return f"{text} ({folder} lacks {_listed(lacking)})"
     return text
@@ -151,6 +165,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _download(original: Original, path: Path) -> Path:
+    """The file, once it is whole and its sum agrees.
+
+    Raises:
+        Refused: the server sends something else.
+        ConnectionError: it sends nothing, or not all.
+    """
     import requests
     import tqdm
 
@@ -173,10 +193,7 @@ def _download(original: Original, path: Path) -> Path:
                         bar.update(len(chunk))
             checked = verify(original, partial, f"what {original.url} sends")
     except requests.RequestException as error:
-        raise Refused(
-            f"cannot download {original.url} ({_trouble(error)}). Get {original.file} from "
-            f"{original.page} and put it into {path.parent}, then prepare it again"
-        ) from error
+        raise ConnectionError(f"cannot download {original.url} ({_trouble(error)})") from error
     finally:
         if not there and path.parent.is_dir() and not any(path.parent.iterdir()):
             path.parent.rmdir()

@@ -8,15 +8,11 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxtl.data.prepared.builders.building import Examples, FromOriginals, as_png
+from jaxtl.data.prepared.builders.building import Examples, FromOriginals, as_png, per_class
 from jaxtl.data.prepared.builders.originals import Original, Refused
 
 PAGE = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass.html#usps"
 FOLDER = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/"
-
-
-def _per_digit(*counts: int) -> dict[str, int]:
-    return {str(digit): count for digit, count in enumerate(counts)}
 
 
 class Usps(FromOriginals):
@@ -41,8 +37,8 @@ class Usps(FromOriginals):
         ),
     }
     COUNTS: ClassVar = {
-        "train": _per_digit(1194, 1005, 731, 658, 652, 556, 664, 645, 542, 644),
-        "test": _per_digit(359, 264, 198, 166, 200, 160, 170, 147, 166, 177),
+        "train": per_class("0123456789", [1194, 1005, 731, 658, 652, 556, 664, 645, 542, 644]),
+        "test": per_class("0123456789", [359, 264, 198, 166, 200, 160, 170, 147, 166, 177]),
     }
 
     def _info(self) -> tfds.core.DatasetInfo:
