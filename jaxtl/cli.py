@@ -36,6 +36,7 @@ from jaxtl.surroundings import (
     explanation,
     keep_output,
     lost_output,
+    terminal,
     without_echoes,
 )
 
@@ -191,8 +192,6 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
     connect(launch.distributed)
     check_devices()
 
-    from rich.console import Console
-
     from jaxtl.report import print_table
     from jaxtl.study.experiment import run_experiment
     from jaxtl.study.progress import Reporter
@@ -223,7 +222,8 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
         [json_values(config) for _, config in points],
         lambda values: build_experiment(module, replace_fields(launch.config, values)),
     )
-    reporter = Reporter(Console(quiet=not is_primary()))
+    console = terminal(quiet=not is_primary())
+    reporter = Reporter(console)
     command = "the same command" + (" without --overwrite" if run.overwrite else "")
     stopping.promise(stopping.GOES_ON.replace("the same command", command))
     try:
@@ -234,6 +234,6 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
         print(f"{stopped}: saved; {command} goes on from here", file=sys.stderr)
         return 130 if stopped.signal == signal.SIGINT else 0
     if is_primary():
-        print_table(summary)
+        print_table(summary, console)
         print(f"\nreport: {run.directory / 'report.html'}")
     return 0

@@ -3,6 +3,8 @@
 Nothing here is done for a program that imports jaxtl.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import logging
@@ -14,10 +16,16 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxtl.files import NotRead, why_unwritable
 from jaxtl.train.options import RunOptions
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NARROWEST = 20
+"""Columns that are written even where a terminal claims to have fewer."""
 CONNECT_SECONDS, CLUSTER_SECONDS = 60, 300
 """How long processes wait for each other that people start, and that a cluster starts."""
 
@@ -64,6 +72,16 @@ def lost_output() -> str | None:
     sys.stdout.flush()
     error = sys.stdout.buffer.raw.error
     return None if error is None or isinstance(error, BrokenPipeError) else error.strerror
+
+
+def terminal(quiet: bool = False) -> Console:
+    """Standard output. Nothing is drawn anew unless it is a terminal, whatever FORCE_COLOR says."""
+    from rich.console import Console
+
+    console = Console(quiet=quiet, force_interactive=None if sys.stdout.isatty() else False)
+    if console.width < NARROWEST:
+        console.width = NARROWEST
+    return console
 
 
 def configure(options: RunOptions, verbose: bool) -> None:

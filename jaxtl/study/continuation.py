@@ -162,14 +162,13 @@ def train_parts(
     """
     about = made_with(run) | ({"swept": plan.swept} if plan.swept else {})
     points, blocks = len(make(run.seeds)) // len(run.seeds), []
-    for part in plan.parts:
+    for name, part in part_titles(title, plan).items():
         replicas, given, chosen = make(part.whole), source, None
         if source is not None and part.seeds != run.seeds:
             rows = _places(part.seeds, run.seeds, points)
             given = jax.tree.map(lambda leaf, rows=rows: leaf[rows], source)
         if part.seeds != part.whole:
             chosen = _places(part.seeds, part.whole, points)
-        name = title if len(plan.parts) == 1 else f"{title}, {_seeds(part.seeds)}"
         _say_surroundings(part, about["made_with"], name, reporter)
         with reporter.training(replicas, name) as (show, restored, notes):
             block = train_stage(
@@ -193,6 +192,32 @@ def train_parts(
     places = {pair: place for place, pair in enumerate(held)}
     order = [places[i, seed] for i in range(points) for seed in run.seeds]
     return concatenate(blocks).part(order)
+
+
+def part_titles(title: str, plan: Continuation) -> dict[str, Part]:
+    """{what it is called: a part}, in their order."""
+    if len(plan.parts) == 1:
+        return {title: plan.parts[0]}
+    return {f"{title}, {_seeds(part.seeds)}": part for part in plan.parts}
+
+
+def work_ahead(
+    plans: Mapping[str, Continuation], nodes: Mapping[str, Node]
+) -> dict[str, int | None]:
+    """{what it is called: examples that its replicas see; None if it is finished} of each part.
+
+    Args:
+        plans: {title: what is done of a stage}.
+        nodes: {stage: Node}, of the experiment as it is.
+    """
+    work: dict[str, int | None] = {}
+    for title, plan in plans.items():
+        stage = nodes[plan.directory.name].setup.stage
+        for name, part in part_titles(title, plan).items():
+            replicas = len(part.whole) * len(plan.swept or (1,))
+            steps = stage.num_steps * stage.batch_size
+            work[name] = None if part.finished else steps * replicas
+    return work
 
 
 def _seeds(seeds: Rows) -> str:

@@ -28,7 +28,13 @@ from jaxtl.paths import unknown
 from jaxtl.plan import Experiment
 from jaxtl.study.checks.experiments import Node, check_arms, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
-from jaxtl.study.continuation import plan_going_on, refusal, start_over, train_parts
+from jaxtl.study.continuation import (
+    plan_going_on,
+    refusal,
+    start_over,
+    train_parts,
+    work_ahead,
+)
 from jaxtl.study.earlier import Earlier, changed_evaluations, earlier, made_from
 from jaxtl.study.progress import Reporter
 from jaxtl.study.run import ALL, Checked, Done, Run, numeric_settings, run_record
@@ -71,7 +77,8 @@ def run_experiment(
     experiment = computing_in(experiment, run.options.dtype)
     experiment, notes = match_classes(experiment)
     with in_primary(lock(run.directory)):
-        checked = check(experiment, run)
+        with reporter.busy(f"checking {run.name}"):
+            checked = check(experiment, run)
         for node in checked.nodes.values():
             check_batch(mesh, node.setup.stage.name, node.setup.stage.batch_size)
         if checked.unwritable:
@@ -79,7 +86,8 @@ def run_experiment(
         if is_primary():
             remove_partials(run.directory)
         with jax.set_mesh(mesh):
-            plan = plan_sweep(checked, sweep) if sweep else None
+            with reporter.busy("checking the points of the sweep"):
+                plan = plan_sweep(checked, sweep) if sweep else None
             plans = {**checked.plans, **(plan.plans if plan else {})}
             if text := from_primary(refusal(run, plans)):
                 raise ValueError(text)
@@ -93,9 +101,11 @@ def run_experiment(
             for line in dict.fromkeys(lines):
                 reporter.say(("warning: ", "yellow"), line)
             start_over(plans.values())
+            reporter.begin(run, checked.arms, work_ahead(plans, checked.nodes))
             done = train_arms(checked, reporter)
             points = train_sweep(checked, plan, done, reporter) if plan else ()
-            return write_results(checked, done, points, before)
+            with reporter.busy("writing the report"):
+                return write_results(checked, done, points, before)
 
 
 def written_summary(run: Run) -> dict[str, Any] | None:
