@@ -37,7 +37,7 @@ class Launch:
 
     experiment: str = flag("", "a file of experiments/, without .py; or a path")
     list: bool = flag(False, "show every experiment with its measured result")
-    prepare: str = flag("", "prepare a TFDS dataset, then stop")
+    prepare: str = flag("", "prepare datasets (NAME or NAME,NAME), then stop")
     export: str = flag("", "write a model of this run to RUN_DIR/export, stop")
     format: str = flag("safetensors", "of --export: safetensors, or stablehlo")
     arm: str = flag("", "of --export: an arm; by default the best one")

@@ -1,12 +1,13 @@
 """The command line. Knows every experiment without importing it, and JAX only when work starts."""
 
 import dataclasses
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,7 +45,7 @@ USAGE = """\
 python launch.py --list
 python launch.py --experiment=NAME [--seeds=5] [--arms=A,B] [--config.FIELD=VALUE ...]
 python launch.py --experiment=NAME --help      the fields of its Config, and --run.* options
-python launch.py --prepare=DATASET             download and prepare a TFDS dataset
+python launch.py --prepare=DATASET,...         download and prepare datasets
 python launch.py --export=RUN_DIR [--format=stablehlo] [--arm=A] [--stage=S] [--seed=0]
 """
 
@@ -154,11 +155,31 @@ def show_fields(launch: Launch) -> None:
 
 
 def prepare(launch: Launch) -> None:
-    """Prepare a TFDS dataset in the data directory."""
-    from jaxtl import data
+    """Prepare datasets in the data directory and print what they hold.
 
-    data.prepare(launch.prepare, launch.run.data_dir or None)
-    print(f"{launch.prepare} is prepared")
+    Raises:
+        ValueError: an unknown name, before any work; after all others, what could not be prepared.
+    """
+    from jaxtl.data.prepared import preparation
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("jaxtl.data.prepared").setLevel(logging.INFO)
+    names, data_dir, problems = launch.prepare.split(","), launch.run.data_dir or None, []
+    preparation.check_names(names)
+    for name in names:
+        discard = preparation.discarding(name, data_dir)
+
+        def stop(number: int, discard: Callable[[], None] = discard) -> None:
+            discard()
+            stopping.end(number, stopping.STARTS_AGAIN)
+
+        try:
+            with stopping.handed_to(stop):
+                print(preparation.contents(preparation.prepare(name, data_dir)), flush=True)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def export(launch: Launch) -> None:

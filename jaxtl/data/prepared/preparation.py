@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from jaxtl.data.prepared.builders.originals import Refused
@@ -20,7 +20,7 @@ from jaxtl.data.prepared.tfds_folders import (
     prepared_folder,
     split_names,
 )
-from jaxtl.paths import closest
+from jaxtl.paths import closest, unknown
 
 logger = logging.getLogger(__name__)
 RETRIES = 2  # of a download
@@ -40,10 +40,8 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
         ValueError: an unknown dataset, what went wrong (nothing half-written is left), or a
             dataset that was prepared before and is damaged.
     """
-    root, base = data_root(data_dir), parse_name(name)[0]
-    if base not in known_names():
-        near = ", ".join(closest(base, known_names()))
-        raise ValueError(f"unknown dataset {name!r}. Closest names: {near or 'none'}.")
+    check_names([name])
+    root, (base, config, _) = data_root(data_dir), parse_name(name)
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
 
@@ -55,10 +53,14 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # every retry of every file
     if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         tfds.disable_progress_bar()
+    logger.info("preparing %s in %s", name, root)
     discard = discarding(name, root)
     try:
         if base in OWN:
             importlib.import_module(OWN[base])
+        configs = tfds.builder_cls(base).builder_configs
+        if config is not None and config not in configs:
+            raise Refused(unknown("config", config, configs))
         builder = tfds.builder(name, data_dir=root)
         builder.download_and_prepare(
             file_format="array_record",
@@ -75,6 +77,26 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
     return folder
 
 
+def check_names(names: Iterable[str]) -> None:
+    """See that datasets can be prepared by these names.
+
+    Raises:
+        ValueError: one is unknown, with the closest names.
+    """
+    for name in names:
+        base = parse_name(name)[0]
+        if base not in known_names():
+            near = ", ".join(closest(base, known_names()))
+            raise ValueError(f"unknown dataset {name!r}. Closest names: {near or 'none'}.")
+
+
+def contents(folder: Path) -> str:
+    """What a prepared dataset holds and where it is, in a line."""
+    info = open_builder(folder, split_names(folder)).info
+    counts = ", ".join(f"{name} {info.splits[name].num_examples:,}" for name in info.splits)
+    return f"{info.full_name}: {counts} examples, in {folder}"
+
+
 def discarding(name: str, data_dir: str | os.PathLike | None = None) -> Callable[[], None]:
     """What removes all that preparing a dataset leaves half-written from now on."""
     root, base = data_root(data_dir), parse_name(name)[0]
@@ -82,7 +104,7 @@ def discarding(name: str, data_dir: str | os.PathLike | None = None) -> Callable
 
     def discard() -> None:
         for path in sorted(_traces(root, base) - before, reverse=True):
-            if path.name.startswith(("incomplete.", ".config")):
+            if path.name.startswith(("incomplete.", ".config")) or ".tmp." in path.name:
                 shutil.rmtree(path, ignore_errors=True)
             elif path.is_dir():
                 with contextlib.suppress(OSError):  # it holds something that is whole
@@ -94,17 +116,19 @@ def discarding(name: str, data_dir: str | os.PathLike | None = None) -> Callable
 
 
 def _traces(root: str, base: str) -> set[Path]:
-    """What TFDS, and a download of ours, write before a dataset is whole; the folders around.
+    """What is written before a dataset is whole, and the folders around.
 
     The name of the default config is such a trace: it would hide what others prepared without
     configs.
     """
     folder, downloads = Path(root, base), Path(root, "downloads")
-    manual = downloads / "manual" / base
-    around = {downloads, downloads / "extracted", manual.parent, manual, folder, *folder.glob("*")}
+    manual, by_tfds = downloads / "manual" / base, downloads / base
+    around = {folder, *folder.glob("*"), manual, manual.parent, by_tfds}
+    around |= {downloads / "extracted", downloads}
     return {path for path in around if path.is_dir()} | {
         *folder.rglob("incomplete.*"),
         *manual.glob(".*.tmp"),
+        *by_tfds.rglob("*.tmp.*"),
     }
 
 

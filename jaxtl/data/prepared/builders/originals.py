@@ -67,15 +67,15 @@ def obtain(
     missing = {key: choice for key, choice in choices.items() if paths[key] is None}
     by_hand = [choice for choice in missing.values() if not any(item.url for item in choice)]
     if by_hand:
-        steps = "; ".join(_instruction(name, choice, manual) for choice in by_hand)
-        raise Refused(f"{steps}. Then prepare it again")
-    for key, choice in missing.items():
-        original = next(item for item in choice if item.url)
+        raise Refused(_instruction(name, by_hand, manual))
+    for key in list(missing):
+        original = next(item for item in missing[key] if item.url)
         try:
             paths[key] = _download(original, manual / name / original.file)
         except ConnectionError as error:
-            by_hand = _instruction(name, choice, manual)
-            raise Refused(f"{error}. By hand: {by_hand}. Then prepare it again") from error
+            remedy = _instruction(name, list(missing.values()), manual)
+            raise Refused(f"{error}. By hand: {remedy}") from error
+        del missing[key]
     return paths
 
 
@@ -147,17 +147,27 @@ def _lacking(original: Original, folder: Path) -> list[str]:
     ]
 
 
-def _instruction(name: str, choice: Sequence[Original], manual: Path) -> str:
-    files = " or ".join(f"{item.file} from {item.page}" for item in choice)
-    folders = next((item.folders for item in choice if item.folders), ())
-    unpacked = f", as it is or unpacked to a folder with {_listed(folders)}" if folders else ""
-    text = f"get {files} and put it into {manual / name}{unpacked}"
-    for original in choice:
+def _instruction(name: str, choices: Sequence[Sequence[Original]], manual: Path) -> str:
+    """What a person does to bring originals that are missing."""
+    files: dict[str, list[str]] = {}  # by page
+    for choice in choices:
+        if len(choice) == 1:
+            files.setdefault(choice[0].page, []).append(choice[0].file)
+    wanted = [f"{_listed(names)} from {page}" for page, names in files.items()]
+    wanted += [
+        " or ".join(f"{item.file} from {item.page}" for item in choice)
+        for choice in choices
+        if len(choice) > 1
+    ]
+    text = f"get {'; '.join(wanted)}; put it into {manual / name}"
+    archives = {choice[0].file: choice[0] for choice in choices if choice[0].folders}
+    for file, original in archives.items():
+        text += f"; {file} may be unpacked there, to a folder with {_listed(original.folders)}"
         for folder in _folders(name, original, manual):
             lacking = _lacking(original, folder)
-            if 0 < len(lacking) < len(original.folders):
-                return f"{text} ({folder} lacks {_listed(lacking)})"
-    return text
+            if len(lacking) < len(original.folders):
+                text += f" ({folder} lacks {_listed(lacking)})"
+    return f"{text}. Then prepare it again"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -59,7 +59,7 @@ def test_the_small_archive(tmp_path, manual, caplog):
 
 def test_both_archives(tmp_path, manual):
     pack(manual / "notMNIST_small.tar.gz", files("small", 1))
-    with pytest.raises(ValueError, match=r"get notMNIST_large\.tar\.gz from .* and put it into"):
+    with pytest.raises(ValueError, match=r"get notMNIST_large\.tar\.gz from .*; put it into"):
         data.prepare("notmnist/large", tmp_path)
     assert not (tmp_path / "notmnist").exists()  # no name of a default config either
     pack(manual / "notMNIST_large.tar.gz", files("large", 2))

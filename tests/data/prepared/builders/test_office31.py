@@ -99,9 +99,9 @@ def test_what_is_missing(tmp_path):
         "cannot prepare 'office31': get domain_adaptation_images.tar.gz from "
         "https://drive.google.com/file/d/0B4IapRTv9pJ1WGZVd1VDMmhwdlE/view"
         "?resourcekey=0-gNMHVtZfRAyO_t2_WrOunA or OFFICE31.zip from "
-        "https://wjdcloud.blob.core.windows.net/dataset/OFFICE31.zip and put it into "
-        f"{place}, as it is or unpacked to a folder with amazon, dslr and webcam. Then prepare it "
-        "again"
+        f"https://wjdcloud.blob.core.windows.net/dataset/OFFICE31.zip; put it into {place}; "
+        "domain_adaptation_images.tar.gz may be unpacked there, to a folder with amazon, dslr and "
+        "webcam. Then prepare it again"
     )
     (place / "mine" / "amazon").mkdir(parents=True)
     assert f"({place}/mine lacks dslr and webcam)" in refused(tmp_path)
