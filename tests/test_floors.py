@@ -101,6 +101,7 @@ def test_packages(path):
         modules = {module for module, _, _ in imports(path)}
         assert not {m for m in modules if m.startswith(("flax.linen", "flax.nnx"))}
     late = {"tensorflow_datasets", "orbax", "grain", "matplotlib", "sklearn", "tensorboardX"}
+    late |= {"pandas", "polars", "datasets", "pyarrow"}
     if names(path)[:3] != BUILDERS:
         assert not packages(path, only_top=True) & late
 

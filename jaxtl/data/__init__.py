@@ -8,6 +8,7 @@ from jaxtl.data.prepared.tfds_source import tfds
 from jaxtl.data.sources.csv_files import csv
 from jaxtl.data.sources.embedded import breast_cancer, diabetes, digits, iris, wine
 from jaxtl.data.sources.folders import image_folder
+from jaxtl.data.sources.frames import frame
 from jaxtl.data.splits import Splits
 from jaxtl.data.steps.augmentation import (
     chain,

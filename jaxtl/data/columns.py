@@ -125,7 +125,7 @@ def _plain_array(values: Any, column: str) -> np.ndarray:
             f"label column {column!r} holds {array.dtype}; labels are integers (classes), texts "
             "(names of classes) or floats (values)"
         )
-    flat = [_plain_value(value) for value in array.ravel()]
+    flat = [plain_value(value) for value in array.ravel()]
     present = [value for value in flat if value is not None]
     for kinds, convert, missing in (
         (str, str, None),
@@ -142,7 +142,7 @@ def _plain_array(values: Any, column: str) -> np.ndarray:
     )
 
 
-def _plain_value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """None for NaN and for pandas' NA and NaT, text for bytes, else the value."""
     is_nan = isinstance(value, float | np.floating) and value != value
     if is_nan or type(value).__name__ in ("NAType", "NaTType"):

@@ -33,6 +33,8 @@ class Table:
         labels: {column: [n, ...]}, classes int32 with -1 where missing, or values float32 with NaN
             where missing; what is given otherwise is made so, see `columns.as_column`.
         classes: {column: names of the classes} of the columns of classes.
+        columns: names of the inputs, in order, if they are the columns of a table: either
+            [n, columns] or {column: [n]}. Inputs that something else was made of have none.
 
     Raises:
         ValueError: the arrays differ in their number of rows, a column with classes is missing, or
@@ -42,6 +44,7 @@ class Table:
     inputs: PyTree
     labels: Mapping[str, np.ndarray]
     classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self):
         inputs = jax.tree_util.tree_leaves_with_path(self.inputs)
@@ -64,6 +67,13 @@ class Table:
                 classes[column] = names
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "classes", classes)
+        if not self._are_columns():  # `replace` of a function of one's own keeps the names
+            object.__setattr__(self, "columns", ())
+
+    def _are_columns(self) -> bool:
+        if isinstance(self.inputs, Mapping):
+            return self.inputs.keys() == set(self.columns)
+        return getattr(self.inputs, "shape", ())[1:] == (len(self.columns),)
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.inputs)[0])

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.export.columns import in_columns
 from jaxtl.export.rebuild import Choice, SavedRun, choose, read_run
 from jaxtl.export.recipe import Recipe, preparations
 from jaxtl.export.rows import check_finite, check_indices, in_words, read_rows
@@ -79,7 +80,9 @@ class Predictor:
 
         Args:
             inputs: rows [n, ...] as the raw dataset holds them: arrays or lists of numbers, texts.
-                Images of uint8 data may be any integers of 0 to 255, or floats in [0, 1].
+                Images of uint8 data may be any integers of 0 to 255, or floats in [0, 1]. Rows of a
+                table may be a DataFrame of pandas or polars, {column: [n]} or a list of dicts, with
+                other columns besides, or have the table's inputs in its order.
             like: evaluation, or `domain 0`, `domain 1`, ... of the stage, whose preparation is
                 meant where they differ. By default that of the primary metric's evaluation if the
                 stage's arm has trained its head, else the one that all of them share.
@@ -103,7 +106,8 @@ class Predictor:
                 + f"\nGive rows that are prepared: predict(rows, raw=False){hint}."
             )
         try:
-            rows = read_rows(inputs, recipe.raw, recipe.ranges, exact=bool(recipe.actions))
+            named = in_columns(inputs, recipe.columns, recipe.raw)
+            rows = read_rows(named, recipe.raw, recipe.ranges, exact=bool(recipe.actions))
             if not len(jax.tree.leaves(rows)[0]):
                 return self._outputs(
                     jax.tree.map(lambda x: np.zeros((0, *x.shape[1:]), x.dtype), self.inputs)

@@ -14,6 +14,8 @@ from jax import export
 from jaxtl.data import Dataset, Table
 from jaxtl.data.dataset import Step
 from jaxtl.data.steps import text, traceable, transforms
+from jaxtl.data.steps.one_hot import given, one_hot
+from jaxtl.data.table import Call
 from jaxtl.export.rebuild import Choice, SavedRun
 from jaxtl.plan import PyTree
 from jaxtl.train.store.interface import abstract_inputs, describe
@@ -86,11 +88,13 @@ class Recipe:
         raw: abstract rows [1, ...] as the dataset holds them; texts have the dtype object.
         ranges: [least, most] of each leaf of `raw` that holds float images, None of the others.
         actions: in order.
+        columns: names of the inputs of a table, in order; none of other data.
     """
 
     raw: PyTree
     ranges: Sequence[Sequence[float] | None] = ()
     actions: tuple[Action, ...] = ()
+    columns: tuple[str, ...] = ()
 
     @property
     def problems(self) -> list[str]:
@@ -121,7 +125,7 @@ class Recipe:
                 ({**action.about, "position": None}, action.step if action.is_own else None)
                 for action in recipe.actions
             ]
-            return describe(recipe.raw), steps
+            return describe(recipe.raw), recipe.columns, steps
 
         return contents(self) == contents(other)
 
@@ -183,7 +187,8 @@ def read_recipe(record: Mapping[str, Any], dataset: Dataset, folder: Path) -> Re
             step = Step(lambda table: table)
             problem = "the experiment's file does not have it in this place any more"
         actions.append(Action(about, abstract_inputs(about["gives"]), step, file, problem))
-    return Recipe(abstract_inputs(record["raw"]), record["ranges"], tuple(actions))
+    columns = tuple(record.get("columns", ()))  # runs of earlier versions have none
+    return Recipe(abstract_inputs(record["raw"]), record["ranges"], tuple(actions), columns)
 
 
 def _step(about: Mapping[str, Any], file: Path | None, own_steps: Sequence[Step]) -> Step | None:
@@ -191,6 +196,9 @@ def _step(about: Mapping[str, Any], file: Path | None, own_steps: Sequence[Step]
     match about["kind"]:
         case "standardize":
             return Step(_standardize, (read_statistics(file),))
+        case "one_hot":
+            spaces = tuple((name, names and tuple(names)) for name, names in about["columns"])
+            return Step(one_hot, (Call(given, (spaces,)),))
         case "tokenize":
             return Step(text.tokenize, (str(file), about["length"], about["lowercase"]))
         case "function":

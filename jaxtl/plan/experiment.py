@@ -62,29 +62,35 @@ class Domain:
 
 def labelled(
     dataset: Any,
-    head: str | Mapping[str, str],
+    head: str | Sequence[str] | Mapping[str, str],
     *,
     weight: float = 1.0,
     example_weights: Callable | None = None,
     augment: Callable | None = None,
     role: Role = "source",
 ) -> Domain:
-    """A domain whose labels train `head`: its name, or {head: label column} for several.
+    """A domain whose labels train `head`, in the label column "label".
 
-    A target with a few labels has the role "target".
+    Several heads are {head: label column}, or a list of heads that are called as their columns. A
+    target with a few labels has the role "target".
     """
     return Domain(dataset, _columns(head), True, weight, example_weights, augment, role)
 
 
 def unlabelled(
-    dataset: Any, head: str | Mapping[str, str], *, augment: Callable | None = None
+    dataset: Any,
+    head: str | Sequence[str] | Mapping[str, str],
+    *,
+    augment: Callable | None = None,
 ) -> Domain:
     """A target whose labels no method can see; `head` says where its predictions are read."""
     return Domain(dataset, _columns(head), labelled=False, augment=augment, role="target")
 
 
-def _columns(head: str | Mapping[str, str]) -> Mapping[str, str]:
-    return {head: "label"} if isinstance(head, str) else head
+def _columns(head: str | Sequence[str] | Mapping[str, str]) -> Mapping[str, str]:
+    if isinstance(head, str):
+        return {head: "label"}
+    return {name: name for name in head} if isinstance(head, list | tuple) else head
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,7 +73,7 @@ def column_of(path: str, feature: Any, values: list, size: tuple[int, int] | Non
     if dtype == np.int32 and (stacked.astype(dtype) != stacked).any():
         raise ValueError(
             f"feature {path!r} holds whole numbers of more than 32 bits, up to {stacked.max()}; "
-            "leave it out by naming the features that you need: inputs=, labels="
+            "leave it out by naming the features that you need: inputs=, label="
         )
     if is_class(feature) and stacked.size and stacked.max() >= feature.num_classes:
         raise ValueError(

@@ -25,6 +25,7 @@ from jaxtl.data.prepared.tfds_folders import (
     prepared_folder,
     split_names,
 )
+from jaxtl.data.sources.roles import label_columns
 from jaxtl.data.splits import Splits
 from jaxtl.data.steps import images
 from jaxtl.data.streamed import Streamed, stream
@@ -41,7 +42,7 @@ def tfds(
     split: str | None = None,
     *,
     inputs: str | Sequence[str] | None = None,
-    labels: str | Mapping[str, str] | None = None,
+    label: str | Sequence[str] | Mapping[str, str] | None = None,
     size: images.ImageSize | None = None,
     data_dir: str | os.PathLike | None = None,
     streamed: bool | None = None,
@@ -58,8 +59,9 @@ def tfds(
         split: a split or a slice of one; None for all splits by name.
         inputs: feature, or features for a dict of inputs; by default the supervised one, else all
             images, else all arrays, else all texts.
-        labels: feature for the column "label", or {column: feature}; by default all class labels
-            and numbers, with the supervised one (or the only class label) as "label" too.
+        label: feature for the label column "label", features that keep their names, or {label
+            column: feature}; by default all class labels and numbers, with the supervised one (or
+            the only class label) as "label" too.
         size: (height, width) that every image is resized to, for images of many sizes.
         data_dir: where TFDS keeps its data; `TFDS_DATA_DIR` or TFDS's default if None.
         streamed: decode the inputs of a batch when it is needed, not all beforehand (labels and
@@ -75,7 +77,7 @@ def tfds(
     """
     root, size = data_root(data_dir), size and tuple(size)
     inputs = tuple(inputs) if inputs is not None and not isinstance(inputs, str) else inputs
-    labels = tuple(labels.items()) if isinstance(labels, Mapping) else labels
+    labels = None if label is None else label_columns(label)
 
     def handle(split: str) -> Dataset:
         arguments = (name, split, inputs, labels, size, root, streamed)
@@ -102,7 +104,7 @@ def _load(
     name: str,
     split: str,
     inputs: str | tuple[str, ...] | None,
-    labels: str | tuple[tuple[str, str], ...] | None,
+    labels: tuple[tuple[str, str], ...] | None,
     size: tuple[int, int] | None,
     root: str,
     streamed: bool | None,
@@ -223,7 +225,7 @@ def _choose(
     features: Mapping[str, Any],
     supervised: Any,
     inputs: str | tuple[str, ...] | None,
-    labels: str | tuple[tuple[str, str], ...] | None,
+    labels: tuple[tuple[str, str], ...] | None,
 ) -> tuple[list[str], dict[str, str]]:
     """Paths of the inputs and {column: path} of the labels, see `tfds`."""
     kinds = {path: kind_of(feature) for path, feature in features.items()}
@@ -241,7 +243,7 @@ def _choose(
         target = pair[1] if pair[1] in features else only[0] if len(only) == 1 else None
         columns |= {"label": target} if target else {}
     else:
-        columns = {"label": labels} if isinstance(labels, str) else dict(labels)
+        columns = dict(labels)
     for path in (*chosen, *columns.values()):
         if path not in features:
             raise ValueError(unknown("feature", path, features))

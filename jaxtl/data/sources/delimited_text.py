@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtl.data.sources.label_spelling import is_missing
+from jaxtl.data.sources.label_spelling import is_missing, spelled
 from jaxtl.data.sources.names import nfc
-from jaxtl.paths import unknown
+from jaxtl.data.sources.roles import Places, Roles, places_of
+from jaxtl.data.sources.tables import Cells, warn_of_row_numbers
 
 PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zX", b"\xd0\xcf\x11\xe0")
 MARKS = {
@@ -25,46 +26,32 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 SHOWN_ERRORS = 5
-MANY_ROWS = 10  # numbers that count up through fewer are no surprise
 LARGEST = float(np.finfo(np.float32).max)
 TRUTH = {"true": 1.0, "false": 0.0}
 DELIMITERS = ",;\t|"  # of which one may be the right one
-UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")  # pandas names an index so
 OVERFLOW = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+WORD = re.compile(r"(?!(na|n/a|nan|null|none|inf|infinity)$)[^\W\d_]", re.I)
 PUNCTUATED = re.compile(r"[+-]?\d[\d.,'_\s]*")
 
 logger = logging.getLogger(__name__)
 
 
 class Format(NamedTuple):
-    """What the user says about the files, see `csv`."""
+    """What the user says about the text of files, see `csv`."""
 
-    label: str
-    regression: bool
     delimiter: str
     encoding: str | None
 
 
-class Cells(NamedTuple):
-    """What a file holds.
-
-    Attributes:
-        numbers: {feature: [n] float64}.
-        labels: as they are written; numbers to predict, None where one is missing.
-    """
-
-    numbers: dict[str, np.ndarray]
-    labels: list[Any]
-
-
-def read_cells(path: str, form: Format) -> Cells:
+def read_cells(path: str, roles: Roles, form: Format) -> Cells:
     """Reads a file; all its problems at once."""
-    rows = _rows(path, form.delimiter, form.encoding)
+    rows = _rows(path, *form)
     header = [nfc(name) for name in next(rows, (0, []))[1]]
-    label, features, unnamed = _columns(path, header, form)
-    numeric = {*features, label} if form.regression else {*features}
+    labels, features, unnamed = _places(path, header, roles)
+    categories = {header.index(name) for name in dict(roles.categories)}
+    numeric = {*features} - categories | {labels[head] for head in roles.values}
     columns: list[list[Any]] = [[] for _ in header]
-    no_numbers: list[list[tuple[int, str]]] = [[] for _ in header]
+    wrong: list[list[tuple[int, str]]] = [[] for _ in header]
     problems = []
     for line, cells in rows:
         if len(cells) != len(header):
@@ -73,9 +60,12 @@ def read_cells(path: str, form: Format) -> Cells:
             continue
         for i, cell in enumerate(cells):
             columns[i].append(number_of(cell) if i in numeric else cell)
-            if columns[i][-1] is None and not (i == label and is_missing(cell)):
-                no_numbers[i].append((line, cell))
-    problems += [_not_numbers(header[i], cells) for i, cells in enumerate(no_numbers) if cells]
+            absent = columns[i][-1] is None or (i in categories and is_missing(cell))
+            if absent and not (i in labels.values() and is_missing(cell)):
+                wrong[i].append((line, cell))
+    problems += [
+        _wrong_cells(header[i], cells, i in categories) for i, cells in enumerate(wrong) if cells
+    ]
     problems += [
         f"column {i + 1} has no name ({header[i]!r}) and more than row numbers; name or remove it"
         for i in unnamed
@@ -84,20 +74,34 @@ def read_cells(path: str, form: Format) -> Cells:
     if problems:
         shown = "; ".join(problems[:SHOWN_ERRORS])
         more = f"; {len(problems) - SHOWN_ERRORS} more" if len(problems) > SHOWN_ERRORS else ""
-        raise ValueError(f"{path}: {shown}{more}")
-    if not columns[label]:
+        texts = [i for i in features if wrong[i] and columns[i].count(None) == len(columns[i])]
+        words = [header[i] for i in texts if all(WORD.match(cell) for _, cell in wrong[i])]
+        hint = (
+            f"; if they are categories: categorical={[*dict(roles.categories), *words]}"
+            if words
+            else ""
+        )
+        raise ValueError(f"{path}: {shown}{more}{hint}")
+    if not any(columns):
         raise ValueError(f"{path} has no rows")
     for i in unnamed:
         logger.warning("%s: column %d has no name (%r) and is left out", path, i + 1, header[i])
-    values = {header[i]: np.array(columns[i], np.float64) for i in features}
-    for name, column in values.items():
-        if len(column) >= MANY_ROWS and np.array_equal(column - column[0], range(len(column))):
-            logger.warning("%s: column %r, which numbers the rows, is an input", path, name)
-    return Cells(values, columns[label] if form.regression else [*map(nfc, columns[label])])
+    inputs = {
+        header[i]: np.array([*map(spelled, columns[i]), None], object)[:-1]
+        if i in categories
+        else np.array(columns[i], np.float64)
+        for i in features
+    }
+    warn_of_row_numbers(path, inputs)
+    written = {
+        head: columns[i] if head in roles.values else [*map(nfc, columns[i])]
+        for head, i in labels.items()
+    }
+    return Cells(path, inputs, written)
 
 
-def _columns(path: str, header: list[str], form: Format) -> tuple[int, list[int], list[int]]:
-    """Positions of the label, of the features and of columns without a name."""
+def _places(path: str, header: list[str], roles: Roles) -> Places:
+    """Positions of the columns that have a role; see `places_of`."""
     if not header:
         raise ValueError(f"{path} is empty")
     if len(header) == 1 and (others := [d for d in DELIMITERS if d in header[0]]):
@@ -105,25 +109,9 @@ def _columns(path: str, header: list[str], form: Format) -> tuple[int, list[int]
             f"{path} has one column, {header[0][:80]!r}; if {others[0]!r} separates its columns, "
             f"pass delimiter={others[0]!r}"
         )
-    places: dict[str, list[str]] = {}
-    for i, name in enumerate(header, 1):
-        places.setdefault(name, []).append(str(i))
-    if twice := [name for name in places if name and len(places[name]) > 1]:
-        shown = "; ".join(
-            f"{name!r} is the name of the columns {' and '.join(places[name])}" for name in twice
-        )
-        raise ValueError(f"{path}: {shown}; rename or remove all but one")
-    if form.label not in header:
-        numeric = any(number_of(name) is not None for name in header)
-        hint = " The first line should name the columns, but it holds numbers." if numeric else ""
-        raise ValueError(f"{path}: {unknown('column', form.label, header)}{hint}")
-    label = header.index(form.label)
-    others = [i for i in range(len(header)) if i != label]
-    unnamed = [i for i in others if UNNAMED.fullmatch(header[i])]
-    features = [i for i in others if i not in unnamed]
-    if not features:
-        raise ValueError(f"{path} has no column of inputs beside {form.label!r}")
-    return label, features, unnamed
+    numeric = any(number_of(name) is not None for name in header)
+    hint = " The first line should name the columns, but it holds numbers." if numeric else ""
+    return places_of(header, roles, path, hint)
 
 
 def number_of(text: str) -> float | None:
@@ -135,12 +123,13 @@ def number_of(text: str) -> float | None:
     return value if abs(value) <= LARGEST and "_" not in text else None
 
 
-def _not_numbers(column: str, cells: list[tuple[int, str]]) -> str:
-    """What is wrong in a column: its first cell that is no number, and how many there are."""
+def _wrong_cells(column: str, cells: list[tuple[int, str]], is_category: bool) -> str:
+    """What is wrong in a column: its first cell that is no number, or no category, and how many."""
     line, text = cells[0]
     shown = text if len(text) < 40 else text[:40] + "..."
     if is_missing(text):
-        reason = "is not a number but a missing value; fill it in, or remove the row or column"
+        kind = "a missing category" if is_category else "not a number but a missing value"
+        reason = f"is {kind}; fill it in, or remove the row or column"
     elif PUNCTUATED.fullmatch(text):
         reason = "is not a number; write it with a decimal point and no thousands separators"
     elif OVERFLOW.fullmatch(text):

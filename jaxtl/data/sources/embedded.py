@@ -49,7 +49,10 @@ def diabetes() -> Splits:
 
 
 def fixed_splits(name: str, load: Call, test_fraction: float = TEST_FRACTION) -> Splits:
-    """Train and test of one table, drawn once and for all, stratified by the column "label"."""
+    """Train and test of one table, drawn once and for all.
+
+    Stratified by the first label column, if that holds classes.
+    """
 
     def part(split: str) -> Dataset:
         call = Call(_part, (load, test_fraction, split == "test"))
@@ -60,9 +63,9 @@ def fixed_splits(name: str, load: Call, test_fraction: float = TEST_FRACTION) ->
 
 def _part(load: Call, test_fraction: float, is_test: bool) -> Table:
     table = result_of(load)
-    rng, labels = np.random.default_rng(0), table.column("label")
-    groups = labels if "label" in table.classes else np.zeros(len(labels), int)
-    in_test = np.zeros(len(labels), bool)
+    rng, first = np.random.default_rng(0), next(iter(table.labels), None)
+    groups = table.labels[first] if first in table.classes else np.zeros(len(table), int)
+    in_test = np.zeros(len(table), bool)
     for value in np.unique(groups):
         rows = rng.permutation(np.flatnonzero(groups == value))
         count = min(max(1, round(test_fraction * len(rows))), len(rows) - 1)  # one for each part

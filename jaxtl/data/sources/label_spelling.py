@@ -2,8 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
-from jaxtl.data.sources.names import natural, refuse_alike, spelled_twice
+import numpy as np
+
+from jaxtl.data.columns import plain_value
+from jaxtl.data.sources.names import natural, nfc, refuse_alike, spelled_twice
 from jaxtl.paths import unknown
 
 MISSING = frozenset({"", "na", "nan", "n/a", "null", "none", "<na>", "#n/a", "?"})  # in any case
@@ -60,6 +64,20 @@ def label_space(
     refuse_alike(texts, f"{what}: labels")
     names = tuple(sorted(texts, key=natural))
     return names, {name: i for i, name in enumerate(names)}
+
+
+def spelled(value: Any) -> str | None:
+    """The text of a value that names a class or a category, None where it is missing.
+
+    Texts of numbers are written as these are: `1` for 1, 1.0, "1.0" and "1e0".
+    """
+    value = plain_value(value)
+    if value is None:
+        return None
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    text = nfc(value) if isinstance(value, str) else repr(np.asarray(value).item())
+    return number(text) or text
 
 
 def is_missing(text: str) -> bool:

@@ -29,15 +29,15 @@ def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def class_names(classes: Iterable[Any] | None) -> tuple[str, ...] | None:
-    """The argument `classes` of data in files, None if it is.
+def class_names(classes: Iterable[Any] | None, column: str = "label") -> tuple[str, ...] | None:
+    """The argument `classes` of data in files, or the categories of a column; None if it is.
 
     Raises:
         ValueError: it is a set, whose order changes from run to run, or no names for `names_of`.
     """
     if isinstance(classes, set | frozenset):
         raise ValueError(f"classes={classes} has no order; give a list, such as {sorted(classes)}")
-    return None if classes is None else tuple(map(nfc, names_of(classes, "label")))
+    return None if classes is None else tuple(map(nfc, names_of(classes, column)))
 
 
 def spelled_twice(names: Iterable[str], key: Callable[[str], str]) -> list[str]:
@@ -48,8 +48,11 @@ def spelled_twice(names: Iterable[str], key: Callable[[str], str]) -> list[str]:
     return [" and ".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
 
 
-def refuse_alike(names: Iterable[str], what: str) -> None:
+def refuse_alike(names: Iterable[str], what: str, argument: str = "classes=") -> None:
     """Refuse names that only upper and lower case, or blanks, tell apart.
+
+    Args:
+        argument: in which they can be named.
 
     Raises:
         ValueError: naming them, and how to say that they are meant.
@@ -57,5 +60,5 @@ def refuse_alike(names: Iterable[str], what: str) -> None:
     if twice := spelled_twice(names, lambda name: " ".join(name.split()).casefold()):
         raise ValueError(
             f"{what} that differ only in case or blanks: {'; '.join(twice[:5])}; write them "
-            "alike, or name them in classes= if they are different classes"
+            f"alike, or name them in {argument} if they are different ones"
         )

@@ -23,6 +23,7 @@ from jaxtl.data import Dataset, Table
 from jaxtl.data.arrays import is_image
 from jaxtl.data.dataset import Step
 from jaxtl.data.steps import text, traceable, transforms
+from jaxtl.data.steps.one_hot import one_hot
 from jaxtl.data.steps.transforms import name_of
 from jaxtl.data.table import result_of
 from jaxtl.files import Damaged, read_json, replacing, write_json
@@ -93,17 +94,19 @@ def preparation(folder: Path, dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         {"raw": pytree of {"shape" of one row, "dtype"}, "ranges": [least, most] of each leaf that
-        holds float images and None of others, "steps": those that change inputs, in order, each
+        holds float images and None of others, "columns": names of the inputs of a table, in order,
+        "steps": those that change inputs, in order, each
         {"kind", "name", ...} and what it "gives", like "raw"}.
     """
-    raw, steps = result_of(dataset.load).inputs, []
+    loaded, steps = result_of(dataset.load), []
     for position, (step, before, after) in enumerate(dataset.history()):
         leaves = [jax.tree.leaves(table.inputs) for table in (before, after)]
         if len(leaves[0]) != len(leaves[1]) or any(map(operator.is_not, *leaves)):
             record = _step(folder, position, step, before, after)
             steps.append(record | {"gives": describe(after.inputs)})
-    ranges = [_range(leaf) for leaf in jax.tree.leaves(raw)]
-    return {"raw": describe(raw), "ranges": ranges, "steps": steps}
+    ranges = [_range(leaf) for leaf in jax.tree.leaves(loaded.inputs)]
+    raw = {"raw": describe(loaded.inputs), "ranges": ranges, "columns": list(loaded.columns)}
+    return {**raw, "steps": steps}
 
 
 def _range(leaf: Any) -> list[float] | None:
@@ -121,6 +124,9 @@ def _step(folder: Path, position: int, step: Step, before: Table, after: Table) 
         tree = jax.tree.structure(before.inputs)
         statistics = tree.flatten_up_to(transforms.statistics_of(*arguments))
         return {"kind": "standardize", "name": "standardize", "file": _save(folder, statistics)}
+    if function is one_hot:
+        spaces = [[column, names and list(names)] for column, names in result_of(*arguments)]
+        return {"kind": "one_hot", "name": "one_hot", "columns": spaces}
     if function is text.tokenize:
         file, length, lowercase = Path(arguments[0]), *arguments[1:]
         about = {"kind": "tokenize", "name": "tokenize", "length": length, "lowercase": lowercase}

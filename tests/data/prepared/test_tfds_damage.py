@@ -107,7 +107,7 @@ def test_a_missing_file(folder, ours):
     fails(folder, "train.array_record-00000-of-00001 is damaged: it is missing")
     with pytest.raises(ValueError, match="it is missing"):  # preparing does not call it whole
         data.prepare(NAME, folder.parents[1])
-    test = data.tfds(NAME, "test[:2]", labels={}, data_dir=folder.parents[1])
+    test = data.tfds(NAME, "test[:2]", label={}, data_dir=folder.parents[1])
     assert len(test.table()) == 2  # the other split is whole
 
 
@@ -213,7 +213,7 @@ def test_sixteen_bit_images_and_images_of_floats(folder):
 def test_numbers_of_more_than_32_bits(folder):
     with pytest.raises(ValueError, match="'id' holds whole numbers of more than 32 bits"):
         data.tfds(NAME, "test", data_dir=folder.parents[1]).table()
-    named = data.tfds(NAME, "test", labels="label", data_dir=folder.parents[1])
+    named = data.tfds(NAME, "test", label="label", data_dir=folder.parents[1])
     assert len(named.table()) == 4
 
 
@@ -224,7 +224,7 @@ def test_sizes_are_checked_at_once(size):
 
 
 @pytest.mark.parametrize(
-    "options", [{"name": 3}, {"split": ["train"]}, {"labels": ["a", "b"]}, {"inputs": 3}]
+    "options", [{"name": 3}, {"split": ["train"]}, {"label": 3}, {"inputs": 3}]
 )
 def test_arguments_are_checked_at_once(options):
     with pytest.raises(ValueError, match=f"tfds: {next(iter(options))} must be"):

@@ -65,12 +65,12 @@ def test_columns_of_a_dataset(root):
 
 
 def test_chosen_inputs_and_labels(root):
-    train = data.tfds(NAME, "train", inputs="counts", labels="nested/size", data_dir=root)
+    train = data.tfds(NAME, "train", inputs="counts", label="nested/size", data_dir=root)
     table = train.table()
     assert table.inputs.dtype == np.float32 and set(table.labels) == {"label"}
     np.testing.assert_array_equal(table.inputs, np.outer(table.labels["label"] * 2, [1, 2]))
     both = data.tfds(
-        NAME, "train", inputs=["image", "image/filename"], labels={"a": "shape"}, data_dir=root
+        NAME, "train", inputs=["image", "image/filename"], label={"a": "shape"}, data_dir=root
     ).table()
     names = [f"{image[0, 0, 0]}.png" for image in both.inputs["image"]]
     assert list(both.inputs["image/filename"]) == names and both.classes["a"][2] == "star"
@@ -99,8 +99,8 @@ def test_images_of_many_sizes_need_a_size(root):
     "options, message",
     [
         ({"inputs": "imag"}, "unknown feature 'imag'.* Did you mean 'image'"),
-        ({"labels": "sahpe"}, "Did you mean 'shape'"),
-        ({"labels": "tags"}, "'tags' .* cannot be read as an array"),
+        ({"label": "sahpe"}, "Did you mean 'shape'"),
+        ({"label": "tags"}, "'tags' .* cannot be read as an array"),
     ],
 )
 def test_wrong_features(root, options, message):
