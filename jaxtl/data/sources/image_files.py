@@ -1,13 +1,18 @@
-"""Image files as arrays, decoded as a viewer shows them."""
+"""Image files: which are in a folder, and as arrays, decoded as a viewer shows them."""
 
+import collections
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxtl.data.sources.names import natural
 from jaxtl.data.steps import images
+from jaxtl.data.table import read_from
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -17,6 +22,22 @@ MAX_PIXELS = 2**26  # of a file, 64 megapixels
 MAX_SIDE = 2**16
 LARGE = 2**26  # numbers of an image that Pillow resizes, in less memory
 BACKGROUND = "white"  # what is seen through transparent pixels
+
+
+READ = (  # suffixes of the files that are decoded
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+UNREAD = (  # images too, which nobody would want to miss silently
+    *(".heic", ".heif", ".avif", ".apng", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".tga", ".ico"),
+    *(".exr", ".hdr", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw", ".raf", ".dcm", ".pcx"),
+)
+LITTER = {  # of systems and tools, beside all names that start with a dot
+    *("__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+}
+
+logger = logging.getLogger(__name__)
 
 
 class Header(NamedTuple):
@@ -146,3 +167,68 @@ def _orientation(image: "PIL.Image.Image") -> int:
     except Exception:  # damaged metadata of a picture that is whole
         return 1
     return int(value) if value in range(1, 9) else 1
+
+
+def images_of(root: str, folders: dict[str, Path]) -> dict[str, list[Path]]:
+    """{class: the images in its folder, in order}, of a folder without classes "".
+
+    Raises:
+        ValueError: of all folders: there is no image in it, or one that is not read.
+    """
+    files, problems, others = {}, [], collections.Counter()
+    for name, folder in folders.items():
+        entries = sorted(files_below(folder), key=in_natural_order)
+        files[name] = [file for file in entries if file.suffix.lower() in READ]
+        suffixes = collections.Counter(file.suffix.lower() for file in entries)
+        rest = collections.Counter({s: n for s, n in suffixes.items() if s not in READ})
+        unread = collections.Counter({s: n for s, n in rest.items() if s in UNREAD})
+        others += rest - unread
+        what = f"{name!r} " if name else ""
+        if unread:
+            problems.append(f"{what}has images that are not read ({_counts(unread)})")
+        elif not files[name]:
+            problems.append(f"{what}has no image ({_counts(rest) or 'nothing'})")
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; {len(problems) - 5} more" if problems[5:] else "")
+        kind = "the folder" if "" in folders else "the class folder"
+        raise ValueError(
+            f"{root}: {kind} {shown}. Convert or move them; read are {', '.join(READ)}"
+        )
+    if others:
+        logger.info(
+            "%s: %d files are no images and are left alone (%s)",
+            *(root, others.total(), _counts(others)),
+        )
+    return files
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files in a folder and those in it that are no litter; links to folders stay alone.
+
+    Raises:
+        ValueError: a folder cannot be looked into.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"cannot look into the folder {error.filename}: {error.strerror}")
+
+    for place, below, names in os.walk(folder, onerror=refuse):
+        read_from([place])
+        for name in [name for name in below if Path(place, name).is_symlink()]:
+            logger.warning("%s is a link to a folder and is left alone", Path(place, name))
+        below[:] = [name for name in below if not is_litter(name)]  # links are not followed
+        yield from (Path(place, name) for name in names if not is_litter(name))
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is what systems and tools leave behind."""
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def in_natural_order(path: Path) -> tuple[tuple, ...]:
+    """Key of the order image2, image10, folder by folder."""
+    return tuple(natural(part) for part in path.parts)
+
+
+def _counts(suffixes: collections.Counter) -> str:
+    return ", ".join(f"{suffix or 'no suffix'} {n}" for suffix, n in suffixes.most_common(5))

@@ -101,7 +101,15 @@ def _table(part: int, reads: tuple[Call, ...], roles: Roles) -> Table:
     else:
         stacked = [np.stack([t.inputs[name] for name in features], 1) for t in tables]
         inputs = stacked[part].astype(_dtype(stacked))
-    labels, classes = {}, {}
+    labels, classes = labels_of(tables, part, roles)
+    return Table(inputs, labels, classes, tuple(features))
+
+
+def labels_of(
+    tables: Sequence[Cells], part: int, roles: Roles
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
+    """({label column: labels [n]} of a part, {label column: names of the classes} of all parts)."""
+    chosen, labels, classes = tables[part], {}, {}
     for head, column in roles.labels:
         where, written = f"column {column!r}", [label for t in tables for label in t.labels[head]]
         if head in roles.values:
@@ -114,7 +122,7 @@ def _table(part: int, reads: tuple[Call, ...], roles: Roles) -> Table:
         classes[head], indices = label_space(written, names, where)
         labels[head] = np.array([indices.get(t, -1) for t in chosen.labels[head]], np.int32)
         _log_missing(chosen.place, chosen.labels[head], labels[head], classes[head])
-    return Table(inputs, labels, classes, tuple(features))
+    return labels, classes
 
 
 def _dtype(parts: Sequence[np.ndarray]) -> np.dtype:

@@ -107,16 +107,105 @@ def test_other_files_are_counted(pets, caplog):
 @pytest.mark.parametrize(
     "names",
     [("train", "val"), ("Train", "Test"), ("train",), ("train2017", "val2017"),
-     ("training_set", "test_set"), ("train", "valid", "other")],
+     ("training_set", "test_set"), ("train", "valid", "test")],
 )  # fmt: skip
 def test_splits_are_no_classes(tmp_path, names):
-    for name in names:
-        picture(tmp_path / name / "cat" / "a.png")
-        picture(tmp_path / name / "dog" / "a.png")
-    splits = [name for name in names if name != "other"]
-    fails(tmp_path, rf"holds splits \(.*\), not classes: pass .*/{sorted(splits)[0]}, or")
+    for i, name in enumerate(names):
+        picture(tmp_path / name / "cat" / "a.png", i)
+        picture(tmp_path / name / "dog" / "a.png", 10 + i)
+    splits = data.image_folder(tmp_path)
+    assert tuple(splits) == names and splits[names[0]].name == f"{tmp_path.name}.{names[0]}"
+    for i, name in enumerate(names):
+        assert values(splits[name]) == {"cat": [i], "dog": [10 + i]}
     assert data.image_folder(tmp_path, classes=sorted(names)).class_names() == tuple(sorted(names))
     assert data.image_folder(tmp_path / names[0]).class_names() == ("cat", "dog")
+    picture(tmp_path / "other" / "a.png")
+    if len(names) > 1:
+        fails(tmp_path, r"holds splits \(.*\), not classes: pass .*, or classes=")
+
+
+def test_splits_have_the_same_classes_and_channels(tmp_path, caplog):
+    picture(tmp_path / "train" / "10" / "a.png", 1)
+    picture(tmp_path / "train" / "9" / "a.png", 2)
+    picture(tmp_path / "val" / "10" / "a.png", 3)
+    picture(tmp_path / "val" / "11" / "deep" / "a.png", 4)
+    picture(tmp_path / "test" / "a2.png", 5)
+    picture(tmp_path / "test" / "a10.png", 6)
+    PIL.Image.new("RGB", (4, 4)).save(tmp_path / "val" / "11" / "b.png")
+    with caplog.at_level(logging.INFO):
+        splits = data.image_folder(tmp_path)
+        assert list(splits) == ["train", "val", "test"]
+        assert values(splits.train) == {"9": [2], "10": [1], "11": []}
+    assert values(splits.val) == {"9": [], "10": [3], "11": [0, 4]}
+    assert "train: no folder of the classes 11" in caplog.text
+    assert "test: 2 images without labels, as there are no class folders" in caplog.text
+    test = splits.test.table()
+    assert test.labels == {} and test.inputs[:, 0, 0, 0].tolist() == [5, 6]
+    assert {splits[name].table().inputs.shape[1:] for name in splits} == {(4, 4, 3)}
+    named = data.image_folder(tmp_path, classes=["11", "10", "9", "8"])
+    assert {named[name].class_names() for name in ("train", "val")} == {("11", "10", "9", "8")}
+    with pytest.raises(ValueError, match="test has 2 images but no class folders"):
+        named.test.table()
+    with pytest.raises(ValueError, match=r"unknown split 'valid'. Did you mean 'val'"):
+        splits.valid  # noqa: B018
+    picture(tmp_path / "val" / "Cat" / "a.png")
+    picture(tmp_path / "train" / "cat" / "a.png")
+    with pytest.raises(ValueError, match="differ only in case or blanks: 'Cat' and 'cat'"):
+        splits.train.table()
+    os.symlink(tmp_path / "train", tmp_path / "dev")
+    with pytest.raises(ValueError, match="are links to the same folder"):
+        data.image_folder(tmp_path).dev.table()
+
+
+def test_images_without_labels(tmp_path, caplog):
+    for i in (10, 9, 1):
+        picture(tmp_path / f"image{i}.png", i)
+    (tmp_path / "notes.txt").write_text("x")
+    with caplog.at_level(logging.INFO):
+        dataset = data.image_folder(tmp_path)
+        table = dataset.table()
+    assert table.labels == {} and table.inputs[:, 0, 0, 0].tolist() == [1, 9, 10]
+    assert "3 images without labels, as there are no class folders" in caplog.text
+    assert "1 files are no images" in caplog.text and len(dataset.rows(0)) == 3
+    with pytest.raises(ValueError, match=r"unknown label column 'label'. Known: none"):
+        dataset.few(1).rows(0)
+    streamed = data.image_folder(tmp_path, streamed=True, size=(2, 2)).table().inputs
+    assert streamed.shape == (3, 2, 2, 1) and streamed[1:].ravel().tolist() == [9] * 4 + [10] * 4
+    picture(tmp_path / "image2.png", 2)
+    assert len(dataset.table()) == 4
+    (tmp_path / "raw.heic").write_bytes(b"x")
+    fails(tmp_path, r"the folder has images that are not read \(\.heic 1\)")
+
+
+def test_labels_in_a_table(tmp_path, caplog):
+    for i, place in enumerate(("train/a.png", "train/deep/b.png", "train/c.png", "val/d.png")):
+        picture(tmp_path / place, i)
+    lines = ["train/a.png,cat,1.5", "train/deep/b.png,,2", "val/d.png,dog,NA"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,kind,age", *lines]) + "\n")
+    options = {"table": "labels.csv", "label": ["kind", "age"], "regression": ["age"]}
+    splits = data.image_folder(tmp_path, **options)
+    train, val = splits.train.table(), splits.val.table()
+    assert train.classes == val.classes == {"kind": ("cat", "dog")}
+    assert train.labels["kind"].tolist() == [0, -1, -1] and val.labels["kind"].tolist() == [1]
+    np.testing.assert_array_equal(train.labels["age"], np.float32([1.5, np.nan, 2]))
+    assert train.inputs[:, 0, 0, 0].tolist() == [0, 2, 1]
+    assert "train: 1 of 3 images are not in" in caplog.text
+    flat = data.image_folder(tmp_path / "val", table="../labels.csv", label="kind")
+    with pytest.raises(ValueError, match=r"names 3 images that are not in .*val, such as 'train/a"):
+        flat.table()
+    for wrong, message in (
+        ({"table": "label.csv"}, "no file .*label.csv"),
+        ({"label": ["kin", "age"]}, "unknown column 'kin'. Did you mean 'kind'"),
+        ({"file": "path"}, "unknown column 'path'"),
+        ({"label": None, "regression": False}, "table= needs label="),
+        ({"table": None}, "label= and regression= name columns of a table"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data.image_folder(tmp_path, **options | wrong).train.table()
+    lines.append(lines[0])
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,kind,age", *lines]) + "\n")
+    with pytest.raises(ValueError, match=r"names the image 'train/a.png' twice"):
+        splits.train.table()
 
 
 def test_a_train_may_be_a_class(tmp_path):
@@ -128,7 +217,7 @@ def test_a_train_may_be_a_class(tmp_path):
 def test_a_folder_too_high_up(pets):
     fails(pets.parent, r"one class folder, 'pets', .* \(cat, dog, \.\.\.\): pass .*/pets, or")
     assert values(data.image_folder(pets.parent, classes=["pets"])) == {"pets": [1, 2, 11, 12]}
-    fails(pets / "cat", "has 2 images but no class folders")
+    fails(pets / "cat", "has 2 images but no class folders", classes=["cat"])
 
 
 def test_numbers_are_in_their_order(tmp_path):
