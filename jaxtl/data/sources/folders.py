@@ -280,7 +280,7 @@ def _class_folders(root: Path, place: Place) -> dict[str, Path]:
             if name in folders:
                 raise ValueError(f"{root} has two folders {name!r} in different Unicode forms")
             folders[name] = entry
-    if not folders and (not loose or classes is not None):
+    if not folders and (not loose or (classes is not None and not place.splits)):
         images_there = f"{len(loose)} images but " if loose else ""
         raise ValueError(
             f"{root} has {images_there}no class folders; each class has a folder of its own"
