@@ -164,7 +164,8 @@ def prepare(launch: Launch) -> None:
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("jaxtl.data.prepared").setLevel(logging.INFO)
-    names, data_dir, problems = launch.prepare.split(","), launch.run.data_dir or None, []
+    names = [name.strip() for name in launch.prepare.split(",")]
+    data_dir, problems = launch.run.data_dir or None, []
     preparation.check_names(names)
     for name in names:
         discard = preparation.discarding(name, data_dir)

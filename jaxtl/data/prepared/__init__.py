@@ -1,1 +1,1 @@
-"""Datasets that TFDS prepared: found, checked and read without TensorFlow."""
+"""Datasets prepared by TFDS, or by builders of ours: found and read without TensorFlow."""

@@ -1,4 +1,4 @@
-"""Preparing TFDS datasets on disk: the only place that downloads."""
+"""Preparing datasets on disk, those of TFDS and of ours."""
 
 import contextlib
 import importlib
@@ -20,6 +20,7 @@ from jaxtl.data.prepared.tfds_folders import (
     prepared_folder,
     split_names,
 )
+from jaxtl.files import why_unwritable
 from jaxtl.paths import closest, unknown
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
     """Download a dataset and write it as array_record files, unless that was done before.
 
     Args:
-        name: as TFDS has it, with `/config` where wanted, or a builder of ours (`usps`).
+        name: as TFDS has it, with `/config` where wanted, or a builder of ours, as `office31`.
+            Its files are searched in `<data_dir>/downloads/manual/<name>`, then downloaded.
         data_dir: `TFDS_DATA_DIR` or TFDS's default if None.
 
     Returns:
@@ -56,6 +58,8 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
     logger.info("preparing %s in %s", name, root)
     discard = discarding(name, root)
     try:
+        if reason := why_unwritable(Path(root)):
+            raise Refused(f"cannot write {root}: {reason}")
         if base in OWN:
             importlib.import_module(OWN[base])
         configs = tfds.builder_cls(base).builder_configs
@@ -124,7 +128,7 @@ def _traces(root: str, base: str) -> set[Path]:
     folder, downloads = Path(root, base), Path(root, "downloads")
     manual, by_tfds = downloads / "manual" / base, downloads / base
     around = {folder, *folder.glob("*"), manual, manual.parent, by_tfds}
-    around |= {downloads / "extracted", downloads}
+    around |= {downloads / "extracted", downloads, Path(root)}
     return {path for path in around if path.is_dir()} | {
         *folder.rglob("incomplete.*"),
         *manual.glob(".*.tmp"),

@@ -133,8 +133,10 @@ def parse_name(name: str) -> tuple[str, str | None, str | None]:
     """`name/config:version` -> its three parts."""
     match = re.fullmatch(r"(\w+)(?:/([\w.+-]+))?(?::([\d.]+))?", name)
     if match is None:
+        near = ", ".join(closest(name, known_names()))
         raise ValueError(
             f"dataset name {name!r} is not of the form name, name/config or name:1.2.3"
+            + (f". Closest names: {near}." if near else "")
         )
     return match.groups()
 

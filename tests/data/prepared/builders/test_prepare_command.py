@@ -70,3 +70,14 @@ def test_a_misspelt_name_is_told_before_any_work(tmp_path, place, prepare):
     assert (status, out) == (1, "")
     assert "error: unknown dataset 'ofice31'. Closest names: office31" in err
     assert not (tmp_path / "usps").exists()
+    status, out, err = prepare("usps, office-31")
+    assert "dataset name 'office-31' is not of the form name, name/config or name:1.2.3" in err
+    assert "Closest names: office31" in err and not (tmp_path / "usps").exists()
+
+
+def test_a_data_directory_that_cannot_be_written(tmp_path, place, prepare):
+    tmp_path.joinpath("downloads").rename(tmp_path.with_name("other"))
+    tmp_path.rmdir()
+    tmp_path.touch()
+    status, _, err = prepare("usps")
+    assert status == 1 and f"cannot prepare 'usps': cannot write {tmp_path}: " in err
