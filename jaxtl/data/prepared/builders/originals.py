@@ -89,9 +89,10 @@ def verify(original: Original, path: Path, label: str | None = None) -> str:
         Refused: it has another size or another sum than was published.
     """
     size = path.stat().st_size
-    actual = [f"{algorithm}:{_sum(path, algorithm)}" for algorithm in _algorithms(original)]
-    if set(actual) & set(original.sums):
-        return f"its {next(iter(set(actual) & set(original.sums))).split(':')[0]} agrees"
+    algorithms = dict.fromkeys(text.split(":")[0] for text in original.sums)
+    actual = [f"{algorithm}:{_sum(path, algorithm)}" for algorithm in algorithms]
+    if agreeing := [text for text in actual if text in original.sums]:
+        return f"its {agreeing[0].split(':')[0]} agrees"
     if original.sums or original.size not in (0, size):
         lengths = f"{size:,} bytes" + (f", expected {original.size:,}" if original.size else "")
         sums = f"; {', '.join(actual)}, expected {' or '.join(original.sums)}" if actual else ""
@@ -103,10 +104,6 @@ def verify(original: Original, path: Path, label: str | None = None) -> str:
         )
     checked = "its size agrees" if original.size else "nor is its size"
     return f"no sum of it is published, {checked}; its examples are counted"
-
-
-def _algorithms(original: Original) -> list[str]:
-    return list(dict.fromkeys(text.split(":")[0] for text in original.sums))
 
 
 def _sum(path: Path, algorithm: str) -> str:
@@ -121,9 +118,9 @@ def _find(name: str, choice: Sequence[Original], manual: Path) -> Path | None:
             if path.is_file():
                 logger.info("%s: %s", path, verify(original, path))
                 return path
-    for original in choice:
+    for original in filter(lambda original: original.folders, choice):
         for folder in _folders(name, original, manual):
-            if original.folders and not _lacking(original, folder):
+            if not _lacking(original, folder):
                 logger.info("%s: no sum of a folder is published; its examples are counted", folder)
                 return folder
     return None
@@ -159,7 +156,8 @@ def _instruction(name: str, choices: Sequence[Sequence[Original]], manual: Path)
         for choice in choices
         if len(choice) > 1
     ]
-    text = f"get {'; '.join(wanted)}; put it into {manual / name}"
+    it = "it" if len(choices) == 1 else "them"
+    text = f"get {'; '.join(wanted)}; put {it} into {manual / name}"
     archives = {choice[0].file: choice[0] for choice in choices if choice[0].folders}
     for file, original in archives.items():
         text += f"; {file} may be unpacked there, to a folder with {_listed(original.folders)}"

@@ -98,7 +98,7 @@ def test_one_message_for_all_that_is_missing(tmp_path):
     message = refused(tmp_path, original("http://localhost:9/"), *by_hand, other)
     assert message == (
         "get a.zip and b.zip from https://page; c.zip from https://c or d.zip from https://d; put "
-        f"it into {tmp_path}/letters. Then prepare it again"
+        f"them into {tmp_path}/letters. Then prepare it again"
     )
     refused(tmp_path, original("http://localhost:9/"))
 
