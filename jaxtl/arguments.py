@@ -16,9 +16,11 @@ from jaxtl.train.options import RunOptions
 TRUE, FALSE = ("true", "t", "1"), ("false", "f", "0")
 MOST_SEEDS = 10_000
 OF_EXPORT = ("--format", "--arm", "--stage", "--seed")
+OF_COMPARE = ("--against", "--despite")
 OF_EXPERIMENT = ("--config.", "--sweep=")
 NEVER_EMPTY = (
     *("--experiment", "--prepare", "--export", "--arm", "--stage", "--workdir", "--overwrite"),
+    *("--compare", "--against", "--despite", "--collect"),
 )
 
 
@@ -43,6 +45,10 @@ class Launch:
     arm: str = flag("", "of --export: an arm; by default the best one")
     stage: str = flag("", "of --export: a stage; by default the arm's last")
     seed: int | None = flag(None, "of --export: a seed; by default the run's first")
+    compare: str = flag("", "compare finished runs, RUN_DIR,RUN_DIR,..., with the first; stop")
+    against: str = flag("", "of --compare: an arm of the first run; by default that of each name")
+    despite: str = flag("", "of --compare: what may differ: evaluation, selection, steps, data")
+    collect: str = flag("", "write the runs under this folder to experiments/results.json; stop")
     seeds: str = flag("5", "number of seeds, or a list such as 0,3,7")
     arms: str = flag("all", "names of arms, separated by commas")
     workdir: str = flag("runs", "the run goes to WORKDIR/EXPERIMENT")
@@ -57,13 +63,14 @@ class Launch:
     run: RunOptions = dataclasses.field(default_factory=RunOptions)
 
     def __post_init__(self):
-        for field in ("workdir", "export"):
+        for field in ("workdir", "export", "collect"):
             object.__setattr__(self, field, user_path(getattr(self, field)))
 
     @property
     def runs(self) -> bool:
         """Whether it asks for a run of an experiment, and nothing else."""
-        return bool(self.experiment) and not (self.list or self.prepare or self.export)
+        others = self.list, self.prepare, self.export, self.compare, self.collect
+        return bool(self.experiment) and not any(others)
 
 
 SWITCHES = {f"--{field.name}" for field in dataclasses.fields(Launch) if field.type is bool}
@@ -93,6 +100,8 @@ def read(argv: Sequence[str]) -> tuple[Launch, list[str]]:
             raise ValueError(f"{arg}: an export is of what the run was, without such flags")
         if not launch.experiment and name.startswith("--config."):
             raise ValueError(f"{arg} goes with --experiment=NAME")
+        if not launch.compare and name in OF_COMPARE:
+            raise ValueError(f"{name} goes with --compare=RUN_DIR,RUN_DIR,...")
         if not launch.export and name in OF_EXPORT:
             hint = "; did you mean --seeds?" if name == "--seed" else ""
             raise ValueError(f"{name} goes with --export=RUN_DIR{hint}")

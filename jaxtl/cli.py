@@ -47,6 +47,8 @@ python launch.py --experiment=NAME [--seeds=5] [--arms=A,B] [--config.FIELD=VALU
 python launch.py --experiment=NAME --help      the fields of its Config, and --run.* options
 python launch.py --prepare=DATASET,...         download and prepare datasets
 python launch.py --export=RUN_DIR [--format=stablehlo] [--arm=A] [--stage=S] [--seed=0]
+python launch.py --compare=RUN_DIR,RUN_DIR,... [--against=ARM] [--despite=steps,data]
+python launch.py --collect=WORKDIR             the runs there, as experiments/README.md
 """
 
 
@@ -112,6 +114,10 @@ def answer(launch: Launch) -> None:
         prepare(launch)
     elif launch.export:
         export(launch)
+    elif launch.compare:
+        compare(launch)
+    elif launch.collect:
+        collect(launch)
     else:
         print(USAGE)
         if not launch.help:
@@ -193,6 +199,25 @@ def export(launch: Launch) -> None:
 
     arm, stage = launch.arm or None, launch.stage or None
     print(export_run(directory, launch.format, arm, stage, launch.seed))
+
+
+def compare(launch: Launch) -> None:
+    """Print finished runs side by side, and write them to the working directory."""
+    from jaxtl.study.front.across.compare import compare, paths_of
+
+    despite = [kind.strip() for kind in launch.despite.split(",")] if launch.despite else []
+    runs = paths_of(launch.compare)
+    comparison = compare(runs, against=launch.against or None, despite=despite)
+    comparison.print()
+    print(f"\ncomparison: {comparison.write(launch.workdir)}")
+
+
+def collect(launch: Launch) -> None:
+    """Write the runs under a folder to experiments/results.json and experiments/README.md."""
+    from jaxtl.study.front.across.collect import collect
+
+    for line in collect(Path(launch.collect)):
+        print(line)
 
 
 def conduct(launch: Launch, config_args: Sequence[str]) -> int:

@@ -90,6 +90,28 @@ def config_fields(path: Path) -> list[str]:
     return list(names("Config"))
 
 
+def code_digest(source: bytes) -> str:
+    """Of an experiment file without its docstring, its comments and the defaults of its `Config`.
+
+    Files of one digest build the same experiment of the same config.
+
+    Raises:
+        ValueError: it is not Python.
+    """
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        raise ValueError(str(error)) from error
+    if ast.get_docstring(tree) is not None:
+        del tree.body[0]
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == "Config":
+            for line in node.body:
+                if isinstance(line, ast.AnnAssign) and isinstance(line.value, ast.Constant):
+                    line.value = None
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
 def root_of(file: Path) -> Path:
     """What an experiment file may import from: the folder that holds experiments/, or its own."""
     folder = file.absolute().parent

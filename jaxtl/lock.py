@@ -99,6 +99,12 @@ def lock(directory: Path) -> Iterator[None]:
         yield
 
 
+def process_in(directory: Path) -> Holder | None:
+    """The process that says it is at work in a directory; None if none does, or it is gone."""
+    holder = _read(directory / FILE)
+    return None if holder is None or holder.is_at_work() is False else holder
+
+
 def _take_file(stack: contextlib.ExitStack, path: Path) -> tuple[int | None, bool]:
     """(descriptor of the lock's file, whether it is locked); None where there cannot be one."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "measure": "data form losses metrics models paths plan train transferability",
     "report": "files measure metrics plan",
     "export": "data experiment_file fields files models paths plan report train",
-    "study": "blame data files form lock measure models paths plan report train",
+    "study": "blame data experiment_file fields files form lock measure models paths plan report "
+    "train",
     "arguments": "experiment_file fields files paths train",
     "surroundings": "files train",
     "cli": "arguments blame data experiment_file export fields files report study "

@@ -60,6 +60,57 @@ def differences(values: ArrayLike, baseline: ArrayLike) -> np.ndarray:
     return difference
 
 
+def unpaired(values: ArrayLike, baseline: ArrayLike) -> Estimate:
+    """Difference of the means of two groups of other seeds, with Welch's 95% interval.
+
+    Args:
+        values: [seeds] float, baseline: [other seeds] float; those that are not finite are left
+            out. With fewer than two in either group there is no interval.
+
+    Returns:
+        the standard deviation is that of the difference of two single values.
+    """
+    values, baseline = (_finite(each) for each in (values, baseline))
+    difference = estimate(values).mean - estimate(baseline).mean
+    if min(values.size, baseline.size) < 2:
+        return Estimate(difference, np.nan, np.nan, np.nan)
+    squares = np.array([estimate(each).std ** 2 for each in (values, baseline)])
+    parts = squares / (values.size, baseline.size)  # of the variance of the difference of means
+    half = 0.0
+    if error := np.sqrt(parts.sum()):
+        # Welch-Satterthwaite; shares, as squares of small parts would be 0
+        shares = parts / parts.sum()
+        freedom = 1 / np.sum(shares**2 / (values.size - 1, baseline.size - 1))
+        half = stdtrit(freedom, 0.975) * error
+    std = float(np.sqrt(squares.sum()))
+    return Estimate(difference, std, float(difference - half), float(difference + half))
+
+
+def unpaired_verdict(values: ArrayLike, baseline: ArrayLike, sign: int = 1) -> Verdict:
+    """The side of zero on which the whole interval of `unpaired` lies.
+
+    Undecided if there is none, below three values in either group, and where neither group has
+    three distinct ones.
+
+    Args:
+        values, baseline: as in `unpaired`.
+        sign: 1 where larger values are better, else -1.
+    """
+    groups = [_finite(each) for each in (values, baseline)]
+    low, high = unpaired(*groups)[2:]
+    if sign < 0:
+        low, high = -high, -low
+    few = min(group.size for group in groups) < FEWEST_VALUES
+    if few or max(distinct(group) for group in groups) < FEWEST_VALUES:
+        return "undecided"
+    return "positive" if low > 0 else "negative" if high < 0 else "undecided"
+
+
+def _finite(values: ArrayLike) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    return values[np.isfinite(values)]
+
+
 def distinct(gain: ArrayLike, *metrics: ArrayLike) -> int:
     """How many of the finite gains differ by more than rounding.
 

@@ -37,28 +37,37 @@ def page(
         headline: what the experiment asks, first line of its docstring.
     """
     name = escape(summary["experiment"])
-    pictures = {key: _picture(path, key) for key, path in drawing.figures.items()}
+    pictures = {key: picture(Path(path).read_bytes(), key) for key, path in drawing.figures.items()}
     sections = [
-        _section("Arms", _table(tables.of_arms(summary)) + _table(tables.of_metrics(summary))),
-        _section(f"Gain over {summary['baseline']}", pictures.get("gains", "")),
+        section(
+            "Arms", html_table(tables.of_arms(summary)) + html_table(tables.of_metrics(summary))
+        ),
+        section(f"Gain over {summary['baseline']}", pictures.get("gains", "")),
         *(_panel(panel, pictures.get(key, "")) for key, panel in panels.items()),
-        _section("Sweep", _sweep(summary, pictures)),
-        _section("Not drawn", _not_drawn(drawing.failures)),
-        _section("How it was run", _how(summary, environment)),
+        section("Sweep", _sweep(summary, pictures)),
+        section("Not drawn", _not_drawn(drawing.failures)),
+        section("How it was run", _how(summary, environment)),
     ]
+    body = (
+        f'<p class="soft">{name}{": " if headline else ""}{escape(headline)}</p>'
+        f"<h1>Did the transfer help?</h1>{_verdicts(summary, environment)}{''.join(sections)}"
+    )
+    return document(f"{name}: did the transfer help?", body)
+
+
+def document(title: str, body: str) -> str:
+    """A whole page in the look of the house, of a title and a body that are HTML."""
     text = (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}: did the transfer help?</title>"
-        f"<style>{STYLE.read_text(encoding='utf-8')}</style></head><body>"
-        f'<p class="soft">{name}{": " if headline else ""}{escape(headline)}</p>'
-        f"<h1>Did the transfer help?</h1>{_verdicts(summary, environment)}{''.join(sections)}"
-        "</body></html>\n"
+        f"<title>{title}</title>"
+        f"<style>{STYLE.read_text(encoding='utf-8')}</style></head><body>{body}</body></html>\n"
     )
     return text.encode("utf-8", "replace").decode()  # names may be no text
 
 
-def _section(title: str, content: str) -> str:
+def section(title: str, content: str) -> str:
+    """A titled part of the page, nothing where it has no content."""
     return f"<h2>{escape(title)}</h2>{content}" if content else ""
 
 
@@ -85,13 +94,13 @@ def _panel(panel: Panel, picture: str) -> str:
     """Its title, its note and what it shows; nothing where its picture could not be drawn."""
     content = picture
     if isinstance(panel, Table):
-        content = _table(tables.of_panel(panel))
+        content = html_table(tables.of_panel(panel))
     elif isinstance(panel, Texts):
         content = _texts(panel)
     if not content:
         return ""
     content = f'<p class="soft">{escape(panel.note)}</p>{content}'
-    return _folded(panel.title, content) if panel.folded else _section(panel.title, content)
+    return folded(panel.title, content) if panel.folded else section(panel.title, content)
 
 
 def _texts(panel: Texts) -> str:
@@ -114,25 +123,28 @@ def _shaded(piece: str, value: float) -> str:
 def _sweep(summary: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     if not summary.get("sweep"):
         return ""
-    over = _table(tables.over_points(summary)) if "over_points" in summary else ""
-    parts = [over, _table(tables.of_picked_points(summary))]
+    over = html_table(tables.over_points(summary)) if "over_points" in summary else ""
+    parts = [over, html_table(tables.of_picked_points(summary))]
     for points in sweeps.points_of(summary):
         parts += [pictures.get(name, "") for name in (points.name, f"{points.name}_gain")]
-        parts.append(_table(tables.of_points(summary, points)))
-    return "".join(parts) + _table(tables.of_points_and_arms(summary))
+        parts.append(html_table(tables.of_points(summary, points)))
+    return "".join(parts) + html_table(tables.of_points_and_arms(summary))
 
 
 def _not_drawn(failures: Mapping[str, str]) -> str:
-    return _table(tables.of_facts(failures, ("picture", "why there is none"))) if failures else ""
+    return (
+        html_table(tables.of_facts(failures, ("picture", "why there is none"))) if failures else ""
+    )
 
 
 def _how(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     run = {key: summary[key] for key in ("seeds", "selection", "config")}
     facts = tables.of_facts({**run, **environment}, ("what", "value"))
-    return f'<p class="soft">{NOTE}</p>{_table(facts)}'
+    return f'<p class="soft">{NOTE}</p>{html_table(facts)}'
 
 
-def _table(table: tables.TextTable) -> str:
+def html_table(table: tables.TextTable) -> str:
+    """A table with its caption."""
     # The caption is none of the table: it stays where wide rows are scrolled.
     text = f'<p class="soft">{escape(table.caption)}</p>' if table.caption else ""
     if table.rows:
@@ -142,7 +154,7 @@ def _table(table: tables.TextTable) -> str:
             f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
         )
-    return _folded(table.folded, text) if table.folded else text
+    return folded(table.folded, text) if table.folded else text
 
 
 def _cells(tag: str, contents: Iterable[str]) -> str:
@@ -158,12 +170,13 @@ def _cell(cell: tables.Cell) -> str:
     return text + "".join(f"<small>{escape(detail)}</small>" for detail in cell.details)
 
 
-def _folded(line: str, content: str) -> str:
+def folded(line: str, content: str) -> str:
+    """What stands behind a line to click on."""
     return f"<details><summary>{escape(line)}</summary>{content}</details>"
 
 
-def _picture(path: Path, name: str) -> str:
-    png = Path(path).read_bytes()
+def picture(png: bytes, name: str) -> str:
+    """A PNG as part of the page."""
     width = int.from_bytes(png[16:20]) * 2 // 3  # 150 dpi at 100 px an inch: one type size for all
     data = base64.b64encode(png).decode("ascii")
     return (

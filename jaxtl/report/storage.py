@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -56,13 +56,23 @@ def load(folder: str | os.PathLike, arm: str) -> ArmResult:
         FileNotFoundError: there is none.
         NotRead: the system does not hand it out.
     """
+    return _read(folder, arm, _arm)
+
+
+def load_stages(folder: str | os.PathLike, arm: str) -> tuple[str, ...]:
+    """The names of an arm's stages, in order; raises as `load`."""
+    return _read(folder, arm, lambda header, arrays: tuple(header["values"]["stages"]))
+
+
+def _read(folder: str | os.PathLike, arm: str, take: Callable[..., Any]) -> Any:
+    """What is taken of (header, arrays) of an arm's file."""
     path = path_of(folder, arm)
     again = f"run arm {arm!r} again, which trains nothing anew"
     try:
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             if header.get("format") == FORMAT:
-                return _arm(header, file)
+                return take(header, file)
     except FileNotFoundError:
         raise
     except Exception as error:  # whatever zipfile, NumPy and JSON make of garbled bytes

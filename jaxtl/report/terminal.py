@@ -40,7 +40,7 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
     from rich.console import Console
 
     console = console or Console()
-    _print_widest(console, tables.of_arms(summary))
+    print_widest(console, tables.of_arms(summary))
     config = sweeps.as_it_is(summary)
     place = f" at {wording.point(config)}" if config else ""
     console.print(plain(f"Did the transfer help{place}? {wording.answer(summary)}", "bold"))
@@ -59,13 +59,13 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
         others.append(tables.over_points(summary))
     for table in others:
         console.print()
-        _print_widest(console, table)
+        print_widest(console, table)
     for points in sweeps.points_of(summary):
         console.print()
         _print_points(console, summary, points)
     if config:
         console.print()
-        _print_widest(console, tables.of_picked_points(summary))
+        print_widest(console, tables.of_picked_points(summary))
 
 
 def plain(text: str, style: str = "") -> Text:
@@ -94,7 +94,7 @@ def _print_points(console: Console, summary: Mapping[str, Any], points: sweeps.P
         _print_lines(console, whole)
 
 
-def _print_widest(console: Console, table: tables.TextTable) -> None:
+def print_widest(console: Console, table: tables.TextTable) -> None:
     """Prints the widest form of a table that fits; if none does, a line for each of its cells."""
     form = _widest(console, table) if table.rows else None
     if form:

@@ -17,6 +17,7 @@ import numpy as np
 import jaxtl
 from jaxtl import report
 from jaxtl.data.table import unchanging
+from jaxtl.experiment_file import code_digest
 from jaxtl.files import Damaged, remove_partials, why_unwritable, write_json, writing
 from jaxtl.lock import lock
 from jaxtl.measure.declarations import declared_metrics, selecting_metric
@@ -198,7 +199,9 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
     """Train each stage once and measure each arm."""
     experiment, run, nodes = checked.experiment, checked.run, checked.nodes
     write_json(run.directory / "config.json", run_record(run))
-    file = {"file": str(run.file)} if run.file else {}
+    file = {}
+    if run.file:
+        file = {"file": str(run.file), "code": code_digest(run.file.read_bytes())}
     write_json(run.directory / "environment.json", environment() | file)
     stages = [node.setup.stage for node in nodes.values()]
     write_preprocessing(run.directory, experiment, stages)
@@ -293,6 +296,13 @@ def train_node(checked: Checked, name: str, done: Done, reporter: Reporter) -> T
     return train_parts(checked.plans[name], make, source, validation, run, reporter, name)
 
 
+def count_cores() -> int | None:
+    """CPU cores that this process may use; None where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
 def environment() -> dict[str, Any]:
     """Versions, devices, git commit, the command and where it was given."""
     import flax
@@ -319,6 +329,7 @@ def environment() -> dict[str, Any]:
         "optax": optax.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
+        "cores": count_cores(),
         "devices": [str(device.device_kind) for device in jax.devices()],
         "git_commit": commit and commit + (" with local changes" if changed else ""),
     }

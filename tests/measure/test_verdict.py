@@ -10,6 +10,8 @@ from jaxtl.measure.verdict import (
     distinct,
     estimate,
     seeds_to_decide,
+    unpaired,
+    unpaired_verdict,
     verdict,
 )
 from jaxtl.plan import maximize, minimize
@@ -143,3 +145,26 @@ def test_seeds_that_no_number_decides_or_few_do(gain, seeds):
 def test_a_gain_below_rounding_needs_more_than_seeds():
     arm, baseline = [1e6 + 0.01, 1e6 + 0.02, 1e6], [1e6] * 3
     assert seeds_to_decide(differences(arm, baseline), arm, baseline) is None
+
+
+def test_unpaired_is_welch():
+    values, baseline = [0.81, 0.84, 0.80, 0.86], [0.70, 0.74, 0.71, np.nan, 0.90, 0.66]
+    finite = [value for value in baseline if np.isfinite(value)]
+    expected = stats.ttest_ind(values, finite, equal_var=False).confidence_interval(0.95)
+    found = unpaired(values, baseline)
+    np.testing.assert_allclose((found.low, found.high), expected, rtol=1e-12)
+    np.testing.assert_allclose(found.mean, np.mean(values) - np.mean(finite), rtol=1e-12)
+    tiny = unpaired(1e-200 * np.array(values), 1e-200 * np.array(baseline))
+    assert np.isfinite(tiny).all()  # whose variances are 0
+
+
+def test_an_unpaired_verdict_needs_three_seeds_of_both_and_three_values_of_one():
+    many = [0.80, 0.81, 0.82, 0.83]
+    assert unpaired_verdict(many, [0.5, 0.51, 0.52]) == "positive"
+    assert unpaired_verdict(many, [0.5, 0.51, 0.52], sign=-1) == "negative"
+    assert unpaired_verdict(many, [0.5, 0.5, 0.5]) == "positive"  # one of them is fixed
+    assert unpaired_verdict(many, [0.5, 0.5]) == "undecided"
+    assert unpaired_verdict(many, [0.5, 0.51, np.nan]) == "undecided"
+    assert unpaired_verdict([0.9] * 4, [0.5, 0.5, 0.51]) == "undecided"
+    assert unpaired_verdict(many, [0.7, 0.8, 0.9]) == "undecided"
+    assert unpaired_verdict([], many) == "undecided" and np.isnan(unpaired([], many)).all()

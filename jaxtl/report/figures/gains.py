@@ -55,7 +55,7 @@ def _draw(ax: Axes, row: int, gain: Mapping[str, Any], verdict: str) -> None:
     colour = VERDICTS[verdict]
     low, high = ax.get_xlim()
     dots = sorted(value for value in gain["per_seed"] if value is not None)
-    places = row + 0.2 + 0.07 * _piles(dots, (high - low) / 60)
+    places = row + 0.2 + 0.07 * piles(dots, (high - low) / 60)
     ax.plot(dots, places, ".", color=FAINT, markersize=6, zorder=1)
     if gain["ci95"]:
         start, end = gain["ci95"]
@@ -73,7 +73,7 @@ def _draw(ax: Axes, row: int, gain: Mapping[str, Any], verdict: str) -> None:
     ax.annotate(text, (1.03, row), color=colour, annotation_clip=False, **place)
 
 
-def _piles(values: Sequence[float], distance: float) -> np.ndarray:
+def piles(values: Sequence[float], distance: float) -> np.ndarray:
     """How many of the earlier ones each of some ascending values lies too close to."""
     heights: list[int] = []
     for index, value in enumerate(values):
