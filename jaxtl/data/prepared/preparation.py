@@ -43,42 +43,49 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> Path:
             dataset that was prepared before and is damaged.
     """
     check_names([name])
-    root, (base, config, _) = data_root(data_dir), parse_name(name)
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import downloader
-
+    root, base = data_root(data_dir), parse_name(name)[0]
     if base in OWN and (folder := find_folder(name, root)):  # also one that others made
         logger.info("%s was prepared before, in %s", name, folder)
-        open_builder(prepared_folder(name, root), split_names(folder))
-        return folder
+    else:
+        logger.info("preparing %s in %s", name, root)
+        discard = discarding(name, root)
+        try:
+            _write(name, root)
+        except BaseException as error:
+            discard()
+            if not isinstance(error, Exception):
+                raise
+            raise ValueError(f"cannot prepare {name!r}: {_reason(error)}") from error
+    folder = prepared_folder(name, root)
+    open_builder(folder, split_names(folder))  # TFDS takes a folder that is there for whole
+    return folder
+
+
+def _write(name: str, root: str) -> None:
+    """Let TFDS prepare a dataset; anything may be raised."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    if reason := why_unwritable(Path(root)):
+        raise Refused(f"cannot write {root}: {reason}")
+    base, config, _ = parse_name(name)
+    if base in OWN:
+        importlib.import_module(OWN[base])
+    configs = tfds.builder_cls(base).builder_configs
+    if config is not None and config not in configs:
+        raise Refused(unknown("config", config, configs))
     downloader.MAX_RETRIES = RETRIES  # its ten, each wait twice as long, take minutes offline
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # every retry of every file
-    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
-        tfds.disable_progress_bar()
-    logger.info("preparing %s in %s", name, root)
-    discard = discarding(name, root)
-    try:
-        if reason := why_unwritable(Path(root)):
-            raise Refused(f"cannot write {root}: {reason}")
-        if base in OWN:
-            importlib.import_module(OWN[base])
-        configs = tfds.builder_cls(base).builder_configs
-        if config is not None and config not in configs:
-            raise Refused(unknown("config", config, configs))
-        builder = tfds.builder(name, data_dir=root)
-        builder.download_and_prepare(
+    bars = sys.stderr.isatty() or "ipykernel" in sys.modules
+    tfds.display_progress_bar(bars)
+    # Lines of the log stand above the bars.
+    with logging_redirect_tqdm() if bars else contextlib.nullcontext():
+        tfds.builder(name, data_dir=root).download_and_prepare(
             file_format="array_record",
             download_dir=Path(root, "downloads"),
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
         )
-    except BaseException as error:
-        discard()
-        if not isinstance(error, Exception):
-            raise
-        raise ValueError(f"cannot prepare {name!r}: {_reason(error)}") from error
-    folder = prepared_folder(name, root)
-    open_builder(folder, split_names(folder))  # TFDS takes a folder that is there for whole
-    return folder
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -150,4 +157,5 @@ def _reason(error: Exception) -> str:
         if isinstance(cause, ImportError) and "tensorflow" in str(cause).lower():
             return "its builder needs TensorFlow. Install it with: pip install 'jaxtl[prepare]'"
         cause = cause.__cause__ or cause.__context__
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())[:500]  # TFDS asserts what users can get wrong
