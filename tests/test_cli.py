@@ -83,8 +83,8 @@ def build(config):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def contained(tmp_path_factory):
-    with containing(tmp_path_factory.getbasetemp()):
+def contained():
+    with containing():
         yield
 
 

@@ -9,7 +9,6 @@ import os
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 from contained import containing
 
@@ -75,13 +74,11 @@ ARM_KEYS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def contained(tmp_path_factory):
-    with containing(tmp_path_factory.getbasetemp()) as patch:
-        jax.config.update("jax_disable_most_optimizations", True)  # two steps: compiling is all
+def contained():
+    with containing() as patch:
         patch.setattr(sys, "path", [str(ROOT), *sys.path])
         patch.chdir(ROOT)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

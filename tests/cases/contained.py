@@ -18,13 +18,14 @@ OPTIONS = [
 
 
 @contextlib.contextmanager
-def containing(folder: Path) -> Iterator[pytest.MonkeyPatch]:
-    """Compiled programs go to a folder, and what the command line sets is set back."""
+def containing() -> Iterator[pytest.MonkeyPatch]:
+    """What the command line sets is set back; its programs are kept where all tests keep theirs."""
+    caches = Path(jax.config.jax_compilation_cache_dir).parents[1]
     before = {name: getattr(jax.config, name) for name in OPTIONS}
     levels = {name: logging.getLogger(name).level for name in ("jaxtl", "absl")}
     compilation_cache.reset_cache()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("XDG_CACHE_HOME", str(caches))
         patch.setattr(sys, "path", [*sys.path])
         yield patch
     for name, value in before.items():

@@ -7,8 +7,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
-import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
 from jaxtl import data, models
@@ -26,26 +24,6 @@ from jaxtl.train.resolve.stage import resolve
 
 OPTIONS = RunOptions(checkpoint_every=5, steps_per_dispatch=4)
 IDENTITY = {"stage": "tiny", "config": {"learning_rate": 0.1}, "seeds": [0, 1]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Equal programs of a module, and of others that import this, are compiled once."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "jaxtl" / "compiled"),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    configure(settings)
-    yield
-    configure(before)
-
-
-def configure(settings):
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()  # it reads its settings once
 
 
 class Body(nn.Module):

@@ -31,14 +31,12 @@ def run(root: Path, name: str, experiment: str, rows: dict, *args: str) -> Path:
     (root / "experiments" / f"{name}.py").write_text(experiment)
     np.savez(root / "rows.npz", **rows)
     levels = {name: logging.getLogger(name).level for name in ("jaxtl", "absl")}
-    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr(sys, "path", [*sys.path])
         patch.setattr(sys, "unraisablehook", sys.unraisablehook)
-        options = ["--workdir=runs", "--run.compilation_cache=", *args]
+        options = ["--workdir=runs", *args]
         assert cli.main(["launch.py", f"--experiment={name}", *options]) == 0
-    jax.config.update("jax_disable_most_optimizations", False)
     for logger, level in levels.items():
         logging.getLogger(logger).setLevel(level)
     for module in [n for n in sys.modules if n.partition(".")[0] == "experiments"]:
@@ -68,11 +66,9 @@ def prepared(tmp_path_factory) -> tuple[Path, dict[str, float]]:
         patch.chdir(root)
         options, seeds = RunOptions(), (1,)
         plan = Run("preparing", {}, file_digest(file), seeds, (), root / "runs", options)
-        jax.config.update("jax_disable_most_optimizations", True)
         checked = check(rebuild(file, {}), plan)
         with jax.set_mesh(make_mesh("")):
             done = train_arms(checked, Reporter(Console(file=io.StringIO())))
-        jax.config.update("jax_disable_most_optimizations", False)
     (root / "rows.npz").unlink()
     measured = done.measured["random"].items()
     return root / "runs", {name: float(m.metrics["accuracy"][0]) for name, m in measured}

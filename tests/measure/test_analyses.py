@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.metrics import f1_score
-from tiny import compiled_once, experiment, run_tiny  # noqa: F401
+from tiny import experiment, run_tiny
 
 from jaxtl.measure import TrainedArm, analyses
 from jaxtl.measure.analyses import features

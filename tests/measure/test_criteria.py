@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import blobs, body, compiled_once, mlp_stage, run_tiny  # noqa: F401
+from tiny import blobs, body, mlp_stage, run_tiny
 
 from jaxtl.losses import reversal_schedule
 from jaxtl.measure.criteria import CriteriaScorer

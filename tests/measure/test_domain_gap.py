@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from test_criteria import TEST, adapting
-from tiny import blobs, compiled_once, run_tiny  # noqa: F401
+from tiny import blobs, run_tiny
 
 from jaxtl.losses import mmd
 from jaxtl.measure.analyses.domain_gap import measure, source_evaluations

@@ -101,8 +101,8 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def contained(tmp_path_factory):
-    with containing(tmp_path_factory.getbasetemp()):
+def contained():
+    with containing():
         yield
 
 

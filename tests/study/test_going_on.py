@@ -8,11 +8,10 @@ import signal
 import numpy as np
 import optax
 import pytest
-from tiny import (  # noqa: F401
+from tiny import (
     OPTIONS,
     assert_same,
     blobs,
-    compiled_once,
     experiment,
     mlp_stage,
     run_tiny,

@@ -10,12 +10,11 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tiny import (  # noqa: F401
+from tiny import (
     Body,
     assert_same,
     blobs,
     body,
-    compiled_once,
     experiment,
     run_tiny,
 )

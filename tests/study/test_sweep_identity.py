@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from rich.console import Console
-from tiny import OPTIONS, blobs, compiled_once  # noqa: F401
+from tiny import OPTIONS, blobs
 
 from jaxtl import models
 from jaxtl.methods import transfer

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import OPTIONS, assert_same, compiled_once, mlp_stage, stages, train  # noqa: F401
+from tiny import OPTIONS, assert_same, mlp_stage, train
 
 from jaxtl import data, models
 from jaxtl.methods import transfer

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import assert_same, compiled_once, stages, train  # noqa: F401
+from tiny import assert_same, stages, train
 
 from jaxtl import files
 from jaxtl.train.store.checkpoints import Checkpoints

@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import (  # noqa: F401
+from tiny import (
     IDENTITY,
     OPTIONS,
     assert_same,
     blobs,
-    compiled_once,
     experiment,
     mlp_stage,
     run_tiny,

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from safetensors.numpy import save_file
-from tiny import OPTIONS, assert_same, body, compiled_once, experiment, run_tiny, stages, train  # noqa: F401
+from tiny import assert_same, experiment, run_tiny, stages, train
 
 from jaxtl import pretrained
 from jaxtl.methods import transfer

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import OPTIONS, assert_same, blobs, compiled_once, train  # noqa: F401
+from tiny import OPTIONS, assert_same, blobs, train
 
 from jaxtl import models
 from jaxtl.methods import transfer

@@ -13,7 +13,6 @@ from tiny import (  # noqa: F401
     OPTIONS,
     assert_same,
     blobs,
-    compiled_once,
     experiment,
     mlp_stage,
     run_tiny,

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tiny import OPTIONS, compiled_once, run_tiny, train  # noqa: F401
+from tiny import OPTIONS, run_tiny, train
 
 from jaxtl import data, models
 from jaxtl.methods import transfer

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from shapes import SHAPE
 from unlabelled_streams import (
     KEY,
@@ -51,24 +50,6 @@ METHODS = {  # name: (method, whether the source is there)
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
     return pretrained(tmp_path_factory.mktemp("source"), normed())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """The two runs of a method are one program."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for values in (settings, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()  # it reads its settings once
-        jax.config.update("jax_disable_most_optimizations", values is settings)
-        if values is settings:
-            yield
 
 
 LONG = ("dirt_t", "fix_match", "iwan", "mean_teacher", "osbp", "pada", "vada")

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from several_tasks import KEY, RATE, SGD, begun, losses, stage, stepped
-from tiny import assert_same, compiled_once, train  # noqa: F401
+from tiny import assert_same, train
 
 from jaxtl import paths
 from jaxtl.methods import multitask, transfer

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import OPTIONS, compiled_once, train  # noqa: F401
+from tiny import OPTIONS, train
 
 from jaxtl import data, models
 from jaxtl.losses import supervised

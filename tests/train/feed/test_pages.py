@@ -14,10 +14,9 @@ import numpy as np
 import optax
 import pytest
 from prepared_dataset import png, prepare
-from tiny import (  # noqa: F401
+from tiny import (
     OPTIONS,
     assert_same,
-    compiled_once,
     train,
 )
 
