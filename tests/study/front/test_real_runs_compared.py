@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 
 import pytest
-from tiny import compiled_once, experiment, run_tiny  # noqa: F401
+from tiny import experiment, run_tiny
 
 import jaxtl
 from jaxtl.study.front.across.budget import stage_of
