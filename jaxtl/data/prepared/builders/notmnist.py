@@ -19,7 +19,8 @@ from jaxtl.data.prepared.builders.originals import Original
 logger = logging.getLogger(__name__)
 LETTERS = "ABCDEFGHIJ"
 PAGE = "https://yaroslavvb.blogspot.com/2011/09/notmnist-dataset.html"
-FOLDER = "http://yaroslavvb.com/upload/notMNIST/"
+FOLDER = "https://commondatastorage.googleapis.com/books1000/"
+MIRROR = "http://yaroslavvb.com/upload/notMNIST/"
 UNREADABLE = frozenset(
     {
         "notMNIST_small/A/RGVtb2NyYXRpY2FCb2xkT2xkc3R5bGUgQm9sZC50dGY=.png",
@@ -37,7 +38,8 @@ UNREADABLE = frozenset(
 def _original(size: str, length: int, sha1: str) -> Original:
     file = f"notMNIST_{size}.tar.gz"
     folders = (f"notMNIST_{size}/A", f"notMNIST_{size}/J")
-    return Original(file, PAGE, FOLDER + file, length, (f"sha1:{sha1}",), folders)
+    sums = (f"sha1:{sha1}",)
+    return Original(file, PAGE, FOLDER + file, length, sums, folders, (MIRROR + file,))
 
 
 SMALL = {"test": _original("small", 8458043, "23db76a71f83982f18a51b855b5746bd52e01f1c")}

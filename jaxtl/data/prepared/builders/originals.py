@@ -35,6 +35,7 @@ class Original:
         sums: what is published, as `md5:...`, `sha1:...` or `sha256:...`; one that agrees will do.
         folders: paths inside the unpacked archive. A folder that holds them all serves as well;
             it has no sum. Empty: only the file will do.
+        mirrors: further addresses, for when the first one brings nothing.
     """
 
     file: str
@@ -43,6 +44,7 @@ class Original:
     size: int = 0
     sums: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
 
 
 def obtain(
@@ -71,7 +73,7 @@ def obtain(
     for key in list(missing):
         original = next(item for item in missing[key] if item.url)
         try:
-            paths[key] = _download(original, manual / name / original.file)
+            paths[key] = _from_any_address(original, manual / name / original.file)
         except ConnectionError as error:
             remedy = _instruction(name, list(missing.values()), manual)
             raise Refused(f"{error}. By hand: {remedy}") from error
@@ -170,6 +172,16 @@ def _instruction(name: str, choices: Sequence[Sequence[Original]], manual: Path)
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _from_any_address(original: Original, path: Path) -> Path:
+    problems = []
+    for url in (original.url, *original.mirrors):
+        try:
+            return _download(dataclasses.replace(original, url=url), path)
+        except ConnectionError as error:
+            problems.append(str(error))
+    raise ConnectionError("; ".join(problems))
 
 
 def _download(original: Original, path: Path) -> Path:

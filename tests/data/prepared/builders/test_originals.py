@@ -59,6 +59,15 @@ def test_a_download_is_checked_and_found_again(tmp_path, server):
     assert obtain("letters", {"a": whole}, tmp_path) == {"a": tmp_path / "file.bin"}
 
 
+def test_a_mirror_helps_out(tmp_path, server):
+    wanted = original(f"{server}/none", sums=sums(CONTENT), mirrors=(f"{server}/whole",))
+    (path,) = obtain("letters", {"a": wanted}, tmp_path).values()
+    assert path.read_bytes() == CONTENT
+    path.unlink()
+    message = refused(tmp_path, original(f"{server}/none", mirrors=(f"{server}/short",)))
+    assert f"{server}/none (its server answers 404" in message and f"{server}/short (" in message
+
+
 @pytest.mark.parametrize("path", ["whole", "short", "none"])
 def test_a_download_that_brings_something_else_leaves_nothing(tmp_path, server, path):
     wanted = original(f"{server}/{path}", sums=sums(b"other"))
