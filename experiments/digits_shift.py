@@ -1,6 +1,6 @@
 """Digits that are turned, thickened, noisy or inverted: does adaptation without labels help?
 
-    python launch.py --experiment=digits_shift
+    python launch.py --experiment=digits_shift --seeds=3
 
 Result: target/accuracy, rotated | thick | noisy | inverted: source_only 0.301 | 0.442 | 0.853 |
 0.086, dan 0.582 | 0.888 | 0.880 | 0.069, mcc 0.528 | 0.888 | 0.882 | 0.081, shot 0.497 | 0.777 |

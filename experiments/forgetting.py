@@ -1,6 +1,8 @@
 """Five tasks one after the other, MNIST with its pixels in five orders: what is left of the first?
 
-    python launch.py --experiment=forgetting
+    pip install 'jaxtl[prepare]'
+    python launch.py --prepare=mnist
+    python launch.py --experiment=forgetting --seeds=3
 
 One head for all tasks. `ewc` holds what mattered to former tasks (a strength picked with the last
 10,000 training digits), `lwf` keeps its old answers to new images, `joint` is the ceiling.

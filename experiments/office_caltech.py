@@ -1,5 +1,6 @@
 """Ten classes of four cameras, SURF features: which alignment carries a source to a target?
 
+    python launch.py --prepare=office_caltech10_surf
     python launch.py --experiment=office_caltech --seeds=1
 
 The published protocol: all examples, those of the target without labels, and tested on them.

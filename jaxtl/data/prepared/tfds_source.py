@@ -2,13 +2,13 @@
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtl.data.dataset import Dataset
+from jaxtl.data.dataset import Dataset, Part
 from jaxtl.data.prepared.tfds_features import (
     column_of,
     dtype_of,
@@ -36,6 +36,23 @@ from jaxtl.paths import unknown
 CHUNK = 1024  # records parsed at a time
 
 
+class Request(NamedTuple):
+    """What is read of which dataset; see `tfds`.
+
+    Attributes:
+        root: the folder of all datasets.
+    """
+
+    name: str
+    split: str
+    inputs: str | tuple[str, ...] | None
+    labels: tuple[tuple[str, str], ...] | None
+    size: tuple[int, int] | None
+    root: str
+    streamed: bool | None
+    holdout: float | None
+
+
 @checked
 def tfds(
     name: str,
@@ -46,10 +63,12 @@ def tfds(
     size: images.ImageSize | None = None,
     data_dir: str | os.PathLike | None = None,
     streamed: bool | None = None,
+    holdout: Part | None = None,
 ) -> Dataset | Splits:
     """A prepared dataset, decoded when it is used; nothing is ever downloaded.
 
-        tfds("mnist").train    tfds("office31_128").webcam    tfds("mnist", "train[:5000]")
+        tfds("mnist").train    tfds("mnist", "train[:5000]")    tfds("usps", data_dir="~/data")
+        tfds("office31", size=(96, 96)).webcam    tfds("tf_flowers", holdout=0.2).test
 
     Images become uint8, text str, ClassLabel and whole numbers int32, other numbers (and uint8
     vectors) float32.
@@ -66,6 +85,8 @@ def tfds(
         data_dir: where TFDS keeps its data; `TFDS_DATA_DIR` or TFDS's default if None.
         streamed: decode the inputs of a batch when it is needed, not all beforehand (labels and
             texts always are); None: if they would take more than half of the machine's memory.
+        holdout: share of a dataset that comes as one split which is called `test`, its last
+            examples, the others `train`. One that has several splits is left as it is.
 
     Returns:
         `Splits`, or a `Dataset` if `split` is given.
@@ -73,26 +94,61 @@ def tfds(
     Raises:
         ValueError: on use, for a dataset that is unknown or not prepared (with the command that
             prepares it) or damaged, an unknown split or feature, images of many sizes without
-            `size`, or whole numbers of more than 32 bits.
+            `size`, or whole numbers of more than 32 bits; at once, for `holdout` with `split`.
     """
+    if split is not None and holdout is not None:
+        raise ValueError(f"holdout makes the splits train and test; leave out split={split!r}")
     root, size = data_root(data_dir), size and tuple(size)
     inputs = tuple(inputs) if inputs is not None and not isinstance(inputs, str) else inputs
     labels = None if label is None else label_columns(label)
 
     def handle(split: str) -> Dataset:
-        arguments = (name, split, inputs, labels, size, root, streamed)
-        return Dataset(f"{name}.{split}", Call(_load, arguments))
+        request = Request(name, split, inputs, labels, size, root, streamed, holdout)
+        return Dataset(f"{name}.{split}", Call(_load, request))
+
+    def names(folder: Path) -> tuple[str, ...]:
+        splits = split_names(folder)
+        return ("train", "test") if holdout and len(splits) == 1 else splits
 
     def find(split: str) -> Dataset:
         """A handle needs no data, but where there are data a wrong name is told at once."""
         folder = find_folder(name, root)
-        if folder is not None and _base_splits(split) - {*split_names(folder), "all"}:
+        if folder is not None and _base_splits(split) - {*names(folder), "all"}:
             raise KeyError(split)
         return handle(split)
 
     if split is not None:
         return handle(split)
-    return Splits.lazy(find, lambda: split_names(prepared_folder(name, root)))
+    return Splits.lazy(find, lambda: names(prepared_folder(name, root)))
+
+
+def requests(datasets: Iterable[Dataset]) -> list[Request]:
+    """What datasets read of prepared ones, for their statistics too; nothing is read here."""
+    calls = [call for each in datasets for call in _calls((each.load, *each.steps))]
+    return [call.arguments for call in calls if call.function is _load]
+
+
+def missing(datasets: Iterable[Dataset]) -> list[str]:
+    """Why prepared datasets cannot be read, a line for each, with the command that prepares it.
+
+    Their examples are not looked at.
+    """
+    lines = []
+    for name, root in dict.fromkeys((each.name, each.root) for each in requests(datasets)):
+        try:
+            prepared_folder(name, root)
+        except ValueError as error:
+            lines.append(str(error))
+    return lines
+
+
+def _calls(value: Any) -> Iterator[Call]:
+    """A call and those among its arguments, such as the data whose statistics are used."""
+    if isinstance(value, Call):
+        yield value
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _calls(part)
 
 
 def _base_splits(split: str) -> set[str]:
@@ -100,20 +156,16 @@ def _base_splits(split: str) -> set[str]:
     return {part.split("[")[0].strip() for part in split.split("+")}
 
 
-def _load(
-    name: str,
-    split: str,
-    inputs: str | tuple[str, ...] | None,
-    labels: tuple[tuple[str, str], ...] | None,
-    size: tuple[int, int] | None,
-    root: str,
-    streamed: bool | None,
-) -> Table:
+def _load(*request: Any) -> Table:
+    name, split, inputs, labels, size, root, streamed, holdout = Request(*request)
     folder = prepared_folder(name, root)
     read_from([folder.parent, *sorted(folder.iterdir())])  # a newer version would stand beside it
     import tensorflow_datasets as tfds
 
-    bases, splits = _base_splits(split), split_names(folder)
+    splits = split_names(folder)
+    if holdout and len(splits) == 1:
+        split = _part_of(folder, splits[0], split, holdout)
+    bases = _base_splits(split)
     if wrong := sorted(bases - {*splits, "all"}):
         raise ValueError(unknown("split", wrong[0], splits))
     builder = open_builder(folder, splits if "all" in bases else sorted(bases))
@@ -150,6 +202,16 @@ def _load(
             if is_class(features[path])
         },
     )
+
+
+def _part_of(folder: Path, whole: str, split: str, holdout: float) -> str:
+    """The slice of an only split that `train` or `test` stands for."""
+    count = open_builder(folder, [whole]).info.splits[whole].num_examples
+    first = count - round(count * holdout)
+    parts = {"train": f"{whole}[:{first}]", "test": f"{whole}[{first}:]"}
+    if split not in parts:
+        raise ValueError(unknown("split", split, parts))
+    return parts[split]
 
 
 def _version(info: Any, split: str) -> bytes:

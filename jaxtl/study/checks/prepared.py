@@ -1,0 +1,38 @@
+"""Whether the prepared datasets are there that an experiment reads, asked before any work."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from jaxtl.data import Dataset
+from jaxtl.data.prepared.tfds_source import missing
+from jaxtl.plan import Data, Experiment
+from jaxtl.study.traced import Sweep
+
+
+def check_prepared(experiment: Experiment, arms: Iterable[str], sweep: Sweep | None) -> None:
+    """Look for the prepared datasets of some arms, of what is measured, and of a sweep's points.
+
+    Raises:
+        ValueError: some cannot be read: a line for each, with the command that prepares it.
+    """
+    arms = tuple(arms)
+    experiments = [experiment, *(_points(sweep) if sweep else ())]
+    datasets = (dataset for each in experiments for dataset in _datasets(each, arms))
+    if lines := missing(each for each in datasets if isinstance(each, Dataset)):
+        raise ValueError("\n".join(lines))
+
+
+def _points(sweep: Sweep) -> Iterator[Experiment]:
+    for values in sweep.points:
+        if any(isinstance(value, str) for value in values.values()):  # numbers name no dataset
+            with contextlib.suppress(Exception):  # whoever plans the sweep names the point
+                yield sweep.build(values)
+
+
+def _datasets(experiment: Experiment, arms: tuple[str, ...]) -> Iterator[Data]:
+    stages = [stage for arm in arms for stage in experiment.arms.get(arm, ())]
+    for stage in stages:
+        yield from (domain.dataset for domain in (*stage.domains, *stage.data.values()))
+    yield from (evaluation.dataset for evaluation in experiment.evals.values())
+    for criterion in experiment.criteria.values():
+        yield from (domain.dataset for domain in criterion.domains)

