@@ -1,8 +1,7 @@
 r"""MNIST to MNIST-M, digits on photographs, whose training images have no labels.
 
     pip install 'jaxtl[prepare]'
-    python launch.py --prepare=mnist
-    python launch.py --prepare=mnist_m
+    python launch.py --prepare=mnist,mnist_m
     python launch.py --experiment=mnist_m --seeds=3
 
 All arms but `plain` see channels inverted, stretched and shifted at random (French et al., 2018).

@@ -1,8 +1,7 @@
 """Handwritten digits to letters with five labels a class, by a network of one hidden layer.
 
     pip install 'jaxtl[prepare]'
-    python launch.py --prepare=mnist
-    python launch.py --prepare=notmnist
+    python launch.py --prepare=mnist,notmnist
     python launch.py --experiment=mnist_to_letters
 
 Letters of many fonts; handwritten ones with --config.dataset=emnist/letters.

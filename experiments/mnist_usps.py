@@ -1,8 +1,7 @@
 """MNIST to USPS and back without a label of the target: what does each method give?
 
     pip install 'jaxtl[prepare]'
-    python launch.py --prepare=mnist
-    python launch.py --prepare=usps
+    python launch.py --prepare=mnist,usps
     python launch.py --experiment=mnist_usps --seeds=3
 
 Result: target/accuracy, last step, 29 arms in 53 min on 2 busy cores, 3 seeds: source_only 0.866

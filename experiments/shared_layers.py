@@ -1,8 +1,7 @@
 """MNIST to USPS with five labels a class: share the layers, or train them for both tasks?
 
     pip install 'jaxtl[prepare]'
-    python launch.py --prepare=mnist
-    python launch.py --prepare=usps
+    python launch.py --prepare=mnist,usps
     python launch.py --experiment=shared_layers
 
 `partial` freezes the shared layers, `joint_*` minimises L_shared + lambda * L_task on both tasks,

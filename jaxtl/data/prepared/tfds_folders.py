@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,53 @@ from jaxtl.data.prepared.tfds_features import is_class, leaf_features
 from jaxtl.paths import closest
 
 MAX_CLASSES = 2**20
-BUILDERS = ("mnist_m", "notmnist", "office31", "usps")
+BUILDERS = (
+    *("mnist_m", "multi_domain_sentiment", "notmnist", "office31", "office_caltech10_surf", "usps"),
+)
 OWN = {name: f"jaxtl.data.prepared.builders.{name}" for name in BUILDERS}
 """Builders of ours and the modules that register them."""
 
 
+DEFAULT_ROOT = "~/tensorflow_datasets"
+
+
+class NotPrepared(ValueError):
+    """A dataset that can be prepared, and is not.
+
+    Attributes:
+        name: as it was asked for.
+        root: the folder of all datasets.
+        hint: the other configs of the dataset that are prepared, in words.
+    """
+
+    def __init__(self, name: str, root: str, hint: str):
+        self.name, self.root, self.hint = name, root, hint
+        super().__init__(not_prepared([self]))
+
+
+def not_prepared(errors: Sequence[NotPrepared]) -> str:
+    """One message for datasets that are not prepared in a folder, with the command."""
+    first, place = errors[0], _place(errors[0].root)
+    command = preparing([error.name for error in errors], first.root)
+    if len(errors) == 1:
+        dataset = f"dataset {first.name!r} is not prepared in {place}{first.hint}"
+        return f"{dataset}. Prepare it with: {command}"
+    names = ", ".join(f"{error.name}{error.hint}" for error in errors)
+    return (
+        f"{len(errors)} datasets are not prepared in {place}: {names}. Prepare them with: {command}"
+    )
+
+
+def preparing(names: Sequence[str], root: str) -> str:
+    """The command that prepares datasets there."""
+    usual = root == str(Path(DEFAULT_ROOT).expanduser())
+    place = "" if usual else f" --run.data_dir={shlex.quote(root)}"
+    return f"python launch.py --prepare={','.join(names)}{place}"
+
+
 def data_root(data_dir: str | os.PathLike | None) -> str:
     """The argument, else `TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or DEFAULT_ROOT
     return str(Path(chosen).expanduser())
 
 
@@ -37,22 +77,18 @@ def prepared_folder(name: str, root: str) -> Path:
     """Folder of a prepared dataset.
 
     Raises:
-        ValueError: it is unknown, not prepared, prepared in a format that needs TensorFlow, or its
+        NotPrepared: it can be prepared.
+        ValueError: it is unknown, prepared in a format that needs TensorFlow, or its
             `dataset_info.json` is damaged.
     """
     folder, base = find_folder(name, root), parse_name(name)[0]
-    command = f"python launch.py --prepare={name}"
     if folder is None:
         if versions := _version_folders(name, root):
             raise ValueError(damage(versions[-1], "it has no dataset_info.json"))
         local = prepared_names(root)
         if base in known_names() or (Path(root) / base).is_dir():
             others = [other for other in local if other.split("/")[0] == base]
-            there = f" (there: {', '.join(others)})" if others else ""
-            raise ValueError(
-                f"dataset {name!r} is not prepared in {_place(root)}{there}. Prepare it with: "
-                f"{command}"
-            )
+            raise NotPrepared(name, root, f" (there: {', '.join(others)})" if others else "")
         near = ", ".join(closest(name, known_names() | set(local))) or "none"
         raise ValueError(
             f"unknown dataset {name!r}. Closest names: {near}. "
@@ -63,7 +99,7 @@ def prepared_folder(name: str, root: str) -> Path:
     ) != "array_record":
         raise ValueError(
             f"dataset {name!r} in {folder} is stored as {form}, which only TensorFlow reads. "
-            f"Move that folder away, then: {command}"
+            f"Move that folder away, then: {preparing([name], root)}"
         )
     return folder
 

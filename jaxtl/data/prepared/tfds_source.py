@@ -18,9 +18,11 @@ from jaxtl.data.prepared.tfds_features import (
     shape_of,
 )
 from jaxtl.data.prepared.tfds_folders import (
+    NotPrepared,
     damage,
     data_root,
     find_folder,
+    not_prepared,
     open_builder,
     prepared_folder,
     split_names,
@@ -129,17 +131,19 @@ def requests(datasets: Iterable[Dataset]) -> list[Request]:
 
 
 def missing(datasets: Iterable[Dataset]) -> list[str]:
-    """Why prepared datasets cannot be read, a line for each, with the command that prepares it.
+    """Why prepared datasets cannot be read, in lines; one for all that a command prepares.
 
     Their examples are not looked at.
     """
-    lines = []
+    lines, by_root = [], {}
     for name, root in dict.fromkeys((each.name, each.root) for each in requests(datasets)):
         try:
             prepared_folder(name, root)
+        except NotPrepared as error:
+            by_root.setdefault(root, []).append(error)
         except ValueError as error:
             lines.append(str(error))
-    return lines
+    return [*map(not_prepared, by_root.values()), *lines]
 
 
 def _calls(value: Any) -> Iterator[Call]:

@@ -13,7 +13,7 @@ def check_prepared(experiment: Experiment, arms: Iterable[str], sweep: Sweep | N
     """Look for the prepared datasets of some arms, of what is measured, and of a sweep's points.
 
     Raises:
-        ValueError: some cannot be read: a line for each, with the command that prepares it.
+        ValueError: some cannot be read: all of them, and the command that prepares them.
     """
     arms = tuple(arms)
     experiments = [experiment, *(_points(sweep) if sweep else ())]

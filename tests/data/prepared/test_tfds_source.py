@@ -118,8 +118,30 @@ def test_an_unprepared_dataset_gives_the_command(tmp_path, name):
     splits = data.tfds(name, data_dir=tmp_path)
     handle = splits.train.few(3)  # a handle needs no data
     for use in (handle.table, lambda: list(splits)):
-        with pytest.raises(ValueError, match=f"not prepared .*python launch.py --prepare={name}$"):
+        command = f"python launch.py --prepare={name} --run.data_dir={tmp_path}"
+        with pytest.raises(ValueError, match=f"dataset '{name}' is not prepared .*{command}$"):
             use()
+
+
+def test_a_part_of_an_only_split_is_held_out(root, tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    label = tfds.features.ClassLabel(num_classes=3)
+    features = {"image": tfds.features.Image(shape=(2, 2, 1)), "label": label}
+    examples = [{"image": png(np.full((2, 2), i, np.uint8)), "label": i % 3} for i in range(10)]
+    prepare(tmp_path, "JaxtlTestWhole", features, {"all_of_it": examples})
+    whole = data.tfds("jaxtl_test_whole", "all_of_it", data_dir=tmp_path).table().inputs
+    splits = data.tfds("jaxtl_test_whole", holdout=0.25, data_dir=tmp_path)
+    assert tuple(splits) == ("train", "test")
+    np.testing.assert_array_equal(splits.train.table().inputs, whole[:8])
+    np.testing.assert_array_equal(splits.test.table().inputs, whole[8:])
+    with pytest.raises(ValueError, match="unknown split 'all_of_it'"):
+        splits["all_of_it"].table()
+    with pytest.raises(ValueError, match="leave out split='train'"):
+        data.tfds("jaxtl_test_whole", "train", holdout=0.25, data_dir=tmp_path)
+    with pytest.raises(ValueError, match="no examples"):
+        data.tfds("jaxtl_test_whole", holdout=0.01, data_dir=tmp_path).test.table()
+    left = data.tfds(NAME, holdout=0.5, data_dir=root)  # it has a test split
+    assert len(left.train.table()) == 12 and len(left.test.table()) == 6
 
 
 def test_an_unknown_dataset_names_the_closest(root):

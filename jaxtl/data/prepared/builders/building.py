@@ -3,7 +3,8 @@
 A builder is one class, named after its dataset, and says
 
 - `ORIGINALS`, {any key: `Original`, or several of which one will do},
-- `COUNTS`, {split: examples}, where the examples of a split are a number or {class: number},
+- `COUNTS`, {split: examples}, where the examples of a split are a number or {class: number}; None
+  if none is published, of a split that may be absent and need not have labels (-1: missing),
 - `_info()`, as for every TFDS builder, and
 - `examples(paths)`, {split: pairs (key, example)}, from {key of ORIGINALS: path of file or folder}.
 
@@ -68,7 +69,7 @@ class FromOriginals(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return self.ORIGINALS[self.builder_config.name] if self.builder_config else self.ORIGINALS
 
     @property
-    def counts(self) -> Mapping[str, int | Mapping[str, int]]:
+    def counts(self) -> Mapping[str, int | Mapping[str, int] | None]:
         return self.COUNTS[self.builder_config.name] if self.builder_config else self.COUNTS
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
@@ -78,7 +79,8 @@ class FromOriginals(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             manual = Path(dl_manager.download_dir) / "manual"
         paths = obtain(self.name, self.originals, manual)
         splits = self.examples(paths)
-        assert splits.keys() == self.counts.keys()
+        assert {s for s in self.counts if self.counts[s] is not None} <= splits.keys()
+        assert splits.keys() <= self.counts.keys()
         return {
             split: self._generate_examples(split, examples, paths)
             for split, examples in splits.items()
@@ -98,10 +100,14 @@ class FromOriginals(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             name = example[label] if by_class else None
             if by_class and isinstance(name, int | np.integer):
                 name = feature.names[name] if 0 <= name < feature.num_classes else str(name)
-            if by_class and name not in feature.names:
+            unlabelled = expected is None and name == "-1"
+            if by_class and name not in feature.names and not unlabelled:
                 raise Refused(f"{sources}: {unknown('class', name, feature.names)}")
             counted[name] += 1
             yield key, example
+        if expected is None:
+            logger.info("%s: %d examples; no number is published", split, counted.total())
+            return
         if isinstance(expected, int):
             problems = [(split, counted.total(), expected)]
         else:
