@@ -100,6 +100,12 @@ def read(argv: Sequence[str]) -> tuple[Launch, list[str]]:
             raise ValueError(f"{arg}: an export is of what the run was, without such flags")
         if not launch.experiment and name.startswith("--config."):
             raise ValueError(f"{arg} goes with --experiment=NAME")
+        if launch.compare and name not in (*OF_COMPARE, "--compare", "--workdir", "--verbose"):
+            raise ValueError(
+                f"{name} does not go with --compare; of it are {', '.join(OF_COMPARE)}"
+            )
+        if launch.collect and name not in ("--collect", "--verbose"):
+            raise ValueError(f"{name} does not go with --collect")
         if not launch.compare and name in OF_COMPARE:
             raise ValueError(f"{name} goes with --compare=RUN_DIR,RUN_DIR,...")
         if not launch.export and name in OF_EXPORT:

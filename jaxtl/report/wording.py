@@ -156,7 +156,7 @@ def _finding(summary: Mapping[str, Any], name: str, arm: Mapping[str, Any]) -> s
     outcome = f"{_change(gain, summary)} ({seeds(pairs)}{test})"
     sides = (arm, summary["arms"][baseline])
     failed = {failure["seed"] for side in sides for failure in side.get("failed_seeds", ())}
-    omission = f"; left out for want of a finite value: {_seed_names(failed)}" if failed else ""
+    omission = f"; left out for want of a finite value: {seed_names(failed)}" if failed else ""
     if arm["verdict"] != "undecided":
         return f"{arm['verdict']} transfer, {outcome}{omission}."
     why = _doubt(gain["per_seed"], *(side["metrics"][metric]["per_seed"] for side in sides))
@@ -255,7 +255,8 @@ def enumeration(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def _seed_names(values: set[int]) -> str:
+def seed_names(values: Collection[int]) -> str:
+    """`seed 3`, or `seeds 3, 5`."""
     return f"seed{'s' if len(values) > 1 else ''} {', '.join(map(str, sorted(values)))}"
 
 

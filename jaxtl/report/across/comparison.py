@@ -56,6 +56,7 @@ class Row:
         how: how the difference was computed, `paired, 5 seeds` or `Welch, 5 and 3 seeds`.
         verdict: of the difference.
         doubt: why it is undecided, as far as that can be said.
+        not_finite: seeds that are left out for want of a finite value.
     """
 
     run: str
@@ -68,6 +69,7 @@ class Row:
     how: str = ""
     verdict: str | None = None
     doubt: str = ""
+    not_finite: Sequence[int] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +200,11 @@ def _sentence(facts: Facts, row: Row) -> str:
     place, arm = row.against
     counterpart = place if arm == row.arm and place != row.run else f"{arm} of {place}"
     text = f"{row.arm} of {row.run}: {row.verdict}, {change(facts.metric, row, counterpart)}"
-    return f"{text}: {row.doubt}." if row.doubt else f"{text}."
+    if row.doubt:
+        text += f": {row.doubt}"
+    if row.not_finite:
+        text += f"; left out for want of a finite value: {wording.seed_names(row.not_finite)}"
+    return f"{text}."
 
 
 def change(metric: Metric, row: Row, counterpart: str) -> str:

@@ -32,7 +32,7 @@ def content(facts: Facts, png: bytes) -> str:
     return (
         f'<p class="soft">{escape(names)}</p><h1>How do the runs compare?</h1>'
         f'<ul class="verdicts">{answers}</ul>'
-        f"{page.section('What differs besides', cautions)}"
+        f"{page.section('What else to know', cautions)}"
         f"{page.section('Runs side by side', page.picture(png, 'runs'))}"
         f"{page.section('Arms', page.html_table(comparison.of_rows(facts)) + findings)}"
         f"{page.section('Runs', page.html_table(comparison.of_sides(facts)))}"

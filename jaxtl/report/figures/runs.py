@@ -116,6 +116,7 @@ def _limits(
     """
     dots = [value for each in statistics for value in each["per_seed"] if value is not None]
     dots += [each["mean"] for each in statistics if each["mean"] is not None]
+    dots += [end for each in statistics if not each["per_seed"] for end in each["ci95"] or ()]
     ends = [end for each in statistics for end in each["ci95"] or ()]
     if not dots:
         return 0.0, 1.0

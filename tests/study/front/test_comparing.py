@@ -13,6 +13,7 @@ from scipy import stats
 import jaxtl
 from jaxtl import cli
 from jaxtl.plan import maximize, minimize
+from jaxtl.report.summary import statistics
 from jaxtl.study.front.across.compare import paths_of
 
 
@@ -233,6 +234,20 @@ def test_the_command_line_prints_and_writes(first, tmp_path, capsys):
     assert cli.main(["launch.py", args[0], "--despite=step"]) == 1
     assert cli.main(["launch.py", "--experiment=iris", "--despite=steps"]) == 1
     assert "goes with --compare" in capsys.readouterr().err
+    assert cli.main(["launch.py", args[0], "--seeds=3"]) == 1
+    assert "--seeds does not go with --compare" in capsys.readouterr().err
+
+
+def test_seeds_without_a_number_are_named(first, tmp_path):
+    other = another(tmp_path, shift=0.02)
+    summary = json.loads((other / "summary.json").read_text())
+    accuracy = [np.nan, *accuracies(range(1, 5), shift=0.02)]
+    summary["arms"]["scratch"]["metrics"]["target/accuracy"] = statistics(accuracy, std=True)
+    edit(other / "summary.json", **summary)
+    comparison = jaxtl.compare([first, other])
+    row = rows(comparison)["other/toy", "scratch"]
+    assert (row.verdict, row.how, row.not_finite) == ("positive", "paired, 4 seeds", [0])
+    assert "left out for want of a finite value: seed 0." in repr(comparison).replace("\n", " ")
 
 
 def test_a_comparison_as_values(first, tmp_path):

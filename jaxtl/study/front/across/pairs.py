@@ -52,17 +52,21 @@ def _compared(row: Row, run: FinishedRun, first: FinishedRun, against: tuple[str
     sign = run.primary.sign
     common = [seed for seed in values if seed in baseline]
     if len(common) >= FEWEST_VALUES or values.keys() == baseline.keys():
-        mine, theirs = ([side[seed] for seed in common] for side in (values, baseline))
-        gains = sign * differences(mine, theirs)
+        of_run, of_first = ([side[seed] for seed in common] for side in (values, baseline))
+        gains = sign * differences(of_run, of_first)
         count = int(np.isfinite(gains).sum())
-        outcome = verdict(gains, mine, theirs)
+        missing = [s for s, gain in zip(common, gains, strict=True) if not np.isfinite(gain)]
+        outcome = verdict(gains, of_run, of_first)
         measured = statistics(gains)
         how = ("paired, " if measured["ci95"] else "") + wording.seeds(count)
-        doubt = "" if outcome != "undecided" else _doubt(gains, distinct(gains, mine, theirs))
+        doubt = "" if outcome != "undecided" else _doubt(gains, distinct(gains, of_run, of_first))
     else:
         sides = [np.array(list(side.values()), np.float64) for side in (values, baseline)]
         outcome = unpaired_verdict(*sides, sign)
         measured = _unpaired(unpaired(*sides), sign)
+        missing = sorted(
+            {seed for side in (values, baseline) for seed in side if not np.isfinite(side[seed])}
+        )
         counts = [int(np.isfinite(side).sum()) for side in sides]
         how, doubt = f"Welch, {counts[0]} and {counts[1]} seeds", ""
         if outcome == "undecided":
@@ -71,7 +75,13 @@ def _compared(row: Row, run: FinishedRun, first: FinishedRun, against: tuple[str
                 "compared in pairs"
             )
     return dataclasses.replace(
-        row, against=against, difference=measured, how=how, verdict=outcome, doubt=doubt
+        row,
+        against=against,
+        difference=measured,
+        how=how,
+        verdict=outcome,
+        doubt=doubt,
+        not_finite=missing,
     )
 
 
