@@ -9,6 +9,7 @@ from jaxtl.data.sources.csv_files import csv
 from jaxtl.data.sources.embedded import breast_cancer, diabetes, digits, iris, wine
 from jaxtl.data.sources.folders import image_folder
 from jaxtl.data.sources.frames import frame
+from jaxtl.data.sources.hugging_face.hub import hub
 from jaxtl.data.splits import Splits
 from jaxtl.data.steps.augmentation import (
     chain,

@@ -1,0 +1,1 @@
+"""Datasets in the form of Hugging Face."""
