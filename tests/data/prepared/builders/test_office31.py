@@ -93,7 +93,9 @@ def refused(root):
 def test_what_is_missing(tmp_path):
     """One message; what a person made is left, what was begun is not."""
     place = tmp_path / "downloads" / "manual" / "office31"
-    with pytest.raises(ValueError, match=r"not prepared .*launch\.py --prepare=office31$"):
+    with pytest.raises(
+        ValueError, match=r"not prepared .*launch\.py --prepare=office31 --run.data_dir="
+    ):
         data.tfds("office31", "amazon", data_dir=tmp_path).table()
     refused(tmp_path / "new")
     message = refused(tmp_path)
