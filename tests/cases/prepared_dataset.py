@@ -15,15 +15,21 @@ def png(pixels):
 
 
 def prepare(
-    folder: Path, class_name: str, features: dict, splits: dict, label: str = "label"
+    folder: Path,
+    class_name: str,
+    features: dict,
+    splits: dict,
+    label: str = "label",
+    inputs: str = "image",
 ) -> None:
-    """Prepare a dataset of images with labels in a data directory.
+    """Prepare a dataset with labels in a data directory.
 
     Args:
         class_name: of the builder; `JaxtlTestPages` becomes the dataset `jaxtl_test_pages`.
-        features: {name: TFDS feature}, `image` and the label among them.
+        features: {name: TFDS feature}, the inputs and the label among them.
         splits: {name: examples in order}.
         label: the feature that is to be predicted.
+        inputs: the feature that it is predicted from.
     """
     import tensorflow_datasets as tfds
 
@@ -31,7 +37,7 @@ def prepare(
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(features),
-            supervised_keys=("image", label),
+            supervised_keys=(inputs, label),
         )
 
     def split_generators(self, dl_manager):
