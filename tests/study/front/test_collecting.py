@@ -1,15 +1,18 @@
 """Measured runs as experiments/results.json and experiments/README.md."""
 
 import json
+import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 from finished_runs import edit, write_run
 
 from jaxtl import cli
-from jaxtl.experiment_file import code_digest
+from jaxtl.experiment_file import code_digest, module_of, read_config
+from jaxtl.fields import parse_value
 from jaxtl.report import wording
-from jaxtl.report.across.results import claims, summary_of
+from jaxtl.report.across.results import claims, first_lines, summary_of
 from jaxtl.report.summary import compare, load_summary, statistics
 from jaxtl.study.front.across.collect import collect
 from jaxtl.train.store.identity import file_digest
@@ -154,6 +157,23 @@ def test_flags_of_the_command_stay(root):
     assert entries(root)[0]["command"] == f"python launch.py --experiment=one {flags}"
 
 
+def test_a_flag_of_a_tuple_is_read_as_it_was(root):
+    change(root, "one", "float = 0.01", "float = 0.01\n    widths: tuple[int, ...] = (8, 4)")
+    measure(root, "one", config={"widths": [2, 3]})
+    collect(root / "runs")
+    (flag,) = [word for word in shlex.split(entries(root)[0]["command"]) if "widths" in word]
+    config = read_config(module_of(root / "experiments" / "one.py"))
+    assert parse_value(config, "widths", flag.partition("=")[2]) == (2, 3)
+
+
+def test_an_entry_that_somebody_broke_is_told(root):
+    collect(root / "runs")
+    file = root / "experiments" / "results.json"
+    file.write_text(data(root).replace('"baseline"', '"basis"', 1))
+    with pytest.raises(ValueError, match="entry 1: KeyError: 'baseline'"):
+        collect(root / "runs")
+
+
 def change(root, name, old, new):
     file = root / "experiments" / f"{name}.py"
     file.write_text(file.read_text().replace(old, new))
@@ -226,3 +246,14 @@ def test_the_command_line_collects(root, capsys):
     assert cli.main(["launch.py", "--collect=empty"]) == 1
     assert "empty holds no finished run" in capsys.readouterr().err
     assert cli.main(["launch.py", "--collect=nowhere"]) == 1
+
+
+def test_the_published_files_belong_together():
+    """Those of this repository: each experiment in the one is linked to its line in the other."""
+    folder = Path(__file__).parents[3] / "experiments"
+    published = json.loads((folder / "results.json").read_text())["experiments"]
+    text = (folder / "README.md").read_text()
+    for entry, line in zip(published, first_lines(published), strict=True):
+        assert f"`{entry['command']}`" in text and f"results.json#L{line})" in text
+        measured = next(iter(summary_of(entry)["arms"].values()))["metrics"]
+        assert wording.interval(measured[entry["primary"]["metric"]]).split()[0] in text

@@ -19,16 +19,19 @@ from jaxtl.experiment_file import (
     result_line,
     root_of,
 )
-from jaxtl.fields import json_values
-from jaxtl.files import digest, read_json, write_text
+from jaxtl.fields import get_field, json_values
+from jaxtl.files import Damaged, digest, read_json, write_text
+from jaxtl.measure.results import reason
 from jaxtl.report import wording
-from jaxtl.report.across.results import Entry, entry_of, json_text
+from jaxtl.report.across.results import Entry, entry_of, json_text, summary_of
 from jaxtl.report.across.results_page import DATA, MADE, Listed, results_page
 from jaxtl.study.experiment import count_cores
-from jaxtl.study.front.across.finished import FinishedRun, read_run, runs_in
+from jaxtl.study.front.across.finished import FinishedRun, flat, read_run, runs_in
 from jaxtl.train.store.identity import file_digest
 
 VERSIONS = ("jaxtl", "jax", "flax", "optax", "numpy", "python")
+ABOUT = ("command", "flags", "data", "hardware", "versions", "train_seconds", "file")
+"""What an entry has besides its numbers."""
 SEEDS = tuple(range(5))
 """Those of a command that names none."""
 LEFT_OUT = {
@@ -101,8 +104,15 @@ def _check_ours(page: Path) -> None:
 def _stored(data: Path) -> dict[str, Entry]:
     """{key: entry} of results.json."""
     remedy = "put a copy of it back, or remove it and collect all runs again"
-    record = read_json(data, {"experiments": list}, remedy)
-    return {_key(entry): entry for entry in record["experiments"]} if record else {}
+    record = read_json(data, {"experiments": list}, remedy) or {"experiments": []}
+    for number, entry in enumerate(record["experiments"], 1):
+        try:
+            summary_of(entry), [entry[key] for key in ABOUT]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Damaged(
+                f"{data} is damaged: entry {number}: {reason(error)}; {remedy}"
+            ) from error
+    return {_key(entry): entry for entry in record["experiments"]}
 
 
 def _key(entry: Mapping[str, Any]) -> str:
@@ -259,31 +269,16 @@ def _flags(run: FinishedRun) -> list[str]:
 
 def _command(entry: Entry) -> str:
     """A command that measures an entry with the file that is there now."""
-    name = entry["experiment"]
-    words = ["python", "launch.py", f"--experiment={name}"]
-    defaults = _flat(_defaults(name))
-    words += [
-        f"--config.{field}={value}"
-        for field, value in _flat(entry["config"]).items()
-        if field in defaults and defaults[field] != value
-    ]
-    return shlex.join([*words, *entry["flags"]])
-
-
-def _defaults(name: str) -> dict[str, Any]:
-    file = FOLDER / f"{name}.py"
+    file = FOLDER / f"{entry['experiment']}.py"
     sys.path[:0] = [place for place in [str(root_of(file))] if place not in sys.path]
-    return json_values(read_config(module_of(file)))
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    config = read_config(module_of(file))
+    defaults, words = flat(json_values(config)), [f"--experiment={entry['experiment']}"]
+    for field, value in flat(entry["config"]).items():
+        if field in defaults and defaults[field] != value:
+            # Of JSON tuples come as lists, which a field of tuples does not take.
+            is_tuple = isinstance(get_field(config, field), tuple)
+            words.append(f"--config.{field}={tuple(value) if is_tuple else value}")
+    return shlex.join(["python", "launch.py", *words, *entry["flags"]])
 
 
 def _listed(name: str, entries: Mapping[str, Entry], remarks: Mapping[str, str]) -> Listed:

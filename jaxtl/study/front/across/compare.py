@@ -13,7 +13,7 @@ from jaxtl.paths import unknown
 from jaxtl.report.across.comparison import Facts, Side
 from jaxtl.report.sweeps import among_points
 from jaxtl.study.front.across import budget
-from jaxtl.study.front.across.finished import FinishedRun, read_run
+from jaxtl.study.front.across.finished import FinishedRun, flat, read_run
 from jaxtl.study.front.across.pairs import rows_of
 from jaxtl.study.front.across.side_by_side import RunComparison
 
@@ -200,7 +200,7 @@ def _notes(run: FinishedRun, lines: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _sides(labels: Sequence[str], runs: Sequence[FinishedRun]) -> list[Side]:
-    configs = [_flat(run.summary["config"]) for run in runs]
+    configs = [flat(run.summary["config"]) for run in runs]
     fields = dict.fromkeys(field for config in configs for field in config)
     varying = [
         field
@@ -219,13 +219,3 @@ def _sides(labels: Sequence[str], runs: Sequence[FinishedRun]) -> list[Side]:
         )
         for label, run, config in zip(labels, runs, configs, strict=True)
     ]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -115,6 +115,17 @@ def runs_in(folder: Path) -> list[Path]:
     return runs
 
 
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{dotted name: value} of a config with configs in it."""
+    values = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = value
+    return values
+
+
 def _check_is_run(directory: Path) -> None:
     """Raises ValueError, with what may have been meant, where a path is no run's directory."""
     expected = "expected the directory of a run, <workdir>/<experiment>"

@@ -11,6 +11,7 @@ from jaxtl.measure.verdict import (
     Estimate,
     differences,
     distinct,
+    seeds_to_decide,
     unpaired,
     unpaired_verdict,
     verdict,
@@ -59,7 +60,11 @@ def _compared(row: Row, run: FinishedRun, first: FinishedRun, against: tuple[str
         outcome = verdict(gains, of_run, of_first)
         measured = statistics(gains)
         how = ("paired, " if measured["ci95"] else "") + wording.seeds(count)
-        doubt = "" if outcome != "undecided" else _doubt(gains, distinct(gains, of_run, of_first))
+        doubt = ""
+        if outcome == "undecided":
+            doubt = _doubt(gains, distinct(gains, of_run, of_first))
+            if more := seeds_to_decide(gains, of_run, of_first):
+                doubt += f"; about {more} seeds in both would decide"
     else:
         sides = [np.array(list(side.values()), np.float64) for side in (values, baseline)]
         outcome = unpaired_verdict(*sides, sign)
