@@ -36,9 +36,10 @@ def arrays(
         inputs: array [n, ...], list of n rows (images of one size, texts, numbers), or pytree of
             arrays; ranges as the module says. Texts are held as objects. The rows of an `np.memmap`
             stay on disk until a batch needs them.
-        labels: [n, ...] (column "label") or {column: [n, ...]}. Integers are classes, -1 is a
-            missing one; integers without names, of which some are below -1 or above 65,535, and
-            floats are values, NaN is a missing one. Texts are names of classes, None is missing.
+        labels: [n, ...] (column "label") or {column: [n, ...]}, None if there are none. Integers
+            are classes, -1 is a missing one; integers without names, of which some are below -1
+            or above 65,535, and floats are values, NaN is a missing one. Texts are names of
+            classes, None is missing.
         name: for messages.
         classes: class names of the column "label", or {column: names}. Those of an integer column
             without names are "0", "1", ... up to its largest label, and stand for positions.
@@ -48,14 +49,17 @@ def arrays(
             contradict the names, or that differ in their number of rows.
     """
     try:
+        labels = {} if labels is None else labels
         labels = labels if isinstance(labels, Mapping) else {"label": labels}
         given = classes if isinstance(classes, Mapping) else {"label": classes}
         given = {column: names_of(v, column) for column, v in given.items() if v is not None}
         columns = {column: as_column(v, given.get(column), column) for column, v in labels.items()}
         labels = {column: values for column, (values, _) in columns.items()}
         names = {column: names for column, (_, names) in columns.items() if names is not None}
-        rows = min((len(values) for values in labels.values() if values.ndim), default=0)
-        table = Table(as_inputs(inputs, rows), labels, {**given, **names})
+        counts = [len(values) for values in labels.values() if values.ndim]
+        if not labels and isinstance(inputs, list):
+            counts = [len(inputs)]  # without labels a list can only be one of rows
+        table = Table(as_inputs(inputs, min(counts, default=0)), labels, {**given, **names})
     except ValueError as error:
         raise ValueError(f"arrays {name!r}: {error}") from error
     mapped = (leaf for leaf in jax.tree.leaves(inputs) if isinstance(leaf, np.memmap))

@@ -133,3 +133,13 @@ def test_numbers_of_any_type_come_back_or_are_refused(values):
         np.testing.assert_allclose(held, values, rtol=1e-6, atol=1e-38)
     else:
         assert np.abs(values).max() > np.finfo(np.float32).max
+
+
+def test_without_labels():
+    for inputs in ([[1, 2.5], [3, 4]], np.array([[1, 2.5], [3, 4]])):
+        dataset = data.arrays(inputs, None)
+        assert dataset.table().inputs.tolist() == [[1, 2.5], [3, 4]]
+        assert dataset.table().labels == {} and dataset.rows(0).tolist() == [0, 1]
+    assert data.arrays(["a", "bc"], None).table().inputs.tolist() == ["a", "bc"]
+    with pytest.raises(ValueError, match="unknown label column 'label'"):
+        data.arrays([[1.0]], None, classes=["a"])

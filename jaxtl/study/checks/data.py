@@ -31,7 +31,9 @@ def check_labels(
     """
     table = dataset.table()
     if column not in table.labels:
-        raise ValueError(unknown(f"label column of {dataset.name}:", column, table.labels))
+        hint = f" Domains of [{name!r}] and evaluations with column={name!r} read {name!r}."
+        hint = hint if name in table.labels else ""
+        raise ValueError(unknown(f"label column of {dataset.name}:", column, table.labels) + hint)
     what = f"dataset {dataset.name}: label column {column!r}"
     labels = table.labels[column]
     if labels.shape[1:] != head.label_shape:

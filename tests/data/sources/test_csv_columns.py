@@ -108,6 +108,13 @@ def test_several_labels_each_missing_by_itself(ships):
     assert read.labels["what"].tolist() == [2, -1, 1] and list(read.labels) == ["what", "where"]
 
 
+def test_equal_handles_load_the_same(ships):
+    def handle():
+        return data.csv(label="survived", **ships, drop=["name"], categorical=["sex", "port"]).train
+
+    assert handle() == handle() and handle().table() is handle().table()
+
+
 def test_digests_tell_edited_categories(ships):
     def now():
         read = table(ships, columns=["port"], categorical=["port"])

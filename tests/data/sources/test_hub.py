@@ -248,6 +248,14 @@ def test_parquet_by_path_and_in_a_folder(tmp_path):
     fails(folder, "BuilderConfig 'other' not found", config="other")
 
 
+def test_texts_of_a_csv_file(tmp_path):
+    (tmp_path / "reviews.csv").write_text('review,mood\nWell done.,good\n"No, thanks",bad\n')
+    files = str(tmp_path / "reviews.csv")
+    table = data.hub("csv", data_files=files, inputs="review", label="mood").train.table()
+    assert table.inputs.tolist() == ["Well done.", "No, thanks"]
+    assert table.classes == {"label": ("bad", "good")} and table.labels["label"].tolist() == [1, 0]
+
+
 def test_edited_files_are_read_again(tmp_path):
     file = tmp_path / "a.parquet"
     whole = dataset_of(["size", "kind"])

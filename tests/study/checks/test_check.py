@@ -178,6 +178,14 @@ def test_unknown_heads_and_columns():
     refused(with_domain(labelled(blobs("t"), "targt")), "unknown head 'targt'", "'target'?")
     domain = labelled(blobs("t"), {"target": "lable"})
     refused(with_domain(domain), "stage 'adapt'", "unknown label column of t: 'lable'", "'label'?")
+    own = blobs("t").map(named_columns)
+    refused(with_domain(labelled(own, "target")), "Domains of ['target'] and evaluations with col")
+    plan(with_domain(labelled(own, ["target"])))
+
+
+def named_columns(table):
+    labels, classes = ({"target": held["label"]} for held in (table.labels, table.classes))
+    return replace(table, labels=labels, classes=classes)
 
 
 @pytest.mark.parametrize(
