@@ -1,14 +1,21 @@
 """Purely functional transfer-learning research on JAX.
 
+jaxtl.run(experiment, seeds=5)   train and measure it: jaxtl.study.front.call.run
+jaxtl.open(run_dir)              a finished run:       jaxtl.study.front.call.open_run
 jaxtl.load(run_dir)              one trained model:    jaxtl.export.predictor.load
 jaxtl.compare([run_dir, ...])    runs side by side:    jaxtl.study.front.across.compare.compare
+jaxtl.Result                     what the first two give
 """
 
 __version__ = "0.1.0"
 
 _PLACES = {
+    "run": ("jaxtl.study.front.call", "run"),
+    "open": ("jaxtl.study.front.call", "open_run"),
     "load": ("jaxtl.export.predictor", "load"),
     "compare": ("jaxtl.study.front.across.compare", "compare"),
+    "Result": ("jaxtl.study.front.result", "Result"),
+    "Stopped": ("jaxtl.study.front.call", "Stopped"),
 }
 
 

@@ -30,7 +30,7 @@ def account(error: BaseException) -> str | None:
     if not frames:
         return None
     place = _place(frames[-1])
-    if _is_refusal(error):
+    if is_refusal(error):
         return f"{place}: {error}"
     lines = [f"{place}: {summary(error)}"]
     if len(frames) > 1:
@@ -54,7 +54,7 @@ def explain(error: Exception) -> str:
     """`account`, or what else is to be said of an exception in a library or in our own code."""
     if (message := account(error)) is not None:
         return message
-    if _is_refusal(error):
+    if is_refusal(error):
         return str(error)
     last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     return f"{summary(error)} (raised in {'/'.join(last.parts[-3:])})"
@@ -63,7 +63,8 @@ def explain(error: Exception) -> str:
 def place_of(definition: ModuleType | Callable) -> str:
     """`experiments/mine.py`, or `experiments/mine.py, line 3, in loss`; empty if not the user's."""
     if isinstance(definition, ModuleType):
-        return _short_path(definition.__file__ or definition.__name__)
+        file = getattr(definition, "__file__", None)  # a notebook's module has none
+        return _short_path(file) if file else definition.__name__
     while isinstance(definition, functools.partial):
         definition = definition.func
     code = getattr(inspect.unwrap(definition), "__code__", None)
@@ -72,7 +73,7 @@ def place_of(definition: ModuleType | Callable) -> str:
     return f"{_short_path(code.co_filename)}, line {code.co_firstlineno}, in {code.co_name}"
 
 
-def _is_refusal(error: BaseException) -> bool:
+def is_refusal(error: BaseException) -> bool:
     """Whether it is a ValueError that our own code raised."""
     last = traceback.extract_tb(error.__traceback__)[-1].filename
     return isinstance(error, ValueError) and Path(last).resolve().is_relative_to(PACKAGE)

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from jaxtl import stopping
-from jaxtl.arguments import Launch, parse_arms, parse_overwrite, parse_seeds, read
+from jaxtl.arguments import Launch, parse_seeds, read
 from jaxtl.blame import account
 from jaxtl.experiment_file import (
     FOLDER,
-    build_experiment,
     docstring,
     find,
     known_experiments,
@@ -27,7 +26,7 @@ from jaxtl.experiment_file import (
     root_of,
 )
 from jaxtl.export.request import check_request
-from jaxtl.fields import field_names, get_field, json_values, parse, replace_fields, sweep_points
+from jaxtl.fields import field_names, get_field, parse, sweep_points
 from jaxtl.files import NotWritten
 from jaxtl.surroundings import (
     check_devices,
@@ -38,7 +37,6 @@ from jaxtl.surroundings import (
     keep_output,
     lost_output,
     terminal,
-    without_echoes,
 )
 
 USAGE = """\
@@ -221,7 +219,7 @@ def collect(launch: Launch) -> None:
 
 
 def conduct(launch: Launch, config_args: Sequence[str]) -> int:
-    """Import the experiment and run it."""
+    """Import the experiment and run it, as `jaxtl.run` does."""
     path = find(launch.experiment)
     seeds = parse_seeds(launch.seeds)
     if launch.run.data_dir:
@@ -234,53 +232,38 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
         show_fields(launch)
         return 0
     launch = parse(launch, "", config_args)
-    points = sweep_points(launch.config, launch.sweep, read_sweep(module))
-    configure(launch.run, launch.verbose)
+    sweep_points(launch.config, launch.sweep, read_sweep(module))  # refused before JAX is there
+    configure(launch.verbose)
     connect(launch.distributed)
-    check_devices()
 
     from jaxtl.report import print_table
-    from jaxtl.study.experiment import run_experiment
+    from jaxtl.study.front import call
     from jaxtl.study.progress import Reporter
-    from jaxtl.study.run import Run
-    from jaxtl.study.traced import Sweep
     from jaxtl.train.mesh import is_primary
     from jaxtl.train.signals import Interrupted
-    from jaxtl.train.store.identity import file_digest
 
-    experiment = build_experiment(module, launch.config)
-    check_precision()
-    run = Run(
-        name=path.stem,
-        config=json_values(launch.config),
-        experiment_digest=file_digest(path),
-        seeds=seeds,
-        arms=parse_arms(launch.arms, experiment.arms),
-        directory=Path(launch.workdir) / path.stem,
-        options=launch.run,
-        resume=launch.resume,
-        overwrite=parse_overwrite(launch.overwrite, experiment.arms),
-        headline=docstring(path).split("\n")[0],
-        oracle=launch.oracle,
-        file=path,
-    )
-    sweep = Sweep(
-        [values for values, _ in points],
-        [json_values(config) for _, config in points],
-        lambda values: build_experiment(module, replace_fields(launch.config, values)),
-    )
-    console = terminal(quiet=not is_primary())
-    reporter = Reporter(console)
-    command = "the same command" + (" without --overwrite" if run.overwrite else "")
+    command = "the same command" + (" without --overwrite" if launch.overwrite else "")
     stopping.promise(stopping.GOES_ON.replace("the same command", command))
     try:
-        with without_echoes(launch.verbose):
-            summary = run_experiment(experiment, run, reporter, sweep if points else None)
+        result = call.conduct(
+            path,
+            seeds=seeds,
+            workdir=launch.workdir,
+            arms=launch.arms,
+            config=launch.config,
+            sweep=launch.sweep or None,
+            options=launch.run,
+            resume=launch.resume,
+            overwrite=launch.overwrite,
+            oracle=launch.oracle,
+            reporter=lambda: Reporter(terminal(quiet=not is_primary())),
+            verbose=launch.verbose,
+        )
     except Interrupted as stopped:
         stopping.promise("")
         print(f"{stopped}: saved; {command} goes on from here", file=sys.stderr)
         return 130 if stopped.signal == signal.SIGINT else 0
     if is_primary():
-        print_table(summary, console)
-        print(f"\nreport: {run.directory / 'report.html'}")
+        print_table(result.summary, terminal())
+        print(f"\nreport: {Path(launch.workdir) / path.stem / 'report.html'}")
     return 0

@@ -174,9 +174,36 @@ def label(
     return {path: labels.get(path, FROZEN) for path in paths}
 
 
-def split(tree: Tree, chosen: Callable[[str], bool]) -> tuple[dict, dict]:
-    """Two disjoint trees: the leaves whose path is chosen, and the others."""
+def label_tree(tree: Any, groups: Mapping[str, Iterable[str]], what: str = "parameter") -> Any:
+    """The tree with the name of its group in place of each leaf, for `optax.multi_transform`.
+
+    Args:
+        tree: any pytree, those of NNX, Equinox and Haiku too; a path joins keys, attributes and
+            numbers with `/`.
+        groups: {name: path patterns}, the first that matches wins; the rest is `FROZEN`.
+
+    Raises:
+        ValueError: as `label`.
+    """
+    import jax
+
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    labels = label(paths, groups, what)
+    return structure.unflatten(labels[path] for path in paths)
+
+
+def split(tree: Tree, chosen: Callable[[str], bool] | Iterable[str]) -> tuple[dict, dict]:
+    """Two disjoint trees: the leaves whose path is chosen, and the others.
+
+    Args:
+        chosen: path -> whether it is; or path patterns, as `select` reads them.
+
+    Raises:
+        ValueError: as `select`.
+    """
     flat = flatten(tree)
+    chosen = chosen if callable(chosen) else select(chosen, flat).__contains__
     inside = {path: leaf for path, leaf in flat.items() if chosen(path)}
     outside = {path: leaf for path, leaf in flat.items() if path not in inside}
     return nest(inside), nest(outside)

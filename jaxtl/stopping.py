@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 GOES_ON = "the same command goes on from the last checkpoint"
 STARTS_AGAIN = "nothing is lost, the same command starts again"
@@ -124,21 +124,39 @@ def handed_to(handler: Handler) -> Iterator[None]:
     """Signals that ask to stop are told to a handler.
 
     In a process that does not `listen`, one of somebody else's, by the main thread: its handlers
-    are set back, and other threads are told nothing.
+    get a second signal, and are set back; other threads are told nothing.
     """
     if _listener is not None:
         with _listener.handing_to(handler):
             yield
     elif threading.current_thread() is threading.main_thread():
-        numbers = obeyed(TOLD_TO_SAVE)
-        before = {n: signal.signal(n, lambda number, frame: handler(number)) for n in numbers}
-        try:
+        with _in_place_of_others(handler):
             yield
-        finally:
-            for number, previous in before.items():
-                signal.signal(number, previous)
     else:
         yield
+
+
+@contextlib.contextmanager
+def _in_place_of_others(handler: Handler) -> Iterator[None]:
+    """A handler in place of the process's own, which get what comes after the first signal."""
+    before: dict[int, Any] = {}
+    told: list[int] = []
+
+    def hear(number: int, frame: object) -> None:
+        previous = before.get(number)
+        if told and callable(previous):
+            previous(number, frame)  # a notebook's kernel is not to be ended
+        else:
+            told.append(number)
+            handler(number)
+
+    try:
+        for number in obeyed(TOLD_TO_SAVE):
+            before[number] = signal.signal(number, hear)
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def end(number: int, promised: str) -> NoReturn:

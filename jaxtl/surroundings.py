@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxtl.files import NotRead, why_unwritable
-from jaxtl.train.options import RunOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,25 +83,11 @@ def terminal(quiet: bool = False) -> Console:
     return console
 
 
-def configure(options: RunOptions, verbose: bool) -> None:
-    """Logging, devices and the compilation cache.
-
-    Raises:
-        ValueError: JAX has none of the devices that it is told to use.
-    """
-    os.environ["MPLBACKEND"] = "agg"  # figures are files; another one may not even exist
-    import jax
-
+def configure(verbose: bool) -> None:
+    """Figures are files, and what is logged is printed as it is."""
+    os.environ["MPLBACKEND"] = "agg"  # another one may not even exist
     logging.basicConfig(format="%(message)s")
     logging.getLogger("jaxtl").setLevel(logging.INFO if verbose else logging.WARNING)
-    if folder := cache_folder(options.compilation_cache):
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        # One that fills up or is damaged meanwhile costs time, not the run.
-        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    if options.cpu_devices:
-        jax.config.update("jax_num_cpu_devices", options.cpu_devices)
 
 
 def cache_folder(option: str) -> str:

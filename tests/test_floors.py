@@ -28,10 +28,10 @@ MAY_IMPORT = {
     "measure": "data form losses metrics models paths plan train transferability",
     "report": "files measure metrics plan",
     "export": "data experiment_file fields files models paths plan report train",
-    "study": "blame data experiment_file fields files form lock measure models paths plan report "
-    "train",
     "arguments": "experiment_file fields files paths train",
-    "surroundings": "files train",
+    "surroundings": "files",
+    "study": "arguments blame data experiment_file export fields files form lock measure models "
+    "paths plan report surroundings train",
     "cli": "arguments blame data experiment_file export fields files report study "
     "stopping surroundings train",
 }

@@ -89,8 +89,7 @@ def test_no_file_of_a_run_gets_the_number_of_a_closed_stream(tmp_path):
 
 def test_platforms_and_backends_that_do_not_exist():
     script = (
-        "from jaxtl import surroundings\nfrom jaxtl.train.options import RunOptions\n"
-        "surroundings.configure(RunOptions(compilation_cache=''), False)\n"
+        "from jaxtl import surroundings\nsurroundings.configure(False)\n"
         "from matplotlib.figure import Figure\nFigure().savefig('/dev/null', format='png')\n"
         "try:\n    surroundings.check_devices()\nexcept ValueError as error:\n    print(error)\n"
     )

@@ -247,7 +247,8 @@ def restore(run: SavedRun, choice: Choice) -> Predictor:
     if problems:
         raise ValueError(f"{where} does not fit this model:\n  " + "\n  ".join(problems))
     state = State(trees[1], method_state)
-    check_outputs(stage, record, trees[0], state, read, f"{where}: {run.file}")
+    source = run.file or "the experiment that was given"
+    check_outputs(stage, record, trees[0], state, read, f"{where}: {source}")
     params, statistics = (
         nest({path: jnp.asarray(leaves[path]) for path in flatten(tree)}) for tree in trees
     )

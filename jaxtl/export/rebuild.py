@@ -27,8 +27,8 @@ class SavedRun(NamedTuple):
 
     Attributes:
         directory: <workdir>/<experiment>.
-        experiment: rebuilt from its file and the last launch's config.
-        file: the experiment's.
+        experiment: rebuilt from its file and the last launch's config, or as it was given.
+        file: the experiment's; None for one that was given.
         config, seeds: the last launch's.
         blocks: {stage: its blocks} of the stages that were begun.
         summary: summary.json, None before the run's end.
@@ -36,7 +36,7 @@ class SavedRun(NamedTuple):
 
     directory: Path
     experiment: Experiment
-    file: Path
+    file: Path | None
     config: Mapping[str, Any]
     seeds: list[int]
     blocks: Mapping[str, list[Block]]
@@ -62,8 +62,11 @@ class Choice(NamedTuple):
     seed: int
 
 
-def read_run(directory: Path) -> SavedRun:
+def read_run(directory: Path, experiment: Experiment | None = None) -> SavedRun:
     """Read a run's directory and build its experiment; no dataset is read, unless by `build`.
+
+    Args:
+        experiment: None for that of its file.
 
     Raises:
         ValueError: it holds no run, or its experiment is not to be found or does not take the
@@ -72,8 +75,10 @@ def read_run(directory: Path) -> SavedRun:
     check_run(directory)
     keys = {"experiment": str, "config": dict, "seeds": list, "dtype": str}
     record = read_json(directory / "config.json", keys, WRITTEN_ANEW)
-    file = find_file(directory, record["experiment"])
-    experiment = rebuild(file, record["config"])
+    file = None
+    if experiment is None:
+        file = find_file(directory, record["experiment"])
+        experiment = rebuild(file, record["config"])
     folders = sorted(path for path in (directory / "stages").glob("*") if path.is_dir())
     summary = directory / "summary.json"
     return SavedRun(
@@ -91,7 +96,7 @@ def find_file(directory: Path, name: str) -> Path:
     """The file of a run's experiment: where it was when launched, else in the current directory.
 
     Raises:
-        ValueError: it is in neither.
+        ValueError: it is in neither, or there never was one.
     """
     path, keys, hint = directory / "environment.json", {"folder": str}, ""
     try:
@@ -103,6 +108,11 @@ def find_file(directory: Path, name: str) -> Path:
     if hint:
         logger.warning("%s; where its experiment lies is guessed", hint)
     file = record.get("file", FOLDER / f"{name}.py")
+    if file is None:
+        raise ValueError(
+            f"a program made the experiment of {directory}, no file: its numbers are there, its "
+            f"models need it again, as in jaxtl.open({str(directory)!r}, experiment)"
+        )
     files = [Path(folder, file) for folder in (record.get("folder", ""), Path.cwd())]
     for candidate in files:
         if candidate.is_file():
@@ -162,7 +172,7 @@ def _as_trained(run: SavedRun, arm: str, stages: tuple[Stage, ...], seed: int) -
     The last launch in the directory may have had others.
     """
     record = run.record(stages[-1].name, seed)
-    same = record["config"] == run.config
+    same = run.file is None or record["config"] == run.config
     experiment = run.experiment if same else rebuild(run.file, record["config"])
     chain = computing_in(experiment, record["identity"]["dtype"]).arms.get(arm, ())
     if [stage.name for stage in chain[: len(stages)]] != [stage.name for stage in stages]:

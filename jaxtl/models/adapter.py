@@ -74,6 +74,25 @@ def attach(model: Model, adapter: Adapter) -> Model:
     return dataclasses.replace(model, adapters=(*model.adapters, adapter))
 
 
+def solve(model: Model, params: Params) -> Params:
+    """Parameters with those that the model's adapters compute from its kernels, as they are now.
+
+    PiSSA's components and DoRA's magnitudes. For a training loop of your own, once the kernels have
+    their values; a stage does it by itself.
+
+    Args:
+        params: with the adapters' own, whose values so far do not matter.
+    """
+    for adapter in model.adapters:
+        if adapter.after_loading is not None:
+            leaves = paths.flatten(params)
+            solution = paths.flatten(adapter.after_loading(jax.device_get(params)))
+            chosen = paths.select(adapter.solves, leaves)
+            leaves |= {p: jax.numpy.asarray(solution[p], leaves[p].dtype) for p in chosen}
+            params = paths.nest(leaves)
+    return params
+
+
 def leaves_of(blocks: Sequence[str], params: Params, name: str) -> dict[str, dict[str, Any]]:
     """{path of a layer in one of the blocks: {last part of the path: leaf}} of an adapter."""
     leaves: dict[str, dict[str, Any]] = {}

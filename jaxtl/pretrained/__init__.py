@@ -1,6 +1,7 @@
 """Published weights: read without the library that wrote them, strictly, and written back."""
 
 from jaxtl.pretrained.features import features
+from jaxtl.pretrained.load import load
 from jaxtl.pretrained.locations import (
     EFFICIENTNET_LITE0,
     MINILM_L6,

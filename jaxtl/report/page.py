@@ -19,6 +19,21 @@ NOTE = (
     "decide is that whose interval leaves out 0, if mean and deviation stay as they are."
 )
 
+IN_NOTEBOOK = """
+& {
+  --ink: currentColor; --soft: color-mix(in srgb, currentColor 70%, transparent);
+  --line: color-mix(in srgb, currentColor 20%, transparent);
+  --card: color-mix(in srgb, currentColor 6%, transparent);
+  --positive: color-mix(in srgb, currentColor 30%, #00a878);
+  --negative: color-mix(in srgb, currentColor 30%, #e8590c); --undecided: var(--soft);
+  color-scheme: inherit; background: none; margin: 0; padding: 0; font-size: 14px;
+}
+& tr, & td, & th { background: none; }
+& td, & th { text-align: left; }
+& ul.verdicts { margin-left: 0; }
+"""
+"""Over the style of the page: colours made of the theme's own, nothing of a page's margins."""
+
 
 def page(
     summary: Mapping[str, Any],
@@ -64,6 +79,42 @@ def document(title: str, body: str) -> str:
         f"<style>{STYLE.read_text(encoding='utf-8')}</style></head><body>{body}</body></html>\n"
     )
     return text.encode("utf-8", "replace").decode()  # names may be no text
+
+
+def fragment(
+    summary: Mapping[str, Any],
+    figures: Mapping[str, Path],
+    environment: Mapping[str, Any],
+    report: Path,
+) -> str:
+    """What a notebook shows of a run: the answer, the arms and their gains; the rest to click on.
+
+    Its colours are those of the notebook's theme.
+
+    Args:
+        summary: content of summary.json.
+        figures: {name: PNG}, those that are there.
+        environment: what the run ran on.
+        report: the page, which is named.
+    """
+    pictures = {key: picture(path.read_bytes(), key) for key, path in figures.items()}
+    panels = [
+        f'<h2>{escape(panel["title"])}</h2><p class="soft">{escape(panel["note"])}</p>{image}'
+        for key, panel in summary.get("panels", {}).items()
+        if not panel["folded"] and (image := pictures.get(key, ""))
+    ]
+    more = html_table(tables.of_metrics(summary))
+    if panels:
+        more += folded(f"{len(panels)} more figures", "".join(panels))
+    style = STYLE.read_text(encoding="utf-8").replace(":root", "&").replace("body {", "& {")
+    text = (
+        f'<div class="jaxtl"><style>.jaxtl {{ {style} {IN_NOTEBOOK} }}</style>'
+        f'<p class="soft">{escape(summary["experiment"])}: did the transfer help?</p>'
+        f"{_verdicts(summary, environment)}{html_table(tables.of_arms(summary))}"
+        f"{pictures.get('gains', '')}{section('Sweep', _sweep(summary, pictures))}{more}"
+        f'<p class="soft">report: <code>{escape(str(report))}</code></p></div>'
+    )
+    return text.encode("utf-8", "replace").decode()
 
 
 def section(title: str, content: str) -> str:

@@ -1,5 +1,6 @@
 """Numbers and verdicts as text, from a summary."""
 
+import ast
 import itertools
 import math
 import shlex
@@ -13,6 +14,8 @@ from jaxtl.plan import key_parts
 from jaxtl.report.summary import primary_metric
 
 NOTHING = "-"
+CALL = "jaxtl.run("
+"""How a launch begins that is no command but Python."""
 LONGEST_FLAG = 40
 """Letters of a flag in a sentence; the page has longer ones."""
 REPLACED = ("--seeds", "--arms", "--overwrite")
@@ -201,6 +204,8 @@ def command_with_seeds(launch: str, arms: Collection[str], seeds: Sequence[int],
         seeds: of the report.
         count: of seeds.
     """
+    if launch.startswith(CALL):
+        return _call_with_seeds(launch, arms, seeds, count)
     words = _words(launch)
     if not any(word.startswith("--experiment") for word in words):
         return seeds_flag(seeds, count)
@@ -216,6 +221,23 @@ def command_with_seeds(launch: str, arms: Collection[str], seeds: Sequence[int],
         rest.insert(0, "python")
     chosen = [f"--arms={','.join(arms)}"] if named else []
     return shlex.join([*rest, *chosen, seeds_flag(seeds, count)])
+
+
+def _call_with_seeds(launch: str, arms: Collection[str], seeds: Sequence[int], count: int) -> str:
+    """A call of `jaxtl.run` with another number of seeds; else as `command_with_seeds`."""
+    flag = seeds_flag(seeds, count).partition("=")[2]
+    try:
+        call = ast.parse(launch, mode="eval").body
+    except SyntaxError:  # a value of the config that is not written as Python
+        return f"seeds={flag}"
+    changed = {"seeds": [*map(int, flag.split(","))] if "," in flag else int(flag)}
+    if any(keyword.arg == "arms" for keyword in call.keywords):
+        changed["arms"] = list(arms)
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    given |= {name: repr(value) for name, value in changed.items()}
+    first = ast.unparse(call.args[0])
+    rest = [f"{name}={text}" for name, text in given.items() if name not in ("overwrite", "resume")]
+    return f"{CALL}{', '.join([first, *rest])})"
 
 
 def _words(launch: str) -> list[str]:

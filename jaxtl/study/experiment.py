@@ -134,7 +134,7 @@ def write_results(
         select=selecting_metric(experiment),
         arms=done.results,
         analyses=asked(experiment),
-        environment=environment(),
+        environment=environment(run),
         headline=run.headline,
         sweep=points,
         oracle=run.oracle,
@@ -201,10 +201,10 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
     """Train each stage once and measure each arm."""
     experiment, run, nodes = checked.experiment, checked.run, checked.nodes
     write_json(run.directory / "config.json", run_record(run))
-    file = {}
+    file: dict[str, Any] = {"file": None} if run.call else {}  # a program made the experiment
     if run.file:
         file = {"file": str(run.file), "code": code_digest(run.file.read_bytes())}
-    write_json(run.directory / "environment.json", environment() | file)
+    write_json(run.directory / "environment.json", environment(run) | file)
     stages = [node.setup.stage for node in nodes.values()]
     write_preprocessing(run.directory, experiment, stages)
     done = Done(make_evaluator(experiment, run.seeds, run.options), {}, {}, {})
@@ -305,8 +305,8 @@ def count_cores() -> int | None:
     return os.cpu_count()
 
 
-def environment() -> dict[str, Any]:
-    """Versions, devices, git commit, the command and where it was given."""
+def environment(run: Run) -> dict[str, Any]:
+    """Versions, devices, git commit, the command or call and where it was given."""
     import flax
     import optax
 
@@ -321,7 +321,7 @@ def environment() -> dict[str, Any]:
     except OSError:
         commit, changed = None, None
     return {
-        "command": shlex.join(sys.argv),
+        "command": run.call or shlex.join(sys.argv),
         "folder": str(Path.cwd()),
         "variables": {k: v for k, v in os.environ.items() if k.startswith(("JAX_", "XLA_"))},
         "jaxtl": jaxtl.__version__,

@@ -163,7 +163,7 @@ class Reporter:
         """
         began, loss, before, course = time.perf_counter(), "", "", self.course
         course.begin(name, num_steps * size)
-        with self._bar(name, num_steps) as progress:
+        with self.bar(name, num_steps) as progress:
 
             def show(step: int, metrics: dict[str, np.ndarray]) -> None:
                 nonlocal loss
@@ -197,7 +197,7 @@ class Reporter:
         rest = f", about {duration(left[1])} of training left" if left and left[1] >= 0.5 else ""
         return f"; stage {course.number} of {course.total}{rest}"
 
-    def _bar(self, name: str, num_steps: int) -> Progress:
+    def bar(self, name: str, num_steps: int) -> Progress:
         """A line of progress as wide as the terminal; without a task where nobody sees it."""
         width, course = self.console.width, self.course
         widest = max(10, width - BESIDE_NAME)

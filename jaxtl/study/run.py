@@ -47,6 +47,7 @@ class Run:
         headline: first line of the experiment's docstring.
         oracle: show what selection by the test data would have given, beside the honest numbers.
         file: the experiment's, as it was named; None where it has none.
+        call: how a program asked for it, as Python; empty for a command line.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Run:
     headline: str = ""
     oracle: bool = False
     file: Path | None = None
+    call: str = ""
 
 
 def numbers_settings(run: Run) -> dict[str, Any]:

@@ -44,11 +44,13 @@ def jaxtl(cache: str | None) -> None:
     from ours import ours
 
     from jaxtl import cli
+    from jaxtl.study.front.process import settings
     from jaxtl.train.options import RunOptions
 
     options = RunOptions(compilation_cache=cache or "")
-    cli.configure(options, verbose=False)
-    ours(stage(STEPS), options=options)(STEPS)
+    cli.configure(verbose=False)
+    with settings(options):
+        ours(stage(STEPS), options=options)(STEPS)
 
 
 def hand():

@@ -15,7 +15,7 @@ A pattern that matches nothing is a ValueError from `init`, and so is a kernel w
 smaller than the rank, or whose inputs are to be dropped where it is changed in weight space.
 """
 
-from jaxtl.models.adapter import apply_stacked, unmerge
+from jaxtl.models.adapter import apply_stacked, solve, unmerge
 from jaxtl.models.adapters.adalora import adalora, orthogonality
 from jaxtl.models.adapters.bottleneck import houlsby, parallel
 from jaxtl.models.adapters.dora import dora
