@@ -177,10 +177,10 @@ def read_seeds(seeds: int | str | Sequence[int]) -> tuple[int, ...]:
         raise ValueError(
             f"seeds={seeds!r}: expected how many, as in seeds=5, or a list such as [0, 3, 7]"
         )
-    if not values:
-        raise ValueError(f"seeds={seeds!r}: expected at least one seed")
-    if len(values) == 1 and 0 <= values[0] < 2**31:
-        return (int(values[0]),)  # as a text it would say how many
+    if len(values) < 2:  # as a text one number would say how many
+        if not all(0 <= seed < 2**31 for seed in values) or not values:
+            raise ValueError(f"seeds={seeds!r}: expected at least one seed, each in [0, 2**31)")
+        return tuple(map(int, values))
     return parse_seeds(",".join(str(int(seed)) for seed in values))
 
 
