@@ -19,6 +19,8 @@ NOTE = (
     "decide is that whose interval leaves out 0, if mean and deviation stay as they are."
 )
 
+STRONGER = ".jaxtl.jaxtl.jaxtl"
+"""Named three times, it wins against what notebooks say of tables."""
 IN_NOTEBOOK = """
 & {
   --ink: currentColor; --soft: color-mix(in srgb, currentColor 70%, transparent);
@@ -28,8 +30,8 @@ IN_NOTEBOOK = """
   --negative: color-mix(in srgb, currentColor 30%, #e8590c); --undecided: var(--soft);
   color-scheme: inherit; background: none; margin: 0; padding: 0; font-size: 14px;
 }
-& tr, & td, & th { background: none; }
-& td, & th { text-align: left; }
+& table { table-layout: auto; }
+& tr, & td, & th { background: none; text-align: left; }
 & ul.verdicts { margin-left: 0; }
 """
 """Over the style of the page: colours made of the theme's own, nothing of a page's margins."""
@@ -108,7 +110,7 @@ def fragment(
         more += folded(f"{len(panels)} more figures", "".join(panels))
     style = STYLE.read_text(encoding="utf-8").replace(":root", "&").replace("body {", "& {")
     text = (
-        f'<div class="jaxtl"><style>.jaxtl {{ {style} {IN_NOTEBOOK} }}</style>'
+        f'<div class="jaxtl"><style>{STRONGER} {{ {style} {IN_NOTEBOOK} }}</style>'
         f'<p class="soft">{escape(summary["experiment"])}: did the transfer help?</p>'
         f"{_verdicts(summary, environment)}{html_table(tables.of_arms(summary))}"
         f"{pictures.get('gains', '')}{section('Sweep', _sweep(summary, pictures))}{more}"

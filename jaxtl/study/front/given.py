@@ -75,11 +75,13 @@ class Given(NamedTuple):
             "seeds": len(seeds) if list(seeds) == list(range(len(seeds))) else list(seeds),
             "arms": list(arms),
             "config": changed,
-            "sweep": swept,
+            "sweep": swept or ({} if self.sweep else None),
             "name": "" if self.file or self.name == UNNAMED else self.name,
             "workdir": workdir,
         }
-        words = [f"{name}={value!r}" for name, value in arguments.items() if value]
+        words = [
+            f"{k}={v!r}" for k, v in arguments.items() if v or (k == "sweep" and v is not None)
+        ]
         first = repr(str(self.file)) if self.file else "experiment"
         return f"jaxtl.run({', '.join([first, *words])})"
 
