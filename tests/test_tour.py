@@ -23,7 +23,7 @@ def test_the_notebook_is_clean():
 
 
 def test_a_fork_and_a_loop_of_ones_own_run(monkeypatch):
-    """Those of its cells that are fast, with fewer steps, from the folder that Jupyter starts in."""
+    """Its fast cells, with fewer steps, from the folder that Jupyter starts in."""
     monkeypatch.chdir(TOUR.parent)
     namespace = {"__name__": "tour"}
     exec("import jaxtl\nimport numpy as np\nfrom jaxtl import data, paths", namespace)
