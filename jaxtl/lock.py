@@ -182,12 +182,9 @@ def _ask_the_text(directory: Path) -> None:
 
 
 def _refusal(directory: Path, holder: Holder | None) -> str:
-    if holder and (holder.pid, holder.host) == (os.getpid(), socket.gethostname()):
-        return (
-            f"this process is at work in {directory} already, in another thread; wait for it, or "
-            "name another --workdir"
-        )
     who = f": {holder}" if holder else ""
+    if holder and (holder.pid, holder.host) == (os.getpid(), socket.gethostname()):
+        who += " (this very process, in another thread)"
     return f"another process is at work in {directory}{who}; wait for it, or name another --workdir"
 
 

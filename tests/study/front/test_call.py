@@ -229,7 +229,7 @@ def test_one_thread_at_a_time_in_a_folder(runs):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-    assert "this process is at work in" in told[0]
+    assert "(this very process, in another thread)" in told[0]
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
