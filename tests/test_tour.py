@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import compiled_once  # noqa: F401
 
 TOUR = Path(__file__).parents[1] / "experiments" / "tour.ipynb"
 CELLS = [

@@ -12,7 +12,7 @@ import types
 import jax
 import numpy as np
 import pytest
-from tiny import OPTIONS, compiled_once, experiment  # noqa: F401
+from tiny import OPTIONS, experiment
 
 import jaxtl
 from jaxtl.study.front import call, given

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny import blobs, compiled_once, experiment  # noqa: F401
+from tiny import blobs, experiment
 
 import jaxtl
 from jaxtl.measure.verdict import estimate
@@ -115,18 +115,18 @@ def test_a_finished_run_is_opened(result):
         jaxtl.open(result.directory / "stages")
 
 
-def test_a_result_does_not_hand_out_what_another_run_trained(result, quiet, tmp_path):
+def test_a_result_does_not_hand_out_what_another_run_trained(result, tmp_path):
     place = tmp_path / "experiment"
     shutil.copytree(result.directory, place)
     before, untouched = jaxtl.open(place, experiment()), jaxtl.open(place, experiment())
     early = untouched["scratch"].params
-    after = jaxtl.run(experiment(steps=7), 2, tmp_path, arms="scratch", overwrite="all", **quiet)
+    path = place / "stages/scratch/stage.json"
+    record = json.loads(path.read_text())
+    record["identity"]["steps"] += 1  # as one that was trained for longer says
+    path.write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"stage 'scratch' in .* was trained anew, as something"):
         before["scratch"].load()
     assert untouched["scratch"].params is early  # it was read in time
-    assert not np.array_equal(
-        after["scratch"].params["heads"]["target"]["bias"], early["heads"]["target"]["bias"]
-    )
 
 
 def test_points_of_a_sweep(result):

@@ -201,7 +201,7 @@ def _measured_code(run: FinishedRun) -> str | None:
     if code := run.environment.get("code"):
         return code
     name = run.summary["experiment"]
-    named = Path(str(run.environment.get("file", FOLDER / f"{name}.py")))
+    named = Path(str(run.environment.get("file") or FOLDER / f"{name}.py"))
     folder = Path(str(run.environment.get("folder", "")))
     for file in (FOLDER / f"{name}.py", folder / named):
         if file.is_file() and file_digest(file) == run.file_digest:
