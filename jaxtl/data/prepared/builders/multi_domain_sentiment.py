@@ -68,10 +68,16 @@ class MultiDomainSentiment(FromOriginals):
     def examples(self, paths: Mapping[str, Path]) -> dict[str, Examples]:
         folders = "|".join(map(re.escape, DOMAINS))
         pattern = rf"({folders})/(positive|negative|unlabeled)\.review"
-        files = {
-            (DOMAINS[match[1]], match[2]): (f"{match[0]} in {paths['reviews']}", content)
-            for match, content in members(paths["reviews"], pattern)
-        }
+        try:
+            files = {
+                (DOMAINS[match[1]], match[2]): (f"{match[0]} in {paths['reviews']}", content)
+                for match, content in members(paths["reviews"], pattern)
+            }
+        except Refused as error:
+            raise Refused(
+                f"{error}. No sum of it is published; it should hold 1,000 positive and 1,000 "
+                "negative reviews of each of four kinds of goods"
+            ) from error
         if lacking := [
             f"{folder}/{label}.review"
             for folder, domain in DOMAINS.items()

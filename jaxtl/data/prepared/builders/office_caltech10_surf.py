@@ -66,11 +66,17 @@ class OfficeCaltech10Surf(FromOriginals):
         )
 
     def examples(self, paths: Mapping[str, Path]) -> dict[str, Examples]:
-        return {domain: histograms(path) for domain, path in paths.items()}
+        return {
+            domain: histograms(path, sum(self.counts[domain].values()))
+            for domain, path in paths.items()
+        }
 
 
-def histograms(path: Path) -> Iterator[tuple[int, dict]]:
+def histograms(path: Path, count: int) -> Iterator[tuple[int, dict]]:
     """The examples of a domain, by the number of their row.
+
+    Args:
+        count: how many there should be, for messages.
 
     Raises:
         Refused: the file is not MATLAB's, or holds something else.
@@ -79,7 +85,10 @@ def histograms(path: Path) -> Iterator[tuple[int, dict]]:
         arrays = scipy.io.loadmat(path, variable_names=("fts", "labels"))
     except Exception as error:  # a damaged file makes SciPy raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise Refused(f"{path} cannot be read as a file of MATLAB: {reason}") from error
+        raise Refused(
+            f"{path} cannot be read as a file of MATLAB: {reason}. No sum of it is published; it "
+            f"should hold {count:,} examples"
+        ) from error
     if missing := [name for name in ("fts", "labels") if name not in arrays]:
         raise Refused(f"{path} holds no {' and no '.join(missing)}")
     counts = _whole(path, "fts", arrays["fts"], 0, 255)

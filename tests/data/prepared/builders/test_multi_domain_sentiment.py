@@ -97,7 +97,9 @@ def test_a_wrong_or_truncated_archive_is_refused(place):
     whole = archive.read_bytes()
     for content in (whole[: len(whole) // 2], b"<html>"):
         archive.write_bytes(content)
-        assert f"{archive} cannot be read, it is damaged or no archive" in refused(place)
+        message = refused(place)
+        assert f"{archive} cannot be read, it is damaged or no archive" in message
+        assert "No sum of it is published; it should hold 1,000 positive and 1,000" in message
 
 
 @pytest.mark.slow

@@ -85,7 +85,9 @@ def test_a_wrong_or_truncated_file_is_refused(manual):
     whole = file.read_bytes()
     for content in (whole[: len(whole) // 2], b"<html>", b""):
         file.write_bytes(content)
-        assert f"{file} cannot be read as a file of MATLAB" in refused(manual)
+        message = refused(manual)
+        assert f"{file} cannot be read as a file of MATLAB: " in message
+        assert message.endswith("No sum of it is published; it should hold 3 examples")
     scipy.io.savemat(file, {"X": np.ones(3)})
     assert f"{file} holds no fts and no labels" in refused(manual)
 
