@@ -17,6 +17,9 @@ from jaxtl.models.blocks import Block, standardize
 from jaxtl.models.conv_net import cifar_conv_net, conv_net
 from jaxtl.models.convolution import convolve, max_pool
 from jaxtl.models.efficientnet_lite import efficientnet_lite
+from jaxtl.models.from_functions import from_functions
+from jaxtl.models.from_linen import from_linen
+from jaxtl.models.from_nnx import from_nnx
 from jaxtl.models.heads import binary, classes, mlp_head, regression
 from jaxtl.models.indices import index_bounds
 from jaxtl.models.lenet import lenet
@@ -25,8 +28,6 @@ from jaxtl.models.model import (
     Network,
     apply_flat,
     from_blocks,
-    from_functions,
-    from_linen,
 )
 from jaxtl.models.outputs import forward, in_batches, outputs, to_float
 from jaxtl.models.precision import computing_in

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtl import paths
 from jaxtl.form import Name, checked
 from jaxtl.models.checks import check_call, check_widths, with_same_shapes
+from jaxtl.models.foreign import Foreign
 from jaxtl.plan import Params, PyTree, Statistics
 
 Around = Callable[..., PyTree]
@@ -54,22 +55,32 @@ class Block:
         call: (layer, inputs, train) -> outputs. By default `layer(inputs)`, told about training by
             whichever of `train`, `training`, `deterministic` and `use_running_average` its
             `__call__` takes.
+        without: path in the layer of one that is left out: it has no parameters and hands its
+            inputs on.
     """
 
     name: Name
     layer: Any
     then: Callable[[PyTree], PyTree] = identity
     call: Callable[[nn.Module, PyTree, bool], PyTree] | None = None
+    without: str | None = None
 
     def init(self, key: jax.Array, inputs: PyTree) -> tuple[PyTree, Params, Statistics]:
         """(outputs, parameters, batch statistics).
 
         Raises:
-            ValueError: the layer cannot be called so, or has other variables.
+            ValueError: the layer cannot be called so, has other variables, or no layer that is to
+                be left out.
         """
-        call = functools.partial(self._run, train=False)
-        with nn.intercept_methods(check_widths):
+        call, met = functools.partial(self._run, train=False), set()
+        with (
+            nn.intercept_methods(check_widths),
+            nn.intercept_methods(_left_out(self.without, met)),
+        ):
             outputs, variables = nn.init_with_output(call, self.layer)(key, inputs)
+        if self.without is not None and self.without not in met:
+            reason = paths.unknown("layer", self.without, met - {""})
+            raise ValueError(f"block {self.name!r}, `without`: {reason}")
         if others := variables.keys() - {"params", "batch_stats"}:
             raise ValueError(
                 f"block {self.name!r} has variables in {', '.join(sorted(others))}; a model "
@@ -108,6 +119,7 @@ class Block:
             nn.intercept_methods(check_widths),
             nn.intercept_methods(_constant_statistics(self.name, live if train else ())),
             nn.intercept_methods(_wrap(self.name, around)),
+            nn.intercept_methods(_left_out(self.without, set())),
         ):
             outputs, changed = with_same_shapes(self.name, call, variables, inputs, rngs=rngs)
         return self.then(outputs), changed["batch_stats"] if changed else statistics
@@ -129,7 +141,15 @@ def _constant_statistics(block: str, live: Sequence[str]) -> Callable:
 
     def intercept(call, args, kwargs, context):
         layer = context.module
-        if not isinstance(layer, nn.BatchNorm) or context.method_name != "__call__":
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
+        if isinstance(layer, Foreign):
+
+            def follows(path: str) -> bool:
+                return paths.matches(live, f"backbone/{block}/{path}")
+
+            return call(*args, **{**kwargs, "live": follows})
+        if not isinstance(layer, nn.BatchNorm):
             return call(*args, **kwargs)
         path = "/".join(("backbone", block, *layer.path))
         if layer.use_running_average or any(
@@ -143,6 +163,19 @@ def _constant_statistics(block: str, live: Sequence[str]) -> Callable:
             return constant.apply(layer.variables, x, mask=mask)
 
         return normalize(*args, **kwargs)
+
+    return intercept
+
+
+def _left_out(path: str | None, met: set[str]) -> Callable:
+    """An interceptor: one layer hands its inputs on; `met` collects the paths of all."""
+
+    def intercept(call, args, kwargs, context):
+        place = "/".join(context.module.path)
+        if path is None or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        met.add(place)
+        return args[0] if place == path else call(*args, **kwargs)
 
     return intercept
 

@@ -26,7 +26,7 @@ def check_layer(name: str, layer: Any) -> None:
     kind = layer if isinstance(layer, type) else type(layer)
     title = kind.__qualname__
     if any(parent.__module__.startswith("flax.nnx") for parent in kind.__mro__):
-        problem = f"{title} is a Flax NNX module, which is not supported"
+        problem = f"{title} is a Flax NNX module, which models.from_nnx takes"
     elif isinstance(layer, type) and issubclass(layer, nn.Module):
         problem = f"{title} is a class, not a module: {title}(...)"
     else:
@@ -69,8 +69,18 @@ def check_features(blocks: Sequence[str], inputs: PyTree, features: PyTree) -> N
         return
     raise ValueError(
         f"{name} gives {problem}; features are one float array [n, ...] for n examples; "
-        "`call=lambda module, inputs, train: ...` can choose or change them."
+        f"{_choice(features)}."
     )
+
+
+def _choice(outputs: PyTree) -> str:
+    """How the features are chosen among several outputs."""
+    if isinstance(outputs, Mapping) and outputs:
+        keys = ", ".join(map(repr, list(outputs)[:8]))
+        return f"`output=` chooses one of {keys}"
+    if isinstance(outputs, Sequence) and len(outputs):
+        return f"`output=0` ... `output={len(outputs) - 1}` chooses one"
+    return "`output=` chooses or changes them, a key, an index or a function"
 
 
 def with_same_shapes(name: str, call: Callable, *arguments: Any, **options: Any) -> Any:

@@ -193,59 +193,6 @@ def from_blocks(
     return Network(tuple(blocks), dict(heads), before)
 
 
-def from_linen(
-    module: nn.Module,
-    heads: Mapping[str, Head],
-    *,
-    name: str = "body",
-    call: Callable[[nn.Module, PyTree, bool], PyTree] | None = None,
-    before: Callable[[PyTree], PyTree] = identity,
-) -> Model:
-    """Any linen module that maps inputs [n, ...] to an array [n, ...], as a backbone of one block.
-
-    Args:
-        module: its parameters are found under `backbone/<name>/`.
-        name: of the block.
-        call: (module, inputs, train) -> outputs, where `Block.call`'s default does not fit, such
-            as `lambda module, x, train: module(x["ids"], x["mask"], is_eval=not train)`.
-    """
-    return from_blocks([Block(name, module, call=call)], heads, before=before)
-
-
-def from_functions(
-    init: Callable[[jax.Array, PyTree], Params],
-    apply: Callable[..., jax.Array],
-    heads: Mapping[str, Head],
-    *,
-    name: str = "body",
-    before: Callable[[PyTree], PyTree] = identity,
-) -> Model:
-    """Any pair of pure functions, as a backbone of one block without batch statistics.
-
-    Args:
-        init: (rng, inputs [n, ...]) -> params, a dict, found under `backbone/<name>/`.
-        apply: (params, inputs [n, ...], *, rng, train) -> float array [n, ...]; rng is None where
-            the model is given none, as in evaluation.
-        name: of the block.
-    """
-    return from_linen(_Functions(init, apply), heads, name=name, before=before)
-
-
-class _Functions(nn.Module):
-    """A linen module of two functions."""
-
-    start: Callable[[jax.Array, PyTree], Params]
-    run: Callable[..., jax.Array]
-
-    @nn.compact
-    def __call__(self, inputs: PyTree, train: bool = False) -> jax.Array:
-        if self.is_initializing():
-            for path, value in self.start(self.make_rng("params"), inputs).items():
-                self.put_variable("params", path, value)
-        rng = self.make_rng("dropout") if self.has_rng("params") else None
-        return self.run(self.variables.get("params", {}), inputs, rng=rng, train=train)
-
-
 def apply_flat(
     model: Model,
     params: Params,

@@ -54,7 +54,7 @@ def init(module, **options):
     "layer, said",
     [
         (nn.Dense, "Dense is a class, not a module: Dense(...)"),
-        (Nnx(nnx.Rngs(0)), "Nnx is a Flax NNX module, which is not supported"),
+        (Nnx(nnx.Rngs(0)), "Nnx is a Flax NNX module, which models.from_nnx takes"),
         (Nnx, "Nnx is a Flax NNX module"),
         (nnx.Linear(5, 4, rngs=nnx.Rngs(0)), "Linear is a Flax NNX module"),
         (lambda x: x, "a function"),

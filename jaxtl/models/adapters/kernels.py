@@ -13,7 +13,13 @@ import numpy as np
 from jaxtl import paths
 from jaxtl.models.adapter import Adapter, Call, attach, leaves_of
 from jaxtl.models.adapters.family import Family, Kernel, Leaves, Weight
-from jaxtl.models.adapters.layers import Layer, kind_of, layers_of, trace_layers
+from jaxtl.models.adapters.layers import (
+    Layer,
+    foreign_layers,
+    kind_of,
+    layers_of,
+    trace_layers,
+)
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
 SHARED = "shared"
@@ -52,7 +58,8 @@ def on_kernels(
         chosen = {path: flat[path] for path in candidates if paths.matches(targets, path)}
         if not chosen:
             return {}
-        layers = trace_layers(model, params, statistics, inputs, kind_of)
+        traced = trace_layers(model, params, statistics, inputs, kind_of)
+        layers = {**traced, **foreign_layers(model)}
         kernels = _kernels(chosen, layers, _multiplied(params), family, dropout)
         leaves = {}
         for kernel in kernels:

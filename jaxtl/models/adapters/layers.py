@@ -12,6 +12,7 @@ import jax
 from jaxtl import paths
 from jaxtl.models.adapter import Call
 from jaxtl.models.blocks import Around, Block
+from jaxtl.models.foreign import Foreign
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
 Read = Callable[[nn.Module, tuple, PyTree], Any]
@@ -64,6 +65,16 @@ def trace_layers(
     traced = dataclasses.replace(model, heads={}, around=around)
     jax.eval_shape(traced.apply, params, statistics, inputs)
     return layers
+
+
+def foreign_layers(model: Model) -> dict[str, Layer]:
+    """{path: Layer} of the layers of other libraries, which cannot be traced."""
+    return {
+        f"backbone/{block.name}/{path}": Layer(input_axes == 1, input_axes, kernel_axes)
+        for block in model.backbone
+        if isinstance(block.layer, Foreign)
+        for path, (input_axes, kernel_axes) in block.layer.source.kernel_axes.items()
+    }
 
 
 def target_layers(
