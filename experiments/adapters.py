@@ -47,12 +47,10 @@ def build(config: Config) -> Experiment:
             )
         ]
 
-    def attach(name, model, method=None, trains=".*"):
-        method = method or transfer.grouped({"all": ((f"{name}/{trains}", "heads/.*"), adam)})
+    def attach(name, model, method=None):
+        method = method or transfer.grouped({"all": ((f"{name}/.*", "heads/.*"), adam)})
         return tune(name, method, model, fresh=("heads/.*", f"{name}/.*"))
 
-    vera = transfer.grouped({"all": (("vera/backbone/.*", "heads/.*"), adam)})
-    vera = dataclasses.replace(vera, fresh_frozen=True)
     adalora = transfer.adalora(adam, config.steps, cool_down=config.steps // 3)
     full = {"heads": (("heads/.*",), adam), "rest": ((".*",), optax.adam(3e-5))}
     others = [adapters.ia3, adapters.houlsby, adapters.parallel, adapters.prompt, adapters.prefix]
@@ -63,9 +61,9 @@ def build(config: Config) -> Experiment:
         "norms": tune("norms", transfer.norm_tuning(adam)),
         "lora": attach("lora", adapters.lora(model, targets)),
         "dora": attach("dora", adapters.dora(model, targets)),
-        "pissa": attach("pissa", adapters.pissa(model, targets), trains=".*/(a|b)"),
+        "pissa": attach("pissa", adapters.pissa(model, targets)),
         "adalora": attach("adalora", adapters.adalora(model, targets), adalora),
-        "vera": attach("vera", adapters.vera(model, targets), vera),
+        "vera": attach("vera", adapters.vera(model, targets)),
         **{other.__name__: attach(other.__name__, other(model)) for other in others},
     }
     evals = {"kitchen": classification(test, "sentiment")}

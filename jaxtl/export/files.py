@@ -128,8 +128,11 @@ def write_weights(predictor: Predictor, path: Path) -> dict[str, Any]:
 
 
 def weights_of(predictor: Predictor) -> dict[str, np.ndarray]:
-    """{path: leaf} of what the model itself reads: no adapter, nothing of the method's."""
-    model, params = predictor.model.merge(predictor.params)
+    """{path: leaf} of what the model reads, adapters merged where they can be; no networks of
+    the method's."""
+    model, params = predictor.model, predictor.params
+    while model.adapters and model.adapters[-1].merge is not None:
+        model, params = model.merge(params)
     read = jax.eval_shape(to_float, predictor.inputs)
     wanted = jax.eval_shape(model.init, jax.random.key(0), read)
     leaves = flatten(params) | flatten(predictor.state.statistics)

@@ -35,6 +35,23 @@ class Call(NamedTuple):
     train: bool
 
 
+class Factors(NamedTuple):
+    """What an adapter makes of a kernel W [rows, columns]: W + scale * down @ up.
+
+    Attributes:
+        down: [rows, rank].
+        up: [rank, columns].
+        scale: of their product.
+        magnitude: [columns], the norms that the columns of the sum are given; None if they keep
+            theirs.
+    """
+
+    down: jax.Array
+    up: jax.Array
+    scale: float
+    magnitude: jax.Array | None = None
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 @checked
 class Adapter:
@@ -45,22 +62,29 @@ class Adapter:
         start: (model under the adapter, params, statistics, inputs, path -> PRNG key) -> {path
             below the name: initial value}.
         change: Call of a block -> Call.
-        merge: (model, params) -> params whose kernels contain the adapter's effect; None if it
-            cannot be merged.
+        merge: (model, params) -> params whose kernels contain the adapter's effect; None if there
+            are no such.
+        unmergeable: why there are none, as the end of a sentence.
         unmerge: (model, merged params with the adapter's own) -> params; None if it cannot be
             taken out again.
         after_loading: params of a seed, NumPy -> params, where initial values come from loaded
             weights. A stage in which they are fresh computes them before its first step.
         solves: path patterns of what `after_loading` changes.
+        constant: path patterns of what never trains, such as random matrices, whatever a method's
+            patterns match: so `<name>/.*` is right for every adapter.
+        factors: (model, params) -> {path of a kernel: Factors}; None where there are no such.
     """
 
     name: str
     start: Callable[[Model, Params, Statistics, PyTree, Callable], Mapping[str, jax.Array]]
     change: Callable[[Call], Call]
     merge: Callable[[Model, Params], Params] | None = None
+    unmergeable: str = "no weights compute the same"
     unmerge: Callable[[Model, Params], Params] | None = None
     after_loading: Callable[[Params], Params] | None = None
     solves: Patterns = ()
+    constant: Patterns = ()
+    factors: Callable[[Model, Params], dict[str, Factors]] | None = None
 
 
 def attach(model: Model, adapter: Adapter) -> Model:

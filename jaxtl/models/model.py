@@ -151,9 +151,11 @@ class Network:
         )
 
     def merge(self, params: Params) -> tuple["Network", Params]:
-        if not self.adapters or self.adapters[-1].merge is None:
+        if not self.adapters:
             return self, params
         *others, last = self.adapters
+        if last.merge is None:
+            raise ValueError(f"adapter {last.name!r} cannot be merged: {last.unmergeable}.")
         merged = last.merge(self, params)
         merged = {name: tree for name, tree in merged.items() if name != last.name}
         return dataclasses.replace(self, adapters=tuple(others)), merged

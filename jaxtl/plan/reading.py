@@ -125,5 +125,8 @@ class Model(Protocol):
     def merge(self, params: dict[str, Any]) -> tuple["Model", dict[str, Any]]:
         """(the model without its last adapter, params in which that adapter's effect is contained).
 
-        The same model and params where there is no adapter, or none that can be merged.
+        The same model and params where there is no adapter.
+
+        Raises:
+            ValueError: no weights compute what the adapter does; the message says why.
         """

@@ -13,4 +13,6 @@ from jaxtl.pretrained.names.efficientnet_lite import efficientnet_lite
 from jaxtl.pretrained.names.resnet import RESNET
 from jaxtl.pretrained.names.scheme import CONV, DENSE, SAME, Entry, Layout, Scheme
 from jaxtl.pretrained.names.vit import VIT
+from jaxtl.pretrained.peft import Peft, PeftWeights, peft
 from jaxtl.pretrained.weights import FileWeights, weights
+from jaxtl.pretrained.write_peft import save_peft

@@ -144,7 +144,7 @@ def fit(
         else:
             try:
                 leaf, change = _leaf(scheme, path, entry, file[entry.name], abstract.shape)
-                leaves[path] = _convert(leaf, entry.name, np.dtype(abstract.dtype))
+                leaves[path] = convert(leaf, entry.name, np.dtype(abstract.dtype))
                 changes[path] = change
             except Mismatch as mismatch:
                 problems[path] = str(mismatch)
@@ -155,7 +155,7 @@ def _is_other_head(path: str, head: str | None) -> bool:
     return path.startswith("heads/") and path.split("/")[1] != head
 
 
-def _convert(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
+def convert(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
     """An array in the type that is wanted, as long as that loses nothing but digits."""
     kinds = "f" if jax.dtypes.issubdtype(dtype, np.floating) else "iub"
     if array.dtype.kind not in kinds:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl import paths
+from jaxtl.models.adapter import Factors
 from jaxtl.models.adapters.family import Kernel, Leaves, additive, rank_problem
 from jaxtl.models.adapters.kernels import on_kernels
 from jaxtl.plan import Model, Params
@@ -52,7 +53,10 @@ def adalora(
         values = (scale * leaves["values"]).reshape((1,) * (inside.ndim - 1) + (-1,))
         return (inside * values) @ leaves["q"]
 
-    family = additive(start, delta, beside, "q", problem=rank_problem(rank))
+    def factors(leaves: Leaves, rows: int) -> Factors:
+        return Factors(leaves["p"], leaves["values"][:, None] * leaves["q"], scale)
+
+    family = additive(start, delta, beside, "q", problem=rank_problem(rank), factors=factors)
     return on_kernels(model, targets, family, name, dropout)
 
 

@@ -116,7 +116,8 @@ def _bottleneck(
 
         return call._replace(around=(insert, *call.around))
 
-    return attach(model, Adapter(name, start, change))
+    why = "its network has an activation between its two layers, which no matrix has"
+    return attach(model, Adapter(name, start, change, unmergeable=why))
 
 
 def _dense(leaves: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.models.adapter import Factors
 from jaxtl.models.adapters.family import Family, Kernel, Leaves, Weight, rank_problem
 from jaxtl.models.adapters.kernels import on_kernels
 from jaxtl.models.adapters.lora import start_low_rank
@@ -53,5 +54,6 @@ def dora(
         problem=rank_problem(rank),
         solve=solve,
         solves=("magnitude",),
+        factors=lambda leaves, rows: Factors(leaves["a"], leaves["b"], scale, leaves["magnitude"]),
     )
     return on_kernels(model, targets, family, name)

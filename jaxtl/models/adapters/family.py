@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxtl.models.adapter import Factors
+
 Leaves = Mapping[str, jax.Array]
 Weight = Mapping[str, jax.Array]
 """{"kernel": [rows, columns], "bias": [columns]}, without bias where the layer has none."""
@@ -50,6 +52,8 @@ class Family(NamedTuple):
         solve: (matrix of a loaded kernel, float64) -> {name: value} of the leaves that start from
             it; None if none do.
         solves: their names.
+        constants: names of the leaves that never train.
+        factors: (leaves, rows of the kernel) -> Factors; None where there are no such.
     """
 
     start: Callable[..., Leaves]
@@ -61,6 +65,8 @@ class Family(NamedTuple):
     shared: Callable[..., Leaves] | None = None
     solve: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None
     solves: Sequence[str] = ()
+    constants: Sequence[str] = ()
+    factors: Callable[[Leaves, int], Factors] | None = None
 
 
 def additive(

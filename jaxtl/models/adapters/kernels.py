@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl import paths
-from jaxtl.models.adapter import Adapter, Call, attach, leaves_of
+from jaxtl.models.adapter import Adapter, Call, Factors, attach, leaves_of
 from jaxtl.models.adapters.family import Family, Kernel, Leaves, Weight
 from jaxtl.models.adapters.layers import (
     Layer,
@@ -116,8 +116,27 @@ def on_kernels(
 
     merge = functools.partial(fold, family.weigh)
     unmerge = family.unweigh and functools.partial(fold, family.unweigh)
-    solve, solves = family.solve and after_loading, [f"{name}/.*/{x}" for x in family.solves]
-    return attach(model, Adapter(name, start, change, merge, unmerge, solve, solves))
+
+    def factors(model: Model, params: Params) -> dict[str, Factors]:
+        flat, kernels = paths.flatten(params), {}
+        for layer, leaves in _with_shared(model.blocks, params, name).items():
+            path = _kernel_path(layer, flat)
+            rows = flat[path].size // family.columns(leaves, flat[path].size)
+            kernels[path] = family.factors(leaves, rows)
+        return kernels
+
+    adapter = Adapter(
+        name,
+        start,
+        change,
+        merge=merge,
+        unmerge=unmerge,
+        after_loading=family.solve and after_loading,
+        solves=[f"{name}/.*/{leaf}" for leaf in family.solves],
+        constant=[f"{name}/.*/{leaf}" for leaf in family.constants],
+        factors=family.factors and factors,
+    )
+    return attach(model, adapter)
 
 
 def _with_shared(blocks: Sequence[str], params: Params, name: str) -> dict[str, Leaves]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxtl.models.adapter import Factors
 from jaxtl.models.adapters.family import Family, Kernel, Leaves, additive, rank_problem
 from jaxtl.models.adapters.kernels import on_kernels
 from jaxtl.plan import Model
@@ -62,7 +63,10 @@ def low_rank(rank: int, scale: float) -> Family:
     def start(kernel: Kernel, matrix: jax.Array, key: Callable) -> Leaves:
         return start_low_rank(matrix, rank, key)
 
-    return additive(start, delta, beside, "b", problem=rank_problem(rank))
+    def factors(leaves: Leaves, rows: int) -> Factors:
+        return Factors(leaves["a"], leaves["b"], scale)
+
+    return additive(start, delta, beside, "b", problem=rank_problem(rank), factors=factors)
 
 
 def start_low_rank(matrix: jax.Array, rank: int, key: Callable) -> Leaves:

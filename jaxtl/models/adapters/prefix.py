@@ -68,7 +68,8 @@ def prefix(
 
         return call._replace(around=(extend, *call.around))
 
-    return attach(model, Adapter(name, start, change))
+    why = "its keys and values stand beside those of the inputs, in no weight"
+    return attach(model, Adapter(name, start, change, unmergeable=why))
 
 
 def _in_front(learned: jax.Array, x: jax.Array) -> jax.Array:

@@ -155,7 +155,8 @@ def _tokens(
         removed = 0 if block == edited[0] else length
         return call._replace(inputs=_splice(call.inputs, tokens, at, removed))
 
-    return attach(model, Adapter(name, start, change))
+    why = "its tokens stand among those of the inputs, in no weight"
+    return attach(model, Adapter(name, start, change, unmergeable=why))
 
 
 def _hidden(x: PyTree) -> jax.Array:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxtl.models.adapter import Factors
 from jaxtl.models.adapters.family import Family, Kernel, Leaves, Weight
 from jaxtl.models.adapters.kernels import on_kernels
 from jaxtl.plan import Model
@@ -25,10 +26,9 @@ def vera(
     """W + A diag(d) B diag(b); Eq. 2.
 
     A [rows, rank] and B [rank, columns] are drawn once, Kaiming uniform, for the largest kernel,
-    and the others read their first rows and columns: `<name>/shared/{down,up}`. They stay random,
-    so the method needs `fresh_frozen=True` and trains `<name>/backbone/.*`: d [rank], which starts
-    as 0.1, and b [columns], as 0, so that the model starts as it was; rank + columns parameters a
-    kernel.
+    and the others read their first rows and columns: `<name>/shared/{down,up}`. They stay random.
+    What trains is d [rank], which starts as 0.1, and b [columns], as 0, so that the model starts as
+    it was: rank + columns parameters a kernel.
 
     Args:
         rank: of A B; may be larger than a kernel.
@@ -58,11 +58,24 @@ def vera(
         added = low_rank(flat @ leaves["down"][: flat.shape[-1]], leaves)
         return added.reshape(*inputs.shape[:-1], -1)
 
+    def factors(leaves: Leaves, rows: int) -> Factors:
+        up = leaves["up"][:, : len(leaves["b"])] * leaves["b"][None]
+        return Factors(leaves["down"][:rows] * leaves["d"][None], up, 1.0)
+
     def columns(leaves: Leaves, size: int) -> int:
         return len(leaves["b"])
 
     unweigh = functools.partial(weigh, sign=-1)
-    family = Family(start, columns, weigh, unweigh, beside, shared=shared)
+    family = Family(
+        start,
+        columns,
+        weigh,
+        unweigh,
+        beside,
+        shared=shared,
+        constants=("down", "up"),
+        factors=factors,
+    )
     return on_kernels(model, targets, family, name, dropout)
 
 

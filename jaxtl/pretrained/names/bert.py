@@ -5,7 +5,7 @@ transformers, alone; in files that go back to TensorFlow, such as that of bert-b
 norms have a `gamma` and a `beta`.
 """
 
-from jaxtl.pretrained.names.layered import layered, torch_names
+from jaxtl.pretrained.names.layered import layered, places, torch_names
 from jaxtl.pretrained.names.scheme import Entry, Scheme
 
 _BERT = {
@@ -61,7 +61,8 @@ _DISTILBERT_CONFIG = {"model_type": ("distilbert",), "activation": ("gelu",)}
 def _scheme(name: str, table: dict[str, Entry], prefix: str = "") -> Scheme:
     title = f"{name} with the prefix {prefix}" if prefix else name
     config = _DISTILBERT_CONFIG if name == "DistilBERT" else _CONFIG
-    return Scheme(title, layered(table, prefix), _IGNORED, heads=_HEADS, config=config)
+    entry, inverse = layered(table, prefix), places(table, prefix)
+    return Scheme(title, entry, _IGNORED, heads=_HEADS, config=config, places=inverse)
 
 
 BERT = (

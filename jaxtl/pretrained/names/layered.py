@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from jaxtl.pretrained.names.scheme import DENSE, SAME, Entry
 
 _NUMBER = re.compile(r"(?<=/layer_)\d+")
+_COUNT = re.compile(r"(?<=\.)\d+(?=\.)")
 _HEAD = re.compile(r"(?<=^heads/)[^/]+")
 
 
@@ -29,6 +30,28 @@ def layered(table: Mapping[str, Entry], prefix: str = "") -> Callable[[str], Ent
         return layer._replace(name=prefix + name)
 
     return entry
+
+
+def places(table: Mapping[str, Entry], prefix: str = "") -> Callable[[str], dict[str, Entry]]:
+    """`Scheme.places` of a table, for what belongs to the backbone.
+
+    Args:
+        table, prefix: as in `layered`.
+    """
+    by_name: dict[str, list[str]] = {}
+    for path, entry in table.items():
+        if not path.startswith("heads/"):
+            by_name.setdefault(prefix + entry.name, []).append(path)
+
+    def find(name: str) -> dict[str, Entry]:
+        number, starred = _COUNT.search(name), _COUNT.sub("*", name, count=1)
+        layer = number.group() if number else "*"
+        return {
+            f"backbone/{path.replace('*', layer)}": table[path]._replace(name=name)
+            for path in by_name.get(starred, ())
+        }
+
+    return find
 
 
 def torch_names(

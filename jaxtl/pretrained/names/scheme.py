@@ -63,6 +63,7 @@ class Scheme(NamedTuple):
         heads: patterns of the names of the file's classifiers and pretraining heads, which a model
             may leave out. Any other array that a model does not read is an error.
         config: {key of a `config.json` beside the file: the values that fit the architecture}.
+        places: name of an array in the file -> {path of a leaf that is read from it: Entry}.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Scheme(NamedTuple):
     adapt: Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = {}
     heads: tuple[str, ...] = ()
     config: Mapping[str, tuple[Any, ...]] = {}
+    places: Callable[[str], dict[str, Entry]] = lambda name: {}
 
     def entries(self, paths: Iterable[str]) -> dict[str, Entry]:
         """{path: Entry} of the leaves that have a name in that project."""

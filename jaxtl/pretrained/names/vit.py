@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from jaxtl.pretrained.names.layered import layered, torch_names
+from jaxtl.pretrained.names.layered import layered, places, torch_names
 from jaxtl.pretrained.names.scheme import CONV, DENSE, SAME, Entry, Layout, Mismatch, Scheme
 
 _TIMM = {
@@ -26,6 +26,20 @@ _HUGGING_FACE = {
     "layer_*/norm_2": "encoder.layer.*.layernorm_after",
     "layer_*/mlp/up": "encoder.layer.*.intermediate.dense",
     "layer_*/mlp/down": "encoder.layer.*.output.dense",
+    "norm": "layernorm",
+    "heads/*": "classifier",
+}
+
+# Since its version 5 in memory, and so in PEFT's adapters; files of whole models stay as above.
+_HUGGING_FACE_5 = {
+    "layer_*/norm_1": "layers.*.layernorm_before",
+    "layer_*/attention/query": "layers.*.attention.q_proj",
+    "layer_*/attention/key": "layers.*.attention.k_proj",
+    "layer_*/attention/value": "layers.*.attention.v_proj",
+    "layer_*/attention/out": "layers.*.attention.o_proj",
+    "layer_*/norm_2": "layers.*.layernorm_after",
+    "layer_*/mlp/up": "layers.*.mlp.fc1",
+    "layer_*/mlp/down": "layers.*.mlp.fc2",
     "norm": "layernorm",
     "heads/*": "classifier",
 }
@@ -82,17 +96,20 @@ def _timm() -> Scheme:
         table[f"layer_*/attention/{name}/kernel"] = Entry(weight, DENSE, part, 3)
         table[f"layer_*/attention/{name}/bias"] = Entry(bias, SAME, part, 3)
     heads = (r"head\..*",)
-    return Scheme("timm", layered(table), ("mask_token",), _RESIZED, heads)
+    entry, inverse = layered(table), places(table)
+    return Scheme("timm", entry, ("mask_token",), _RESIZED, heads, places=inverse)
 
 
-def _hugging_face(prefix: str = "") -> Scheme:
+def _hugging_face(prefix: str = "", modules: dict[str, str] = _HUGGING_FACE) -> Scheme:
     embeddings = ("patch_embeddings.projection", "cls_token", "position_embeddings")
-    table = _torch(_HUGGING_FACE, *(f"embeddings.{name}" for name in embeddings))
-    name = f"Hugging Face with the prefix {prefix}" if prefix else "Hugging Face"
+    table = _torch(modules, *(f"embeddings.{name}" for name in embeddings))
+    name = "Hugging Face" if modules is _HUGGING_FACE else "Hugging Face 5"
+    name = f"{name} with the prefix {prefix}" if prefix else name
     # Masks are for pretraining, and the pooler comes after the features.
     ignored = (rf"{prefix}embeddings\.mask_token", rf"{prefix}pooler\.dense\.(weight|bias)")
     heads = (r"classifier\..*",)
-    return Scheme(name, layered(table, prefix), ignored, _RESIZED, heads, _CONFIG)
+    entry, inverse = layered(table, prefix), places(table, prefix)
+    return Scheme(name, entry, ignored, _RESIZED, heads, _CONFIG, inverse)
 
 
 @functools.cache
@@ -181,6 +198,8 @@ VIT = (
     _timm(),
     _hugging_face("vit."),
     _hugging_face(),
+    _hugging_face("vit.", _HUGGING_FACE_5),
+    _hugging_face("", _HUGGING_FACE_5),
     vision_transformer(),
     big_vision(),
     big_vision("params/"),

@@ -141,7 +141,8 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     leaves = {**flatten(params), **flatten(statistics)}
     paths, running = list(flatten(params)), list(flatten(statistics))
     idle = [f"heads/{re.escape(name)}/.*" for name in model.heads.keys() - active_heads(stage)]
-    groups = _groups(stage, paths, idle)
+    fixed = [pattern for adapter in model.adapters for pattern in adapter.constant]
+    groups = _groups(stage, paths, idle, fixed)
     solved = {path for path in select(method.solves, paths) if not matches(idle, path)}
 
     published, report = {}, ""
@@ -164,7 +165,7 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     random = sorted(
         path
         for path in fresh.intersection(paths)
-        if groups[path] == FROZEN and path not in solved and not matches(idle, path)
+        if groups[path] == FROZEN and path not in solved and not matches((*idle, *fixed), path)
     )
     if random and not method.fresh_frozen:
         raise ValueError(
@@ -196,18 +197,20 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     )
 
 
-def _groups(stage: Stage, paths: list[str], idle: list[str]) -> dict[str, str]:
+def _groups(stage: Stage, paths: list[str], idle: list[str], fixed: list[str]) -> dict[str, str]:
     """{parameter path: optimizer's name, or `FROZEN`}; heads that no domain names do not train.
 
     Args:
         idle: patterns of these heads.
+        fixed: patterns of what adapters keep constant.
 
     Raises:
         ValueError: an optimizer trains nothing.
     """
     patterns = {name: patterns for name, (patterns, _) in stage.method.optimizers.items()}
     groups = label(paths, patterns)
-    groups = {p: FROZEN if matches(idle, p) else group for p, group in groups.items()}
+    constant = (*idle, *fixed)
+    groups = {p: FROZEN if matches(constant, p) else group for p, group in groups.items()}
     for name in patterns:
         if name not in (FROZEN, *groups.values()):
             raise ValueError(

@@ -40,8 +40,8 @@ SGD = optax.sgd(0.1)
 CHAIN, BERT, VIT = (chain, vectors), (functools.partial(bert, 1), text), (vit, images)
 
 
-def trains(name, tx=SGD, patterns=None):
-    return transfer.grouped({"all": ((*(patterns or (f"{name}/.*",)), "heads/.*"), tx)})
+def trains(name, tx=SGD):
+    return transfer.grouped({"all": ((f"{name}/.*", "heads/.*"), tx)})
 
 
 def lora(model):
@@ -53,7 +53,7 @@ def lora_plus(model):
 
 
 def pissa(model):
-    return adapters.pissa(model, ALL, 2), trains("pissa", patterns=("pissa/.*/(a|b)",))
+    return adapters.pissa(model, ALL, 2), trains("pissa")
 
 
 def dora(model):
@@ -65,8 +65,7 @@ def adalora(model):
 
 
 def vera(model):
-    method = trains("vera", patterns=("vera/backbone/.*",))
-    return adapters.vera(model, ALL, 6), dataclasses.replace(method, fresh_frozen=True)
+    return adapters.vera(model, ALL, 6), trains("vera")
 
 
 def ia3(model):
