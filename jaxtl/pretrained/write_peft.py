@@ -36,7 +36,8 @@ def save_peft(
         folder: is made; the two files in it are replaced.
         model: with adapters that change kernels by a product of two matrices.
         params: of one seed; arrays.
-        schemes: the base's names, such as `BERT`; the first that has all kernels is taken.
+        schemes: the base's names, such as `BERT`; the first that has all kernels, and each in a
+            matrix of its own, is taken.
         head: the model's head that becomes the classifier of PEFT's base, which is then of
             `AutoModelForSequenceClassification` or the like, whose names have a prefix; None for
             the bare `AutoModel`.
@@ -120,6 +121,7 @@ def _scheme(schemes: Sequence[Scheme], paths: Iterable[str], has_classifier: boo
             f"no scheme for adapters of PEFT has names for {', '.join(missing[:5])}; known are "
             "those of pretrained.BERT and of PyTorch's in pretrained.VIT."
         )
+    named.sort(key=lambda scheme: scheme.entry(paths[0]).parts)  # one matrix a kernel, if it can
     project = named[0].name.partition(" with the prefix ")[0]
     same = [s for s in named if s.name.partition(" with the prefix ")[0] == project]
     return next((s for s in same if ("prefix" in s.name) == has_classifier), same[0])

@@ -196,10 +196,10 @@ def _jax(
 
 VIT = (
     _timm(),
-    _hugging_face("vit."),
-    _hugging_face(),
     _hugging_face("vit.", _HUGGING_FACE_5),
     _hugging_face("", _HUGGING_FACE_5),
+    _hugging_face("vit."),
+    _hugging_face(),
     vision_transformer(),
     big_vision(),
     big_vision("params/"),
