@@ -121,7 +121,8 @@ def _scheme(schemes: Sequence[Scheme], paths: Iterable[str], has_classifier: boo
             f"no scheme for adapters of PEFT has names for {', '.join(missing[:5])}; known are "
             "those of pretrained.BERT and of PyTorch's in pretrained.VIT."
         )
-    named.sort(key=lambda scheme: scheme.entry(paths[0]).parts)  # one matrix a kernel, if it can
+    # One matrix a kernel, if it can.
+    named.sort(key=lambda scheme: max(scheme.entry(path).parts for path in paths))
     project = named[0].name.partition(" with the prefix ")[0]
     same = [s for s in named if s.name.partition(" with the prefix ")[0] == project]
     return next((s for s in same if ("prefix" in s.name) == has_classifier), same[0])
