@@ -108,14 +108,18 @@ def fragment(
     more = html_table(tables.of_metrics(summary))
     if panels:
         more += folded(f"{len(panels)} more figures", "".join(panels))
-    style = STYLE.read_text(encoding="utf-8").replace(":root", "&").replace("body {", "& {")
-    text = (
-        f'<div class="jaxtl"><style>{STRONGER} {{ {style} {IN_NOTEBOOK} }}</style>'
+    return in_notebook(
         f'<p class="soft">{escape(summary["experiment"])}: did the transfer help?</p>'
         f"{_verdicts(summary, environment)}{html_table(tables.of_arms(summary))}"
         f"{pictures.get('gains', '')}{section('Sweep', _sweep(summary, pictures))}{more}"
-        f'<p class="soft">report: <code>{escape(str(report))}</code></p></div>'
+        f'<p class="soft">report: <code>{escape(str(report))}</code></p>'
     )
+
+
+def in_notebook(body: str) -> str:
+    """HTML in the look of the house, in the colours of a notebook's theme."""
+    style = STYLE.read_text(encoding="utf-8").replace(":root", "&").replace("body {", "& {")
+    text = f'<div class="jaxtl"><style>{STRONGER} {{ {style} {IN_NOTEBOOK} }}</style>{body}</div>'
     return text.encode("utf-8", "replace").decode()
 
 

@@ -90,7 +90,7 @@ def _draw(
     """Mean, interval and seeds; an arrow where the interval leaves the axis, or lies `outer`."""
     left, right = ax.get_xlim()
     dots = sorted(value for value in statistics["per_seed"] if value is not None)
-    heights = 0.2 + 0.09 * np.minimum(piles(dots, (right - left) / 60), 3)
+    heights = 0.18 + 0.13 * np.minimum(piles(dots, (right - left) / 60), 2)
     ax.plot(dots, place + heights, ".", color=FAINT, markersize=5, zorder=1)
     low, high = (max(left, outer[0]), min(right, outer[1])) if outer else (left, right)
     if statistics["mean"] is None:

@@ -144,7 +144,7 @@ class Result(Arms):
         from rich.console import Console
 
         text = io.StringIO()
-        console = Console(file=text, width=_width(), color_system=None, force_jupyter=False)
+        console = Console(file=text, width=width(), color_system=None, force_jupyter=False)
         print_table(self.summary, console)
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
         return "\n".join([*lines, "", f"report: {self.report}"])
@@ -161,7 +161,8 @@ def _rows(arm: Arm) -> Iterator[dict[str, Any]]:
             yield {"arm": arm.name, "metric": key, "seed": seed, "value": value, "gain": gain}
 
 
-def _width() -> int:
+def width() -> int:
+    """Letters of a line where a value is shown as text."""
     try:
         return os.get_terminal_size().columns
     except OSError:

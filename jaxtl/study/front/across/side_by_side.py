@@ -12,6 +12,7 @@ import numpy as np
 from jaxtl.files import replacing, user_path, write_text
 from jaxtl.report.across import comparison
 from jaxtl.report.across.comparison import Facts
+from jaxtl.study.front.result import width
 
 if TYPE_CHECKING:
     import pandas
@@ -39,13 +40,13 @@ class RunComparison:
         from rich.console import Console
 
         text = io.StringIO()
-        self.print(Console(file=text, width=100, no_color=True))
-        return text.getvalue().rstrip()
+        self.print(Console(file=text, width=width(), color_system=None, force_jupyter=False))
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip()
 
     def _repr_html_(self) -> str:
-        from jaxtl.report.across.comparison_page import content
+        from jaxtl.report.across.comparison_page import comparison_fragment
 
-        return content(self.facts, self._png())
+        return comparison_fragment(self.facts, self._png())
 
     def to_frame(self) -> pandas.DataFrame:
         """A pandas DataFrame: a row an arm, run and seed, with the metric of that seed.
