@@ -3,25 +3,30 @@
 import contextlib
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jaxtl.experiment_file import config_fields, find
-from jaxtl.fields import parse
+from jaxtl.fields import parse, text_of
 from jaxtl.files import user_path
 from jaxtl.paths import unknown
 from jaxtl.train.options import RunOptions
 
 TRUE, FALSE = ("true", "t", "1"), ("false", "f", "0")
+DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d"
+"""What text processors make of a hyphen."""
 MOST_SEEDS = 10_000
-OF_EXPORT = ("--format", "--arm", "--stage", "--seed")
-OF_COMPARE = ("--against", "--despite")
-OF_EXPERIMENT = ("--config.", "--sweep=")
-NEVER_EMPTY = (
-    *("--experiment", "--prepare", "--export", "--arm", "--stage", "--workdir", "--overwrite"),
-    *("--compare", "--against", "--despite", "--collect"),
+EVERY = "*"
+"""What a bare `--list` lists."""
+RUN, PLACE, COMMANDS, MACHINE = (
+    "What to run",
+    "Where it goes, and going on",
+    "Other commands",
+    "How to run: nothing here changes what an experiment means",
 )
+"""Titles in --help, in the order of the fields below."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,52 +34,127 @@ class NoConfig:
     """As long as no experiment is imported."""
 
 
-def flag(default: Any, meaning: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": meaning})
+def flag(default: Any, meaning: str, group: str, value: str = "", of: str = "experiment") -> Any:
+    """A flag, with all that --help and the checks need to know of it.
+
+    Args:
+        meaning: what --help says of it.
+        group: the title that it stands under.
+        value: what --help writes for its value; empty: its default.
+        of: the commands that it goes with, words apart; its own name makes it one; empty: all.
+    """
+    metadata = {"help": meaning, "group": group, "value": value, "of": of.split()}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
     """What a command line asks for: `--<field>=<value>`, with dots for `config` and `run`."""
 
-    experiment: str = flag("", "a file of experiments/, without .py; or a path")
-    list: bool = flag(False, "show every experiment with its measured result")
-    prepare: str = flag("", "prepare datasets (NAME or NAME,NAME), then stop")
-    export: str = flag("", "write a model of this run to RUN_DIR/export, stop")
-    format: str = flag("safetensors", "of --export: safetensors, or stablehlo")
-    arm: str = flag("", "of --export: an arm; by default the best one")
-    stage: str = flag("", "of --export: a stage; by default the arm's last")
-    seed: int | None = flag(None, "of --export: a seed; by default the run's first")
-    compare: str = flag("", "compare finished runs, RUN_DIR,RUN_DIR,..., with the first; stop")
-    against: str = flag("", "of --compare: an arm of the first run; by default that of each name")
-    despite: str = flag("", "of --compare: what may differ: evaluation, selection, steps, data")
-    collect: str = flag("", "write the runs under this folder to experiments/results.json; stop")
-    seeds: str = flag("5", "number of seeds, or a list such as 0,3,7")
-    arms: str = flag("all", "names of arms, separated by commas")
-    workdir: str = flag("runs", "the run goes to WORKDIR/EXPERIMENT")
-    resume: bool = flag(True, "go on with what the directory holds")
-    overwrite: str = flag("", "stages to train anew, with those after them; or all")
-    sweep: tuple[str, ...] = flag((), "FIELD=V1,V2,...: run with each value; may be repeated")
-    distributed: str = flag("off", "off, auto (a pod), or ADDRESS:PORT,COUNT,INDEX")
-    oracle: bool = flag(False, "also show the best step by test labels; never used")
-    verbose: bool = flag(False, "log what is decided on the way")
-    help: bool = flag(False, "this text; with --experiment its fields")
-    config: Any = NoConfig()
-    run: RunOptions = dataclasses.field(default_factory=RunOptions)
+    experiment: str = flag("", "name of a file in experiments/, or the path of one", RUN, "NAME")
+    arms: str = flag("all", "names of arms, separated by commas; ? is answered with them", RUN)
+    seeds: str = flag("5", "how many, or which, as in 0,3,7", RUN)
+    config: Any = dataclasses.field(
+        default=NoConfig(),
+        metadata={
+            "help": "a field of the experiment; --experiment=NAME --help shows them",
+            "group": RUN,
+            "value": ".FIELD=VALUE",
+            "of": ["experiment"],
+        },
+    )
+    sweep: tuple[str, ...] = flag(
+        (), "run with each of these values; several sweeps are multiplied", RUN, "FIELD=V1,V2"
+    )
+    oracle: bool = flag(
+        False, "also show what the best step by test labels gives; never the result", RUN
+    )
+    workdir: str = flag(
+        "runs", "the run goes to WORKDIR/EXPERIMENT", PLACE, of="experiment compare"
+    )
+    resume: bool = flag(
+        True, "go on with what that folder holds; false: refuse if it holds a run", PLACE
+    )
+    overwrite: str = flag(
+        "", "stages to train anew, with those that follow them; or all", PLACE, "STAGE,..."
+    )
+    list: str = flag(
+        "", "every experiment, a line each; with a name, all about one", COMMANDS, "[=NAME]", "list"
+    )
+    prepare: str = flag(
+        "", "download datasets and prepare them", COMMANDS, "NAME,NAME,...", "prepare"
+    )
+    compare: str = flag(
+        "",
+        "compare finished runs with the first of them",
+        COMMANDS,
+        "RUN_DIR,RUN_DIR,...",
+        "compare",
+    )
+    against: str = flag(
+        "",
+        "of --compare: an arm of the first run; else that of each name",
+        COMMANDS,
+        "ARM",
+        "compare",
+    )
+    despite: str = flag(
+        "",
+        "of --compare: what may differ: evaluation, selection, steps, data",
+        COMMANDS,
+        "KIND,...",
+        "compare",
+    )
+    collect: str = flag(
+        "", "write the runs in a folder to experiments/results.json", COMMANDS, "WORKDIR", "collect"
+    )
+    export: str = flag("", "write a model to RUN_DIR/export", COMMANDS, "RUN_DIR", "export")
+    format: str = flag("safetensors", "of --export; or stablehlo", COMMANDS, of="export")
+    arm: str = flag("", "of --export: an arm; else the best one", COMMANDS, "ARM", "export")
+    stage: str = flag("", "of --export: a stage; else the arm's last", COMMANDS, "STAGE", "export")
+    seed: int | None = flag(
+        None, "of --export: a seed; else the run's first", COMMANDS, "SEED", "export"
+    )
+    help: bool = flag(False, "this text; with --experiment=NAME its fields too", COMMANDS, of="")
+    distributed: str = flag(
+        "off",
+        "run in several processes; auto: as a pod or Slurm says; else the first one's "
+        "ADDRESS:PORT, their COUNT, the INDEX of this one, with commas",
+        MACHINE,
+    )
+    verbose: bool = flag(
+        False, "log what is decided on the way; tell errors with their tracebacks", MACHINE, of=""
+    )
+    run: RunOptions = dataclasses.field(
+        default_factory=RunOptions, metadata={"group": MACHINE, "of": ["experiment"]}
+    )
 
     def __post_init__(self):
         for field in ("workdir", "export", "collect"):
             object.__setattr__(self, field, user_path(getattr(self, field)))
 
     @property
+    def commands(self) -> tuple[str, ...]:
+        """The flags that say what is to be done; several are refused."""
+        return tuple(name for name in COMMAND_FLAGS if getattr(self, name.removeprefix("--")))
+
+    @property
     def runs(self) -> bool:
-        """Whether it asks for a run of an experiment, and nothing else."""
-        others = self.list, self.prepare, self.export, self.compare, self.collect
-        return bool(self.experiment) and not any(others)
+        """Whether it asks for a run of an experiment."""
+        return self.commands == ("--experiment",) and not self.help
 
 
-SWITCHES = {f"--{field.name}" for field in dataclasses.fields(Launch) if field.type is bool}
-TAKES_VALUE = {f"--{field.name}" for field in dataclasses.fields(Launch)} - SWITCHES
+FLAGS = {f"--{field.name}": field for field in dataclasses.fields(Launch)}
+SWITCHES = {name for name, field in FLAGS.items() if field.type is bool}
+NEVER_EMPTY = {"--workdir"} | {name for name, field in FLAGS.items() if field.default == ""}
+COMMAND_FLAGS = [name for name, field in FLAGS.items() if field.name in field.metadata["of"]]
+
+
+def form(name: str) -> str:
+    """How a flag is written: `--experiment=NAME`, `--seeds=5`."""
+    field = FLAGS[name]
+    value = field.metadata["value"] or text_of(field.default)
+    return f"{name}{value}" if value[0] in ".[" else f"{name}={value}"
 
 
 def read(argv: Sequence[str]) -> tuple[Launch, list[str]]:
@@ -87,35 +167,50 @@ def read(argv: Sequence[str]) -> tuple[Launch, list[str]]:
         os.getcwd()
     except OSError as error:
         raise ValueError("the current directory is gone; change to one that exists") from error
-    args = spell_out(argv[1:])
+    args = spell_out(join_values(argv[1:]))
     config_args = [arg for arg in args if arg.startswith("--config.")]
     sweep = tuple(arg.removeprefix("--sweep=") for arg in args if arg.startswith("--sweep="))
-    flags = [arg for arg in args if arg.startswith("-") and not arg.startswith(OF_EXPERIMENT)]
+    flags = [arg for arg in args if not arg.startswith(("--config.", "--sweep="))]
     launch = parse(Launch(sweep=sweep), "", flags, config_flags(args))
-    for arg in args:
-        name = arg.partition("=")[0]
-        if not arg.startswith("-"):
-            raise ValueError(f"unexpected argument {arg!r}; flags are written --name=value")
-        if launch.export and name.startswith(("--config.", "--run.")):
-            raise ValueError(f"{arg}: an export is of what the run was, without such flags")
-        if not launch.experiment and name.startswith("--config."):
-            raise ValueError(f"{arg} goes with --experiment=NAME")
-        if launch.compare and name not in (*OF_COMPARE, "--compare", "--workdir", "--verbose"):
-            raise ValueError(
-                f"{name} does not go with --compare; of it are {', '.join(OF_COMPARE)}"
-            )
-        if launch.collect and name not in ("--collect", "--verbose"):
-            raise ValueError(f"{name} does not go with --collect")
-        if not launch.compare and name in OF_COMPARE:
-            raise ValueError(f"{name} goes with --compare=RUN_DIR,RUN_DIR,...")
-        if not launch.export and name in OF_EXPORT:
-            hint = "; did you mean --seeds?" if name == "--seed" else ""
-            raise ValueError(f"{name} goes with --export=RUN_DIR{hint}")
+    if not launch.help:
+        check_together(launch.commands, args)
     return launch, config_args
 
 
+def join_values(words: Sequence[str]) -> list[str]:
+    """`--name=value` in place of `--name value`.
+
+    Raises:
+        ValueError: a word that is neither a flag nor a flag's value.
+    """
+    args: list[str] = []
+    for word in words:
+        if word[:1] in tuple(DASHES):
+            rest = word.lstrip(f"-{DASHES}")
+            raise ValueError(f"{word} begins with a dash, not with hyphens; write --{rest}")
+        flag = args[-1] if args and args[-1].startswith("--") and "=" not in args[-1] else ""
+        if re.match(r"-(?![\d.])", word) and word.strip("-"):
+            args.append(word)
+        elif flag and (flag not in SWITCHES or word.lower() in TRUE + FALSE):
+            args[-1] += f"={word}"
+        else:
+            raise ValueError(
+                f"unexpected argument {word!r}; flags are written --name=value{_meant(word)}"
+            )
+    return args
+
+
+def _meant(word: str) -> str:
+    """What a word without hyphens was surely meant as."""
+    if "=" in word and f"--{re.split('[.=]', word)[0]}" in FLAGS:
+        return f"; did you mean --{word}?"
+    with contextlib.suppress(ValueError):
+        return f"; did you mean --experiment={word}?" if word and find(word) else ""
+    return ""
+
+
 def spell_out(words: Sequence[str]) -> list[str]:
-    """`--name=value` in place of `--name value`, and of `--name` and `--noname` of a switch.
+    """Switches as `--name=value`, also from `--name` and `--noname`; and other short forms in full.
 
     Raises:
         ValueError: a switch that is neither true nor false, or a flag that needs a name has none.
@@ -123,20 +218,42 @@ def spell_out(words: Sequence[str]) -> list[str]:
     args: list[str] = []
     for word in words:
         name, equals, text = word.partition("=")
-        negated = f"--{name.removeprefix('--no')}"
-        if args and args[-1] in TAKES_VALUE:
-            args[-1] += f"={word}"
+        negated = f"--{name.removeprefix('--no').removeprefix('-')}"
+        if word == "-h":
+            args.append("--help=True")
+        elif word == "--list":
+            args.append(f"--list={EVERY}")
         elif negated in SWITCHES and not equals:
             args.append(f"{negated}=false")
         elif name in SWITCHES:
             if equals and text.lower() not in TRUE + FALSE:
-                raise ValueError(f"{word}: expected true or false")
+                hint = f"; did you mean --experiment={text} --help?" if name == "--help" else ""
+                raise ValueError(f"{word}: expected true or false{hint}")
             args.append(f"{name}={text.lower() not in FALSE}")
         elif name in NEVER_EMPTY and equals and not text:
-            raise ValueError(f"{name}= names nothing; write {name}=VALUE")
+            raise ValueError(f"{name}= names nothing; write {form(name)}")
         else:
             args.append(word)
     return args
+
+
+def check_together(commands: Sequence[str], args: Sequence[str]) -> None:
+    """Raises ValueError if there are two commands, or flags that go with another one."""
+    if len(commands) > 1:
+        raise ValueError(f"{' and '.join(commands)} are {len(commands)} commands; give one of them")
+    for arg in args:
+        name = arg.partition("=")[0]
+        room = name.partition(".")[0]
+        of = FLAGS[room].metadata["of"]
+        if name == "--run.data_dir":
+            of = [*of, "prepare"]
+        if not of or {f"--{command}" for command in of} & set(commands):
+            continue
+        if "--export" in commands and room in ("--config", "--run"):
+            raise ValueError(f"{arg}: an export is of what the run was, without such flags")
+        commands_of = " or ".join(form(f"--{command}") for command in of)
+        hint = "; did you mean --seeds?" if name == "--seed" else ""
+        raise ValueError(f"{arg if room == '--config' else name} goes with {commands_of}{hint}")
 
 
 def config_flags(args: Sequence[str]) -> list[str]:

@@ -9,24 +9,21 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
-from jaxtl import stopping
-from jaxtl.arguments import Launch, parse_seeds, read
+from jaxtl import stopping, usage
+from jaxtl.arguments import EVERY, Launch, parse_seeds, read
 from jaxtl.blame import account
 from jaxtl.experiment_file import (
-    FOLDER,
-    docstring,
     find,
-    known_experiments,
     module_of,
     read_config,
     read_sweep,
-    result_line,
     root_of,
 )
 from jaxtl.export.request import check_request
-from jaxtl.fields import field_names, get_field, parse, sweep_points
+from jaxtl.fields import parse, sweep_points
 from jaxtl.files import NotWritten
 from jaxtl.surroundings import (
     check_devices,
@@ -38,16 +35,6 @@ from jaxtl.surroundings import (
     lost_output,
     terminal,
 )
-
-USAGE = """\
-python launch.py --list
-python launch.py --experiment=NAME [--seeds=5] [--arms=A,B] [--config.FIELD=VALUE ...]
-python launch.py --experiment=NAME --help      the fields of its Config, and --run.* options
-python launch.py --prepare=DATASET,...         download and prepare datasets
-python launch.py --export=RUN_DIR [--format=stablehlo] [--arm=A] [--stage=S] [--seed=0]
-python launch.py --compare=RUN_DIR,RUN_DIR,... [--against=ARM] [--despite=steps,data]
-python launch.py --collect=WORKDIR             the runs there, as experiments/README.md
-"""
 
 
 def program(argv: Sequence[str]) -> NoReturn:
@@ -106,8 +93,16 @@ def main(argv: Sequence[str]) -> int:
 
 def answer(launch: Launch) -> None:
     """Do what a command line asks for that trains nothing."""
-    if launch.list:
-        show_list()
+    if launch.help and launch.experiment:
+        path = find(launch.experiment)
+        module = imported(path)
+        usage.show_fields(path, read_config(module), read_sweep(module))
+    elif launch.help:
+        usage.show_help()
+    elif launch.list == EVERY:
+        usage.show_list()
+    elif launch.list:
+        usage.show_experiment(find(launch.list))
     elif launch.prepare:
         prepare(launch)
     elif launch.export:
@@ -117,45 +112,8 @@ def answer(launch: Launch) -> None:
     elif launch.collect:
         collect(launch)
     else:
-        print(USAGE)
-        if not launch.help:
-            raise ValueError("--experiment=NAME is missing; --list shows the names")
-        show_flags()
-
-
-def show_list() -> None:
-    """Print every experiment, what it asks and what was measured."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_lines=True)
-    for column in ("experiment", "question", "measured result"):
-        table.add_column(column, overflow="fold")
-    for name in known_experiments():
-        try:
-            text = docstring(FOLDER / f"{name}.py")
-        except ValueError as error:
-            text = f"not readable: {error}"
-        question = text.split("\n\n")[0].replace("\n", " ")
-        table.add_row(*map(Text, (name, question, result_line(text))))
-    Console().print(table)
-
-
-def show_flags() -> None:
-    """Print every flag, what it means and its default."""
-    for field in dataclasses.fields(Launch):
-        if field.metadata:
-            name, default = f"{'[no]' * (field.type is bool)}{field.name}", field.default
-            shown = f" (default: {str(default).lower()})" if default not in ("", None, ()) else ""
-            print(f"  --{name}: {field.metadata['help']}{shown}")
-
-
-def show_fields(launch: Launch) -> None:
-    """Print the fields of an experiment's Config and the run options."""
-    for name in field_names(launch, ""):
-        if "." in name:
-            print(f"  --{name}={get_field(launch, name)!r}")
+        usage.show_start()
+        raise ValueError("--experiment=NAME is missing; --list shows the names")
 
 
 def prepare(launch: Launch) -> None:
@@ -218,19 +176,20 @@ def collect(launch: Launch) -> None:
         print(line)
 
 
+def imported(path: Path) -> ModuleType:
+    """The module of an experiment file, which may import what lies beside it."""
+    sys.path[:0] = dict.fromkeys([str(Path.cwd()), str(root_of(path))])
+    return module_of(path)
+
+
 def conduct(launch: Launch, config_args: Sequence[str]) -> int:
     """Import the experiment and run it, as `jaxtl.run` does."""
     path = find(launch.experiment)
     seeds = parse_seeds(launch.seeds)
     if launch.run.data_dir:
         os.environ["TFDS_DATA_DIR"] = launch.run.data_dir
-    sys.path[:0] = dict.fromkeys([str(Path.cwd()), str(root_of(path))])
-    module = module_of(path)
+    module = imported(path)
     launch = dataclasses.replace(launch, config=read_config(module))
-    if launch.help:
-        print(module.__doc__ or "")
-        show_fields(launch)
-        return 0
     launch = parse(launch, "", config_args)
     sweep_points(launch.config, launch.sweep, read_sweep(module))  # refused before JAX is there
     configure(launch.verbose)

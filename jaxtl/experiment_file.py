@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxtl.blame import place_of, summary
 from jaxtl.files import user_path
-from jaxtl.paths import unknown
+from jaxtl.paths import LISTED, unknown
 
 FOLDER = Path("experiments")
 
@@ -23,7 +23,9 @@ FOLDER = Path("experiments")
 def known_experiments() -> list[str]:
     """Names of the files of experiments/ in the current directory."""
     if not FOLDER.is_dir():
-        raise ValueError(f"no folder {FOLDER}/ here; run from the repository's root")
+        raise ValueError(
+            f"no folder {FOLDER}/ here; run from the repository's root, or name the path of a file"
+        )
     return sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("_"))
 
 
@@ -34,16 +36,28 @@ def find(name: str) -> Path:
         ValueError: there is none.
     """
     if not name.endswith(".py") and "/" not in name:
-        if name not in (names := known_experiments()):
+        names = known_experiments()
+        if name in names:
+            return FOLDER / f"{name}.py"
+        if not Path(name).exists():
             raise ValueError(unknown("experiment", name, names))
-        return FOLDER / f"{name}.py"
-    for place in (Path(user_path(name)), FOLDER / name):
+    path = Path(user_path(name))
+    for place in (path, FOLDER / name):
         for file in (place, place.with_name(f"{place.name}.py")):
             if file.suffix == ".py" and file.is_file():
                 return file
-    names = known_experiments() if FOLDER.is_dir() else []
-    stem = Path(name).name.removesuffix(".py")
-    raise ValueError(f"no file {name}; {unknown('experiment', stem, names)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"no file {name}: there is no folder {path.parent}")
+    folder = path if path.is_dir() else path.parent
+    nearby = sorted(file.stem for file in folder.glob("*.py"))
+    if path.is_dir():
+        some = ", ".join(nearby[:LISTED]) + ", ..." * (len(nearby) > LISTED)
+        raise ValueError(f"no file {name}: it is a folder; experiments in it: {some or 'none'}")
+    if path.exists():
+        raise ValueError(f"no file {name} that is Python: its name must end in .py")
+    names = {*nearby, *(known_experiments() if FOLDER.is_dir() else ())}
+    problem = unknown("experiment", path.name.removesuffix(".py"), names)
+    raise ValueError(f"no file {name}; {problem}")
 
 
 def syntax_tree(path: Path) -> ast.Module:

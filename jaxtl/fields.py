@@ -1,16 +1,23 @@
 """Fields of a frozen dataclass set from text, and the points of a sweep over them."""
 
+import ast
 import contextlib
 import dataclasses
+import enum
+import inspect
 import io
 import itertools
 import json
 import math
+import textwrap
+import tokenize
 import typing
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from jaxtl.files import user_path
 from jaxtl.paths import unknown
 
 
@@ -38,13 +45,13 @@ def parse(default: Any, group: str, args: Sequence[str], others: Sequence[str] =
             alike = [n for n in names if n.startswith(room) and ("." in n) == bool(room)]
             kind = "field" if room else "flag"
             problems.append(unknown(kind, flag, alike or names, [*names, *others]))
-        elif not equals:
+        elif not equals and type_of(default, name) is not bool:
             problems.append(f"{arg}: write {arg}=VALUE")
         elif counts[flag] > 1:
             problems.append(f"{flag} stands {counts[flag]} times; give it once")
         else:
             try:
-                values[name] = parse_value(default, name, text)
+                values[name] = parse_value(default, name, text if equals else "true")
             except ValueError as error:
                 problems.append(f"{arg}: {error}")
     if problems:
@@ -56,10 +63,71 @@ def field_names(config: Any, prefix: str) -> Iterator[str]:
     """Dotted names, after the prefix, of the fields that hold no further dataclass."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from field_names(value, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}"
+
+
+def type_of(config: Any, name: str) -> Any:
+    """The annotation of the field with this dotted name."""
+    holder, _, field = name.rpartition(".")
+    return typing.get_type_hints(type(get_field(config, holder)))[field]
+
+
+def type_name(kind: Any) -> str:
+    """`int`, `tuple[int, ...]`, `sgd or adam`: what a text for a field of this type is."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return " or ".join(kind.__members__)
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
+    plain = isinstance(kind, type) and not typing.get_args(kind)
+    return kind.__name__ if plain else str(kind).replace("typing.", "")
+
+
+def text_of(value: Any) -> str:
+    """What to write on the command line for a value."""
+    if isinstance(value, enum.Enum):
+        return value.name
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """{field: what is written of it} of a dataclass, as one line each.
+
+    That is the string below a field, its line under `Attributes:` in the docstring of the class, or
+    else the comment beside it or those right above it.
+    """
+    import docstring_parser
+
+    texts: dict[str, str] = {}
+    for each in reversed(kind.__mro__[:-1]):
+        with contextlib.suppress(OSError, TypeError, SyntaxError):  # it has no file, say
+            texts |= _comments(inspect.getsource(each))
+        documented = docstring_parser.parse_from_object(each).params
+        texts |= {param.arg_name: param.description for param in documented if param.description}
+    return {name: " ".join(text.split()) for name, text in texts.items()}
+
+
+def _comments(source: str) -> dict[str, str]:
+    """{field: the comments beside it, or else those above it} of the source of a class."""
+    source = textwrap.dedent(source)
+    beside, alone = {}, {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            text = token.string.lstrip("#").strip()
+            (beside if token.line[: token.start[1]].strip() else alone)[token.start[0]] = text
+    texts = {}
+    for node in ast.parse(source).body[0].body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            last = first = node.lineno
+            while first - 1 in alone:
+                first -= 1
+            lines = range(node.lineno, node.end_lineno + 1)
+            texts[node.target.id] = " ".join(beside[line] for line in lines if line in beside) or (
+                " ".join(alone[line] for line in range(first, last))
+            )
+    return {name: text for name, text in texts.items() if text}
 
 
 def parse_value(config: Any, name: str, text: str) -> Any:
@@ -70,8 +138,7 @@ def parse_value(config: Any, name: str, text: str) -> Any:
     """
     import tyro
 
-    holder, _, field = name.rpartition(".")
-    kind = typing.get_type_hints(type(get_field(config, holder)))[field]
+    kind = type_of(config, name)
     text = text.capitalize() if kind is bool else text
     try:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -86,11 +153,12 @@ def parse_value(config: Any, name: str, text: str) -> Any:
                 ),
             )
     except SystemExit:
-        expected = kind.__name__ if isinstance(kind, type) else kind
-        raise ValueError(f"expected {expected}, as in {get_field(config, name)!r}") from None
+        value = get_field(config, name)
+        shown = value.name if isinstance(value, enum.Enum) else repr(value)
+        raise ValueError(f"expected {type_name(kind)}, as in {shown}") from None
     if parsed.value != parsed.value:
         raise ValueError("nan is no value")
-    return parsed.value
+    return Path(user_path(parsed.value)) if isinstance(parsed.value, Path) else parsed.value
 
 
 def replace_fields(config: Any, values: Mapping[str, Any]) -> Any:
@@ -108,7 +176,7 @@ def replace_fields(config: Any, values: Mapping[str, Any]) -> Any:
 
 def json_values(config: Any) -> dict[str, Any]:
     """The fields of a dataclass as they come back from a JSON file."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return json.loads(json.dumps(dataclasses.asdict(config), default=text_of))
 
 
 def sweep_points(
@@ -137,7 +205,10 @@ def sweep_points(
     points: list[tuple[dict[str, Any], Any]] = []
     for texts in itertools.product(*axes.values()) if axes else ():
         args = [f"--config.{name}={text}" for name, text in zip(axes, texts, strict=True)]
-        swept = parse(config, "config", args)
+        try:
+            swept = parse(config, "config", args)
+        except ValueError as error:
+            raise ValueError(f"{'--sweep' if given else 'SWEEP'}: {error}") from error
         values = {name: get_field(swept, name) for name in axes}
         for name, value in values.items():
             if value in (math.inf, -math.inf):
@@ -210,6 +281,10 @@ def _from_json(default: Any, name: str, value: Any) -> Any:
     for text in texts:
         with contextlib.suppress(ValueError):
             return parse_value(default, name, text)
+    kind = type_of(default, name)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):  # one of numbers or texts
+        with contextlib.suppress(ValueError):
+            return kind(value)
     raise ValueError(f"{name}: {value!r} is no value like {get_field(default, name)!r}")
 
 

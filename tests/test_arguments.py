@@ -29,9 +29,9 @@ def test_a_command_line_is_one_value_however_it_is_spelled(text):
 def test_nothing_is_asked_for_by_default(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert read(["launch.py"]) == (Launch(), []) and Launch().config == NoConfig()
-    launch, _ = read(["launch.py", "--export=~/runs/a", "--seed=3", "--arm=None", "--sweep="])
+    launch, _ = read(["launch.py", "--export=~/runs/a", "--seed=3", "--arm=None"])
     assert (launch.export, launch.seed, launch.arm) == ("/home/me/runs/a", 3, "None")
-    assert launch.sweep == ("",)
+    assert read(["launch.py", "--experiment=x", "--sweep="])[0].sweep == ("",)
 
 
 @pytest.mark.parametrize(

@@ -223,25 +223,11 @@ def test_a_failed_run_waits_for_no_thread(tmp_path):
 # Flags and fields.
 
 
-def test_help_shows_every_flag_and_field(launch):
-    status, output, errors = launch("--help")
-    assert (status, errors) == (0, "")
-    for flag in ("experiment", "list", "prepare", "seeds", "arms", "workdir", "resume", "sweep"):
-        assert f"{flag}:" in output, flag
+def test_help_on_an_experiment_of_ours(launch):
     status, output, errors = launch("--experiment=digits", "--help")
     assert (status, errors) == (0, "")
-    assert "--config.labels_per_class=10" in output and "--run.checkpoint_every=1000" in output
-    assert "which way of transferring helps?" in output
-
-
-def test_list_shows_questions_and_results(launch, toy):
-    (toy / "experiments" / "broken.py").write_text("def build(:\n")
-    (toy / "experiments" / "_hidden.py").write_text("")
-    status, output, errors = launch("--list")
-    assert (status, errors) == (0, "")
-    text = " ".join(output.replace("│", " ").split())
-    assert "toy" in text and "Which of two ways" in text and "0.5 on one core." in text
-    assert "broken" in text and "line 1" in text and "hidden" not in text
+    assert "--config.labels_per_class=2" in output and "--run.checkpoint_every=1000" in output
+    assert "does the transfer help?" in " ".join(output.split())
 
 
 def test_list_shows_every_experiment(launch):

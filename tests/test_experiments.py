@@ -13,6 +13,7 @@ import pytest
 from contained import containing
 
 from jaxtl import cli
+from jaxtl.experiment_file import result_line
 from jaxtl.plan import Experiment
 from jaxtl.study.checks.experiments import check_arms, plan_stages
 
@@ -135,7 +136,7 @@ def test_form(path):
     command = f"python launch.py --experiment={path.stem}"
     assert any(line.strip().startswith(command) for p in paragraphs for line in p.splitlines())
     assert sum(p.startswith("Result: ") for p in paragraphs) == 1
-    assert cli.result_line(ast.get_docstring(tree))
+    assert result_line(ast.get_docstring(tree))
     (config,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     assert config.name == "Config" and "frozen=True" in ast.unparse(config.decorator_list[0])
     assert all(isinstance(node, ast.AnnAssign) and node.value for node in config.body)

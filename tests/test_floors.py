@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "blame": "",
     "form": "blame",
     "plan": "form",
-    "fields": "paths",
+    "fields": "files paths",
     "experiment_file": "blame files form paths plan",
     "data": "files form paths plan",
     "models": "form paths plan",
@@ -32,8 +32,9 @@ MAY_IMPORT = {
     "surroundings": "files",
     "study": "arguments blame data experiment_file export fields files form lock measure models "
     "paths plan report surroundings train",
+    "usage": "arguments experiment_file fields surroundings",
     "cli": "arguments blame data experiment_file export fields files report study "
-    "stopping surroundings train",
+    "stopping surroundings train usage",
 }
 ROOMS = {room: set(others.split()) for room, others in MAY_IMPORT.items()}
 MOST_FILES = 12

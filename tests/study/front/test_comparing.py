@@ -235,7 +235,7 @@ def test_the_command_line_prints_and_writes(first, tmp_path, capsys):
     assert cli.main(["launch.py", "--experiment=iris", "--despite=steps"]) == 1
     assert "goes with --compare" in capsys.readouterr().err
     assert cli.main(["launch.py", args[0], "--seeds=3"]) == 1
-    assert "--seeds does not go with --compare" in capsys.readouterr().err
+    assert "--seeds goes with --experiment=NAME" in capsys.readouterr().err
 
 
 def test_seeds_without_a_number_are_named(first, tmp_path):
