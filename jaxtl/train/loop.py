@@ -29,7 +29,7 @@ from jaxtl.train.feed.examples import (
     pages,
     shared_by_points,
 )
-from jaxtl.train.mesh import shard_state, to_host
+from jaxtl.train.mesh import is_primary, shard_state, to_host
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.convolutions import convolutions
 from jaxtl.train.resolve.replicas import Replicas
@@ -50,9 +50,10 @@ from jaxtl.train.state import (
 from jaxtl.train.step import make_dispatch, make_step
 from jaxtl.train.store.blocks import Trained
 from jaxtl.train.store.checkpoints import Checkpoints
+from jaxtl.train.store.events import complete_events
 from jaxtl.train.store.identity import Identity, outputs_fingerprint
 from jaxtl.train.store.interface import interface
-from jaxtl.train.store.log import Log, check_validations, read_curves
+from jaxtl.train.store.log import Log, check_validations, read_curves, read_log
 from jaxtl.train.store.record import read_stage
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,8 @@ def train_stage(
         finished = record["finished"] and train is not None and step == stage.num_steps
         if record["finished"] and not finished:
             logger.warning("stage %s was finished; its last checkpoint is gone", stage.name)
+        if finished and options.tensorboard and is_primary():
+            complete_events(directory, replicas, read_log(directory))
         if chosen is not None:
             if not finished:
                 raise ValueError(

@@ -47,7 +47,8 @@ class RunOptions:
     compilation_cache: str = "auto"
     """folder of compiled programs; auto: a per-user cache, empty: none"""
     tensorboard: bool = False
-    """also write TensorBoard event files (needs the extra jaxtl[tensorboard])"""
+    """also write events, the mean and each seed, for tensorboard --logdir=RUN_DIR/stages; needs
+    pip install -e '.[tensorboard]'"""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

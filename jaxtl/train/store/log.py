@@ -1,4 +1,4 @@
-"""What a stage logs while it trains: metrics.jsonl, TensorBoard events, and the curves in them."""
+"""What a stage logs while it trains: metrics.jsonl, and the curves in it."""
 
 import json
 import logging
@@ -15,6 +15,7 @@ from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.contract import FAILED
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.state import Validation
+from jaxtl.train.store.events import Events
 from jaxtl.train.store.record import stage_of
 
 logger = logging.getLogger(__name__)
@@ -36,9 +37,7 @@ class Log:
         self._tell_lost(lines, step)
         write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
         if options.tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(str(directory), purge_step=step + 1)
+            self._events = Events(directory, replicas, lines)
 
     def _tell_lost(self, lines: list[dict[str, Any]], step: int) -> None:
         """Warn of logged steps before a checkpoint that are not in the log any more."""
@@ -68,16 +67,17 @@ class Log:
         last = {name: values[:, -1] for name, values in metrics.items()}
         if not is_primary():
             return first + count, last
+        lines = []
         with writing(self._path), self._path.open("a") as file:
             for i in range(count):
                 step, values = first + i + 1, {name: x[:, i] for name, x in metrics.items()}
                 validated = measured if measured and i == count - 1 else {}
                 values |= validated
                 if step % self._every == 0 or step in (1, self._num_steps) or validated:
-                    line = {name: _plain(x) for name, x in values.items()}
-                    file.write(json.dumps({"step": step, **line}) + "\n")
-                    for name, x in values.items() if self._events else ():
-                        self._events.add_scalar(name, np.mean(x), step)
+                    lines.append({"step": step} | {name: _plain(x) for name, x in values.items()})
+                    file.write(json.dumps(lines[-1]) + "\n")
+        if self._events:
+            self._events.write(lines)
         return first + count, last
 
     def _tell_failures(self, failed: np.ndarray, first: int, count: int) -> None:
