@@ -4,6 +4,8 @@
     python launch.py --prepare=multi_domain_sentiment
     python launch.py --experiment=adapters --seeds=3
 
+MiniLM is downloaded once, from the Hugging Face hub.
+
 Result: kitchen/accuracy: probe 0.683 [0.632, 0.735], full 0.732 (1,347 MB a step), bitfit 0.677,
 norms 0.716, lora 0.717 (504 MB), dora 0.704, pissa 0.723, adalora 0.683, vera 0.689, ia3 0.718,
 houlsby 0.677, parallel 0.535, prompt 0.709, prefix 0.721; one rate for all, 3 seeds, 28 min busy.

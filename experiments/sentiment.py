@@ -4,6 +4,8 @@
     python launch.py --prepare=multi_domain_sentiment
     python launch.py --experiment=sentiment --seeds=3
 
+MiniLM is downloaded once, from the Hugging Face hub.
+
 Result: kitchen/accuracy: no_source 0.740 [0.662, 0.818], books 0.777, probe 0.799 [0.768, 0.830],
 full 0.800, lora 0.775, ia3 0.806 [0.786, 0.826], prompt 0.799; 3 seeds, 32 min on 2 busy cores.
 """
