@@ -136,6 +136,9 @@ def test_other_versions_and_files_are_said(first, tmp_path):
     other = another(tmp_path, file="ee", environment={"jax": "0.11"})
     notes = jaxtl.compare([first, other]).facts.notes["other/toy"]
     assert notes == ["the experiment's file differs", "jax is 0.11, there 0.10"]
+    codes = [{"file": file, "environment": {"code": "the same"}} for file in ("ff", "ee")]
+    runs = [another(tmp_path, name, **c) for name, c in zip("ab", codes, strict=True)]
+    assert not jaxtl.compare(runs).facts.notes  # a docstring, say
 
 
 def test_a_flag_that_nothing_needs_is_said(first, tmp_path):

@@ -237,7 +237,9 @@ def _versions(run: FinishedRun) -> Any:
 def _surroundings(first: FinishedRun, other: FinishedRun) -> Iterator[Difference]:
     """What may change numbers but is no budget."""
     same_name = first.summary["experiment"] == other.summary["experiment"]
-    if same_name and first.file_digest != other.file_digest:
+    codes = {run.environment.get("code") for run in (first, other)}
+    same_file = first.file_digest == other.file_digest or (len(codes) == 1 and None not in codes)
+    if same_name and not same_file:
         yield Difference("note", "the experiment's file differs")
     if first.dtype != other.dtype:
         yield Difference("note", f"it computes in {other.dtype}, there in {first.dtype}")
