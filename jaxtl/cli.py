@@ -72,9 +72,11 @@ def main(argv: Sequence[str]) -> int:
         answer(launch)
         return 0
     except NotWritten as error:
+        trains = any(arg.startswith("--experiment") for arg in argv)
+        remedy = "goes on from the last whole checkpoint" if trains else "does it again"
         print(
             f"error: cannot write {error.filename}: {error.strerror}; once that is mended, the "
-            "same command goes on from the last whole checkpoint",
+            f"same command {remedy}",
             file=sys.stderr,
         )
         return 1
