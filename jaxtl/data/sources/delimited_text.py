@@ -87,7 +87,7 @@ def read_cells(path: str, roles: Roles, form: Format) -> Cells:
     for i in unnamed:
         logger.warning("%s: column %d has no name (%r) and is left out", path, i + 1, header[i])
     inputs = {
-        header[i]: np.array([*map(spelled, columns[i]), None], object)[:-1]
+        header[i]: np.array([*_spelled(columns[i]), None], object)[:-1]
         if i in categories
         else np.array(columns[i], np.float64)
         for i in features
@@ -98,6 +98,11 @@ def read_cells(path: str, roles: Roles, form: Format) -> Cells:
         for head, i in labels.items()
     }
     return Cells(path, inputs, written)
+
+
+def _spelled(cells: list[str]) -> list[str | None]:
+    names = {cell: spelled(cell) for cell in {*cells}}
+    return [names[cell] for cell in cells]
 
 
 def _places(path: str, header: list[str], roles: Roles) -> Places:

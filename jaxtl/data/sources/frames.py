@@ -2,12 +2,13 @@
 
 import decimal
 import numbers
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxtl.data.columns import plain_value
+from jaxtl.data.columns import names_of, plain_value
 from jaxtl.data.sources.label_spelling import spelled
 from jaxtl.data.sources.names import nfc
 from jaxtl.data.sources.roles import Roles, places_of, roles_of
@@ -18,6 +19,7 @@ from jaxtl.data.table import Call
 
 SHOWN_ERRORS = 5
 LARGEST = float(np.finfo(np.float32).max)
+PLAIN = re.compile(r"u?int(8|16|32|64)|float(16|32|64)|bool(ean)?")  # types of numbers
 NUMBER = int | float | np.number | np.bool_
 EXACT = 2**53  # whole numbers up to it are floats
 REMEDIES = {  # of types that are no numbers, by how their names begin, longer ones first
@@ -104,7 +106,7 @@ def _cells(df: Any, roles: Roles, place: str) -> Cells:
         raise ValueError(f"{place} has no rows")
     categorical, problems, texts = dict(roles.categories), [], []
     inputs: dict[str, np.ndarray] = {}
-    declared = {name: space for name in names if (space := categories_of(series[name]))}
+    declared = {}
 
     def reading(name: str, read: Callable[[Any], Any]) -> Any:
         try:
@@ -113,6 +115,9 @@ def _cells(df: Any, roles: Roles, place: str) -> Cells:
             problems.append(f"column {name!r} {error}")
             return None
 
+    for name in (names[i] for i in (*places.inputs, *places.labels.values())):
+        if space := reading(name, categories_of):
+            declared[name] = space
     for i in places.inputs:
         name = names[i]
         if name in categorical or is_category(series[name]):
@@ -194,10 +199,14 @@ def is_category(series: Any) -> bool:
 
 
 def categories_of(series: Any) -> tuple[str, ...] | None:
-    """The names that the type of a series declares, in order; None if it declares none."""
+    """The names that the type of a series declares, in order; None if it declares none.
+
+    Raises:
+        ValueError: two of them are written alike.
+    """
     if not _type(series).startswith(("category", "enum")):
         return None  # polars' Categorical shares its names with all other columns
-    return tuple(_name(value) for value in series.dtype.categories)
+    return names_of(map(_name, series.dtype.categories), str(series.name))
 
 
 def _name(value: Any) -> str | None:
@@ -209,7 +218,7 @@ def _name(value: Any) -> str | None:
 
 def _is_text(series: Any) -> bool:
     if _type(series).startswith("object"):
-        return _kinds(series) == {"str"}
+        return bool(kinds := _kinds(series)) and kinds <= {"str", "str_"}
     return _type(series).startswith(("string", "large_string")) or _type(series) == "str"
 
 
@@ -227,11 +236,13 @@ def texts_of(series: Any) -> list[str | None]:
     """
     _refuse(series, but=("date", "interval", "period", "decimal"))
     kinds = _kinds(series)
-    if len(kinds) > 1 and "str" in kinds:
+    if len(kinds) > 1 and kinds & {"str", "str_"}:
         raise ValueError(f"holds values of the types {', '.join(sorted(kinds))}")
     if nested := kinds & {"list", "tuple", "dict", "set", "ndarray", "bytes"}:
         raise ValueError(f"holds values of the type {nested.pop()}, which name nothing")
-    return [_name(value) for value in series.to_list()]
+    values = series.to_list()
+    names = {key: _name(key[1]) for key in {(type(value), value) for value in values}}
+    return [names[type(value), value] for value in values]
 
 
 def numbers_of(series: Any) -> np.ndarray:
@@ -242,8 +253,10 @@ def numbers_of(series: Any) -> np.ndarray:
             apart.
     """
     _refuse(series)
-    if isinstance(series.dtype, np.dtype) and series.dtype.kind in "iufb":
-        floats = series.to_numpy().astype(np.float64)
+    if PLAIN.fullmatch(_type(series)):
+        is_pandas = hasattr(series, "index")
+        options = {"dtype": np.float64, "na_value": np.nan} if is_pandas else {}
+        floats = np.array(series.to_numpy(**options), np.float64)  # a copy, NaN for None
     else:
         raw = series.to_list()
         values = [plain_value(value) for value in raw]

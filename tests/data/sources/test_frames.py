@@ -171,6 +171,10 @@ def test_pandas_alone():
     fails(
         pd.DataFrame([[1, 2, 3]], columns=[1, "y", "1"]), "'1' is the name of the columns 1 and 3"
     )
+    alike = pd.DataFrame({"a": pd.Categorical(["1", "1.0"]), "y": [0, 1]})
+    fails(alike, "column 'a' classes of column 'a': named twice: 1")
+    scalars = pd.DataFrame({"a": np.array([np.str_("p"), np.str_("q")], object), "y": [0, 1]})
+    fails(scalars, "texts in 'a'")
     numbered = pd.DataFrame([[1, 2, 0], [3, 4, 1]])
     assert table(numbered, "2").columns == ("0", "1")
     index = pd.DataFrame({"Unnamed: 0": [0, 1], "a": [5, 7], "y": [0, 1]})

@@ -181,6 +181,9 @@ def test_unknown_heads_and_columns():
     own = blobs("t").map(named_columns)
     refused(with_domain(labelled(own, "target")), "Domains of ['target'] and evaluations with col")
     plan(with_domain(labelled(own, ["target"])))
+    bare = data.arrays(blobs("t").table().inputs, None)
+    plan(with_domain(labelled(blobs("t"), "target"), unlabelled(bare, "target")))
+    refused(with_domain(labelled(bare, "target")), "unknown label column of arrays: 'label'")
 
 
 def named_columns(table):

@@ -135,7 +135,8 @@ def texts_of(name: str, feature: Any, values: Any) -> list[str]:
                 "it a ClassLabel, or name the classes by texts"
             )
         labels = [None if value == -1 else value for value in labels]
-    return [spelled(value) or "" for value in labels]
+    texts = {value: spelled(value) or "" for value in {*labels}}
+    return [texts[value] for value in labels]
 
 
 def _images(name: str, files: Sequence[Any], size: tuple[int, int] | None) -> np.ndarray:
