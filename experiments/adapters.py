@@ -29,7 +29,8 @@ class Config:
 
 def build(config: Config) -> Experiment:
     reviews = data.tfds("multi_domain_sentiment", "kitchen", inputs="text")
-    pool, test = reviews.tokenize(pretrained.fetch(pretrained.MINILM_L6_TOKENIZER), 32).split(0.7)
+    tokenizer = pretrained.LazyFile(pretrained.MINILM_L6_TOKENIZER)
+    pool, test = reviews.tokenize(tokenizer, length=32).split(0.7)
     few = [labelled(pool.few(100), "sentiment")]
     model = models.bert("minilm-l6", {"sentiment": models.classes(2)}, "mean", dropout=0.0)
     weights = pretrained.weights(pretrained.MINILM_L6, pretrained.BERT)

