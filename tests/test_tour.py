@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxtl.experiment_file import known_experiments
+
 TOUR = Path(__file__).parents[1] / "experiments" / "tour.ipynb"
 CELLS = [
     "".join(cell["source"])
@@ -14,7 +16,9 @@ CELLS = [
 SMALLER = {"seeds=3": "seeds=2", "num_steps=200": "num_steps=8", "steps=30": "steps=8"}
 
 
-def test_the_notebook_is_clean():
+def test_the_notebook_is_clean_and_no_experiment(monkeypatch):
+    monkeypatch.chdir(TOUR.parents[1])
+    assert TOUR.stem not in known_experiments()
     notebook = json.loads(TOUR.read_text())
     for cell in notebook["cells"]:
         assert cell.get("outputs", []) == [] and cell.get("execution_count") is None

@@ -170,3 +170,7 @@ class Point:
 
     def __getitem__(self, name: str) -> Arm:
         return self.arms[name]
+
+    def __repr__(self) -> str:
+        means = (f"{arm.name} {_in_words(arm.estimate())}" for arm in self.arms.values())
+        return f"Point({wording.point(self.config)}: {', '.join(means)})"

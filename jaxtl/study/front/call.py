@@ -99,9 +99,13 @@ def run(
         raise ValueError("workdir: several processes need a folder that they share")
     folder = Temporary() if workdir is None else None
     place = folder.path if folder else _workdir(workdir)
-    again = f"the same call goes on from there: {place}"
+    without = [
+        word for word, is_set in (("overwrite", overwrite), ("resume", not resume)) if is_set
+    ]
+    same = f"the same call without {' and '.join(without)}" if without else "the same call"
+    again = f"{same} goes on from there: {place}"
     if folder:
-        again = f"the same call with workdir={place!r} goes on, as long as this process lives"
+        again = f"{same} with workdir={place!r} goes on, as long as this process lives"
     try:
         result = conduct(
             experiment,
@@ -214,10 +218,18 @@ def open_run(run_dir: str | os.PathLike, experiment: Experiment | None = None) -
     Raises:
         ValueError: it holds no run, or one that has not ended (how to go on is said).
     """
-    directory = Path(user_path(run_dir))
-    check_run(directory)
     try:
-        summary = load_summary(directory / "summary.json")
+        directory = Path(user_path(run_dir))
+        check_run(directory)
+        return Result(_summary(directory), directory, Models(directory, experiment))
+    except ValueError as error:
+        _explain(error)
+        raise
+
+
+def _summary(directory: Path) -> dict[str, Any]:
+    try:
+        return load_summary(directory / "summary.json")
     except FileNotFoundError:
         record = read_json(directory / "config.json", {"experiment": str}, "run it again") or {}
         what = record.get("experiment", "EXPERIMENT")
@@ -225,7 +237,6 @@ def open_run(run_dir: str | os.PathLike, experiment: Experiment | None = None) -
             f"the run of {what} in {directory} has not ended: it has no summary.json; the command "
             "or call that began it goes on"
         ) from None
-    return Result(summary, directory, Models(directory, experiment))
 
 
 class Temporary:

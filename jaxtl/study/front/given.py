@@ -131,9 +131,8 @@ def read(source: Source, file: Path | None, name: str) -> Given:
         module, headline = source, source.__doc__ or ""
         if missing := [part for part in ("Config", "build") if not hasattr(module, part)]:
             raise ValueError(f"module {module.__name__} has no {' and no '.join(missing)}")
-        # What was imported may not be what its file holds by now: the code itself counts.
         file = Path(module.__file__) if getattr(module, "__file__", None) else None
-        digest = lambda: _digest((module.Config, module.build))  # noqa: E731
+        digest = lambda: _digest_of_module(module, file)  # noqa: E731
     return Given(
         name=file.stem if file else module.__name__.rpartition(".")[2].strip("_"),
         file=file,
@@ -149,6 +148,16 @@ def _digest(value: Any) -> str:
     """Of a value and all that it refers to; like no other where that cannot all be looked into."""
     fingerprint = of_value(value)
     return f"{fingerprint.digest}-{uuid.uuid4().hex}" if fingerprint.opaque else fingerprint.digest
+
+
+def _digest_of_module(module: types.ModuleType, file: Path | None) -> str:
+    """That of its file where this still says what was imported; else of the code in memory."""
+    code = module.Config, module.build
+    if file is not None and module.__name__ != "__main__":  # a script must not run once more
+        written = module_of(file)
+        if of_value((written.Config, written.build)).digest == of_value(code).digest:
+            return file_digest(file)
+    return _digest(code)
 
 
 @contextlib.contextmanager

@@ -99,6 +99,9 @@ def test_names_paths_and_modules(file):
     exec(FILE.replace("steps=config.steps", "steps=config.steps + 1"), vars(other))
     assert made.digest() == given.read(module, None, "").digest()
     assert made.digest() != given.read(other, None, "").digest()
+    module.__file__ = other.__file__ = str(file)
+    assert given.read(module, None, "").digest() == found.digest()  # it is what the file says
+    assert given.read(other, None, "").digest() != found.digest()
 
 
 def test_a_notebook_beside_the_experiments_calls_them_by_name(file, monkeypatch):
