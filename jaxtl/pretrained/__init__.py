@@ -1,7 +1,6 @@
 """Published weights: read without the library that wrote them, strictly, and written back."""
 
 from jaxtl.pretrained.features import features
-from jaxtl.pretrained.load import load
 from jaxtl.pretrained.locations import (
     EFFICIENTNET_LITE0,
     MINILM_L6,
@@ -15,5 +14,5 @@ from jaxtl.pretrained.names.resnet import RESNET
 from jaxtl.pretrained.names.scheme import CONV, DENSE, SAME, Entry, Layout, Scheme
 from jaxtl.pretrained.names.vit import VIT
 from jaxtl.pretrained.peft import Peft, PeftWeights, peft
-from jaxtl.pretrained.weights import FileWeights, weights
+from jaxtl.pretrained.weights import FileWeights, load, weights
 from jaxtl.pretrained.write_peft import save_peft
