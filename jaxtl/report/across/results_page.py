@@ -76,13 +76,16 @@ def _overview(listed: Sequence[Listed], entries: Sequence[Entry]) -> list[str]:
 
 
 def _answers(summary: Mapping[str, Any]) -> str:
-    """Of the experiment as it is, of what was picked among the points of a sweep, and of names."""
+    """Of the experiment as it is, of what was picked in a sweep, and of its names, all or each."""
     config = sweeps.as_it_is(summary)
     place = f"At {wording.point(config)}: " if config else ""
     lines = [place + wording.answer(summary)]
     if summary.get("tuned"):
         picked = {**summary, "arms": summary["tuned"]}
         lines.append(f"Picked by validation: {wording.answer(picked)}")
+    if over := summary.get("over_points"):
+        count = len(summary["sweep"])
+        lines.append(f"Over all {count} points: {wording.answer({**summary, 'arms': over})}")
     return "<br>".join(_escaped(line) for line in [*lines, *sweeps.answers(summary)])
 
 

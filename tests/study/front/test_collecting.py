@@ -174,6 +174,24 @@ def test_an_entry_that_somebody_broke_is_told(root):
         collect(root / "runs")
 
 
+def test_a_sweep_over_names_is_answered_over_all_of_them(root):
+    run = root / "runs" / "one"
+    summary = json.loads((run / "summary.json").read_text())
+    points = []
+    for index, name in enumerate(("ab", "ba", "bc", "cb")):
+        arms = json.loads(json.dumps(summary["arms"]))
+        for arm in ("scratch", "full"):
+            seeds = arms[arm]["metrics"]["target/accuracy"]["per_seed"]
+            gain = 0.01 * index * (arm == "full")
+            arms[arm]["metrics"]["target/accuracy"] = statistics([x + gain for x in seeds])
+        points.append({"config": {"pair": name}, "arms": arms})
+    edit(run / "summary.json", **compare({**summary, "sweep": points}))
+    collect(root / "runs")
+    assert "Over all 4 points: Yes: full is better than scratch." in page(root)
+    assert "| pair | scratch | full |" in page(root) and "| cb |" in page(root)
+    assert entries(root)[0]["sweep"][0]["config"] == {"pair": "ab"}
+
+
 def change(root, name, old, new):
     file = root / "experiments" / f"{name}.py"
     file.write_text(file.read_text().replace(old, new))
