@@ -3,7 +3,6 @@
 import codecs
 import csv
 import io
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import numpy as np
 
 from jaxtl.data.sources.label_spelling import is_missing, spelled
 from jaxtl.data.sources.names import nfc
-from jaxtl.data.sources.roles import Places, Roles, places_of
+from jaxtl.data.sources.roles import Places, Roles, places_of, unnamed_problems, warn_of_unnamed
 from jaxtl.data.sources.tables import Cells, warn_of_row_numbers
 
 PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zX", b"\xd0\xcf\x11\xe0")
@@ -32,8 +31,6 @@ DELIMITERS = ",;\t|"  # of which one may be the right one
 OVERFLOW = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 WORD = re.compile(r"(?!(na|n/a|nan|null|none|inf|infinity)$)[^\W\d_]", re.I)
 PUNCTUATED = re.compile(r"[+-]?\d[\d.,'_\s]*")
-
-logger = logging.getLogger(__name__)
 
 
 class Format(NamedTuple):
@@ -66,11 +63,7 @@ def read_cells(path: str, roles: Roles, form: Format) -> Cells:
     problems += [
         _wrong_cells(header[i], cells, i in categories) for i, cells in enumerate(wrong) if cells
     ]
-    problems += [
-        f"column {i + 1} has no name ({header[i]!r}) and more than row numbers; name or remove it"
-        for i in unnamed
-        if not _numbers_rows(columns[i])
-    ]
+    problems += unnamed_problems(header, {i: columns[i] for i in unnamed})
     if problems:
         shown = "; ".join(problems[:SHOWN_ERRORS])
         more = f"; {len(problems) - SHOWN_ERRORS} more" if len(problems) > SHOWN_ERRORS else ""
@@ -84,8 +77,7 @@ def read_cells(path: str, roles: Roles, form: Format) -> Cells:
         raise ValueError(f"{path}: {shown}{more}{hint}")
     if not any(columns):
         raise ValueError(f"{path} has no rows")
-    for i in unnamed:
-        logger.warning("%s: column %d has no name (%r) and is left out", path, i + 1, header[i])
+    warn_of_unnamed(path, header, unnamed)
     inputs = {
         header[i]: np.array([*_spelled(columns[i]), None], object)[:-1]
         if i in categories
@@ -143,12 +135,6 @@ def _wrong_cells(column: str, cells: list[tuple[int, str]], is_category: bool) -
         reason = "is not a number"
     more = f" ({len(cells)} such cells in the column)" if len(cells) > 1 else ""
     return f"line {line}, column {column!r}: {shown!r} {reason}{more}"
-
-
-def _numbers_rows(cells: list[str]) -> bool:
-    """Whether a column only tells the rows apart by whole numbers, or is empty."""
-    whole = all(re.fullmatch(r"\d+", cell) for cell in cells)
-    return (whole and len(set(cells)) == len(cells)) or not any(cells)
 
 
 def _rows(path: str, delimiter: str, encoding: str | None) -> Iterator[tuple[int, list[str]]]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtl.data.columns import names_of, plain_value
 from jaxtl.data.sources.label_spelling import spelled
 from jaxtl.data.sources.names import nfc
-from jaxtl.data.sources.roles import Roles, places_of, roles_of
+from jaxtl.data.sources.roles import Roles, places_of, roles_of, unnamed_problems, warn_of_unnamed
 from jaxtl.data.sources.tables import Cells, as_splits, fraction_of, warn_of_row_numbers
 from jaxtl.data.splits import Splits
 from jaxtl.data.steps.one_hot import given
@@ -130,6 +130,10 @@ def _cells(df: Any, roles: Roles, place: str) -> Cells:
             inputs[name] = reading(name, numbers_of)
             if inputs[name] is not None:
                 _note_missing(problems, name, np.isnan(inputs[name]))
+    unnamed = {
+        i: [text or "" for text in reading(names[i], texts_of) or ()] for i in places.unnamed
+    }
+    problems += unnamed_problems(names, unnamed)
     labels = {}
     for head, i in places.labels.items():
         read = numbers_of if head in roles.values else texts_of
@@ -144,6 +148,7 @@ def _cells(df: Any, roles: Roles, place: str) -> Cells:
     if problems:
         more = f"; {len(problems) - SHOWN_ERRORS} more" if len(problems) > SHOWN_ERRORS else ""
         raise ValueError(f"{place}: {'; '.join(problems[:SHOWN_ERRORS])}{more}")
+    warn_of_unnamed(place, names, places.unnamed)
     warn_of_row_numbers(place, inputs)
     for head, values in labels.items():
         if head in roles.values:
@@ -173,9 +178,9 @@ def columns_of(df: Any) -> dict[str, Any]:
         hint = hints.get(kind, "; pandas.DataFrame(...) may make one")
         raise ValueError(f"expected a DataFrame of pandas or polars, got {kind}{hint}")
     names = [*df.columns]
-    if any(isinstance(name, tuple) for name in names):
+    if levels := [name for name in names if isinstance(name, tuple)]:
         raise ValueError(
-            f"the columns have names on several levels, such as {names[0]}; give each one name: "
+            f"the columns have names on several levels, such as {levels[0]}; give each one name: "
             'df.columns = ["_".join(map(str, name)) for name in df.columns]'
         )
     texts = [nfc(str(name).strip()) for name in names]

@@ -1,6 +1,7 @@
 """The roles of a table's columns: which are inputs, categories or labels, as users say it."""
 
 import collections
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from jaxtl.data.sources.names import class_names, nfc
 from jaxtl.paths import unknown
 
 UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")  # pandas names an index so
+
+logger = logging.getLogger(__name__)
 
 
 class Roles(NamedTuple):
@@ -180,3 +183,24 @@ def places_of(header: Sequence[str], roles: Roles, place: str, hint: str = "") -
 
 def _listed(positions: Sequence[int]) -> str:
     return " and ".join(str(i + 1) for i in positions)
+
+
+def unnamed_problems(header: Sequence[str], columns: Mapping[int, Sequence[str]]) -> list[str]:
+    """What is wrong with columns {position: [n] texts} without a name, which are left out."""
+    return [
+        f"column {i + 1} has no name ({header[i]!r}) and more than row numbers; name or remove it"
+        for i, cells in columns.items()
+        if not _numbers_rows(cells)
+    ]
+
+
+def _numbers_rows(cells: Sequence[str]) -> bool:
+    """Whether a column only tells the rows apart by whole numbers, or is empty."""
+    whole = all(re.fullmatch(r"\d+", cell) for cell in cells)
+    return (whole and len(set(cells)) == len(cells)) or not any(cells)
+
+
+def warn_of_unnamed(place: str, header: Sequence[str], unnamed: Sequence[int]) -> None:
+    """Log the columns that are left out."""
+    for i in unnamed:
+        logger.warning("%s: column %d has no name (%r) and is left out", place, i + 1, header[i])

@@ -159,7 +159,7 @@ def test_all_problems_at_once(make):
     fails(df, r"texts in 'b'.*categorical=\['a', 'b'\]", categorical=["a"], columns=["a", "b"])
 
 
-def test_pandas_alone():
+def test_pandas_alone(caplog):
     fails(pd.DataFrame({"a": [1, "x"], "y": [0, 1]}), "column 'a' holds values of the types str")
     fails(pd.DataFrame({"a": [1, 2], "y": [0, "x"]}), "column 'y' holds values of the types int, s")
     fails(pd.DataFrame({"a": [1j, 2], "y": [0, 1]}), "'a' holds complex numbers")
@@ -178,7 +178,11 @@ def test_pandas_alone():
     numbered = pd.DataFrame([[1, 2, 0], [3, 4, 1]])
     assert table(numbered, "2").columns == ("0", "1")
     index = pd.DataFrame({"Unnamed: 0": [0, 1], "a": [5, 7], "y": [0, 1]})
-    assert table(index).columns == ("a",)
+    assert table(index).columns == ("a",) and "column 1 has no name ('Unnamed: 0')" in caplog.text
+    index["Unnamed: 0"] = [1.5, 2]
+    fails(index, "column 1 has no name .* and more than row numbers; name or remove it")
+    index["Unnamed: 0"] = [[1], [2]]
+    fails(index, "column 'Unnamed: 0' holds values of the type list")
 
 
 @pytest.mark.parametrize(
