@@ -60,7 +60,7 @@ def _by_name(given: Any, columns: Sequence[str]) -> Mapping[str, Any] | None:
 
 def _transposed(given: Any, count: int) -> list[Any]:
     """The columns of rows that have no names."""
-    rows = np.array([list(row) for row in given] if isinstance(given, list) else given, object)
+    rows = np.array(given, object)
     if not rows.size and rows.ndim < 2:
         return [np.zeros(0)] * count
     if rows.ndim != 2 or rows.shape[1] != count:

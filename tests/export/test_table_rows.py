@@ -106,8 +106,9 @@ def test_rows_that_are_none(rows, message, tmp_path):
     del row["sex"]
     with pytest.raises(ValueError, match=r"lack the columns 'sex'.* Needed: age, sex, floor"):
         predictor.predict(pd.DataFrame(row))
-    with pytest.raises(ValueError, match="rows of 3 columns are expected"):
-        predictor.predict([[1, "male"]])
+    for rows in ([[1, "male"]], [1], 3, "male", [[1, "male", 2], [1]]):
+        with pytest.raises(ValueError, match="rows of 3 columns are expected"):
+            predictor.predict(rows)
     with pytest.raises(ValueError, match="row 1 lacks the column 'sex'"):
         predictor.predict([dict.fromkeys(ROWS, 1), {"age": 3, "floor": 1}])
 
