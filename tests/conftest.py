@@ -29,6 +29,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("jaxtl")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Neighbours stay together, so that what a module's tests share is made by one worker."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
     """Equal programs of all tests and workers are compiled once."""

@@ -69,7 +69,8 @@ def stages(adapt_method=None, steps=6, tx=None):
     return pretrain, adapt
 
 
-def experiment(adapt_method=None, steps=6) -> Experiment:
+def experiment(adapt_method=None, steps=6, analyses=()) -> Experiment:
+    """Arms from scratch and by transfer; with `analyses=None` all that is usual is looked at."""
     pretrain, adapt = stages(adapt_method, steps)
     scratch = Stage(
         "scratch",
@@ -87,6 +88,7 @@ def experiment(adapt_method=None, steps=6) -> Experiment:
             "source": classification(blobs("source_test", 30, seed=3), "source"),
         },
         primary=maximize("target", "accuracy"),
+        analyses=analyses,
     )
 
 

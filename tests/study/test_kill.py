@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from disturbed import Disturber
 from forked import Forked, server
+from full_disk import disk_of
 from launched import (
     assert_same_run,
     command,
@@ -201,17 +202,6 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(tmp_path
     assert 6 <= saved(tmp_path, "pretrain") < 24
     run(args)
     assert_same_run(tmp_path, whole)
-
-
-@contextlib.contextmanager
-def disk_of(size):
-    """No file may grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_json_file_that_cannot_be_written_stays_as_it_was(tmp_path):

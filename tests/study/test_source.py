@@ -20,6 +20,7 @@ from tiny import (
 )
 
 from jaxtl import models
+from jaxtl.measure import analyses
 from jaxtl.methods import transfer
 from jaxtl.models import classes
 from jaxtl.plan import labelled
@@ -29,11 +30,16 @@ from jaxtl.study.source_run import SourceRun
 replace = dataclasses.replace
 
 
+def forgetful():
+    """The tiny experiment; what it forgets is measured."""
+    return experiment(analyses=[analyses.forgetting()])
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """(directory, summary) of a whole run with the seeds 0, 1 and 2."""
     directory = tmp_path_factory.mktemp("source")
-    return directory, run_tiny(directory, seeds=(0, 1, 2))[0]
+    return directory, run_tiny(directory, seeds=(0, 1, 2), plan=forgetful())[0]
 
 
 @pytest.fixture
@@ -82,7 +88,8 @@ def with_pretrain(**changes):
 
 def test_a_loaded_source_gives_the_bits_of_one_trained_in_place(source, tmp_path):
     before = snapshot(source[0])
-    summary, output = run_tiny(tmp_path, seeds=(0, 1, 2), source_run=source[0])
+    plan = forgetful()
+    summary, output = run_tiny(tmp_path, seeds=(0, 1, 2), plan=plan, source_run=source[0])
     assert f"stage pretrain: loaded from {source[0]}" in output
     assert output.count("stage adapt: 6 steps") == 1
     for arm in ("scratch", "full"):

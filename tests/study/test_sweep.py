@@ -95,6 +95,7 @@ def build(values, select=None):
         primary=maximize("target", "accuracy"),
         select=select,
         select_every=3,
+        analyses=(),
     )
 
 

@@ -1,7 +1,6 @@
 """A stage on cached features against the same stage without the cache."""
 
 import dataclasses
-import resource
 
 import flax.linen as nn
 import jax
@@ -22,6 +21,7 @@ from frozen_blocks import (
     several_domains,
     stage,
 )
+from full_disk import disk_of
 from tiny import blobs
 
 from jaxtl import data, models
@@ -239,12 +239,8 @@ def test_pages_hold_the_rows_of_their_dispatch(tmp_path):
 
 
 def test_a_full_disk_means_no_cache(tmp_path, caplog):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
-    try:
+    with disk_of(16):
         assert cache_of(stage(), tmp_path, feature_cache_mb=0) is None
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "no features after a" in caplog.text
 
 
