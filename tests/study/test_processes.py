@@ -1,7 +1,6 @@
 """Two real processes, and eight simulated devices, do what one device does."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -10,7 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launched import ROOT, metrics
+from contained import containing
+from launched import ROOT, environment, metrics, restless, stages
+
+from jaxtl import cli
+from jaxtl.train.store.log import read_log
 
 TINY = ["--config.source_steps=12", "--config.target_steps=6"]
 TINY += ["--seeds=2", "--arms=scratch,partial"]
@@ -23,8 +26,10 @@ def command(workdir: Path, *more: str) -> list[str]:
     ]
 
 
-def environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def run(*commands: list[str]) -> list[str]:
@@ -63,11 +68,43 @@ def assert_close(found: dict, expected: dict) -> None:
         np.testing.assert_allclose(found[name], values, rtol=1e-4, err_msg=name)
 
 
+FEW = ["--config.steps=6", "--config.analyses=false", "--arms=scratch"]
+
+
+def launch(workdir: Path, *more: str) -> dict[str, list[float]]:
+    """The losses of a few steps in this process."""
+    with containing():
+        assert cli.main(restless(workdir, *FEW, *more)[1:]) == 0
+    return all_losses(workdir)
+
+
+def all_losses(workdir: Path) -> dict[str, list[float]]:
+    """Those of each seed: at each step, and of each evaluation."""
+    logs = {path.name: read_log(path) for path in stages(workdir).iterdir()}
+    steps = {f"{name} {line['step']}": line["loss"] for name, log in logs.items() for line in log}
+    return losses(workdir) | steps
+
+
+@pytest.fixture(scope="module")
+def on_one_device(tmp_path_factory):
+    return launch(tmp_path_factory.mktemp("one"))
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path, on_one_device):
+    address = free_address()
+    flags = [f"--distributed={address},2,{i}" for i in range(2)]
+    first, second = run(*(restless(tmp_path, *FEW, flag) for flag in flags))
+    assert "Did the transfer help?" in first and "Did the transfer help?" not in second
+    assert_close(all_losses(tmp_path), on_one_device)
+
+
+def test_eight_devices_take_the_steps_of_one(tmp_path, on_one_device):
+    assert_close(launch(tmp_path, "--run.mesh=data=4,model=2"), on_one_device)
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_and_leave_a_run_that_one_can_read(tmp_path, alone):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     flags = [f"--distributed={address},2,{i}" for i in range(2)]
     first, second = run(*(command(tmp_path, flag) for flag in flags))
     assert "Did the transfer help?" in first and "Did the transfer help?" not in second
@@ -87,9 +124,7 @@ def test_eight_devices_give_the_losses_of_one(tmp_path, alone):
 
 def pair(workdir: Path, *prefix: str) -> list[list[str]]:
     """The commands of two processes, the second one started by `prefix` instead of Python."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     first, second = (command(workdir, f"--distributed={address},2,{i}") for i in range(2))
     return [first, [*(prefix or second[:1]), *second[1:]]]
 
