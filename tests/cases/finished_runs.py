@@ -93,6 +93,7 @@ def write_run(
                         },
                     }
                 },
+                "parent": {},
                 "validation": None,
                 "seeds": list(seeds),
             },

@@ -209,8 +209,10 @@ def test_what_is_no_run_is_refused(first, tmp_path):
     assert f"perhaps {other}" in refusal(first, other / "summary.json")
     (tmp_path / "link").symlink_to(other.parent)
     assert "is named twice" in refusal(first, other, tmp_path / "link" / "toy")
-    with pytest.raises(ValueError, match="must be a list"):
-        jaxtl.compare(str(first))
+    for runs in (str(first), first, jaxtl.open(first), None):
+        with pytest.raises(ValueError, match="must be a list"):
+            jaxtl.compare(runs)
+    assert "expected the directory of a run, or a Result, got 3" in refusal(first, 3, "")
     assert "Did you mean 'steps'" in refusal(first, other, despite="step")
 
 

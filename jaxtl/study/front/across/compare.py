@@ -42,8 +42,9 @@ def compare(
     Raises:
         ValueError: something is no finished run, or cannot be compared; all of it is listed.
     """
-    if isinstance(runs, str | os.PathLike):
-        raise ValueError(f"runs must be a list of run directories, got only {os.fspath(runs)}")
+    single = isinstance(runs, str | os.PathLike | Mapping)  # a Result is a mapping of its arms
+    if single or not isinstance(runs, Iterable):
+        raise ValueError(f"runs must be a list of run directories, got a {type(runs).__name__}")
     kinds = (despite,) if isinstance(despite, str) else tuple(despite)
     if wrong := [
         unknown("despite", kind, budget.DESPITE) for kind in kinds if kind not in budget.DESPITE

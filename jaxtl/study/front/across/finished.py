@@ -70,7 +70,10 @@ def read_run(place: Any) -> FinishedRun:
         ValueError: there is no run, it is not finished, or damaged; all that is wrong.
         NotRead: the system does not hand a file out.
     """
-    directory = Path(user_path(getattr(place, "directory", place)))
+    place = getattr(place, "directory", place)
+    if not isinstance(place, str | os.PathLike) or not os.fspath(place):
+        raise ValueError(f"expected the directory of a run, or a Result, got {place!r:.60}")
+    directory = Path(user_path(place))
     _check_is_run(directory)
     summary, problems = None, []
     try:
