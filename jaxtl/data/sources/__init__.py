@@ -1,1 +1,1 @@
-"""Where data come from, but for TFDS: files, folders and the tables of scikit-learn."""
+"""Where data come from, but for TFDS: files, folders, frames, Hugging Face, scikit-learn."""

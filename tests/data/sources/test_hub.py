@@ -127,7 +127,8 @@ def test_inputs_of_every_kind(everything, inputs, expected, dtype):
 
 
 def test_images_in_bytes_and_several_inputs(everything):
-    table = data.hub(everything, "train", inputs=["bytes", "text"], size=(2, 2)).table()
+    table = data.hub(everything, "train", inputs=["bytes", "text", "size"], size=(2, 2)).table()
+    assert table.inputs["size"].dtype == np.float32 and table.inputs["size"].shape == (ROWS,)
     assert table.inputs["bytes"].shape == (ROWS, 2, 2, 1)
     assert table.inputs["text"][1] == "text 1" and "label" in table.classes
 

@@ -53,7 +53,7 @@ def column_of(name: str, feature: Any, values: Any, size: tuple[int, int] | None
         return _images(name, values.to_pylist(), size)
     if kind == "text":
         return np.array([*values.to_pylist(), None], object)[:-1]
-    return numbers_of(name, values) if kind == "number" else as_inputs(array_of(name, values))
+    return as_inputs(numbers_of(name, values) if kind == "number" else array_of(name, values))
 
 
 def numbers_of(name: str, values: Any) -> np.ndarray:
