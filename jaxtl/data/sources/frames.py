@@ -59,7 +59,8 @@ def frame(
     Numbers and booleans are inputs, and so are categories (of pandas; Categorical and Enum of
     polars), which are one-hot in the order that their type declares. Texts and other columns are
     categories if `categorical` names them. The index is left out; missing values, times and nested
-    columns are refused. What is read is copied.
+    columns are refused. The frame is read at once and copied; `data.csv` reads when rows are needed,
+    so that `jaxtl.load` does without its file.
 
     A label column of categories has their names, unused ones too; those of other types are sorted,
     numbers by value, and 1.0 is the class `1`. None, NaN and NA are missing labels, and of texts

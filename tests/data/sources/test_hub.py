@@ -249,6 +249,18 @@ def test_parquet_by_path_and_in_a_folder(tmp_path):
     fails(folder, "BuilderConfig 'other' not found", config="other")
 
 
+def test_configs_that_a_card_names(tmp_path):
+    card = ["---", "configs:"]
+    for i, name in enumerate(("first", "second")):
+        (tmp_path / f"{name}.csv").write_text(f"x,label\n{i}.5,u\n{i},v\n")
+        card += [f"- config_name: {name}", f"  data_files: {name}.csv"]
+    (tmp_path / "README.md").write_text("\n".join([*card, "---", ""]))
+    table = data.hub(tmp_path, config="second").train.table()
+    assert table.inputs.tolist() == [[1.5], [1]] and table.classes == {"label": ("u", "v")}
+    fails(tmp_path, "Config name is missing.*'first', 'second'")
+    fails(tmp_path, "BuilderConfig 'third' not found.*'first', 'second'", config="third")
+
+
 def test_texts_of_a_csv_file(tmp_path):
     (tmp_path / "reviews.csv").write_text('review,mood\nWell done.,good\n"No, thanks",bad\n')
     files = str(tmp_path / "reviews.csv")
