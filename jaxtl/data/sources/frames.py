@@ -59,7 +59,7 @@ def frame(
     Numbers and booleans are inputs, and so are categories (of pandas; Categorical and Enum of
     polars), which are one-hot in the order that their type declares. Texts and other columns are
     categories if `categorical` names them. The index is left out; missing values, times and nested
-    columns are refused. The frame is read at once and copied; `data.csv` reads when rows are needed,
+    columns are refused. The frame is read at once, and copied; `data.csv` reads when rows are used,
     so that `jaxtl.load` does without its file.
 
     A label column of categories has their names, unused ones too; those of other types are sorted,
