@@ -1,4 +1,4 @@
-"""Files of arrays: `.safetensors`, `.npz`, and PyTorch's `.pth`, `.pt` and `.bin`.
+"""Files of arrays: `.safetensors`, `.npz`, and PyTorch's `.pth`, `.pt`, `.bin` and `.ckpt`.
 
 Nothing in a file is run, and nothing is allocated on the word of a file: what it declares must be
 what is there, and archives may unpack to 64 MB or 20 times their size.
@@ -34,7 +34,7 @@ class Content(NamedTuple):
 
     Attributes:
         arrays: {name: array}; floats narrower than float32 come as float32, arrays are read-only.
-        remark: which of several dictionaries of arrays these are; empty if there is one.
+        remark: which dictionary of the file's these are; empty if the file is that dictionary.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -42,7 +42,7 @@ class Content(NamedTuple):
 
 
 def read_file(path: Path) -> Content:
-    """The arrays of a file, without a leading `module.` that all names share.
+    """The arrays of a file, by the names that it has.
 
     The last two files that were read are kept in memory.
 
@@ -85,8 +85,6 @@ def _read_once(path: Path, stamp: tuple[int, int]) -> Content:
     arrays, remark = _READERS[path.suffix](path)
     if not arrays:
         raise Unreadable("it holds no arrays")
-    if all(name.startswith("module.") for name in arrays):  # of PyTorch's DataParallel
-        arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
     for array in arrays.values():
         array.setflags(write=False)
     return Content(MappingProxyType(arrays), remark)
@@ -183,4 +181,6 @@ _READERS: Mapping[str, Callable[[Path], tuple[dict[str, Any], str]]] = {
     ".pth": read_torch,
     ".pt": read_torch,
     ".bin": read_torch,
+    ".ckpt": read_torch,
+    ".tar": read_torch,  # of model.pth.tar, which is no tar archive
 }

@@ -64,7 +64,7 @@ class Fit(NamedTuple):
             near = shorten(", ".join(paths.closest(name, unused, 2)) if i < hints else "", 200)
             lines.append(f"{path}: no {name} in the file{near and f'; closest there: {near}'}")
         if prefix := self._common_prefix():
-            lines.append(f"the names stand behind {prefix!r}: save the file without it")
+            lines.append(f"the names stand behind {prefix!r}: give it as `prefix`")
         groups = foreign.meanings(unused, self._used())
         return [*lines, *foreign.lines({m: names for m, names in groups.items() if m})]
 

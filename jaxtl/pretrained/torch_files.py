@@ -20,18 +20,19 @@ from jaxtl.pretrained.torch_pickle import TYPES, Tensor, TorchPickle
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PICKLE_BYTES = 16 * 2**20
 _VIEWS = 4  # times what their storages hold, as tensors may share one
+_DEPTH = 8  # of wrappers in wrappers, as a dictionary may hold itself
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "ema")
 
 
 def read_torch(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """The tensors of a dictionary that `torch.save` wrote, float16 and bfloat16 as float32.
 
-    Those of {"state_dict": ...}, {"model": ...} and their like are found inside, and those of any
-    dictionary if it is the only one with tensors. Strides and offsets of the file are honoured;
-    everything that is not a tensor is left out.
+    Those of {"state_dict": ...}, {"model": ...} and their like are found inside, those of any
+    dictionary if it is the only one with tensors, and those of one in another. Strides and offsets
+    of the file are honoured; everything that is not a tensor is left out.
 
     Returns:
-        ({name: tensor}, which of several dictionaries was taken, empty if there is one).
+        ({name: tensor}, which dictionary inside the file's was taken, if any).
 
     Raises:
         Unreadable: the file holds something else than tensors, dictionaries and plain values, or
@@ -113,9 +114,9 @@ def _tensors(tree: Any) -> tuple[dict[str, Tensor], str]:
         raise Unreadable(f"it holds a {type(tree).__name__}, not a dictionary of tensors")
     dictionaries = {key: _leaves(value) for key, value in tree.items() if isinstance(value, dict)}
     # By identity, as a short file may hold a long dictionary under many names.
-    distinct = {id(items): items for items in dictionaries.values()}
+    distinct = {id(items): items for items, _ in dictionaries.values()}
     full = {number for number, items in distinct.items() if _select(items)}
-    inner = {key: items for key, items in dictionaries.items() if id(items) in full}
+    inner = {key: each for key, each in dictionaries.items() if id(each[0]) in full}
     loose = _select(tree)
     key = next((wrapper for wrapper in _WRAPPERS if wrapper in inner), None)
     if key is None and (loose or not inner):
@@ -127,24 +128,30 @@ def _tensors(tree: Any) -> tuple[dict[str, Tensor], str]:
         )
     key = next(iter(inner)) if key is None else key
     others = [name for name in (*inner, *loose) if name != key]
-    remark = f"tensors of {key!r}, not of {_quote(others)}" if others else ""
-    return _select(inner[key]), remark
+    items, names = inner[key]
+    remark = f"tensors of {_quote([*names[::-1], key], ' in ')}"
+    return _select(items), f"{remark}, not of {_quote(others)}" if others else remark
 
 
-def _leaves(tree: dict) -> dict:
-    """What a dictionary holds, or a wrapper's in it: {"model": {"state_dict": ...}}."""
-    for wrapper in _WRAPPERS:
-        if isinstance(tree.get(wrapper), dict):
-            return tree[wrapper]
-    return tree
+def _leaves(tree: dict) -> tuple[dict, list[str]]:
+    """What a dictionary holds, or a wrapper's in it, and the wrappers from the outside:
+    {"model": {"state_dict": ...}}."""
+    names: list[str] = []
+    while len(names) < _DEPTH:
+        wrapper = next((name for name in _WRAPPERS if isinstance(tree.get(name), dict)), None)
+        if wrapper is None:
+            break
+        tree = tree[wrapper]
+        names.append(wrapper)
+    return tree, names
 
 
 def _select(items: dict) -> dict[str, Tensor]:
     return {name: leaf for name, leaf in items.items() if isinstance(leaf, Tensor)}
 
 
-def _quote(names: Any) -> str:
-    return shorten(", ".join(repr(shorten(name, 40)) for name in list(names)[:8]), 200)
+def _quote(names: Any, between: str = ", ") -> str:
+    return shorten(between.join(repr(shorten(name, 40)) for name in list(names)[:8]), 200)
 
 
 def _arrays(

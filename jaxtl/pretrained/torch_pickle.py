@@ -32,6 +32,40 @@ _DICTIONARY, _SIZE = "collections.OrderedDict", "torch.Size"
 _TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 _PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 _STORAGES = {f"torch.{kind}": kind for kind in TYPES}
+# What stands beside the tensors in the checkpoints of PyTorch Lightning and its like: hyper-
+# parameters, paths, times, random states. It is not made, nor are the values in it.
+_SET_ASIDE = {
+    *("argparse.Namespace", "collections.defaultdict", "copyreg._reconstructor", "_codecs.encode"),
+    *("builtins.set", "builtins.object", "builtins.dict", "builtins.list", "builtins.complex"),
+    *("__builtin__.set", "__builtin__.object", "copy_reg._reconstructor", "typing.Any"),
+    *("builtins.int", "builtins.float", "builtins.str", "builtins.bool"),
+    *("datetime.datetime", "datetime.timedelta", "torch.device", "torch.Generator"),
+    *(f"pathlib.{kind}Path" for kind in ("Posix", "Windows", "PurePosix", "PureWindows")),
+    *(f"pathlib._local.{kind}Path" for kind in ("Posix", "Windows")),
+    *("numpy.dtype", "numpy.ndarray"),
+    *(
+        f"numpy.{core}.multiarray.{name}"
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    ),
+    *(
+        f"{package}.AttributeDict"
+        for package in (
+            "pytorch_lightning.utilities.parsing",
+            "lightning.pytorch.utilities.parsing",
+            "lightning_fabric.utilities.data",
+            "lightning.fabric.utilities.data",
+        )
+    ),
+    *(
+        f"{package}.callbacks.{module}"
+        for package in ("pytorch_lightning", "lightning.pytorch")
+        for module in ("model_checkpoint.ModelCheckpoint", "early_stopping.EarlyStopping")
+    ),
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+    *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata"),
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Integer", "Float", "String", "Boolean")),
+}
 _NAMES = {_DICTIONARY, _SIZE, *_TENSORS, *_PARAMETERS, *_STORAGES}
 
 _VALUES = {
@@ -67,8 +101,16 @@ class _Name(str):
     """A function or class that a pickle names."""
 
 
+class _Aside:
+    """In the place of a value that is not made; whatever is put into it is gone."""
+
+
+_ASIDE = _Aside()
+
+
 class TorchPickle:
-    """Reads pickles of tensors, dictionaries and plain values; anything else is an error.
+    """Reads pickles of tensors, dictionaries and plain values, and leaves aside what is known to
+    stand beside them; anything else is an error.
 
     Attributes:
         storages: {key: (kind, number of its numbers)} of those met.
@@ -131,10 +173,14 @@ class TorchPickle:
                 stack.append(_fill({}, _pairs(since_mark())))
             elif name in ("SETITEM", "SETITEMS"):
                 items = since_mark() if name == "SETITEMS" else pop(2)
-                _fill(stack[-1], _pairs(items))
+                if stack[-1] is not _ASIDE:
+                    _fill(stack[-1], _pairs(items))
             elif name in ("APPEND", "APPENDS", "ADDITEMS"):
                 items = pop(1) if name == "APPEND" else since_mark()
-                stack[-1].extend(items)  # nothing but a list can be extended
+                if stack[-1] is not _ASIDE:
+                    stack[-1].extend(items)  # nothing but a list can be extended
+            elif name == "NEWOBJ":
+                stack.append(_object(*pop(2)))
             elif name == "GLOBAL":
                 stack.append(_allowed(value.replace(" ", ".", 1)))
             elif name == "STACK_GLOBAL":
@@ -143,7 +189,7 @@ class TorchPickle:
                 stack.append(self._call(*pop(2)))
             elif name == "BUILD":
                 stack.pop()
-                if not isinstance(stack[-1], dict):
+                if not isinstance(stack[-1], dict | _Aside):
                     raise Unreadable("it holds an object with attributes, not only tensors")
             elif name == "BINPERSID":
                 stack.append(self._storage(stack.pop()))
@@ -167,6 +213,8 @@ class TorchPickle:
     def _call(self, function: Any, arguments: Any) -> Any:
         if not (isinstance(function, _Name) and isinstance(arguments, tuple)):
             raise Unreadable("it calls what is no function")
+        if function in _SET_ASIDE:
+            return _ASIDE
         if function == _DICTIONARY:
             pairs = arguments[0] if arguments else []
             if isinstance(pairs, dict):
@@ -202,8 +250,14 @@ class TorchPickle:
         return Storage(key, declared[0], _integers((start,))[0])
 
 
+def _object(kind: Any, arguments: Any) -> _Aside:
+    if isinstance(kind, _Name) and kind in _SET_ASIDE:
+        return _ASIDE
+    raise Unreadable("it makes an object that is no tensor")
+
+
 def _allowed(name: str) -> _Name:
-    if name not in _NAMES:
+    if name not in _NAMES and name not in _SET_ASIDE:
         raise Unreadable(
             f"it holds {shorten(name)}, and only tensors, dictionaries and plain values are "
             "read: save the state_dict alone"

@@ -1,5 +1,6 @@
 """Published weights as the leaves of a model: strictly loaded, reported, and written back."""
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 
 from jaxtl.form import Patterns, checked
 from jaxtl.models.adapters import solve
-from jaxtl.paths import flatten, nest, select, unknown
+from jaxtl.paths import flatten, matches, nest, select, unknown
 from jaxtl.plan import Model, Params, Statistics, Weights
 from jaxtl.plan.reading import Wanted
 from jaxtl.pretrained.files import read_file, sha256
@@ -34,6 +35,7 @@ def weights(
     *,
     head: str | None = None,
     unused: Patterns = (),
+    prefix: str = "",
 ) -> "FileWeights":
     """Published weights for a stage to start from; nothing is read before they are asked for.
 
@@ -45,14 +47,18 @@ def weights(
     beside the file, the architecture and the activation are compared.
 
     Args:
-        location: of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file: a path,
-            `package://name/file`, `hf://owner/name/file`, `gs://bucket/file` or `s3://bucket/file`.
+        location: of a `.safetensors`, `.npz`, `.pth`, `.pth.tar`, `.pt`, `.bin` or `.ckpt` file: a
+            path, `package://name/file`, `hf://owner/name/file`, `gs://bucket/file` or
+            `s3://bucket/file`.
         schemes: the names it may use, such as `RESNET`; those that fit best are taken. Prefixes
-            that wrappers such as DataParallel put in front of all names are taken off.
+            that wrappers such as DataParallel, `torch.compile` and Lightning put in front of names
+            are taken off, also several in a row, and the report names them.
         head: the model's head that is the file's classifier, such as "imagenet"; without it the
             file's is unused.
         unused: patterns of the names of arrays that are left out on purpose, though the file's
             network computes with them.
+        prefix: of the names that are meant, such as "encoder_q." in a file of several networks;
+            the others' arrays are left out.
 
     Raises:
         ValueError: an argument is of another kind.
@@ -60,7 +66,7 @@ def weights(
     schemes = (schemes,) if isinstance(schemes, Scheme) else tuple(schemes)
     if not schemes:
         raise ValueError("`schemes` are names of an architecture, such as pretrained.RESNET")
-    return FileWeights(str(location), schemes, head, tuple(unused))
+    return FileWeights(str(location), schemes, head, tuple(unused), prefix)
 
 
 @checked
@@ -108,6 +114,7 @@ class FileWeights:
     schemes: tuple[Scheme, ...] = dataclasses.field(hash=False)
     head: str | None = None
     unused: tuple[str, ...] = ()
+    prefix: str = ""
 
     def digest(self) -> str:
         """SHA-256 of the file, hexadecimal."""
@@ -118,7 +125,13 @@ class FileWeights:
         self._check_head(wanted)
         path = fetch(self.name)
         file = read_file(path)
-        best = self._best(wanted, file.arrays)
+        arrays = self._behind_prefix(file.arrays)
+        best = self._best(wanted, arrays)
+        if twice := self._other_prefixes(best, arrays):
+            raise ValueError(
+                f"cannot load {self.name}: all names of the model stand in the file more than "
+                f"once, behind {', '.join(map(repr, (best.prefix, *twice)))}; say which as `prefix`"
+            )
         file_by = f"{self.name} by the names of {best.scheme.name}"
         if missing := len(wanted) - len(best.leaves):
             first = f"cannot load {missing} of {len(wanted)} arrays from {file_by}:"
@@ -136,6 +149,9 @@ class FileWeights:
             first = f"cannot load {file_by}: the file's network computes something else:"
             raise ValueError("\n  ".join((first, *problems)))
         remark = f"\n  {file.remark}" if file.remark else ""
+        if self.prefix:
+            count = len(file.arrays) - len(arrays)
+            remark += f"\n  names behind {self.prefix!r}, not the other {count}"
         return best.leaves, f"{self.name}: {best.report()}{remark}"
 
     def save(self, path: Path, leaves: Mapping[str, np.ndarray]) -> None:
@@ -143,7 +159,8 @@ class FileWeights:
         from safetensors.numpy import save
 
         leaves = {place: np.asarray(leaf) for place, leaf in leaves.items()}
-        entries = self._best(leaves, read_file(fetch(self.name)).arrays).entries
+        arrays = self._behind_prefix(read_file(fetch(self.name)).arrays)
+        entries = self._best(leaves, arrays).entries
         entries = {place: entries.get(place, Entry(place)) for place in leaves}
         places_of: dict[str, list[str]] = {}
         for place, entry in entries.items():
@@ -160,6 +177,41 @@ class FileWeights:
         # `save_file` would let nobody but the owner read it. Transformers wants the format said.
         path.write_bytes(save(arrays, {"format": "pt"}))
 
+    def _behind_prefix(self, file: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        if not self.prefix:
+            return file
+        names = [name for name in file if name.startswith(self.prefix)]
+        if not names:
+            starts = {f"{name.partition('.')[0]}." for name in file}
+            reason = unknown("prefix", self.prefix, starts)
+            raise ValueError(f"cannot load {self.name}: {reason}")
+        return {name.removeprefix(self.prefix): file[name] for name in names}
+
+    def _other_prefixes(self, best: Fit, file: Mapping[str, np.ndarray]) -> list[str]:
+        """Prefixes behind which the model's names all stand too."""
+        names = {best.entries[path].name for path in best.leaves}
+        return [
+            prefix
+            for prefix in ("", *self._prefixes(file))
+            if names and prefix != best.prefix and all(prefix + name in file for name in names)
+        ]
+
+    def _prefixes(self, file: Mapping[str, np.ndarray]) -> list[str]:
+        """What wrappers put in front of names, but for those that are left out on purpose."""
+        prefixes = {
+            name[: end + 1]
+            for name in file
+            if (match := _WRAPPING.match(name)) and not self._is_unused(name)
+            for end in range(match.end())
+            if name[end] == "."
+        }
+        return sorted(prefixes)[:_PREFIXES]
+
+    def _is_unused(self, name: str) -> bool:
+        with contextlib.suppress(re.error):  # `Fit.leftover` says so
+            return matches(self.unused, name)
+        return False
+
     def _check_head(self, wanted: Mapping[str, Any]) -> None:
         others = getattr(wanted, "others", ())
         if self.head is None or others is None:
@@ -170,20 +222,10 @@ class FileWeights:
 
     def _best(self, wanted: Mapping[str, Any], file: Mapping[str, np.ndarray]) -> Fit:
         """By the first of the schemes that find the most, with or without a wrapper's prefix."""
-        prefixes = {
-            name[: end + 1]
-            for name in file
-            if (match := _WRAPPING.match(name))
-            for end in range(match.end())
-            if name[end] == "."
-        }
-        unambiguous = [
-            prefix
-            for prefix in sorted(prefixes)
-            if len({name.removeprefix(prefix) for name in file}) == len(file)
-        ]
         best: Fit | None = None
-        for prefix in ("", *unambiguous[:_PREFIXES]):
+        for prefix in ("", *self._prefixes(file)):
+            if len({name.removeprefix(prefix) for name in file}) < len(file):
+                continue  # two arrays would have one name
             for scheme in self.schemes:
                 candidate = fit(scheme, self.head, wanted, file, prefix)
                 if best is None or len(candidate.leaves) > len(best.leaves):

@@ -1,5 +1,6 @@
 """Files of other architectures: refused, with what it means where the names tell."""
 
+import functools
 import json
 import re
 import time
@@ -249,8 +250,33 @@ def test_prefixes_of_wrappers_come_off(tmp_path, prefix, others):
     )
     result, report = weights.read(wanted)
     assert result.keys() == wanted.keys()
-    left = prefix if others else prefix.removeprefix("module.")
-    assert report.splitlines()[0].endswith(f"behind {left!r}")
+    assert report.splitlines()[0].endswith(f"behind {prefix!r}")
+
+
+def test_a_network_that_stands_in_the_file_twice(tmp_path):
+    ours = FILES["bert"]
+    other = {name: array + 1 for name, array in ours.items()}
+    read = functools.partial(pretrained.weights, tmp_path / "a.safetensors", pretrained.BERT)
+    wanted = {p: x for p, x in MODELS["bert"][0].items() if p.startswith("backbone/")}
+    path, name = "backbone/embed/tokens/embedding", "embeddings.word_embeddings.weight"
+    for first, second in (("", "model."), ("backbone.", "model."), ("student.", "teacher.")):
+        file = {first + name: array for name, array in ours.items()}
+        file |= {second + name: array for name, array in other.items()}
+        save_file(file, tmp_path / "a.safetensors")
+        wrapped = second == "model."
+        said = f"stand in the file more than once, behind '{first}', '{second}'; say which"
+        with pytest.raises(ValueError, match=said if wrapped else "give it as `prefix`"):
+            read().read(wanted)
+        for prefix, arrays in ((first, ours), (second, other)):
+            if prefix:
+                leaves, report = read(prefix=prefix).read(wanted)
+                np.testing.assert_array_equal(leaves[path], arrays[name])
+                assert f"names behind {prefix!r}, not the other {len(ours)}" in report
+        if wrapped:
+            leaves, _ = read(unused=(r"model\..*",)).read(wanted)
+            np.testing.assert_array_equal(leaves[path], ours[name])
+    with pytest.raises(ValueError, match=r"unknown prefix 'studnt.'. Did you mean 'student.'"):
+        read(prefix="studnt.").read(wanted)
 
 
 @pytest.mark.parametrize(

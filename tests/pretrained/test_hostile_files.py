@@ -176,8 +176,8 @@ NUMBERS = {"a": np.zeros(6, np.float32), "b": np.ones(6, np.float32)}
     [
         ({"state_dict": "a", "ema": "b"}, 0, "tensors of 'state_dict', not of 'ema'"),
         ({"state_dict_ema": "b", "model": "a"}, 0, "tensors of 'model', not of 'state_dict_ema'"),
-        ({"model_ema": "b"}, 1, ""),
-        ({"net": "b", "acc": None}, 1, ""),
+        ({"model_ema": "b"}, 1, "tensors of 'model_ema'"),
+        ({"net": "b", "acc": None}, 1, "tensors of 'net'"),
     ],
 )
 def test_which_of_several_dictionaries_is_taken(tmp_path, tree, value, remark):

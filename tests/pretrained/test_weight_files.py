@@ -83,12 +83,52 @@ def test_strides_and_offsets_of_tensors(tmp_path, write):
 
 @WRITERS
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
-def test_wrappers_and_a_leading_module_are_taken_off(tmp_path, write, wrapper):
+def test_wrappers_are_taken_off_and_named(tmp_path, write, wrapper):
     x = tensor("0", "float32", 6, (2, 3), (3, 1))
     inner = dictionary({"module.x": parameter(x), "module.steps": plain(3)})
     tree = dictionary({"epoch": plain(90), "best": plain([0.5, None, "x"]), wrapper: inner})
     write(tmp_path / "a.pt", tree, {"0": NUMBERS.astype(np.float32)})
-    same(read_file(tmp_path / "a.pt").arrays, {"x": NUMBERS.astype(np.float32)})
+    file = read_file(tmp_path / "a.pt")
+    same(file.arrays, {"module.x": NUMBERS.astype(np.float32)})
+    assert file.remark == f"tensors of {wrapper!r}"
+    for suffix in ("pth.tar", "ckpt"):
+        tree = dictionary({"model": dictionary({wrapper: dictionary({"state_dict": inner})})})
+        write(tmp_path / f"a.{suffix}", tree, {"0": NUMBERS.astype(np.float32)})
+        file = read_file(tmp_path / f"a.{suffix}")
+        same(file.arrays, {"module.x": NUMBERS.astype(np.float32)})
+        assert file.remark == f"tensors of 'state_dict' in {wrapper!r} in 'model'"
+
+
+def made(kind, *arguments):
+    """The opcodes of an object as protocol 2 has it: NEWOBJ."""
+    return kind + b"(" + b"".join(arguments) + b"t\x81"
+
+
+@WRITERS
+def test_what_stands_beside_the_tensors_of_a_checkpoint_is_set_aside(tmp_path, write):
+    x = tensor("0", "float32", 6, (2, 3), (3, 1))
+    attributes = named("lightning_fabric.utilities.data", "AttributeDict")
+    space = made(named("argparse", "Namespace")) + plain({"lr": 0.1}) + b"b"
+    beside = {
+        "hyper_parameters": made(attributes) + b"(" + plain("rate") + plain(0.1) + b"u",
+        "args": space,
+        "path": called(named("pathlib", "PosixPath"), plain("a")),
+        "best": called(
+            named("numpy.core.multiarray", "scalar"),
+            called(named("numpy", "dtype"), plain("f8")),
+            plain(b"12345678"),
+        ),
+        "callbacks": dictionary({"a": called(named("collections", "defaultdict"))}),
+        "seen": called(named("builtins", "set"), plain([1, 2])),
+    }
+    tree = {"state_dict": dictionary({"model.x": x}), "epoch": plain(3), **beside}
+    write(tmp_path / "a.ckpt", dictionary(tree), {"0": NUMBERS.astype(np.float32)})
+    same(read_file(tmp_path / "a.ckpt").arrays, {"model.x": NUMBERS.astype(np.float32)})
+    hostile = made(named("subprocess", "Popen"), plain("true"))
+    for name, value in (("a", hostile), ("b", made(named("torch._utils", "_rebuild_tensor_v2")))):
+        write(tmp_path / "b.ckpt", dictionary({**tree, name: value}), {"0": NUMBERS})
+        with pytest.raises(ValueError, match=r"it holds subprocess.Popen|an object that is no te"):
+            read_file(tmp_path / "b.ckpt")
 
 
 @WRITERS
@@ -180,7 +220,9 @@ def test_other_files_under_a_known_suffix(tmp_path):
 def test_an_unknown_suffix(tmp_path):
     path = tmp_path / "a.h5"
     path.write_bytes(b"x")
-    expected = r"its suffix is '\.h5', expected \.safetensors, \.npz, \.pth, \.pt, \.bin\."
+    expected = (
+        r"its suffix is '\.h5', expected \.safetensors, \.npz, \.pth, \.pt, \.bin, \.ckpt, \.tar\."
+    )
     with pytest.raises(ValueError, match=expected):
         read_file(path)
 
