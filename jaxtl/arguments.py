@@ -109,7 +109,7 @@ class Launch:
         "", "write the runs in a folder to experiments/results.json", COMMANDS, "WORKDIR", "collect"
     )
     export: str = flag("", "write a model to RUN_DIR/export", COMMANDS, "RUN_DIR", "export")
-    format: str = flag("safetensors", "of --export; or stablehlo", COMMANDS, of="export")
+    format: str = flag("safetensors", "of --export; stablehlo, or peft", COMMANDS, of="export")
     arm: str = flag("", "of --export: an arm; else the best one", COMMANDS, "ARM", "export")
     stage: str = flag("", "of --export: a stage; else the arm's last", COMMANDS, "STAGE", "export")
     seed: int | None = flag(

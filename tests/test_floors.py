@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "train": "blame data files form models paths plan stopping",
     "measure": "data form losses metrics models paths plan train transferability",
     "report": "files measure metrics plan",
-    "export": "data experiment_file fields files models paths plan report train",
+    "export": "data experiment_file fields files models paths plan pretrained report train",
     "arguments": "experiment_file fields files paths train",
     "surroundings": "files",
     "study": "arguments blame data experiment_file export fields files form lock measure models "

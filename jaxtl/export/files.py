@@ -12,6 +12,7 @@ import numpy as np
 from jax import export
 
 import jaxtl
+from jaxtl.export.adapters import loading_adapters, write_adapters
 from jaxtl.export.predictor import Predictor, restore
 from jaxtl.export.rebuild import SavedRun, choose, read_run
 from jaxtl.export.recipe import Action, Recipe, any_number
@@ -39,7 +40,7 @@ def export_run(
 
     Args:
         directory: <workdir>/<experiment>.
-        form: `safetensors` or `stablehlo`.
+        form: `safetensors`, `stablehlo`, or `peft`: a folder with the adapters alone.
         arm, stage, seed: as `jaxtl.load` takes them.
 
     Returns:
@@ -54,15 +55,17 @@ def export_run(
     run = read_run(directory)
     predictor = restore(run, choose(run, arm, stage, seed))
     path = directory / "export" / f"{predictor.arm}.{form}"
-    with replacing(path) as partial:
-        if form == "safetensors":
-            notes = write_weights(predictor, partial)
-        else:
-            notes = write_program(predictor, partial)
+    if form == "peft":
+        notes = write_adapters(predictor, path)
+    else:
+        write = write_weights if form == "safetensors" else write_program
+        with replacing(path) as partial:
+            notes = write(predictor, partial)
     notes["preprocessing"] = write_preparations(predictor, form, path)
     about = {"format": form, **description(run, predictor, form), **notes}
     write_text(path.with_name(f"{path.name}.json"), json.dumps(about, indent=1) + "\n")
-    size = f"{path.stat().st_size / 2**20:.2f} MB"
+    files = path.iterdir() if path.is_dir() else [path]
+    size = f"{sum(file.stat().st_size for file in files) / 2**20:.2f} MB"
     what = f"arm {predictor.arm}, stage {predictor.stages[-1].name}, seed {predictor.seed}"
     return f"{path} ({size}): {what}\n\n{usage(predictor, form, path)}"
 
@@ -84,7 +87,7 @@ class Entry(NamedTuple):
 def entry(predictor: Predictor, form: str) -> Entry:
     """A program does what JAX can trace; prepared inputs enter if no preparation is meant."""
     recipe = predictor.recipe() if predictor.like else Recipe(predictor.inputs)
-    if form == "safetensors":
+    if form != "stablehlo":
         return Entry(predictor.inputs, recipe.actions)
     before, inside = recipe.split
     return Entry(before[-1].gives if before else recipe.raw, before, inside)
@@ -108,7 +111,7 @@ def write_preparations(predictor: Predictor, form: str, path: Path) -> dict[str,
                     shutil.copyfile(action.file, partial)
             before.append(about)
         leaves = jax.tree.leaves(predictor.inputs)
-        if form == "safetensors" and any(leaf.dtype == np.uint8 for leaf in leaves):
+        if form != "stablehlo" and any(leaf.dtype == np.uint8 for leaf in leaves):
             before.append({"kind": "to_float", "name": "uint8 / 255"})
         inside = [action.name for action in meant.inside]
         preparations[name] = {"raw": describe(recipe.raw), "before": before, "inside": inside}
@@ -220,6 +223,8 @@ def usage(predictor: Predictor, form: str, path: Path) -> str:
     if before:
         steps = ", ".join(action.name for action in before)
         note += f", raw rows after {steps}, as {path.name}.json says"
+    if form == "peft":
+        return f"{loading_adapters(path)}; {note[2:]}"
     if form == "safetensors":
         return (
             "from safetensors.numpy import load_file\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxtl.paths import unknown
 
-FORMATS = {"safetensors": "safetensors", "stablehlo": "flatbuffers"}
+FORMATS = {"safetensors": "safetensors", "stablehlo": "flatbuffers", "peft": "safetensors"}
 """{format: the package that it needs}."""
 
 

@@ -6,6 +6,7 @@
 import functools
 import json
 import shutil
+import types
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxtl import models, paths, pretrained
+from jaxtl.export.adapters import write_adapters
 from jaxtl.models import BertConfig, ViTConfig, adapters, classes
 from jaxtl.plan.reading import Wanted
 
@@ -185,6 +187,20 @@ def test_what_else_has_changed_is_written_whole(tmp_path):
     kernel = "backbone/layer_0/attention/query/kernel"
     with pytest.raises(ValueError, match="trained beside their adapters are no form of PEFT"):
         save(params=paths.nest({**flat, kernel: flat[kernel] + 1}))
+
+
+def test_a_trained_model_leaves_as_an_adapter(tmp_path):
+    model, params, _ = loaded("lora")
+    whole = pretrained.peft(FILES / "lora", pretrained.BERT, head="topic").over(base_of("lora"))
+    for weights in (base_of("lora"), whole):
+        stage = types.SimpleNamespace(name="adapt", weights=weights)
+        predictor = types.SimpleNamespace(model=model, params=params, stages=(stage,))
+        notes = write_adapters(predictor, tmp_path / "a.peft")
+        assert notes == {"names": str(FILES / "lora/base.safetensors"), "head": "topic"}
+        assert "peft_type" in (tmp_path / "a.peft" / "adapter_config.json").read_text()
+    stage.weights = None
+    with pytest.raises(ValueError, match="stage 'adapt' starts from no published weights"):
+        write_adapters(predictor, tmp_path / "b.peft")
 
 
 def edited(folder, **changes):

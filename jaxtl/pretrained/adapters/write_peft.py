@@ -14,8 +14,8 @@ from jaxtl.models.adapter import Factors
 from jaxtl.paths import flatten
 from jaxtl.plan import Model, Params, Weights
 from jaxtl.plan.reading import Wanted
+from jaxtl.pretrained.adapters.peft import PREFIX
 from jaxtl.pretrained.names.scheme import Entry, Scheme
-from jaxtl.pretrained.peft import PREFIX
 
 
 def save_peft(
