@@ -84,6 +84,35 @@ def test_no_file_of_a_run_gets_the_number_of_a_closed_stream(tmp_path):
     assert done.returncode >= 3 and (tmp_path / "file").read_bytes() == b""
 
 
+@pytest.mark.parametrize(
+    ("variables", "width"),
+    [
+        ({"COLUMNS": "80"}, 80),
+        ({"COLUMNS": "80", "FORCE_COLOR": "1"}, 80),
+        ({"COLUMNS": "80", "FORCE_COLOR": "1", "TTY_INTERACTIVE": "1"}, 80),
+        ({"COLUMNS": "0"}, 20),
+        ({"COLUMNS": "7"}, 20),
+        ({"COLUMNS": "123"}, 123),
+    ],
+)
+def test_a_pipe_is_no_terminal(monkeypatch, variables, width):
+    for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    console = surroundings.terminal()
+    assert (console.is_interactive, console.width) == (False, width)
+
+
+@pytest.mark.parametrize("variables", [{}, {"TERM": "dumb"}, {"NO_COLOR": "1"}])
+def test_a_terminal_is_one(monkeypatch, variables):
+    monkeypatch.setattr(sys, "stdout", type("Tty", (io.StringIO,), {"isatty": lambda self: True})())
+    for name, value in ({"TERM": "xterm", "COLUMNS": "80"} | variables).items():
+        monkeypatch.setenv(name, value)
+    assert surroundings.terminal().is_interactive == ("TERM" not in variables)
+    assert surroundings.terminal().no_color == ("NO_COLOR" in variables)
+
+
 # JAX and figures.
 
 

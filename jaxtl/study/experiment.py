@@ -286,7 +286,7 @@ def train_node(checked: Checked, name: str, done: Done, reporter: Reporter) -> T
     if node.parent:
         source = done.trained[node.parent].params, done.trained[node.parent].state
         if unused := leftovers(node.setup, checked.nodes[node.parent].setup):
-            logger.info("stage %s leaves in the checkpoint: %s", name, ", ".join(unused))
+            logger.info("stage %s does not take from %s: %s", name, node.parent, ", ".join(unused))
 
     def validation(seeds: tuple[int, ...]) -> Validation | None:
         evaluator = done.evaluator

@@ -38,6 +38,13 @@ class Schedule:
     steps: int
     micro_batches: int
 
+    def __str__(self) -> str:
+        """`up to 16 steps a call, all seeds at once (vmap), batches in 4 parts`."""
+        seeds = "all seeds at once" if self.seeds == "vmap" else "seed after seed"
+        parts = f"batches in {self.micro_batches} parts" if self.micro_batches > 1 else ""
+        steps = f"up to {self.steps} steps a call" if self.steps > 1 else "a step a call"
+        return ", ".join(filter(None, (steps, f"{seeds} ({self.seeds})", parts)))
+
 
 def convolves(setup: Setup) -> bool:
     """Whether this is a CPU, and the stage's model has convolutions of ours and no others."""
@@ -52,7 +59,9 @@ def choose(setup: Setup, options: RunOptions) -> Schedule:
     cpu = jax.default_backend() == "cpu"
     batch_size, parts = setup.stage.batch_size, 1
     if setup.model.live:
-        logger.info("stage %s is not cut: it has live batch statistics", setup.stage.name)
+        logger.info(
+            "stage %s: its batches stay whole, as it has live batch statistics", setup.stage.name
+        )
     elif options.micro_batch > 0:
         parts = -(-batch_size // options.micro_batch)
     elif options.micro_batch == 0 and cpu:

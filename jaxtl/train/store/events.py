@@ -1,6 +1,6 @@
 """The lines of a stage's metrics.jsonl as TensorBoard events.
 
-events.out.tfevents.*                             the mean over the seeds, but of no sweep
+events.out.tfevents.*                             the mean over the seeds, not over points
 events/seed-3-at-rate=0.1/events.out.tfevents.*   one of several replicas, a run of TensorBoard
 """
 
@@ -91,8 +91,8 @@ def complete_events(directory: Path, replicas: Replicas, lines: Sequence[Line]) 
 def _runs(directory: Path, replicas: Replicas) -> dict[Path, list[int]]:
     """{folder of a run of TensorBoard: the replicas whose mean it shows}."""
     count = len(replicas)
-    runs = {} if replicas.swept else {directory: list(range(count))}
-    if count <= MOST_RUNS and (count > 1 or replicas.swept):
+    runs = {} if replicas.points > 1 else {directory: list(range(count))}
+    if 1 < count <= MOST_RUNS:
         names = [replicas.describe(i).replace(",", "").replace(" ", "-") for i in range(count)]
         for i, name in enumerate(names):
             twin = f"-{i}" if names.count(name) > 1 else ""  # its numbers were shortened

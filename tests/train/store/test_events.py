@@ -83,10 +83,10 @@ def test_what_an_earlier_process_did_not_write_is_there(tmp_path, damage):
 
 def test_points_of_a_sweep_are_runs_and_have_no_mean(tmp_path):
     close = {"rate": np.float32([1, 1 + 1e-6])}
-    write(Log(tmp_path, OPTIONS, 2, Replicas((0, 0), (None, None), close, swept=True), 0), 0, 2)
+    write(Log(tmp_path, OPTIONS, 2, Replicas((0, 0), (None, None), close, points=2), 0), 0, 2)
     assert scalars(tmp_path / "events" / "seed-0-at-rate=1-1")["loss"] == {1: 1.5, 2: 2.5}
     values = {"rate": np.float32([0.1, 0.5]), "noise": np.float32([1, 2])}
-    points = Replicas((0, 0), (None, None), values, swept=True)
+    points = Replicas((0, 0), (None, None), values, points=2)
     write(Log(tmp_path, OPTIONS, 2, points, 0), 0, 2)
     assert not list(tmp_path.glob("events.out.*"))
     names = {folder.name for folder in (tmp_path / "events").iterdir()}
