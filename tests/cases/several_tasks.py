@@ -44,8 +44,14 @@ def begun(method, domains=1):
     return setup, train, gather(setup.stage, feed.shared, own, index, KEY)
 
 
+def stepper(setup, parts=1):
+    """(train state, batch) -> (train state, metrics): step 0, compiled once."""
+    step = jax.jit(make_step(setup, parts))
+    return lambda train, batch: step(train, batch, KEY, jnp.int32(0))
+
+
 def stepped(setup, train, batch, parts=1):
-    return jax.jit(make_step(setup, parts))(train, batch, KEY, jnp.int32(0))
+    return stepper(setup, parts)(train, batch)
 
 
 def losses(model, params, batch):

@@ -171,8 +171,8 @@ def test_float32_gives_what_float64_does(name, scale, offset):
     # Values near 0 and their slopes are differences of probabilities or kernels of size 1.
     size = max(np.abs(x).max() for x in slopes) + 1e-4 / scale
     np.testing.assert_allclose(value, exact, rtol=1e-3, atol=2e-6)
-    for actual, expected in zip(gradients, slopes, strict=True):
-        np.testing.assert_allclose(actual / size, expected / size, atol=1e-2)
+    for actual, expected in zip(gradients, slopes, strict=True):  # at 1e6 float32 resolves 0.06
+        np.testing.assert_allclose(actual / size, expected / size, atol=2e-2)
 
 
 def test_a_regularization_that_float32_does_not_resolve_still_moves_all_the_mass():

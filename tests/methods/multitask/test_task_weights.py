@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from several_tasks import KEY, RATE, SGD, begun, losses, stage, stepped
+from several_tasks import KEY, RATE, SGD, begun, losses, stage, stepped, stepper
 from tiny import assert_same, train
 
 from jaxtl import paths
@@ -59,7 +59,7 @@ def test_projection_needs_inner_products_only(tasks):
 def test_a_step_of_pcgrad(shared, parts):
     setup, state, batch = begun(multitask.pcgrad(SGD, shared=shared))
     before = state.params
-    jacobian = jax.jacrev(lambda params: losses(setup.model, params, batch))(before)
+    jacobian = jax.jit(jax.jacrev(lambda params: losses(setup.model, params, batch)))(before)
     flat = paths.flatten(jacobian)
     between = {p: leaf for p, leaf in flat.items() if paths.matches(shared, p)}
     orders = [jax.random.permutation(key, 2) for key in jax.random.split(RULE, 2)]
@@ -89,11 +89,12 @@ def test_uncertainties_are_those_of_joint_training(parts):
 
     both = state.params, jnp.zeros(2)
     opt_state = tx.init(both)
+    slope, step = jax.jit(jax.grad(objective)), stepper(setup, parts)
     for _ in range(5):
         weights = np.exp(-np.asarray(both[1]))
-        updates, opt_state = tx.update(jax.jit(jax.grad(objective))(both), opt_state)
+        updates, opt_state = tx.update(slope(both), opt_state)
         both = optax.apply_updates(both, updates)
-        state, metrics = stepped(setup, state, batch, parts)
+        state, metrics = step(state, batch)
         np.testing.assert_allclose([metrics["weight_0"], metrics["weight_1"]], weights, rtol=1e-5)
     np.testing.assert_allclose(state.rules["0"]["log_variance"], both[1], rtol=1e-4)
     assert_same(state.params, both[0], rtol=1e-3, atol=1e-5)
