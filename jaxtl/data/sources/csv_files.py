@@ -39,7 +39,8 @@ def csv(
 
     A column of categories becomes one input of 0 and 1 for each of them (one-hot), in the place of
     the column. They are those of both files, sorted, numbers by value; `predict` of a trained model
-    takes the rows as they were before, and refuses a category that is none of them.
+    takes the rows as they were before, and refuses a category that is none of them. Texts to be
+    tokenized are no categories: `data.hub("csv", data_files=path, inputs=column)` reads them.
 
     A label that is empty, `NA`, `NaN`, `N/A`, `null`, `None`, `<NA>`, `#N/A` or `?`, in any case,
     is missing, unless `classes` names it. If all labels are numbers, they are the same class when
