@@ -276,7 +276,7 @@ def _streams(streams: list[tuple[tuple, Any]], rng: jax.Array | None) -> Iterato
 
     rng = jax.random.key(0) if rng is None else rng  # read by what is never drawn
     for place, variable in streams:
-        shape = variable[...].shape
+        shape = variable.get_raw_value().shape  # may be abstract
         if isinstance(variable, nnx.RngKey):
             stream = key(rng, _path(place))
             yield place, variable.replace(jax.random.split(stream, shape) if shape else stream)

@@ -119,6 +119,9 @@ def test_dropout_follows_the_key():
     outputs = [run(params, state, rng=jax.random.key(i))[0]["features"] for i in (1, 1, 2)]
     np.testing.assert_array_equal(outputs[0], outputs[1])
     assert np.any(outputs[0] != outputs[2])
+    layers = lambda rngs: (nnx.Linear(5, 4, rngs=rngs), nnx.Dropout(0.5, rngs=rngs))  # noqa: E731
+    plain = models.from_nnx(lambda rngs: nnx.Sequential(*layers(rngs)), HEADS)
+    assert is_random(plain, *jax.eval_shape(plain.init, jax.random.key(0), X), X)
     calm = models.from_nnx(lambda rngs: nnx.Linear(5, 4, rngs=rngs), HEADS)
     assert not is_random(calm, *calm.init(jax.random.key(0), X), X)
 
