@@ -20,9 +20,11 @@ class Source(Protocol):
         kernel_axes: {path of a layer: (leading axes of its kernel that are summed over, all axes
             of the kernel)} where that is known; None in the place of the first for all but the
             last.
+        is_trained: what it starts from are weights that somebody trained, not random numbers.
     """
 
     kernel_axes: Mapping[str, tuple[int | None, int]]
+    is_trained: bool
 
     def start(self, rng: jax.Array, inputs: PyTree) -> tuple[Leaves, Leaves]:
         """(parameters, statistics) for inputs [n, ...]."""

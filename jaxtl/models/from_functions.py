@@ -76,6 +76,7 @@ class _Functions:
     """The source of a pair of functions."""
 
     kernel_axes: Mapping[str, tuple[int | None, int]] = {}
+    is_trained = False
 
     def __init__(
         self, name: str, init: Callable, apply: Callable, flags: set[str], has_state: bool

@@ -41,7 +41,7 @@ def from_nnx(
         module: a class that takes `rngs`, or a function `lambda rngs: Network(width, rngs=rngs)`,
             which draws other initial values for each seed; or a module. The weights of a module, as
             they are now, are the initial values for every seed, and of what a stage names as
-            `fresh`: for weights that somebody trained.
+            `fresh`, and may be frozen: for weights that somebody trained.
         name: of the block.
         call: (module, inputs, train) -> outputs, where the default does not fit: `module(inputs)`
             after `module.train()` or `module.eval()`, told about training by whichever of `train`,
@@ -128,11 +128,11 @@ class _Network:
         self,
         name: str,
         build: Callable,
-        has_values: bool,
+        is_trained: bool,
         call: Callable | None,
         without: str | None,
     ):
-        self.name, self._build, self._has_values = name, build, has_values
+        self.name, self._build, self.is_trained = name, build, is_trained
         self._call, self._without = call, without
 
     def make(self, rngs: "nnx.Rngs | None") -> "nnx.Module":
@@ -164,7 +164,7 @@ class _Network:
     def form(self) -> _Form:
         from flax import nnx
 
-        if self._has_values:
+        if self.is_trained:
             return self._form_of(self.make(None))
         forms = []
 
@@ -208,7 +208,7 @@ class _Network:
 
         form = self.form
         values = form.params | form.statistics
-        if self._has_values:
+        if self.is_trained:
             values = {path: variable[...] for path, (_, variable) in values.items()}
         else:
             made = dict(nnx.to_flat_state(nnx.state(self.make(nnx.Rngs(rng)))))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtl.form import Name, Patterns, checked
 from jaxtl.models.adapter import Adapter, Call
 from jaxtl.models.blocks import Around, Block, flatten, identity
 from jaxtl.models.checks import check_features, check_layer
+from jaxtl.models.foreign import Foreign
 from jaxtl.plan import Head, Model, Params, PyTree, State, Statistics
 
 
@@ -57,6 +59,13 @@ class Network:
     def blocks(self) -> tuple[str, ...]:
         """Names of the blocks."""
         return tuple(block.name for block in self.backbone)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Path patterns of the parameters that `init` gives as somebody trained them."""
+        blocks = [block for block in self.backbone if isinstance(block.layer, Foreign)]
+        names = [re.escape(block.name) for block in blocks if block.layer.source.is_trained]
+        return tuple(f"backbone/{name}/.*" for name in names)
 
     def init(self, rng: jax.Array, inputs: PyTree) -> tuple[Params, Statistics]:
         params: Params = {"backbone": {}, "heads": {}}

@@ -8,12 +8,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from model_facts import is_random
 
-from jaxtl import models, paths
+from jaxtl import data, models, paths
+from jaxtl.methods import transfer
 from jaxtl.models import adapters, classes
+from jaxtl.plan import Stage, labelled
+from jaxtl.train.resolve.stage import resolve
 
 HEADS = {"target": classes(3)}
 X = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
@@ -135,6 +139,19 @@ def test_a_module_keeps_its_weights_as_they_were():
         params, _ = model.init(jax.random.key(seed), X)
         np.testing.assert_array_equal(params["backbone"]["body"]["layers"]["0"]["kernel"], kernel)
     assert isinstance(module.head, nnx.Linear) and "head" not in params["backbone"]["body"]
+
+
+def test_weights_that_somebody_trained_may_be_frozen():
+    domains = [labelled(data.arrays(X, np.arange(6) % 3), "target")]
+    probe = transfer.probe(optax.sgd(0.1))
+
+    def setup(module):
+        model = models.from_nnx(module, HEADS, without="head")
+        return resolve(Stage("s", model, probe, domains=domains, batch_size=2, num_steps=1), None)
+
+    assert setup(trained()).trainable == {"heads/target/kernel", "heads/target/bias"}
+    with pytest.raises(ValueError, match="fresh and frozen, so they would stay random"):
+        setup(build)
 
 
 def test_adapters_of_its_kernels_merge():

@@ -162,10 +162,11 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
             _check_load(parent, leaves, fresh)
     for adapter in model.adapters:
         solved |= select(adapter.solves, paths).intersection(fresh)
+    meant = (*idle, *fixed, *getattr(model, "trained", ()))
     random = sorted(
         path
         for path in fresh.intersection(paths)
-        if groups[path] == FROZEN and path not in solved and not matches((*idle, *fixed), path)
+        if groups[path] == FROZEN and path not in solved and not matches(meant, path)
     )
     if random and not method.fresh_frozen:
         raise ValueError(
