@@ -80,7 +80,8 @@ class Course:
         starts = self._starts + ([self._reports[0][0] - self._ended] if self._reports else [])
         if not starts or not (units or self._starts):
             return None
-        pace, start, stage = seconds / units if units else 0.0, float(np.mean(starts)), 0.0
+        pace, stage = seconds / units if units else 0.0, 0.0
+        start = float(np.mean(starts[1:] or starts))  # the first one loads data and starts JAX
         if self._reports:
             at, done = self._reports[-1]
             own_pace = steady[0] / steady[1] if steady[1] else pace
@@ -189,12 +190,12 @@ class Reporter:
         self.say("stage ", (name, "bold"), f": {details} ({seconds:.1f} s{self._place()})")
 
     def _place(self) -> str:
-        """`; stage 3 of 6, about 20 s of training left`, as far as it can be told."""
+        """`; stage 3 of 6, about 20 s left`, as far as it can be told."""
         course = self.course
         if course.total < 2:
             return ""
         left = course.left() if course.number < course.total else None
-        rest = f", about {duration(left[1])} of training left" if left and left[1] >= 0.5 else ""
+        rest = f", about {duration(left[1])} left" if left and left[1] >= 0.5 else ""
         return f"; stage {course.number} of {course.total}{rest}"
 
     def bar(self, name: str, num_steps: int) -> Progress:
@@ -228,7 +229,7 @@ class Reporter:
     ) -> Iterator[tuple[Callable, Callable, list[str]]]:
         """Yields the callbacks of a stage that trains, under its name or a title, and its notes."""
         stage, (count, total) = replicas.setup.stage, replicas.setup.sizes
-        notes = [f"{count:,} of {total:,} parameters trained"]
+        notes = [f"{count:,} of {total:,} parameters"] * (count < total)
         if stage.weights is not None:
             notes.append(f"from {stage.weights.name}")
         size = stage.batch_size * len(replicas)

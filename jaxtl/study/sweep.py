@@ -274,7 +274,11 @@ def train_sweep(
     run, points = main.run, plan.points
     if points:
         fields = ", ".join(points[0].values)
-        reporter.say("sweep over ", (fields, "bold"), f", {len(points)} points. {plan}")
+        reporter.say(
+            "sweep over ",
+            (fields, "bold"),
+            f", {len(points)} more point{'s' * (len(points) > 1)}. {plan}",
+        )
     runs: list[tuple[Point, Done]] = []
     for point in points:
         if plan.shared:

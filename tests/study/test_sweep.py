@@ -238,7 +238,7 @@ def test_points_share_the_columns_of_a_seed_if_they_are_the_same(
 
 def test_the_experiment_itself_is_not_trained_again(tmp_path):
     summary, output = run(tmp_path, [{"rate": 0.05}, {"rate": 0.5}])
-    assert "1 points" in output
+    assert "1 more point." in output
     assert summary["sweep"][0]["arms"] == summary["arms"]
 
 
