@@ -239,16 +239,16 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
     long = experiment(steps=100_000)
 
     class Pressed(call.SilentReporter):
-        pressed = False
+        pressed, number = False, signal.SIGINT
         task_ids = (0,)
 
         def bar(self, name, num_steps):
             return contextlib.nullcontext(self)
 
         def update(self, task, completed, loss=""):
-            if not self.pressed:
+            if loss and not self.pressed:  # steps were trained: there is something to save
                 self.pressed = True
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), self.number)
 
     monkeypatch.setattr(call, "SilentReporter", Pressed)
     handler = signal.getsignal(signal.SIGINT)
@@ -262,3 +262,17 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
     assert not stage["finished"] and list((tmp_path / "experiment").glob("stages/*/checkpoints/*"))
     with pytest.raises(ValueError, match="has not ended: it has no summary"):
         jaxtl.open(tmp_path / "experiment")
+
+    told = []  # another signal: saved, then left to the process
+
+    def terminate(number, frame):
+        told.append(number)
+
+    outside = signal.signal(signal.SIGTERM, terminate)
+    monkeypatch.setattr(Pressed, "number", signal.SIGTERM)
+    try:
+        with pytest.raises(jaxtl.Stopped):
+            jaxtl.run(long, 2, tmp_path, **QUIET)
+    finally:
+        signal.signal(signal.SIGTERM, outside)
+    assert told == [signal.SIGTERM]
