@@ -4,6 +4,7 @@ import pytest
 from tiny import OPTIONS, experiment
 
 import jaxtl
+from jaxtl.measure.analyses import classes
 
 
 @pytest.fixture(scope="session")
@@ -15,4 +16,4 @@ def quiet():
 @pytest.fixture(scope="session")
 def result(tmp_path_factory, quiet):
     """Of the tiny experiment, made by a call with a value."""
-    return jaxtl.run(experiment(), 2, tmp_path_factory.mktemp("runs"), **quiet)
+    return jaxtl.run(experiment(analyses=[classes()]), 2, tmp_path_factory.mktemp("runs"), **quiet)

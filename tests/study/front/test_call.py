@@ -15,6 +15,7 @@ import pytest
 from tiny import OPTIONS, experiment
 
 import jaxtl
+from jaxtl.measure.analyses import classes
 from jaxtl.study.front import call, given
 from jaxtl.study.front.process import settings
 from jaxtl.train.options import RunOptions
@@ -66,7 +67,7 @@ def refused(expected, *args, **kwargs):
 
 def test_a_value_goes_on_from_what_computes_the_same_and_from_nothing_else(runs, capsys):
     options = QUIET["options"]
-    jaxtl.run(experiment(), 2, runs, options=options)
+    jaxtl.run(experiment(analyses=[classes()]), 2, runs, options=options)
     printed = capsys.readouterr().out
     assert printed.count("found finished") == 3 and "warning" not in printed
     message = str(refused("holds other results than this run", experiment(steps=7), 2, runs))
