@@ -243,6 +243,7 @@ def test_later_seeds_are_a_block_of_their_own(finished, copied, tmp_path):
     full = {"arms": ("full",)}
     summary, said = run_tiny(copied, seeds=(0, 1, 2), **full)
     assert "stage adapt, seeds 0-1: found finished" in said and "stage adapt, seed 2: 6" in said
+    assert "(2 finished before)" in said and "stage 4 of 4" in said
     block = copied / "stages" / "adapt" / "seeds-2"
     assert json.loads((block / "stage.json").read_text())["identity"]["seeds"] == [2]
     assert values(summary)[:2] == values(finished[1])

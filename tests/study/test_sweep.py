@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import logging
+import re
 import signal
 import types
 
@@ -239,6 +240,8 @@ def test_points_share_the_columns_of_a_seed_if_they_are_the_same(
 def test_the_experiment_itself_is_not_trained_again(tmp_path):
     summary, output = run(tmp_path, [{"rate": 0.05}, {"rate": 0.5}])
     assert "1 more point." in output
+    numbers = [tuple(map(int, pair)) for pair in re.findall(r"stage (\d+) of (\d+)", output)]
+    assert numbers == [(i + 1, len(numbers)) for i in range(3)]  # the first stage is shared
     assert summary["sweep"][0]["arms"] == summary["arms"]
 
 
