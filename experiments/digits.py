@@ -20,7 +20,7 @@ from jaxtl.metrics import classification
 from jaxtl.plan import Experiment, Stage, labelled, maximize, unlabelled
 
 SHIFTS = {"rotated": functools.partial(data.rotated, degrees=20), "inverted": data.inverted}
-SWEEP = {"shift": tuple(SHIFTS)}  # both, unless --sweep or --config.shift says otherwise
+SWEEP = {"shift": tuple(SHIFTS)}  # both, if --config.shift names none
 
 
 @dataclasses.dataclass(frozen=True)

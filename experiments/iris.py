@@ -41,7 +41,7 @@ def species(table):
 def build(config: Config) -> Experiment:
     iris = data.iris()
     source = iris.classes(["setosa", "versicolor"])
-    target = iris.classes(["versicolor", "virginica"]).each(lambda d: d.standardize(source.train))
+    target = iris.classes(["versicolor", "virginica"]).standardize(like=source)
     source = source.standardize()
     few = target.train.few(config.labels_per_class)
     model = models.mlp({"species": classes(2)}, hidden=(16,))

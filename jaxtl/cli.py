@@ -23,7 +23,7 @@ from jaxtl.experiment_file import (
     root_of,
 )
 from jaxtl.export.request import check_request
-from jaxtl.fields import parse, sweep_points
+from jaxtl.fields import parse, sweep_points, unset_fields
 from jaxtl.files import NotWritten
 from jaxtl.surroundings import (
     check_devices,
@@ -193,7 +193,9 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
     module = imported(path)
     launch = dataclasses.replace(launch, config=read_config(module))
     launch = parse(launch, "", config_args)
-    sweep_points(launch.config, launch.sweep, read_sweep(module))  # refused before JAX is there
+    chosen = [arg.partition("=")[0].removeprefix("--config.") for arg in config_args]
+    default_sweep = unset_fields(read_sweep(module), chosen)
+    sweep_points(launch.config, launch.sweep, default_sweep)  # refused before JAX is there
     configure(launch.verbose)
     connect(launch.distributed)
 
@@ -212,7 +214,7 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
             workdir=launch.workdir,
             arms=launch.arms,
             config=launch.config,
-            sweep=launch.sweep or None,
+            sweep=launch.sweep or default_sweep,
             options=launch.run,
             resume=launch.resume,
             overwrite=launch.overwrite,

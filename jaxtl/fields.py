@@ -13,7 +13,7 @@ import textwrap
 import tokenize
 import typing
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +218,13 @@ def sweep_points(
             raise ValueError(f"--sweep: the point {text} stands twice")
         points.append((values, swept))
     return points
+
+
+def unset_fields(
+    sweep: Mapping[str, Sequence[Any]], chosen: Collection[str]
+) -> dict[str, Sequence[Any]]:
+    """The sweep that an experiment asks for, without the fields that somebody gave a value."""
+    return {field: values for field, values in sweep.items() if field not in chosen}
 
 
 def split_values(text: str) -> list[str]:

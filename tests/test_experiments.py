@@ -65,6 +65,7 @@ LONG = (
     "source_free",
     "test_time",
     "tuned",
+    "wine",
 )
 STEPS = ("source_steps", "target_steps", "steps")
 ARM_KEYS = {

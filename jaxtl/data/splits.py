@@ -63,9 +63,17 @@ class Splits(Mapping[str, Dataset]):
         """The splits, transformed."""
         return Splits.lazy(lambda name: transform(self[name]), self._names)
 
-    def standardize(self) -> "Splits":
-        """`Dataset.standardize` with the statistics of the train split for all splits."""
-        return self.each(lambda dataset: dataset.standardize(like=self["train"]))
+    def standardize(self, like: "Splits | Dataset | None" = None) -> "Splits":
+        """`Dataset.standardize` with the same statistics for all splits.
+
+        Args:
+            like: the splits, whose train split counts, or the dataset that the statistics are of;
+                None for these splits.
+        """
+        like = self if like is None else like
+        return self.each(
+            lambda d: d.standardize(like["train"] if isinstance(like, Splits) else like)
+        )
 
     classes = _each(Dataset.classes)
     only = _each(Dataset.only)

@@ -38,3 +38,17 @@ def test_an_unknown_split_names_the_closest():
 def test_handles_can_be_pickled():
     few = data.digits().train.classes(range(5)).few(3)
     assert pickle.loads(pickle.dumps(few)) == few
+
+
+def test_splits_are_standardized_like_others():
+    rng = np.random.default_rng(0)
+    labels = np.zeros(20, int)
+    train, test, other = (
+        data.arrays(rng.normal(mean, 2.0, (20, 3)), labels) for mean in (0.0, 1.0, 5.0)
+    )
+    raw = {name: each.table().inputs for name, each in {"train": train, "other": other}.items()}
+    expected = (raw["other"] - raw["train"].mean(0)) / raw["train"].std(0)
+    for like in (train, data.Splits(train=train, test=test)):
+        splits = data.Splits(test=other).standardize(like=like)
+        np.testing.assert_allclose(splits.test.table().inputs, expected, rtol=1e-5, atol=1e-6)
+    assert data.Splits(train=train, test=other).standardize().test == splits.test

@@ -94,7 +94,7 @@ def panels(arms: Mapping[str, Mapping[str, np.ndarray]], comparison: Comparison)
     note = (
         "Distances in the features at the end of each arm between that evaluation's examples and "
         f"those of {comparison.primary.evaluation}: the proxy A-distance of a linear domain "
-        "classifier (0: cannot tell, 2: always can) and the squared MMD. Before adaptation: "
+        "classifier (0: cannot tell, 2: always can) and the squared MMD. The baseline is "
         f"{comparison.baseline}."
     )
     return {"domain_gap": Table("Distance of the domains", note, arms)}

@@ -80,7 +80,8 @@ def run(
             when neither the result nor one of its arms is in use any more, or the process ends.
         arms: names; None for all.
         config: {field: value} of the experiment's `Config`, inner fields by dots; or a `Config`.
-        sweep: {field: values}; None for the one that the experiment asks for, {} for none.
+        sweep: {field: values}; None for the one that the experiment asks for, without fields that
+            `config` gives a value; {} for none.
         options: `RunOptions`, or {field: value} of it: the command line's `--run.*`.
         resume: False refuses a folder that holds a run.
         overwrite: stages to train anew, with those after them; or "all".
@@ -175,7 +176,8 @@ def conduct(
         if source.config is None and config:
             raise ValueError("config: an Experiment value has no fields; give the module or file")
         values = given.read_fields("config", source.config, config)
-        points = given.read_points(source, values, sweep)
+        chosen_fields = config if isinstance(config, Mapping) else ()
+        points = given.read_points(source, values, sweep, chosen_fields)
         check_devices()
         built = source.build(values)
         check_precision()

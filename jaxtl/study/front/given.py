@@ -11,7 +11,7 @@ import os
 import sys
 import types
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from jaxtl.experiment_file import (
     read_sweep,
     root_of,
 )
-from jaxtl.fields import field_names, from_json, get_field, json_values, sweep_points
+from jaxtl.fields import field_names, from_json, get_field, json_values, sweep_points, unset_fields
 from jaxtl.form import describe
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment
@@ -276,18 +276,20 @@ def read_options(options: RunOptions | Mapping[str, Any] | None) -> RunOptions:
     return read_fields("options", RunOptions(), options)
 
 
-def read_points(given: Given, config: Any, sweep: Any) -> Points:
+def read_points(given: Given, config: Any, sweep: Any, chosen: Collection[str] = ()) -> Points:
     """({field: value}, config) of each point of a sweep; none where there is no sweep.
 
     Args:
         sweep: {field: values}; texts FIELD=V1,V2 as the command line's; None for what the
             experiment asks for; {} or False for none.
+        chosen: fields that have been given a value: what the experiment asks for leaves them out.
 
     Raises:
         ValueError: as `sweep_points`, or the experiment has no fields.
     """
     if sweep is None:
-        return sweep_points(config, (), given.sweep) if given.sweep else []
+        default = unset_fields(given.sweep, chosen)
+        return sweep_points(config, (), default) if default else []
     if not sweep:
         return []
     if given.config is None:

@@ -166,6 +166,10 @@ def test_config_and_sweep_are_of_the_declared_types(file):
     assert [each.rate for _, each in points] == [0.1, 0.5]
     assert given.read_points(found, found.config, ["rate=0.1,0.5"]) == points
     assert given.read_points(found, found.config, {}) == []
+    asked = found._replace(sweep={"rate": (0.1, 0.5)})
+    assert given.read_points(asked, found.config, None) == points
+    assert given.read_points(asked, found.config, None, ["steps"]) == points
+    assert given.read_points(asked, found.config, None, ["rate"]) == []
     refused("unknown field '--config.rat'", "small", sweep={"rat": [1]})
     refused("sweep['rate'] must be a list of values", "small", sweep={"rate": 1})
 
