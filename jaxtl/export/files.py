@@ -21,7 +21,7 @@ from jaxtl.export.rows import in_words
 from jaxtl.files import replacing, write_text
 from jaxtl.models import to_float
 from jaxtl.paths import flatten
-from jaxtl.plan import PyTree
+from jaxtl.plan import Model, Params, PyTree
 from jaxtl.train.store.interface import describe
 
 logger = logging.getLogger(__name__)
@@ -133,15 +133,23 @@ def write_weights(predictor: Predictor, path: Path) -> dict[str, Any]:
 def weights_of(predictor: Predictor) -> dict[str, np.ndarray]:
     """{path: leaf} of what the model reads, adapters merged where they can be; no networks of
     the method's."""
-    model, params = predictor.model, predictor.params
-    while model.adapters and model.adapters[-1].merge is not None:
-        model, params = model.merge(params)
+    model, params = merged(predictor.model, predictor.params)
     read = jax.eval_shape(to_float, predictor.inputs)
     wanted = jax.eval_shape(model.init, jax.random.key(0), read)
     leaves = flatten(params) | flatten(predictor.state.statistics)
     return {  # safetensors writes what is not contiguous in another order
         path: np.asarray(leaves[path], order="C") for tree in wanted for path in flatten(tree)
     }
+
+
+def merged(model: Model, params: Params) -> tuple[Model, Params]:
+    """Without the adapters, from the outside on, up to one that cannot be merged."""
+    while not model.adapters or model.adapters[-1].merge is not None:
+        inner, params = model.merge(params)
+        if inner is model:
+            break
+        model = inner
+    return model, params
 
 
 def write_program(predictor: Predictor, path: Path) -> dict[str, Any]:
