@@ -32,7 +32,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STEPS = ("source_steps", "target_steps", "steps")
 SECOND_ARM = {"digits": "source_only"}
 HOSTS = ("gcloud", "srun")
-REPLACES = re.compile(r"^def (tasks|network|ways)\(", re.MULTILINE)
+REPLACES = re.compile(r"^def (tasks\(\)|network\(heads\)|ways\(adam\)):", re.MULTILINE)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,6 +46,8 @@ def folder(tmp_path, monkeypatch):
     """A clone with the files that the READMEs speak of."""
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    files = "tests/pretrained/peft_files"
+    shutil.copytree(ROOT / files, tmp_path / files)
     rng = np.random.default_rng(0)
     for place in "ab":
         rows = [
