@@ -18,7 +18,7 @@ from jaxtl.plan import Experiment, Stage, labelled, maximize
 
 @dataclasses.dataclass(frozen=True)
 class Config:  # each field is a flag, such as --config.labels_per_class=5
-    labels_per_class: int = 3
+    labels_per_class: int = 3  # of the target
     steps: int = 200
     learning_rate: float = 1e-2
 

@@ -95,12 +95,12 @@ def test_the_oracle_of_earlier_arms_stays_while_it_is_asked_for(run, tmp_path):
     assert load_summary(tmp_path / "summary.json") == json.loads(json.dumps(first))
 
 
-def test_domain_gap_is_shown_with_what_it_was_before(run, tmp_path):
+def test_domain_gap_is_shown_beside_that_of_the_baseline(run, tmp_path):
     summary = report.write(showing(run, "domain_gap"), tmp_path)
     gap = summary["arms"]["dann"]["domain_gap"]["source/a_distance"]
     np.testing.assert_allclose(gap["mean"], 1.52)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "source/a_distance" in page and "Before adaptation: scratch" in page
+    assert "source/a_distance" in page and "The baseline is scratch." in page
 
 
 def test_figures_of_adaptation(run, tmp_path):
