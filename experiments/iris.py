@@ -2,11 +2,11 @@
 
     python launch.py --experiment=iris
 
-The classic first example done right: inputs are scaled with the statistics of the source's
-training flowers, and no test flower is seen before the end.
+The classic first example done right: inputs are scaled with the statistics of the training
+flowers, and no test flower is seen before the end.
 
-Result: target/accuracy: scratch 0.890 [0.862, 0.918], full 0.890 [0.862, 0.918], full_with_head
-0.910 [0.882, 0.938], probe 0.840 [0.668, 1.012]; 5 seeds, 8 s on 2 CPU cores.
+Result: target/accuracy: scratch 0.700 [0.602, 0.798], full 0.680, full_with_head 0.670, probe
+0.660: undecided on twenty test flowers; 5 seeds, 6 s on 2 CPU cores.
 """
 
 import dataclasses
@@ -39,10 +39,9 @@ def species(table):
 
 
 def build(config: Config) -> Experiment:
-    iris = data.iris()
+    iris = data.iris().standardize()
     source = iris.classes(["setosa", "versicolor"])
-    target = iris.classes(["versicolor", "virginica"]).standardize(like=source)
-    source = source.standardize()
+    target = iris.classes(["versicolor", "virginica"])
     few = target.train.few(config.labels_per_class)
     model = models.mlp({"species": classes(2)}, hidden=(16,))
     adam = optax.adam(config.learning_rate)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,8 @@ def export_run(
     about = {"format": form, **description(run, predictor, form), **notes}
     write_text(path.with_name(f"{path.name}.json"), json.dumps(about, indent=1) + "\n")
     files = path.iterdir() if path.is_dir() else [path]
-    size = f"{sum(file.stat().st_size for file in files) / 2**20:.2f} MB"
+    count = sum(file.stat().st_size for file in files)
+    size = f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{math.ceil(count / 1e3)} kB"
     what = f"arm {predictor.arm}, stage {predictor.stages[-1].name}, seed {predictor.seed}"
     return f"{path} ({size}): {what}\n\n{usage(predictor, form, path)}"
 
