@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from jaxtl import stopping, usage
+from jaxtl import stopping, timing, usage
 from jaxtl.arguments import EVERY, Launch, parse_seeds, read
 from jaxtl.blame import account
 from jaxtl.experiment_file import (
@@ -221,6 +221,7 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
             oracle=launch.oracle,
             reporter=lambda: Reporter(terminal(quiet=not is_primary())),
             verbose=launch.verbose,
+            began=timing.BEGAN,
         )
     except Interrupted as stopped:
         stopping.promise("")
@@ -228,5 +229,7 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
         return 130 if stopped.signal == signal.SIGINT else 0
     if is_primary():
         print_table(result.summary, terminal())
+        if "seconds" in result.summary:
+            print(f"\n{timing.in_words(result.summary['seconds'])}")
         print(f"\nreport: {Path(launch.workdir) / path.stem / 'report.html'}")
     return 0

@@ -12,6 +12,7 @@ MAY_IMPORT = {
     "files": "",
     "lock": "files",
     "stopping": "",
+    "timing": "",
     "blame": "",
     "form": "blame",
     "plan": "form",
@@ -25,16 +26,16 @@ MAY_IMPORT = {
     "methods": "data losses models paths plan",
     "pretrained": "data files form models paths plan",
     "train": "blame data files form models paths plan stopping",
-    "measure": "data form losses metrics models paths plan train transferability",
+    "measure": "data form losses metrics models paths plan timing train transferability",
     "report": "files measure metrics plan",
     "export": "data experiment_file fields files models paths plan pretrained report train",
     "arguments": "experiment_file fields files paths train",
     "surroundings": "files",
     "study": "arguments blame data experiment_file export fields files form lock measure models "
-    "paths plan report surroundings train",
+    "paths plan report surroundings timing train",
     "usage": "arguments experiment_file fields surroundings",
     "cli": "arguments blame data experiment_file export fields files report study "
-    "stopping surroundings train usage",
+    "stopping surroundings timing train usage",
 }
 ROOMS = {room: set(others.split()) for room, others in MAY_IMPORT.items()}
 MOST_FILES = 12

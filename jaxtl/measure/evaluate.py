@@ -14,6 +14,7 @@ from jaxtl.data.streamed import is_streamed
 from jaxtl.measure.criteria import CriteriaScorer
 from jaxtl.models import forward
 from jaxtl.plan import Criterion, Evaluation, Method, Model, Params, PyTree, State
+from jaxtl.timing import phase
 
 
 class Measured(NamedTuple):
@@ -58,6 +59,7 @@ class Evaluator:
         self._examples: dict[str, Callable[[], Iterable[PyTree]]] = {}
         self._compiled: dict[tuple, tuple] = {}
 
+    @phase("evaluate")
     def measure(
         self, model: Model, method: Method, params: Params, state: State, heads: Collection[str]
     ) -> dict[str, Measured]:

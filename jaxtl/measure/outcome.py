@@ -14,11 +14,13 @@ from jaxtl.measure.declarations import selecting_metric
 from jaxtl.measure.evaluate import Measured
 from jaxtl.measure.results import ArmResult, TrainedArm, reason
 from jaxtl.plan import Analysis, Experiment, PyTree
+from jaxtl.timing import phase
 from jaxtl.train.store.blocks import Trained
 
 logger = logging.getLogger(__name__)
 
 
+@phase("evaluate")
 def arm_result(
     name: str,
     experiment: Experiment,

@@ -49,6 +49,7 @@ from jaxtl.study.validation import (
     make_validation,
     named_heads,
 )
+from jaxtl.timing import phase, seconds
 from jaxtl.train.mesh import check_batch, from_primary, in_primary, is_primary, make_mesh
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import leftovers
@@ -80,7 +81,7 @@ def run_experiment(
     experiment = computing_in(experiment, run.options.dtype)
     experiment, notes = match_classes(experiment)
     with in_primary(lock(run.directory)):
-        with reporter.busy(f"checking {run.name}"):
+        with reporter.busy(f"checking {run.name}"), phase("check"):
             checked = check(experiment, run)
         for node in checked.nodes.values():
             check_batch(mesh, node.setup.stage.name, node.setup.stage.batch_size)
@@ -89,7 +90,7 @@ def run_experiment(
         if is_primary():
             remove_partials(run.directory)
         with jax.set_mesh(mesh):
-            with reporter.busy("checking the points of the sweep"):
+            with reporter.busy("checking the points of the sweep"), phase("check"):
                 plan = plan_sweep(checked, sweep) if sweep else None
             plans = {**checked.plans, **(plan.plans if plan else {})}
             if text := from_primary(refusal(run, plans)):
@@ -107,7 +108,7 @@ def run_experiment(
             reporter.begin(run, checked.arms, work_ahead(plans, checked.nodes))
             done = train_arms(checked, reporter)
             points = train_sweep(checked, plan, done, reporter) if plan else ()
-            with reporter.busy("writing the report"):
+            with reporter.busy("writing the report"), phase("report"):
                 return write_results(checked, done, points, before)
 
 
@@ -145,7 +146,11 @@ def write_results(
     if not is_primary():
         return report.summarize(result)
     with writing(run.directory):
-        return report.write(result, run.directory, before.outdated)
+        summary = report.write(result, run.directory, before.outdated)
+        if spent := seconds():
+            summary = {**summary, "seconds": spent}
+            report.write_summary(run.directory / "summary.json", summary)
+        return summary
 
 
 def selection(experiment: Experiment) -> str:

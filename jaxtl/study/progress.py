@@ -14,6 +14,7 @@ from rich.table import Column
 from rich.text import Text
 
 from jaxtl.study.run import Run
+from jaxtl.timing import phase
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.store.blocks import spans
 
@@ -234,7 +235,7 @@ class Reporter:
             notes.append(f"from {stage.weights.name}")
         size = stage.batch_size * len(replicas)
         named = title or stage.name
-        with self.stage(named, stage.num_steps, notes, size) as (show, restored):
+        with phase("train"), self.stage(named, stage.num_steps, notes, size) as (show, restored):
             yield show, restored, notes
 
     @contextlib.contextmanager

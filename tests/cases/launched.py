@@ -167,7 +167,7 @@ def metrics(workdir: Path) -> dict[str, list[float]]:
     }
 
 
-CLOCK = ("train_seconds", "steps_per_second", "memory_mb")
+CLOCK = ("train_seconds", "steps_per_second", "memory_mb", "seconds")
 
 
 def numbers(value: Any) -> Any:

@@ -30,6 +30,7 @@ from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Run
 from jaxtl.study.traced import Sweep
 from jaxtl.surroundings import check_devices, check_precision, explanation, terminal, without_echoes
+from jaxtl.timing import measured
 from jaxtl.train.mesh import is_primary
 from jaxtl.train.options import RunOptions
 from jaxtl.train.signals import Interrupted
@@ -158,6 +159,7 @@ def conduct(
     name: str = "",
     by_call: bool = False,
     verbose: bool = False,
+    began: float | None = None,
 ) -> Result:
     """As `run`, which documents the arguments.
 
@@ -165,13 +167,14 @@ def conduct(
         reporter: makes what says what is going on, once JAX has its devices.
         by_call: a program asks for it, not a command line.
         verbose: let libraries say what is raised too.
+        began: `time.perf_counter()` from which on the time of the run counts; None for now.
 
     Raises:
         Interrupted: a signal stopped a stage; its state is saved.
     """
     seeds, options = given.read_seeds(seeds), given.read_options(options)
     file = given.locate(experiment)
-    with settings(options), given.importable(file):
+    with measured(began), settings(options), given.importable(file):
         source = given.read(experiment, file, name)
         if source.config is None and config:
             raise ValueError("config: an Experiment value has no fields; give the module or file")
