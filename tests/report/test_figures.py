@@ -174,6 +174,13 @@ def test_matrices_of_any_size(arms, classes, tmp_path):
     assert_drawn(matrix(tmp_path / "x.png", panel))
 
 
+def test_a_long_quantity_fits_beside_two_rows(tmp_path):
+    square = Grid(["cat", "dog"], ["cat", "dog"], np.eye(2))
+    grids = dict.fromkeys(["scratch", "full", "frozen"], square)
+    panel = Matrix("Confusion", "", grids, "fraction of the true class", "true", "predicted")
+    assert_drawn(matrix(tmp_path / "x.png", panel))
+
+
 @pytest.mark.parametrize("arms", [2, 30])
 def test_curves_of_any_number(arms, tmp_path):
     x, values = np.arange(1, 200), np.random.default_rng(0).uniform(0, 1, (199, 5))

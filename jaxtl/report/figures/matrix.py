@@ -62,16 +62,20 @@ def matrix(panel: Matrix) -> Figure:
     below = LETTER * _longest(columns) if upright else 0.2
     row = max(ROW if numbers or height < width else cell, LETTER * len(row_label) / height)
     size = (tile + SCALE / count, row * height + below + 0.6)
-    figure, axes = tiles(len(grids), count, size, panel.title)
+    quantity = short(panel.quantity, 30)
+    # A scale beside few rows is too short for a long name, which goes to the title then.
+    named = LETTER * len(quantity) <= min(3.0, math.ceil(len(grids) / count) * size[1] - 0.4)
+    title = panel.title if named else f"{panel.title}: {quantity}"
+    figure, axes = tiles(len(grids), count, size, title)
     low, high = _limits(panel)
-    for ax, title, grid, *names in zip(axes, titles, grids, rows, columns, strict=True):
+    for ax, heading_of, grid, *names in zip(axes, titles, grids, rows, columns, strict=True):
         image = ax.imshow(
             grid.values, cmap=_shades(panel.diverging), vmin=low, vmax=high, aspect="auto"
         )
         _name_cells(ax, *names, row, cell, upright)
         # What is longer than its axes begins above the names of the rows.
         ax.set_title(
-            title, x=-np.clip((heading - tile) / beside + 1, 0, 0.7) * beside / (tile - beside)
+            heading_of, x=-np.clip((heading - tile) / beside + 1, 0, 0.7) * beside / (tile - beside)
         )
         ax.set_xlabel(panel.column)
         ax.set_ylabel(row_label)
@@ -83,7 +87,7 @@ def matrix(panel: Matrix) -> Figure:
     values = _finite(panel)
     beyond = (values < low).any() + 2 * (values > high).any()
     ends = ("neither", "min", "max", "both")[beyond]
-    figure.colorbar(image, ax=axes, label=short(panel.quantity, 30), extend=ends, **place)
+    figure.colorbar(image, ax=axes, label=quantity if named else "", extend=ends, **place)
     return figure
 
 
@@ -106,7 +110,7 @@ def _limits(panel: Matrix) -> tuple[float, float]:
     if panel.limits or not values.size:
         return panel.limits or (0.0, 1.0)
     low, high = values.min(), values.max()
-    return (np.floor(low * 10) / 10, 1.0) if low >= 0 and high <= 1 else (low, high)
+    return (min(np.floor(low * 10) / 10, 0.9), 1.0) if low >= 0 and high <= 1 else (low, high)
 
 
 def _shades(diverging: bool) -> Colormap:
