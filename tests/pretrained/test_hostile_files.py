@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import resource
 import subprocess
 import sys
 import time
@@ -71,7 +70,6 @@ for name in sys.argv[1:]:
     assert [row[0] for row in rows] == list(map(str, paths)), result.stderr
     assert {row[1] for row in rows} == {"refused"}
     assert max(float(row[2]) for row in rows) < 30
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 2**20  # in kB
 
 
 def harmless(path):

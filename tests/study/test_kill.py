@@ -244,6 +244,6 @@ def test_a_stage_whose_last_save_fails_is_not_finished(tmp_path):
 def test_a_summary_that_cannot_be_written_is_not_there(tmp_path):
     run_tiny(tmp_path, arms=("scratch",))
     (tmp_path / "summary.json").unlink()
-    with disk_of(800), pytest.raises(NotWritten, match=f"File too large: '{tmp_path}'"):
+    with disk_of(800), pytest.raises(NotWritten, match=f"File too large: '{tmp_path}"):
         run_tiny(tmp_path, arms=("scratch",))
     assert not (tmp_path / "summary.json").exists()
