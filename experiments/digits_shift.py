@@ -3,9 +3,9 @@
     python launch.py --experiment=digits_shift --seeds=3
 
 Result: target/accuracy, rotated | thick | noisy | inverted: source_only 0.301 | 0.442 | 0.853 |
-0.086, dan 0.582 | 0.888 | 0.880 | 0.069, mcc 0.528 | 0.888 | 0.882 | 0.081, shot 0.497 | 0.777 |
+0.086, dan 0.585 | 0.880 | 0.876 | 0.070, mcc 0.534 | 0.843 | 0.882 | 0.076, shot 0.497 | 0.777 |
 0.891 | 0.080, dann 0.281 | 0.539 | 0.807 | 0.084, target_only 0.976 | 0.960 | 0.900 | 0.981: none
-recovers inverted digits (adabn: negative); 3 seeds, 14 min on 2 busy cores.
+recovers inverted digits (adabn: negative); 3 seeds, 8 min on 2 busy cores.
 """
 
 import dataclasses
