@@ -1,4 +1,4 @@
-"""Every experiment: its form, two steps of it on data that need no download, and a fork."""
+"""Every experiment: its form, and two steps of it on data that need no download."""
 
 import ast
 import dataclasses
@@ -238,30 +238,3 @@ def test_two_runs_of_the_main_job_are_the_same(two_steps, tmp_path):
     for arm in ("scratch", "full"):
         assert again[arm]["metrics"] == before[arm]["metrics"]
     assert again["full"]["gain"] == before["full"]["gain"]
-
-
-def test_a_fork_changes_dataset_and_method_and_nothing_else(tmp_path, monkeypatch, capsys):
-    text = (ROOT / "experiments" / "digits_halves.py").read_text()
-    changes = {
-        "data.digits()": "data.wine().standardize()",
-        "models.conv_net({": "models.mlp({",
-        "digits.classes(range(5))": "digits.classes([0, 1])",
-        "digits.classes(range(5, 10))": "digits.classes([1, 2])",
-        "classes(5)": "classes(2)",
-        'transfer.partial(adam, freeze=("backbone/conv_.*",))': (
-            'transfer.partial(adam, freeze=("backbone/dense_0/bias",))'
-        ),
-        "transfer.ridge()": "transfer.logistic()",
-    }
-    for old, new in changes.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "wines.py").write_text(text)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(ROOT)])
-    monkeypatch.syspath_prepend(str(tmp_path))
-    summary, _ = run(tmp_path / "runs", "wines", "--seeds=2")
-    assert "ridge" in summary["arms"] and summary["experiment"] == "wines"
-    assert summary["arms"]["ridge"]["metrics"]["target/accuracy"]["mean"] > 0.7
-    assert capsys.readouterr().err == ""
