@@ -124,12 +124,6 @@ class Result(Arms):
         Raises:
             ValueError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ValueError(
-                "to_frame needs the package pandas: pip install 'jaxtl[frame]'"
-            ) from error
         fields = dict.fromkeys(field for point in self.points for field in point.config)
         rows = [
             {**dict.fromkeys(fields), **config, **row}
@@ -138,7 +132,7 @@ class Result(Arms):
             for row in _rows(arm)
         ]
         columns = [*fields, "arm", "metric", "seed", "value", "gain"]
-        return pandas.DataFrame(rows, columns=columns)
+        return frame_of(rows, columns)
 
     def __repr__(self) -> str:
         from rich.console import Console
@@ -167,3 +161,22 @@ def width() -> int:
         return os.get_terminal_size().columns
     except OSError:
         return TEXT_WIDTH
+
+
+def frame_of(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> "pandas.DataFrame":
+    """Rows as a data frame.
+
+    Args:
+        rows: {column: value}.
+        columns: in order; None for those of the rows.
+
+    Raises:
+        ValueError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ValueError("to_frame needs the package pandas: pip install 'jaxtl[frame]'") from error
+    return pandas.DataFrame(rows, columns=columns)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtl.files import replacing, user_path, write_text
 from jaxtl.report.across import comparison
 from jaxtl.report.across.comparison import Facts
-from jaxtl.study.front.result import width
+from jaxtl.study.front.result import frame_of, width
 
 if TYPE_CHECKING:
     import pandas
@@ -54,12 +54,6 @@ class RunComparison:
         Raises:
             ValueError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ValueError(
-                "to_frame needs the package pandas: pip install 'jaxtl[frame]'"
-            ) from error
         seeds = {side.label: side for side in self.facts.sides}
         rows = [
             {
@@ -73,7 +67,7 @@ class RunComparison:
             for row in self.facts.rows
             for seed, value in zip(seeds[row.run].seeds, row.measured["per_seed"], strict=True)
         ]
-        return pandas.DataFrame(rows)
+        return frame_of(rows)
 
     def figure(self) -> Figure:
         """The picture as a matplotlib figure."""
