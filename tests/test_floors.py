@@ -20,19 +20,21 @@ MAY_IMPORT = {
     "experiment_file": "blame files form paths plan",
     "data": "files form paths plan",
     "models": "form paths plan",
+    "fingerprint": "",
     "losses": "form paths plan",
     "metrics": "plan",
     "transferability": "plan",
     "methods": "data losses models paths plan",
     "pretrained": "data files form models paths plan",
-    "train": "blame data files form models paths plan stopping",
+    "train": "blame data files fingerprint form models paths plan stopping",
     "measure": "data form losses metrics models paths plan timing train transferability",
     "report": "files measure metrics plan",
-    "export": "data experiment_file fields files models paths plan pretrained report train",
+    "export": "data experiment_file fields files fingerprint models paths plan pretrained report "
+    "train",
     "arguments": "experiment_file fields files paths train",
     "surroundings": "files",
-    "study": "arguments blame data experiment_file export fields files form lock measure models "
-    "paths plan report surroundings timing train",
+    "study": "arguments blame data experiment_file export fields files fingerprint form lock "
+    "measure models paths plan report surroundings timing train",
     "usage": "arguments experiment_file fields surroundings",
     "cli": "arguments blame data experiment_file export fields files report study "
     "stopping surroundings timing train usage",

@@ -17,12 +17,12 @@ from jaxtl.export.rebuild import Choice, SavedRun, choose, read_run
 from jaxtl.export.recipe import Recipe, preparations
 from jaxtl.export.rows import check_finite, check_indices, in_words, read_rows
 from jaxtl.files import user_path
+from jaxtl.fingerprint import of_program
 from jaxtl.models import forward, index_bounds, outputs, to_float
 from jaxtl.paths import flatten, nest, unknown
 from jaxtl.plan import Head, Model, Params, PyTree, Stage, StageShape, State
 from jaxtl.train.resolve.stage import initialise, load_problems
 from jaxtl.train.store.blocks import restore_chain
-from jaxtl.train.store.fingerprint import of_program
 from jaxtl.train.store.identity import differences, versions
 from jaxtl.train.store.interface import abstract_inputs
 

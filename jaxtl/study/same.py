@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxtl.fingerprint import Fingerprint, of_program, of_value
 from jaxtl.measure.declarations import selecting_metric
 from jaxtl.models import forward
 from jaxtl.plan import Domain, Experiment, PyTree
@@ -19,7 +20,6 @@ from jaxtl.train.feed.digest import data_digests, domain_digests
 from jaxtl.train.rehearsal import first_step
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import Setup, initialise, roles_of
-from jaxtl.train.store.fingerprint import Fingerprint, of_program, of_value
 from jaxtl.train.store.identity import nameless
 
 Planned = tuple[Experiment, Mapping[str, Node]]

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.interpreters import partial_eval
 
+from jaxtl.fingerprint import of_jaxpr, of_program
 from jaxtl.plan import Experiment, PyTree, Stage
 from jaxtl.study.checks.experiments import Node
 from jaxtl.study.same import (
@@ -21,7 +22,6 @@ from jaxtl.study.same import (
 )
 from jaxtl.train.rehearsal import abstract_values, first_step
 from jaxtl.train.resolve.replicas import Replicas, over_seeds
-from jaxtl.train.store.fingerprint import of_jaxpr, of_program
 
 Values = Mapping[str, Any]
 

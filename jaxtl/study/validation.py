@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxtl.files import digest
+from jaxtl.fingerprint import Fingerprint, of_program, of_value
 from jaxtl.measure.declarations import selecting_metric
 from jaxtl.measure.evaluate import Evaluator
 from jaxtl.measure.outcome import derived_metrics, flat_metrics
@@ -19,7 +20,6 @@ from jaxtl.train.feed.examples import device_limit
 from jaxtl.train.mesh import on_all_devices
 from jaxtl.train.options import RunOptions
 from jaxtl.train.state import Validation
-from jaxtl.train.store.fingerprint import Fingerprint, of_program, of_value
 
 
 def make_evaluator(

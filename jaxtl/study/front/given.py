@@ -28,11 +28,11 @@ from jaxtl.experiment_file import (
     root_of,
 )
 from jaxtl.fields import field_names, from_json, get_field, json_values, sweep_points, unset_fields
+from jaxtl.fingerprint import of_value
 from jaxtl.form import describe
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment
 from jaxtl.train.options import RunOptions
-from jaxtl.train.store.fingerprint import of_value
 from jaxtl.train.store.identity import file_digest
 
 UNNAMED = "experiment"

@@ -6,10 +6,10 @@ from typing import Any
 from jaxtl.data.digest import of_arrays, of_rows
 from jaxtl.data.streamed import is_streamed
 from jaxtl.files import digest
+from jaxtl.fingerprint import of_value
 from jaxtl.plan import Domain, Head
 from jaxtl.train.feed.examples import label_columns, row_weights
 from jaxtl.train.resolve.replicas import Replicas
-from jaxtl.train.store.fingerprint import of_value
 
 
 def data_digests(replicas: Replicas) -> dict[str, Any]:

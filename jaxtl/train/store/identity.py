@@ -19,6 +19,7 @@ import jax
 
 from jaxtl.data.digest import of_arrays
 from jaxtl.files import digest
+from jaxtl.fingerprint import Fingerprint, of_jaxpr, of_program, of_value
 from jaxtl.models import forward
 from jaxtl.paths import flatten
 from jaxtl.train.feed.digest import data_digests
@@ -26,7 +27,6 @@ from jaxtl.train.feed.order import Stream, index_block
 from jaxtl.train.rehearsal import first_step
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup
-from jaxtl.train.store.fingerprint import Fingerprint, of_jaxpr, of_program, of_value
 
 Identity = dict[str, Any]
 

@@ -22,10 +22,10 @@ from flax import linen, nnx
 from sklearn.linear_model import Ridge
 
 from jaxtl import data, models
+from jaxtl.fingerprint import combined, of_jaxpr, of_program, of_value
 from jaxtl.metrics import classification
 from jaxtl.study.checks.measurable import metric_sums
 from jaxtl.train.mesh import make_mesh
-from jaxtl.train.store.fingerprint import combined, of_jaxpr, of_program, of_value
 
 X = jnp.arange(3.0)
 SHIFT = 1.0
@@ -550,7 +550,7 @@ import collections, functools, jax, jax.numpy as jnp, numpy as np, optax
 from flax import linen, nnx
 from flax.core import freeze
 from jaxtl import losses
-from jaxtl.train.store.fingerprint import combined, of_program
+from jaxtl.fingerprint import combined, of_program
 frozen = freeze({"a": 1, "b": {"c": 2}})
 hash(frozen)
 def host(x, names=frozenset({"x", "y", "z"})):

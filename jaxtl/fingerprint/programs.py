@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jax.extend import core as jex
 
-from jaxtl.train.store.fingerprint.graph import Graph, Part
-from jaxtl.train.store.fingerprint.values import describe_array, describe_value, opaque
+from jaxtl.fingerprint.graph import Graph, Part
+from jaxtl.fingerprint.values import describe_array, describe_value, opaque
 
 PLACES = {"sharding", "out_sharding", "ctx_mesh", "context_mesh"}
 JIT = "in_shardings out_shardings in_layouts out_layouts donated_invars inline keep_unused name"

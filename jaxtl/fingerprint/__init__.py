@@ -1,6 +1,6 @@
 """Digests of programs, of host code and of values: equal digests, equal numbers."""
 
-from jaxtl.train.store.fingerprint.programs import (
+from jaxtl.fingerprint.programs import (
     Fingerprint,
     combined,
     of_jaxpr,

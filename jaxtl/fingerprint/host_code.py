@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtl.train.store.fingerprint.graph import Graph, Part, text
+from jaxtl.fingerprint.graph import Graph, Part, text
 
 FLAGS = (
     inspect.CO_VARARGS

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from jax.extend import core as jex
 
-from jaxtl.train.store.fingerprint.graph import Graph, Part, Unordered, text
-from jaxtl.train.store.fingerprint.host_code import (
+from jaxtl.fingerprint.graph import Graph, Part, Unordered, text
+from jaxtl.fingerprint.host_code import (
     Attributes,
     Bytecode,
     attributes,
