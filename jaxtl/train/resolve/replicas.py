@@ -1,12 +1,19 @@
-"""The leading axis of all that a stage trains: its seeds, for each point of a sweep."""
+"""The leading axis of all that a stage trains: its seeds, for each point of a sweep.
+
+What is the same for all replicas because of where it comes from (published weights that nothing has
+trained) has a leading axis of size 1: leaves are [replicas or 1, ...], as NumPy broadcasts.
+"""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.plan import Model, Stage
+from jaxtl.paths import flatten, nest
+from jaxtl.plan import Model, PyTree, Stage
 from jaxtl.train.resolve.stage import Setup
 
 
@@ -76,3 +83,96 @@ class Replicas:
 def over_seeds(setup: Setup, seeds: tuple[int, ...]) -> Replicas:
     """One replica for each seed, no sweep."""
     return Replicas(tuple(seeds), (setup,) * len(seeds))
+
+
+def replica(tree: PyTree, number: int | jax.Array) -> PyTree:
+    """The leaves [...] of one replica.
+
+    Args:
+        tree: leaves [replicas or 1, ...], arrays of NumPy or JAX.
+        number: of the replica; may be traced.
+    """
+    return jax.tree.map(lambda leaf: leaf[0 if leaf.shape[0] == 1 else number], tree)
+
+
+def axes(tree: PyTree, count: int) -> tuple[PyTree, PyTree]:
+    """What `jax.vmap` needs to give each of `count` replicas its leaves [...].
+
+    Args:
+        tree: leaves [count or 1, ...].
+
+    Returns:
+        (what the vmapped function is called with, its `in_axes`), both of the form of the tree. A
+        leaf [count, ...] stays as it is, with the axis 0. A leaf [1, ...] of several replicas loses
+        its leading axis and has the axis None, so that nothing is computed `count` times with it.
+        Where no leaf has the axis 0, `jax.vmap` must be told `axis_size=count`.
+    """
+    leaves, form = jax.tree.flatten(tree)
+    held_once = [leaf.shape[0] < count for leaf in leaves]
+    given = [leaf[0] if once else leaf for leaf, once in zip(leaves, held_once, strict=True)]
+    in_axes = [None if once else 0 for once in held_once]
+    return form.unflatten(given), form.unflatten(in_axes)
+
+
+def map_replicas(function: Callable[..., PyTree], trees: Sequence[PyTree], count: int) -> PyTree:
+    """[count, ...] of function(*trees of a replica), one replica after another in a loop.
+
+    As `jax.lax.map`, which would need `count` copies of the leaves [1, ...].
+
+    Args:
+        trees: leaves [count or 1, ...].
+    """
+    given, in_axes = axes(tuple(trees), count)
+    leaves, form = jax.tree.flatten(given)
+    mapped = [axis == 0 for axis in jax.tree.leaves(in_axes, is_leaf=lambda axis: axis is None)]
+
+    def run(_: None, rows: list[jax.Array]) -> tuple[None, PyTree]:
+        row = iter(rows)
+        each = [
+            next(row) if has_axis else leaf for leaf, has_axis in zip(leaves, mapped, strict=True)
+        ]
+        return None, function(*form.unflatten(each))
+
+    rows = [leaf for leaf, has_axis in zip(leaves, mapped, strict=True) if has_axis]
+    return jax.lax.scan(run, None, rows, length=count)[1]
+
+
+def take(tree: PyTree, rows: Sequence[int] | np.ndarray | slice) -> PyTree:
+    """The leaves of some of the replicas, none of them twice.
+
+    Args:
+        tree: leaves [replicas or 1, ...]; those of size 1 stay as they are.
+    """
+    return jax.tree.map(lambda leaf: leaf if leaf.shape[0] == 1 else leaf[rows], tree)
+
+
+def spread(leaf: Any, count: int) -> Any:
+    """A leaf [1 or count, ...] as [count, ...]; a view where it is an array of NumPy."""
+    xp = np if isinstance(leaf, np.ndarray) else jnp
+    return leaf if leaf.shape[0] == count else xp.broadcast_to(leaf, (count, *leaf.shape[1:]))
+
+
+def concatenate(
+    trees: Sequence[PyTree], counts: Sequence[int], shared: Collection[str] = ()
+) -> PyTree:
+    """The replicas of one tree after those of another.
+
+    Args:
+        trees: leaves [replicas or 1, ...], nested by path if something is shared.
+        counts: of the replicas of each.
+        shared: paths of the leaves that are the same in all trees, and so stay [1, ...].
+    """
+
+    def join(*leaves: Any) -> Any:
+        xp = np if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp
+        return xp.concatenate([spread(*pair) for pair in zip(leaves, counts, strict=True)])
+
+    if not shared:
+        return jax.tree.map(join, *trees)
+    first, *others = map(flatten, trees)
+    return nest(
+        {
+            path: leaf if path in shared else join(leaf, *(other[path] for other in others))
+            for path, leaf in first.items()
+        }
+    )
