@@ -73,6 +73,7 @@ EXAMPLES = {  # how the values are written that a class alone does not tell
     "Evaluation": "an evaluation such as classification(dataset, 'head')",
     "GradientTransformation": "an Optax transformation such as optax.adam(1e-3)",
     "Head": "a head such as classes(5)",
+    "Learner": "a learner such as fewshot.prototypical()",
     "Method": "a method such as transfer.full(optax.adam(1e-3))",
     "Metric": "maximize('evaluation', 'metric') or minimize(...)",
     "Model": "a model such as models.mlp(heads)",

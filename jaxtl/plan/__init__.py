@@ -5,7 +5,8 @@ one model with one method on some domains. Nothing here computes anything.
 """
 
 from jaxtl.plan.analysis import Analysis
-from jaxtl.plan.batch import Batch, Role, make_batch
+from jaxtl.plan.batch import Batch, Role, Side, make_batch
+from jaxtl.plan.episode import Examples, Learner
 from jaxtl.plan.experiment import (
     Columns,
     Criterion,
@@ -16,8 +17,9 @@ from jaxtl.plan.experiment import (
     labelled,
     unlabelled,
 )
-from jaxtl.plan.method import Head, Method, Module, StageShape
+from jaxtl.plan.method import Head, Method
 from jaxtl.plan.metric import CRITERIA, Direction, Metric, key_parts, maximize, minimize
+from jaxtl.plan.module import Module, StageShape
 from jaxtl.plan.panel import (
     Cloud,
     Curve,

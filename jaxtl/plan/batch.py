@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 PyTree = Any
-Role = Literal["source", "target"]
+Side = Literal["source", "target"]
+Role = Side | Literal["support", "query"]
 
 
 @jax.tree_util.register_dataclass
@@ -23,7 +24,8 @@ class Batch:
         present: [B, D] float >= 0: the example's own weight, labels apart; 0 = padding.
         index: [B, D] int32: row of the example in its domain's whole table, whichever rows a seed
             draws and wherever they are read from.
-        roles: [D] "source" or "target".
+        roles: [D] "source" or "target". Where B counts episodes, D counts the rows of one: first
+            those of its "support", then each "query".
     """
 
     inputs: PyTree

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxtl.form import FILE_NAME, INT32, PRINTABLE, Name, Patterns, checked
 from jaxtl.plan.analysis import Analysis
-from jaxtl.plan.batch import Role
+from jaxtl.plan.batch import Side
 from jaxtl.plan.method import Method
 from jaxtl.plan.metric import Metric
 from jaxtl.plan.reading import Data, Model, Weights
@@ -32,7 +32,7 @@ class Columns(NamedTuple):
     labels: Mapping[str, np.ndarray]
     weights: Mapping[str, np.ndarray]
     present: np.ndarray
-    role: Role = "source"
+    role: Side = "source"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Domain:
     weight: float = 1.0
     example_weights: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
     augment: Callable[[jax.Array, PyTree], PyTree] | None = None
-    role: Role = "source"
+    role: Side = "source"
 
 
 def labelled(
@@ -67,7 +67,7 @@ def labelled(
     weight: float = 1.0,
     example_weights: Callable | None = None,
     augment: Callable | None = None,
-    role: Role = "source",
+    role: Side = "source",
 ) -> Domain:
     """A domain whose labels train `head`, in the label column "label".
 

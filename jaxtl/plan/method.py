@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -17,7 +17,8 @@ from jaxtl.form import (
     Patterns,
     checked,
 )
-from jaxtl.plan.batch import Role
+from jaxtl.plan.episode import Learner
+from jaxtl.plan.module import Module, StageShape
 from jaxtl.plan.reading import Model
 from jaxtl.plan.update import Params, PyTree, State, Statistics, Update
 
@@ -49,35 +50,6 @@ class Head:
         return np.int32(-1) if self.integer else np.float32(np.nan)
 
 
-class StageShape(NamedTuple):
-    """What a method's networks and its own state are made for.
-
-    Attributes:
-        roles: "source" or "target", of each domain.
-        rows: of each domain's whole table, of which every seed may draw others: a memory addressed
-            by `Batch.index` has as many.
-        classes: {head: number of outputs}, of the heads that the domains name.
-        batch_size: examples per domain and step.
-    """
-
-    roles: tuple[Role, ...]
-    rows: tuple[int, ...]
-    classes: Mapping[str, int]
-    batch_size: int
-
-
-class Module(NamedTuple):
-    """A network that a method brings along, such as a domain discriminator.
-
-    Attributes:
-        init: (rng, model output, shape of the stage) -> params.
-        apply: (params, inputs) -> outputs.
-    """
-
-    init: Callable[[jax.Array, dict[str, Any], StageShape], Params]
-    apply: Callable[[Params, jax.Array], jax.Array]
-
-
 @dataclasses.dataclass(frozen=True)
 @checked
 class Method:
@@ -100,6 +72,7 @@ class Method:
         solves: path patterns of the parameters that `prepare` computes in closed form.
         prepare_every: call `prepare` again every so many steps; 0 for never.
         predict: (model, params, state, inputs) -> output, where prediction is not `model.apply`.
+        learner: how it reads an episode, its support and its queries.
         unweighted: all examples count alike, so that domains with `example_weights` are refused.
         aligns: `prepare` compares sources with targets; a stage that lacks either is refused.
         fresh_frozen: parameters may be both fresh and frozen (random features, on purpose).
@@ -125,6 +98,7 @@ class Method:
     solves: Patterns = ()
     prepare_every: Annotated[int, AT_LEAST_0] = 0
     predict: Callable[[Model, Params, State, PyTree], dict[str, Any]] | None = None
+    learner: Learner | None = None
     unweighted: bool = False
     aligns: bool = False
     fresh_frozen: bool = False
