@@ -1,6 +1,7 @@
 """Live progress in the terminal: a bar per stage, one line each where there is no terminal."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -164,16 +165,19 @@ class Reporter:
             size: units of work of a step.
         """
         began, loss, before, course = time.perf_counter(), "", "", self.course
+        shown = -math.inf
         course.begin(name, num_steps * size)
         with self.bar(name, num_steps) as progress:
 
             def show(step: int, metrics: dict[str, np.ndarray]) -> None:
-                nonlocal loss
+                nonlocal loss, shown
                 if "loss" in metrics:
                     loss = f"loss {np.mean(metrics['loss']):.4g}"
                 course.report(step * size)
-                for task in progress.task_ids:
-                    progress.update(task, completed=step, loss=loss)
+                if step == num_steps or time.perf_counter() - shown > 1 / DRAWN_A_SECOND:
+                    shown = time.perf_counter()
+                    for task in progress.task_ids:
+                        progress.update(task, completed=step, loss=loss)
 
             def restored(step: int) -> None:
                 nonlocal before

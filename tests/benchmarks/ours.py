@@ -204,8 +204,8 @@ def train(
 
     setup, source = resolved(stage, (0,), params)
     options = options or RunOptions()
-    with Reporter(Console(stderr=True)).stage(stage.name, stage.num_steps) as progress:
-        return train_stage(over_seeds(setup, (0,)), source, directory, {}, options, progress)
+    with Reporter(Console(stderr=True)).stage(stage.name, stage.num_steps) as (show, _):
+        return train_stage(over_seeds(setup, (0,)), source, directory, {}, options, show)
 
 
 def scanned(stage: Stage, constant: bool, params: Params) -> Callable[[int], float]:

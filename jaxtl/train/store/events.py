@@ -67,17 +67,22 @@ class Events:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
+        if not lines:
+            return
         now, times = time.time(), times or {}
+        names = dict.fromkeys(name for line in lines for name in line if name != "step")
+        places = {name: [i for i, line in enumerate(lines) if name in line] for name in names}
+        values = {name: np.asarray([lines[i][name] for i in places[name]], float) for name in names}
         with writing(self._directory):
             for writer, chosen in self._writers:
-                for line in lines:
-                    step, summary = line["step"], Summary()
-                    for name, values in line.items():
-                        if name != "step":
-                            mean = np.mean(np.asarray(values, float)[chosen])
-                            summary.value.add(tag=name, simple_value=mean)
-                    event = Event(wall_time=times.get(step, now), step=step, summary=summary)
-                    writer.write_event(event)
+                summaries = [Summary() for _ in lines]
+                for name, rows in values.items():
+                    means = rows[:, chosen].mean(1).tolist()
+                    for i, mean in zip(places[name], means, strict=True):
+                        summaries[i].value.add(tag=name, simple_value=mean)
+                for line, summary in zip(lines, summaries, strict=True):
+                    at = times.get(line["step"], now)
+                    writer.write_event(Event(wall_time=at, step=line["step"], summary=summary))
                 writer.flush()
 
 

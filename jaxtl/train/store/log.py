@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxtl.files import Damaged, NotRead, write_text, writing
@@ -62,37 +63,43 @@ class Log:
             ValueError: no seed is left whose losses and gradients are finite.
             NotWritten: metrics.jsonl cannot be; what it lacks is logged again by the next process.
         """
-        metrics = {name: np.asarray(values)[:, :count] for name, values in metrics.items()}
+        metrics = {name: x[:, :count] for name, x in jax.device_get(dict(metrics)).items()}
         self._tell_failures(metrics.pop(FAILED)[:, -1], first, count)
         last = {name: values[:, -1] for name, values in metrics.items()}
-        if not is_primary():
-            return first + count, last
-        lines = []
+        steps = np.arange(first + 1, first + count + 1)
+        due = (steps % self._every == 0) | (steps == 1) | (steps == self._num_steps)
+        due[-1] |= bool(measured)
+        if is_primary() and due.any():
+            self._append(steps[due], {k: x[:, due] for k, x in metrics.items()}, measured or {})
+        return first + count, last
+
+    def _append(
+        self, steps: np.ndarray, metrics: PyTree, measured: Mapping[str, np.ndarray]
+    ) -> None:
+        """Write the lines of some steps, metrics [replicas, steps]; measured after the last."""
+        columns = {name: _plain(np.transpose(values)) for name, values in metrics.items()}
+        lines = [
+            {"step": step, **dict(zip(columns, values, strict=True))}
+            for step, *values in zip(steps.tolist(), *columns.values(), strict=True)
+        ]
+        lines[-1] |= {name: _plain(values) for name, values in measured.items()}
         with writing(self._path), self._path.open("a") as file:
-            for i in range(count):
-                step, values = first + i + 1, {name: x[:, i] for name, x in metrics.items()}
-                validated = measured if measured and i == count - 1 else {}
-                values |= validated
-                if step % self._every == 0 or step in (1, self._num_steps) or validated:
-                    lines.append({"step": step} | {name: _plain(x) for name, x in values.items()})
-                    file.write(json.dumps(lines[-1]) + "\n")
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
         if self._events:
             self._events.write(lines)
-        return first + count, last
 
     def _tell_failures(self, failed: np.ndarray, first: int, count: int) -> None:
         """Warn of what failed among these steps; ValueError if nothing is left to train."""
+        if (failed < 0).all():
+            return
         directory = self._path.parent
         stage = stage_of(directory)
-        for replica, step in enumerate(failed):
-            if first <= step < first + count:
-                logger.warning(
-                    "stage %s: the loss of %s is not finite at step %d; it stays at its last good "
-                    "state",
-                    stage,
-                    self._replicas.describe(replica),
-                    step + 1,
-                )
+        for replica in np.flatnonzero((first <= failed) & (failed < first + count)).tolist():
+            logger.warning(
+                "stage %s: the loss of %s is not finite at step %d; it stays at its last good "
+                "state",
+                *(stage, self._replicas.describe(replica), failed[replica] + 1),
+            )
         others = self._replicas.swept or stage != directory.name  # points, or blocks of seeds
         if (failed >= 0).all() and not others:
             raise ValueError(
@@ -102,9 +109,12 @@ class Log:
             )
 
 
-def _plain(values: np.ndarray) -> list[float | None]:
-    """JSON numbers; null where they are not finite."""
-    return [float(value) if np.isfinite(value) else None for value in values]
+def _plain(values: np.ndarray) -> list:
+    """Nested lists of JSON numbers; null where they are not finite."""
+    numbers = np.asarray(values, np.float64)
+    if np.isfinite(numbers).all():
+        return numbers.tolist()
+    return np.where(np.isfinite(numbers), numbers, None).tolist()
 
 
 def read_log(directory: Path, replicas: int | None = None) -> list[dict[str, Any]]:
