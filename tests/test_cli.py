@@ -226,7 +226,7 @@ def test_a_failed_run_waits_for_no_thread(tmp_path):
 def test_help_on_an_experiment_of_ours(launch):
     status, output, errors = launch("--experiment=digits", "--help")
     assert (status, errors) == (0, "")
-    assert "--config.labels_per_class=2" in output and "--run.checkpoint_every=1000" in output
+    assert "--config.labels_per_class=2" in output and "--run.checkpoint_minutes=1.0" in output
     assert "does the transfer help?" in " ".join(output.split())
 
 
@@ -290,8 +290,11 @@ def test_list_shows_every_experiment(launch):
         ("--config.hidden=4", "expected tuple[int, ...], as in (4,)"),
         ("--config.shift=10", "shift must be at most 9, got 10"),
         ("--run.log_evry=3", "Did you mean '--run.log_every'?"),
-        ("--run.checkpoint_every=x", "--run.checkpoint_every=x: expected int, as in 1000"),
-        ("--run.checkpoint_every=0", "run.checkpoint_every must be at least 1, got 0"),
+        ("--run.checkpoint_every=x", "--run.checkpoint_every=x: expected int, as in 0"),
+        ("--run.checkpoint_every=-1", "run.checkpoint_every must be at least 0, got -1"),
+        ("--run.checkpoint_minutes=-1", "run.checkpoint_minutes must be at least 0, got -1.0"),
+        ("--run.checkpoint_minutes=nan", "--run.checkpoint_minutes=nan: nan is no value"),
+        ("--run.checkpoint_minutes=inf", "run.checkpoint_minutes must be finite, got inf"),
         ("--run.cpu_devices=100000", "run.cpu_devices must be at most 512, got 100000"),
         ("--run.source_run=nowhere", "nowhere holds no run"),
         ("--sweep=shfit=1,2", "unknown field '--config.shfit'. Did you mean '--config.shift'?"),

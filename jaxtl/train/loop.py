@@ -8,8 +8,7 @@ import dataclasses
 import logging
 import math
 import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.files import write_json
-from jaxtl.plan import Params, Stage, State
+from jaxtl.plan import Params, State
 from jaxtl.train.feed.cache import Cache, cache_features
 from jaxtl.train.feed.examples import (
     first_page,
     gather,
     make_feed,
     make_streams,
+    on_device,
     page_steps,
     pages,
     shared_by_points,
 )
+from jaxtl.train.feed.pace import Pace, dispatches, room
 from jaxtl.train.mesh import is_primary, shard_state, to_host
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.convolutions import convolutions
@@ -55,10 +56,9 @@ from jaxtl.train.store.identity import Identity, outputs_fingerprint
 from jaxtl.train.store.interface import interface
 from jaxtl.train.store.log import Log, check_validations, read_curves, read_log
 from jaxtl.train.store.record import read_stage
+from jaxtl.train.store.recorder import Progress, Recorder
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, dict[str, np.ndarray]], None]
 
 
 def train_stage(
@@ -171,7 +171,7 @@ def advance(
     train: TrainState,
     step: int,
     options: RunOptions,
-    recorder: "Recorder",
+    recorder: Recorder,
     validation: Validation | None,
     signals: Watch,
 ) -> TrainState:
@@ -181,11 +181,15 @@ def advance(
         program: as `compile_stage` returns it.
     """
     schedule, dispatch, feed, streams = program
-    stage, pending, compiled = replicas.setup.stage, None, None
+    stage, running, compiled = replicas.setup.stage, None, None
     seeds, values = np.int32(replicas.seeds), dict(replicas.values)
-    bounds = list(dispatches(step, schedule.steps, stage, options, validation))
+    validates_every = validation.every if validation else 0
+    periods = (validates_every, stage.method.prepare_every, options.checkpoint_every)
+    adapts = on_device(feed) and schedule.steps > 1 and not options.steps_per_dispatch
+    pace = Pace(schedule.steps, options, adapts)
+    bounds = dispatches(step, stage.num_steps, periods, lambda: pace.steps)
     read = pages(feed, streams, bounds, schedule.steps, stage.batch_size)
-    for (first, step), (rows, block) in zip(bounds, read, strict=True):
+    for (first, step), rows, block in read:
         numbers = (np.int32(first), np.int32(step - first))
         args = (train.carry, train.frozen, rows, seeds, values, block, *numbers)
         if compiled is None:
@@ -194,25 +198,32 @@ def advance(
             recorder.record["memory_mb"] = memory_mb(compiled)
         carry, metrics = compiled(*args)
         train = carry._replace(frozen=train.frozen, best=train.best)
-        if pending:  # the device works on this dispatch while the last one is written
-            recorder.write(*pending)
-        pending = (first, step - first, metrics)
-        if validation and (step % validation.every == 0 or step == stage.num_steps):
+        before, running = running, pace.launch(first, step - first, metrics)
+        if before:  # the device works on this dispatch while the last one is written
+            pace.wait(before)
+            recorder.write(before)
+        last = step == stage.num_steps
+        validates, prepares, saves = (period and step % period == 0 for period in periods)
+        saves = pace.agree() or saves
+        stops = recorder.checkpoints.preempted() or signals.received is not None
+        if not (last or validates or prepares or saves or stops):
+            continue
+        pace.wait(running)  # how long it took is not how long what follows takes
+        measured = None
+        if validation and (validates or last):
             best, measured = validate(train, validation)
-            train, pending = train._replace(best=best), (*pending, measured)
-        if (every := stage.method.prepare_every) and step % every == 0 and step < stage.num_steps:
+            train = train._replace(best=best)
+        if prepares and not last:
             train = prepare_again(replicas, train)
-        preempted = recorder.checkpoints.preempted()
-        if (preempted or signals.received is not None) and step < stage.num_steps:
-            recorder.log.write(*pending)
+        # The log never lags behind a checkpoint.
+        if stops and not last:
+            recorder.log.write(*running[:3], measured)
             recorder.save(step, train, finished=False)
             raise Interrupted(signals.received or signal.SIGTERM)
-        due = step % options.checkpoint_every == 0
-        if due or step == stage.num_steps:  # the log never lags behind a checkpoint
-            recorder.write(*pending)
-            pending = None
-        if due and step < stage.num_steps:
-            recorder.save(step, train, finished=False)
+        recorder.write(running, measured)
+        running = None
+        if saves and not last:
+            pace.saved(recorder.save(step, train, finished=False))
     return train
 
 
@@ -222,47 +233,6 @@ def memory_mb(compiled: jax.stages.Compiled) -> float | None:
         return None
     size = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
     return round((size + sizes.output_size_in_bytes - sizes.alias_size_in_bytes) / 2**20, 3)
-
-
-@dataclasses.dataclass
-class Recorder:
-    """Log, checkpoints and stage.json of a stage, and its clock.
-
-    Attributes:
-        record: the content of stage.json; its times go on from earlier processes.
-        counted: seconds up to here are in the record.
-        steady: (step, time) after the first dispatch, which compiles.
-    """
-
-    replicas: Replicas
-    directory: Path
-    record: dict
-    checkpoints: Checkpoints
-    log: Log
-    progress: Progress
-    counted: float = dataclasses.field(default_factory=time.perf_counter)
-    steady: tuple[int, float] | None = None
-
-    def write(self, *dispatch: Any) -> None:
-        """Log a dispatch that is done, given as `Log.write` takes it."""
-        step, last = self.log.write(*dispatch)
-        self.progress(step, last)
-        now = time.perf_counter()
-        if self.steady is None:
-            self.steady = (step, now)
-        else:
-            self.record["steps_per_second"] = (step - self.steady[0]) / (now - self.steady[1])
-
-    def save(self, step: int, train: TrainState, finished: bool) -> None:
-        """Save asynchronously, or to the end if `finished` or asked to stop after this."""
-        now = time.perf_counter()
-        self.record["train_seconds"] += now - self.counted
-        self.counted = now
-        self.checkpoints.save(step, without_constants(self.replicas, train))
-        if finished:
-            self.checkpoints.wait()
-        self.record["finished"] = finished
-        write_json(self.directory / "stage.json", self.record)
 
 
 def compile_stage(
@@ -289,8 +259,11 @@ def compile_stage(
         jaxpr = jax.make_jaxpr(step)(*one_replica).jaxpr
         setup = dataclasses.replace(setup, convolutions=convolutions(jaxpr))
     schedule = choose(setup, options)
-    if not options.steps_per_dispatch:
-        steps = page_steps(feed, replicas, stage.batch_size, schedule.steps)
+    if schedule.steps > 1 and not options.steps_per_dispatch:
+        if on_device(feed):
+            steps = room(stage, len(replicas))
+        else:
+            steps = page_steps(feed, replicas, stage.batch_size, schedule.steps)
         schedule = dataclasses.replace(schedule, steps=steps)
     if cache is not None:
         logger.info("stage %s: %s", stage.name, cache.note)
@@ -302,21 +275,3 @@ def compile_stage(
     logger.info("stage %s: %s", stage.name, schedule)
     dispatch = make_dispatch(replicas, schedule, shard_state(train.carry), feed)
     return schedule, dispatch, feed, streams
-
-
-def dispatches(
-    step: int, steps: int, stage: Stage, options: RunOptions, validation: Validation | None = None
-) -> Iterator[tuple[int, int]]:
-    """(first step, first step of the next one) of each dispatch from `step` to the stage's end.
-
-    It has at most `steps` steps, and ends where something is due.
-    """
-    due = (
-        options.checkpoint_every,
-        stage.method.prepare_every,
-        validation.every if validation else 0,
-    )
-    while step < stage.num_steps:
-        stops = [(step // every + 1) * every for every in due if every]
-        first, step = step, min(step + steps, stage.num_steps, *stops)
-        yield first, step

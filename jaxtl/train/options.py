@@ -2,13 +2,14 @@
 
 import dataclasses
 import importlib.util
+import math
 
 from jaxtl.files import user_path
 from jaxtl.paths import unknown
 
 MOST_CPU_DEVICES = 512
 DTYPES = ("float32", "bfloat16")
-LEAST = {"checkpoint_every": 1, "eval_batch": 1, "micro_batch": -1}
+LEAST = {"eval_batch": 1, "micro_batch": -1}
 """Of the numbers whose least value is not 0."""
 
 
@@ -27,12 +28,16 @@ class RunOptions:
     """what models compute in, float32 or bfloat16; parameters are float32 either way"""
     source_run: str = ""
     """directory of another run whose finished source stages are loaded instead of trained"""
-    checkpoint_every: int = 1000
-    """steps between checkpoints; a stage also saves when it ends or is interrupted"""
+    checkpoint_minutes: float = 1.0
+    """minutes of training between checkpoints, more where saving is slow; 0: none by time; a stage
+    also saves when it ends or is interrupted"""
+    checkpoint_every: int = 0
+    """steps between checkpoints; 0: none by steps"""
     log_every: int = 0
     """steps between lines of metrics.jsonl; 0: at most about 500 lines a stage"""
     steps_per_dispatch: int = 0
-    """training steps per compiled call; 0: chosen from the model and the device"""
+    """training steps per compiled call; 0: as many as take about 50 ms, measured while a stage
+    trains"""
     micro_batch: int = 0
     """examples per micro-batch where the method allows it; 0: chosen, -1: never split"""
     feature_cache: bool = True
@@ -53,7 +58,9 @@ class RunOptions:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value, least = getattr(self, field.name), LEAST.get(field.name, 0)
-            if field.type is int and value < least:
+            if field.type is float and not math.isfinite(value):
+                raise ValueError(f"run.{field.name} must be finite, got {value}")
+            if field.type in (int, float) and value < least:
                 raise ValueError(f"run.{field.name} must be at least {least}, got {value}")
             if field.type is int and value >= 2**31:
                 raise ValueError(f"run.{field.name} must be below 2**31, got {value}")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from duel import CHUNK
 
 from jaxtl.paths import flatten
 from jaxtl.plan import Experiment, Params, PyTree, Stage, State, maximize
@@ -50,7 +51,8 @@ class Program(NamedTuple):
         self, carry: PyTree, step: int, count: int, seeds: tuple[int, ...], values: PyTree
     ) -> tuple:
         """Those of `dispatch` for `count` steps from `step` on."""
-        block = index_block(self.streams, step, self.schedule.steps, self.setup.stage.batch_size)
+        sizes = self.setup.stage.batch_size, self.schedule.steps
+        block = index_block(self.streams, step, count, *sizes)
         feed, block = page(self.feed, block)
         numbers = np.int32(seeds), values, block, np.int32(step), np.int32(count)
         return carry, self.full.frozen, feed, *numbers
@@ -214,7 +216,7 @@ def scanned(stage: Stage, constant: bool, params: Params) -> Callable[[int], flo
     step_fn = make_step(program.setup, program.schedule.micro_batches)
     own = jax.tree.map(lambda leaf: leaf[0], program.feed.per_replica)
     carry, frozen = jax.tree.map(lambda leaf: leaf[0], (program.carry(), program.full.frozen))
-    chunk, batch_size, key = program.schedule.steps, stage.batch_size, jax.random.key(0)
+    chunk, batch_size, key = CHUNK, stage.batch_size, jax.random.key(0)
     batch_of = jax.jit(functools.partial(gather, stage))
 
     @functools.partial(jax.jit, donate_argnums=0)

@@ -20,7 +20,8 @@ from jaxtl.paths import flatten
 from jaxtl.plan import Stage, labelled
 from jaxtl.train import loop
 from jaxtl.train.feed.order import index_block
-from jaxtl.train.loop import compile_stage, dispatches
+from jaxtl.train.feed.pace import BLOCK_BYTES
+from jaxtl.train.loop import compile_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.convolutions import Convolutions, convolutions
 from jaxtl.train.resolve.replicas import over_seeds
@@ -215,26 +216,15 @@ def test_batches_that_share_statistics_are_not_cut_unasked():
 
 
 def test_steps_per_dispatch_are_as_asked_for_but_ordinary_convolutions_go_one_by_one():
-    assert schedule(mlp_stage()).steps == 16
-    assert schedule(mlp_stage(), steps_per_dispatch=3).steps == 3
+    assert schedule(mlp_stage(9)).steps == 16
+    assert schedule(mlp_stage(9), steps_per_dispatch=3).steps == 3
     assert schedule(kind_of_stage("unroll"), steps_per_dispatch=3).steps == 1
+    assert schedule(kind_of_stage("unroll")).steps == 1
 
 
-@pytest.mark.parametrize(
-    ("step", "steps", "every", "prepare", "expected"),
-    [
-        (0, 16, 1000, 0, 16),
-        (16, 16, 20, 0, 20),
-        (20, 16, 20, 0, 36),
-        (90, 16, 1000, 0, 100),
-        (10, 16, 20, 6, 12),
-        (12, 16, 20, 6, 18),
-        (18, 16, 20, 6, 20),
-    ],
-)
-def test_a_dispatch_ends_where_something_has_to_be_done(step, steps, every, prepare, expected):
-    stage = mlp_stage(100)
-    method = dataclasses.replace(stage.method, prepare_every=prepare)
-    stage = dataclasses.replace(stage, method=method)
-    options = RunOptions(checkpoint_every=every)
-    assert next(dispatches(step, steps, stage, options)) == (step, expected)
+def test_a_dispatch_has_room_for_many_small_steps_in_little_memory():
+    assert schedule(mlp_stage(1000)).steps == 1024
+    assert schedule(mlp_stage(10**9)).steps == 2**14
+    wide = dataclasses.replace(mlp_stage(10**9), batch_size=2000)
+    steps = schedule(wide).steps
+    assert steps & (steps - 1) == 0 and BLOCK_BYTES / 2 < steps * 2 * 2008 * 4 <= BLOCK_BYTES

@@ -198,25 +198,27 @@ def pages(
     bounds: Iterable[tuple[int, int]],
     steps: int,
     batch_size: int,
-) -> Iterator[tuple[Feed, np.ndarray]]:
-    """The feed and the indices of each dispatch, in order.
+) -> Iterator[tuple[tuple[int, int], Feed, np.ndarray]]:
+    """(its bounds, the feed, the indices) of each dispatch, in order.
 
     Args:
-        feed: if it is on the host, rows are read ahead of their dispatch in threads.
+        feed: if it is on the host, rows are read ahead of their dispatch in threads, and the bounds
+            of all dispatches are asked for at once; else those of each when that is asked for.
         streams: [replicas][domains].
         bounds: (first step, first step of the next dispatch).
-        steps: length of the block of indices; beyond the dispatch's end it repeats the last step.
+        steps: length of the block of indices; what it holds beyond the dispatch's end is not used.
         batch_size: examples of a domain in a step.
 
     Raises:
         ValueError: inputs are streamed, and grain is not installed.
     """
 
-    def load(bound: tuple[int, int]) -> tuple[Feed, np.ndarray]:
+    def load(bound: tuple[int, int]) -> tuple[tuple[int, int], Feed, np.ndarray]:
         start, stop = bound
-        block = index_block(streams, start, stop - start, batch_size)
-        missing = [(0, 0), (0, steps - block.shape[1]), (0, 0), (0, 0)]
-        return page(feed, np.pad(block, missing, "edge"))
+        block = index_block(streams, start, stop - start, batch_size, steps)
+        if not on_device(feed):  # rows of a page are read, used or not: the last ones once more
+            block[:, stop - start :] = block[:, stop - start - 1 : stop - start]
+        return bound, *page(feed, block)
 
     if on_device(feed):
         return map(load, bounds)

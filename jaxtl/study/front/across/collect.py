@@ -37,7 +37,7 @@ SEEDS = tuple(range(5))
 LEFT_OUT = {
     *("--experiment", "--workdir", "--resume", "--noresume", "--overwrite", "--verbose", "--seeds"),
     *("--arms", "--run.data_dir", "--run.compilation_cache", "--run.tensorboard"),
-    *("--run.checkpoint_every", "--run.log_every", "--distributed"),
+    *("--run.checkpoint_minutes", "--run.checkpoint_every", "--run.log_every", "--distributed"),
 }
 """Flags of a command that say where and how, not what; or that are written anew."""
 CHANGED = "Measured with another version of its file."
