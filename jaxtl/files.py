@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ KINDS = {
     bool: "true or false",
     type(None): "null",
 }
+CHUNK, READERS = 2**20, 8
+"""How many bytes of a file are read at a time, and of how many files."""
 NOT_AS_WRITTEN = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 """Errors of the operating system that are about what is there, not about getting at it."""
 SYSTEM = re.compile(
@@ -140,6 +143,36 @@ def atomically(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def user_cache(name: str) -> Path:
+    """The user's folder for what can be made again; it may not exist.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "jaxtl", name)
+
+
+def checksums(root: Path, names: Iterable[str]) -> Iterator[tuple[str, list[int]]]:
+    """(name, [bytes, CRC-32]) of files in a folder, several at once.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # which a help text need not wait for
+
+    names = list(names)
+
+    def sums_of(name: str) -> list[int]:
+        size = total = 0
+        with (root / name).open("rb") as file:
+            while chunk := file.read(CHUNK):
+                size, total = size + len(chunk), zlib.crc32(chunk, total)
+        return [size, total]
+
+    with ThreadPoolExecutor(READERS) as readers:
+        yield from zip(names, readers.map(sums_of, names), strict=True)
 
 
 def digest(value: Any) -> str:

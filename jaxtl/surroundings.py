@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxtl.files import NotRead, why_unwritable
+from jaxtl.files import NotRead, user_cache, why_unwritable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,8 +100,7 @@ def cache_folder(option: str) -> str:
         return ""
     try:
         if option == "auto":
-            caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-            option = str(Path(caches, "jaxtl", "compiled"))
+            option = str(user_cache("compiled"))
         if (reason := why_unwritable(Path(option))) is None:
             return option
         reason = f"{option}: {reason}"

@@ -21,20 +21,21 @@ MAY_IMPORT = {
     "data": "files form paths plan",
     "models": "form paths plan",
     "fingerprint": "",
+    "features": "data files fingerprint models paths plan",
     "losses": "form paths plan",
     "metrics": "plan",
     "transferability": "plan",
     "methods": "data losses models paths plan",
-    "pretrained": "data files form models paths plan",
-    "train": "blame data files fingerprint form models paths plan stopping",
-    "measure": "data form losses metrics models paths plan timing train transferability",
+    "pretrained": "data features files form models paths plan",
+    "train": "blame data features files fingerprint form models paths plan stopping",
+    "measure": "data features form losses metrics models paths plan timing train transferability",
     "report": "files measure metrics plan",
-    "export": "data experiment_file fields files fingerprint models paths plan pretrained report "
-    "train",
+    "export": "data experiment_file features fields files fingerprint models paths plan pretrained "
+    "report train",
     "arguments": "experiment_file fields files paths train",
     "surroundings": "files",
-    "study": "arguments blame data experiment_file export fields files fingerprint form lock "
-    "measure models paths plan report surroundings timing train",
+    "study": "arguments blame data experiment_file export features fields files fingerprint "
+    "form lock measure models paths plan report surroundings timing train",
     "usage": "arguments experiment_file fields surroundings",
     "cli": "arguments blame data experiment_file export fields files report study "
     "stopping surroundings timing train usage",

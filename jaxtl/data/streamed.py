@@ -1,9 +1,10 @@
 """Rows that stay on disk until they are asked for, in the place of an array of inputs."""
 
+import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ from jaxtl.data.sources.stamps import stamps
 
 PyTree = Any
 CHUNK = 2**22  # numbers looked at together in a pass over all rows
+THREADS = min(8, os.cpu_count() or 1)
+"""How many pages are read at a time, and ahead."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,8 @@ class Streamed:
             reads for a row depends on that row alone; it is called from several threads.
         files: what tells that the rows were changed: paths of the files that hold them, or a
             function, rows [m] int64 -> bytes that differ once these rows' files do.
+        source: what besides its number and its files decides what a row holds, such as the
+            function that decodes it and the arguments of that; None if nobody says.
     """
 
     def __init__(
@@ -38,9 +43,15 @@ class Streamed:
         dtype: Any,
         read: Callable[[np.ndarray], np.ndarray],
         files: Sequence[str | os.PathLike] | Callable[[np.ndarray], bytes] = (),
+        source: Any = None,
     ):
         self.shape, self.dtype, self._read = tuple(shape), np.dtype(dtype), read
         self.version = files if callable(files) else lambda rows: stamps(files).version(slice(None))
+        self.source = source
+        self._names = self._own_names
+
+    def _own_names(self, rows: np.ndarray) -> list[bytes]:
+        return [self.version(rows[i : i + 1]) + rows[i].tobytes() for i in range(len(rows))]
 
     @property
     def ndim(self) -> int:
@@ -82,19 +93,36 @@ class Streamed:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         raise ValueError(f"{self} is not held in memory; read some of its rows, as in inputs[:100]")
 
+    def names(self, rows: Any) -> list[bytes] | None:
+        """What tells each of these rows [m], as it is now, from all others of the same `source`.
+
+        Nothing is read for it. None where there is no source.
+        """
+        return None if self.source is None else self._names(self._index(rows))
+
     def map(self, fn: Callable[[np.ndarray], np.ndarray]) -> "Streamed":
         """The result of `fn`, [m, ...] -> [m, ...] row by row, on what is read."""
         example = fn(self[:1])
         shape = (len(self), *example.shape[1:])
-        return Streamed(shape, example.dtype, lambda rows: fn(self._read(rows)), self.version)
+        source = None if self.source is None else (self.source, fn)
+        made = Streamed(
+            shape, example.dtype, lambda rows: fn(self._read(rows)), self.version, source
+        )
+        made._names = self._names
+        return made
 
     def select(self, rows: np.ndarray) -> "Streamed":
         """These rows (indices or a mask), as a view."""
         chosen = self._index(rows)
-        shape = (len(chosen), *self.shape[1:])
-        return Streamed(
-            shape, self.dtype, lambda at: self[chosen[at]], lambda at: self.version(chosen[at])
+        view = Streamed(
+            (len(chosen), *self.shape[1:]),
+            self.dtype,
+            lambda at: self[chosen[at]],
+            lambda at: self.version(chosen[at]),
+            self.source,
         )
+        view._names = lambda at: self._names(chosen[at])
+        return view
 
 
 def rows_of_file(values: np.memmap, dtype: Any) -> Streamed:
@@ -117,6 +145,35 @@ def chunks(leaf: np.ndarray | Streamed) -> Iterator[np.ndarray]:
     """All rows of a leaf, a few at a time."""
     rows = max(1, CHUNK // max(1, math.prod(leaf.shape[1:])))
     return (leaf[start : start + rows] for start in range(0, len(leaf), rows))
+
+
+def read_ahead(
+    load: Callable[[Any], Any], items: Iterable[Any], *, required: bool
+) -> Iterator[Any]:
+    """`map(load, items)`, computed ahead in threads by Grain.
+
+    Args:
+        required: False does without threads where grain is not installed.
+
+    Raises:
+        ValueError: grain is required, and not installed.
+    """
+    try:
+        import grain
+    except ImportError as error:
+        if required:
+            raise ValueError(
+                "reading data that do not fit in memory needs grain. Install it with: "
+                "pip install 'jaxtl[stream]'"
+            ) from error
+        return map(load, items)
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS)
+    return _closing(iter(grain.MapDataset.source(list(items)).map(load).to_iter_dataset(options)))
+
+
+def _closing(iterator: Any) -> Iterator[Any]:
+    with contextlib.closing(iterator):
+        yield from iterator
 
 
 def stream(streamed: bool | None, nbytes: float, what: str) -> bool:

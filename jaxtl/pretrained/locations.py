@@ -11,7 +11,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from jaxtl.files import atomically
+from jaxtl.files import atomically, user_cache
 from jaxtl.paths import closest
 from jaxtl.pretrained.archives import shorten
 
@@ -153,8 +153,7 @@ def _from_bucket(location: str, rest: str) -> Path:
     if not (bucket and _is_inside(file)):
         raise ValueError(f"cannot read {location}: expected {location[:2]}://bucket/file.")
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = cache / "jaxtl" / "weights" / hashlib.sha256(location.encode()).hexdigest()[:16]
+        folder = user_cache("weights") / hashlib.sha256(location.encode()).hexdigest()[:16]
         path = folder / file.rpartition("/")[2]
         if not path.exists():
             with atomically(path) as partial:

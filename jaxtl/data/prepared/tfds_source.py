@@ -241,7 +241,13 @@ def _streamed(
         )
     read = _reader(source, folder, {path: feature}, size)
     shape = (len(source), *shape)
-    return Streamed(shape, dtype_of(feature), lambda rows: read(rows)[path], lambda _: version)
+    return Streamed(
+        shape,
+        dtype_of(feature),
+        lambda rows: read(rows)[path],
+        lambda _: version,
+        source=(_reader, path, repr(feature), size),
+    )
 
 
 def _nbytes(info: Any, features: Collection[Any], count: int, size: Any) -> float:

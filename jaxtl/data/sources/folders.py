@@ -166,7 +166,8 @@ def _images(place: Place, split: str, size: tuple[int, int] | None, streamed: bo
     def read(rows: np.ndarray) -> np.ndarray:
         return stack([image_files.decode(paths[i], channels, size) for i in rows], where)
 
-    inputs = Streamed((len(paths), *shape, channels), np.uint8, read, listing.version)
+    source = (image_files.decode, channels, size)
+    inputs = Streamed((len(paths), *shape, channels), np.uint8, read, listing.version, source)
     inputs = inputs if stream(streamed, inputs.nbytes, where) else inputs[:]
     return Table(inputs, listing.labels, listing.classes)
 

@@ -5,18 +5,16 @@ disk or are too large, is read page by page. A page holds the rows of one dispat
 examples does not depend on how far ahead they are read: pages are a function of (seed, step).
 """
 
-import contextlib
 import logging
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.data.streamed import is_streamed, select
+from jaxtl.data.streamed import is_streamed, read_ahead, select
 from jaxtl.models import to_float
 from jaxtl.plan import Columns, Domain, Head, PyTree, Stage
 from jaxtl.plan.batch import Batch
@@ -185,9 +183,6 @@ def gather(
     return Batch(*columns, roles_of(stage))
 
 
-THREADS = min(8, os.cpu_count() or 1)
-"""How many pages are read at a time, and ahead."""
-
 PAGE_BYTES = 2**26
 """The number of steps per dispatch is chosen so that a page is no larger, if it can."""
 
@@ -223,35 +218,6 @@ def pages(
     if on_device(feed):
         return map(load, bounds)
     return read_ahead(load, bounds, required=is_streamed(feed))
-
-
-def read_ahead(
-    load: Callable[[Any], Any], items: Iterable[Any], *, required: bool
-) -> Iterator[Any]:
-    """`map(load, items)`, computed ahead in threads by Grain.
-
-    Args:
-        required: False does without threads where grain is not installed.
-
-    Raises:
-        ValueError: grain is required, and not installed.
-    """
-    try:
-        import grain
-    except ImportError as error:
-        if required:
-            raise ValueError(
-                "reading data that do not fit in memory needs grain. Install it with: "
-                "pip install 'jaxtl[stream]'"
-            ) from error
-        return map(load, items)
-    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS)
-    return _closing(iter(grain.MapDataset.source(list(items)).map(load).to_iter_dataset(options)))
-
-
-def _closing(iterator: Any) -> Iterator[Any]:
-    with contextlib.closing(iterator):
-        yield from iterator
 
 
 def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
-from jax.interpreters import partial_eval
 
+from jaxtl.features import trace
 from jaxtl.paths import flatten, matches
 from jaxtl.plan import Model
 from jaxtl.train.feed.examples import abstract_batch
@@ -25,10 +25,13 @@ class Prefix(NamedTuple):
 
     Attributes:
         block: the last of them.
+        first, rest: the model of these blocks, whose features the other one starts from.
         reads: paths of the parameters and batch statistics that their outputs depend on.
     """
 
     block: str
+    first: Model
+    rest: Model
     reads: frozenset[str]
 
 
@@ -41,48 +44,58 @@ def constant_prefix(setup: Setup) -> Prefix | None:
     """
     if any(domain.augment is not None for domain in setup.stage.domains):
         return None
+    changing = _changing(setup)
+    if setup.stage.method.prepare_every:
+        changing |= {*flatten(setup.state.statistics), *setup.fresh, *setup.solved}
+    return _longest(setup, changing, train=True)
 
-    def frozen(block: str) -> bool:
-        return not any(path.startswith(f"backbone/{block}/") for path in setup.trainable)
 
-    blocks = list(itertools.takewhile(frozen, setup.model.blocks))
-    reads = {}
+def frozen_prefix(setup: Setup) -> Prefix | None:
+    """The longest prefix that evaluates after the stage as it did before it.
+
+    It reads nothing that the stage trains, computes or initialises, so that other stages and seeds
+    that start from the same weights have the same features, for the same rows.
+    """
+    changing = _changing(setup) | {*setup.fresh, *setup.solved}
+    if setup.stage.method.prepare is not None:
+        changing |= {*flatten(setup.state.statistics)}
+    return _longest(setup, changing, train=False)
+
+
+def _changing(setup: Setup) -> set[str]:
+    """Paths of what training steps change."""
+    statistics = flatten(setup.state.statistics)
+    return {path for path in statistics if matches(setup.model.live, path)} | setup.trainable
+
+
+def _longest(setup: Setup, changing: set[str], train: bool) -> Prefix | None:
+    """The longest prefix that reads none of these paths, and no random numbers."""
+
+    def is_constant(block: str) -> bool:
+        return not any(path.startswith(f"backbone/{block}/") for path in changing)
+
+    def prefix(block: str) -> Prefix | None:
+        first, rest = setup.model.cut(block)
+        program = trace(first, setup.params, setup.state.statistics, setup.inputs, train=train)
+        moves = train and program.moves_statistics
+        if program.is_random or moves or not changing.isdisjoint(program.reads):
+            return None
+        return Prefix(block, first, rest, frozenset(program.reads))
+
+    blocks = list(itertools.takewhile(is_constant, setup.model.blocks))
+    if not blocks:
+        return None
+    if (longest := prefix(blocks.pop())) is not None:  # most often
+        return longest
+    prefixes: dict[str, Prefix | None] = {}
 
     def changes(block: str) -> bool:
-        reads[block] = _constant_reads(setup, block)
-        return reads[block] is None
+        prefixes[block] = prefix(block)
+        return prefixes[block] is None
 
     # A block that changes makes those after it change: bisection traces few of them.
     count = bisect.bisect_left(blocks, True, key=changes)
-    return Prefix(blocks[count - 1], reads[blocks[count - 1]]) if count else None
-
-
-def _constant_reads(setup: Setup, block: str) -> frozenset[str] | None:
-    """What the outputs of the blocks up to this one depend on; None if they can change."""
-    prefix = setup.model.cut(block)[0]
-
-    def run(params, statistics, rng, inputs):
-        output, changed = prefix.apply(params, statistics, inputs, rng=rng, train=True)
-        return output["features"], changed
-
-    args = (setup.params, setup.state.statistics, jax.random.key(0), setup.inputs)
-    closed, (features, _) = jax.make_jaxpr(run, return_shape=True)(*args)
-    # Which arguments are left when what the features do not need is eliminated.
-    size = len(jax.tree.leaves(features))
-    outputs = [i < size for i in range(len(closed.jaxpr.outvars))]
-    used = partial_eval.dce_jaxpr(closed.jaxpr, outputs)[1]
-    params, running, random, _ = jax.tree.unflatten(jax.tree.structure(args), used)
-    statistics = {path for path, is_used in flatten(running).items() if is_used}
-    reads = {path for path, is_used in flatten(params).items() if is_used} | statistics
-    changing = {path for path in statistics if matches(setup.model.live, path)} | setup.trainable
-    if setup.stage.method.prepare_every:
-        changing |= statistics | setup.fresh | setup.solved
-    begin = len(jax.tree.leaves(params))
-    end = begin + len(jax.tree.leaves(running))
-    returns_statistics = closed.jaxpr.outvars[size:] == closed.jaxpr.invars[begin:end]
-    if random or changing & reads or not returns_statistics:
-        return None
-    return frozenset(reads)
+    return prefixes[blocks[count - 1]] if count else None
 
 
 def needs_only_features(setup: Setup, prefix: Prefix) -> bool:

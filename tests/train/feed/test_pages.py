@@ -21,7 +21,8 @@ from tiny import (
 )
 
 from jaxtl import data, models
-from jaxtl.data.streamed import Streamed, is_streamed
+from jaxtl.data import streamed
+from jaxtl.data.streamed import Streamed, is_streamed, read_ahead
 from jaxtl.data.table import Call
 from jaxtl.measure.evaluate import Evaluator
 from jaxtl.methods import transfer
@@ -36,7 +37,6 @@ from jaxtl.train.feed.examples import (
     on_device,
     page_steps,
     pages,
-    read_ahead,
 )
 from jaxtl.train.feed.order import index_block
 from jaxtl.train.feed.pace import dispatches
@@ -167,7 +167,7 @@ def test_pages_read_ahead_keep_the_order():
 
 
 def test_reading_stops_with_its_reader(monkeypatch):
-    monkeypatch.setattr(examples, "THREADS", 2)
+    monkeypatch.setattr(streamed, "THREADS", 2)
     read = []
     ahead = read_ahead(lambda item: read.append(item) or item, range(1000), required=True)
     assert [next(ahead), next(ahead)] == [0, 1]

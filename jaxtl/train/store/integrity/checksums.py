@@ -4,23 +4,18 @@ Arrays have none of their own: garbled bytes of a weight would be read as anothe
 """
 
 import json
-import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jaxtl.files import Damaged, read_json
+from jaxtl.files import Damaged, checksums, read_json
 
 RECORD = "checksums.json"
-CHUNK = 2**20
-READERS = 8
 
 
 def write_checksums(checkpoint: Path, item: str) -> None:
     """Write down the sizes and checksums of the files below `<checkpoint>/<item>`."""
     root = checkpoint / item
     names = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
-    sums = dict(_sums(root, sorted(names)))
+    sums = dict(checksums(root, sorted(names)))
     (checkpoint / RECORD).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
 
 
@@ -41,24 +36,10 @@ def check_files(checkpoint: Path, item: str, part: int = 0, parts: int = 1) -> b
     if sums is None:
         return False
     try:
-        for name, each in _sums(checkpoint / item, list(sums)[part::parts]):
+        for name, each in checksums(checkpoint / item, list(sums)[part::parts]):
             if each != sums[name]:
                 path = checkpoint / item / name
                 raise Damaged(f"{path} is not as it was written")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise Damaged(f"{error.filename}: {error.strerror}") from error
     return True
-
-
-def _sums(root: Path, names: list[str]) -> Iterator[tuple[str, list[int]]]:
-    """(name, [bytes, CRC-32]) of files, several at once."""
-
-    def sums_of(name: str) -> list[int]:
-        size = total = 0
-        with (root / name).open("rb") as file:
-            while chunk := file.read(CHUNK):
-                size, total = size + len(chunk), zlib.crc32(chunk, total)
-        return [size, total]
-
-    with ThreadPoolExecutor(READERS) as readers:
-        yield from zip(names, readers.map(sums_of, names), strict=True)
