@@ -199,6 +199,7 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
     configure(launch.verbose)
     connect(launch.distributed)
 
+    from jaxtl.features import in_words
     from jaxtl.report import print_table
     from jaxtl.study.front import call
     from jaxtl.study.progress import Reporter
@@ -231,5 +232,7 @@ def conduct(launch: Launch, config_args: Sequence[str]) -> int:
         print_table(result.summary, terminal())
         if "seconds" in result.summary:
             print(f"\n{timing.in_words(result.summary['seconds'])}")
+        if "features" in result.summary:
+            print(f"\n{in_words(result.summary['features'])}")
         print(f"\nreport: {Path(launch.workdir) / path.stem / 'report.html'}")
     return 0

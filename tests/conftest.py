@@ -14,6 +14,7 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import logging
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -39,10 +40,13 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Equal programs of all tests and workers are compiled once."""
+    """Equal programs of all tests are compiled once; the user's own caches stay as they are."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of the session, which its workers share
+    caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    os.environ.setdefault("HF_HOME", os.path.join(caches, "huggingface"))
+    os.environ["XDG_CACHE_HOME"] = str(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder / "jaxtl" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

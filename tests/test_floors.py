@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "study": "arguments blame data experiment_file export features fields files fingerprint "
     "form lock measure models paths plan report surroundings timing train",
     "usage": "arguments experiment_file fields surroundings",
-    "cli": "arguments blame data experiment_file export fields files report study "
+    "cli": "arguments blame data experiment_file export features fields files report study "
     "stopping surroundings timing train usage",
 }
 ROOMS = {room: set(others.split()) for room, others in MAY_IMPORT.items()}

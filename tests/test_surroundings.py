@@ -173,12 +173,11 @@ def test_a_cache_that_cannot_be_is_none(monkeypatch, tmp_path, capsys):
 
 def test_home_folders_are_meant(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    options = RunOptions(data_dir="~/data", source_run="~/runs/a", compilation_cache="~")
-    assert (options.data_dir, options.source_run, options.compilation_cache) == (
-        "/home/me/data",
-        "/home/me/runs/a",
-        "/home/me",
+    options = RunOptions(
+        data_dir="~/data", source_run="~/runs/a", compilation_cache="~", feature_folder="~/f"
     )
+    assert (options.data_dir, options.source_run) == ("/home/me/data", "/home/me/runs/a")
+    assert (options.compilation_cache, options.feature_folder) == ("/home/me", "/home/me/f")
     with pytest.raises(ValueError, match="there is no home folder '~nobody_here'"):
         RunOptions(data_dir="~nobody_here/data")
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import jaxtl
-from jaxtl import report
+from jaxtl import features, report
 from jaxtl.data.table import unchanging
 from jaxtl.experiment_file import code_digest
 from jaxtl.files import Damaged, remove_partials, why_unwritable, write_json, writing
@@ -147,8 +147,9 @@ def write_results(
         return report.summarize(result)
     with writing(run.directory):
         summary = report.write(result, run.directory, before.outdated)
-        if spent := seconds():
-            summary = {**summary, "seconds": spent}
+        clocked = {"seconds": seconds(), "features": features.counted()}
+        if clocked := {name: value for name, value in clocked.items() if value}:
+            summary = {**summary, **clocked}
             report.write_summary(run.directory / "summary.json", summary)
         return summary
 

@@ -43,7 +43,12 @@ class RunOptions:
     feature_cache: bool = True
     """compute the outputs of frozen first blocks once per example, where that changes nothing"""
     feature_cache_mb: int = 2048
-    """memory for such outputs in a stage; above it they lie on disk, in the stage's directory"""
+    """memory for such outputs; above it they lie on disk"""
+    feature_folder: str = "auto"
+    """folder where such outputs are kept for other stages and later runs, if they took longer to
+    compute than to read; auto: a per-user cache, empty: none"""
+    feature_folder_mb: int = 10_240
+    """what that folder may hold; the outputs that nobody used for longest are removed"""
     device_data_mb: int = 0
     """memory on a device for the inputs of a stage or an evaluation, which are else read from the
     host; 0: half of the device's, if it says how much it has"""
@@ -74,5 +79,5 @@ class RunOptions:
             raise ValueError(
                 "run.tensorboard needs the package tensorboardX: pip install -e '.[tensorboard]'"
             )
-        for field in ("data_dir", "source_run", "compilation_cache"):
+        for field in ("data_dir", "source_run", "compilation_cache", "feature_folder"):
             object.__setattr__(self, field, user_path(getattr(self, field)))

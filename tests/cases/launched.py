@@ -28,7 +28,8 @@ def command(workdir: Path, *more: str, steps: int = 24, arms: str = "scratch,par
         *(sys.executable, "launch.py", "--experiment=digits_halves", f"--workdir={workdir}"),
         *(f"--config.source_steps={steps}", "--config.target_steps=24", "--seeds=2"),
         *(f"--arms={arms}", "--run.checkpoint_every=3"),
-        *(f"--run.compilation_cache={session(workdir) / 'compiled'}", *more),
+        *(f"--run.compilation_cache={session(workdir) / 'compiled'}", "--run.feature_folder="),
+        *more,
     ]
 
 
@@ -40,7 +41,8 @@ def restless(workdir: Path, *more: str, seeds: int = 2) -> list[str]:
     return [
         *(sys.executable, "launch.py", f"--experiment={RESTLESS}", f"--workdir={workdir}"),
         *(f"--seeds={seeds}", "--run.checkpoint_every=3"),
-        *(f"--run.compilation_cache={session(workdir) / 'compiled'}", *more),
+        *(f"--run.compilation_cache={session(workdir) / 'compiled'}", "--run.feature_folder="),
+        *more,
     ]
 
 
@@ -167,7 +169,7 @@ def metrics(workdir: Path) -> dict[str, list[float]]:
     }
 
 
-CLOCK = ("train_seconds", "steps_per_second", "memory_mb", "seconds")
+CLOCK = ("train_seconds", "steps_per_second", "memory_mb", "seconds", "features")
 
 
 def numbers(value: Any) -> Any:

@@ -145,7 +145,7 @@ def test_the_longest_unused_go_first_and_never_what_is_in_use(first, tmp_path, c
     for scale, computed in ((1, 0), (3, 0), (2, 40)):
         left.features(*other(first, scale), ROWS, ALL)
         assert left.counts.computed == computed, scale
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name.startswith("jaxtl")]
     greedy = FeatureStore(tmp_path, folder_bytes=100)
     greedy.features(*other(first, 4), ROWS, ALL)
     greedy.flush()

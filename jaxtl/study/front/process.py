@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxtl.features import keeping
 from jaxtl.surroundings import cache_folder
 from jaxtl.train.options import RunOptions
 
@@ -23,7 +24,7 @@ _before: dict[str, Any] = {}
 
 @contextlib.contextmanager
 def settings(options: RunOptions) -> Iterator[None]:
-    """The compilation cache, the devices and the folder of the data of a run, while it lasts.
+    """The caches, the devices and the folder of the data of a run, while it lasts.
 
     A compilation cache that the process has chosen stays, unless the run names one. How many
     devices a CPU is split into stays after the run: JAX is told so once.
@@ -32,7 +33,9 @@ def settings(options: RunOptions) -> Iterator[None]:
         ValueError: JAX is at work already with another number of CPU devices.
     """
     split_cpu(options.cpu_devices)
-    with _compilation_cache(options), _data_folder(options):
+    limits = options.feature_folder_mb * 2**20, options.feature_cache_mb * 2**20
+    kept = keeping(options.feature_folder, *limits)
+    with _compilation_cache(options), _data_folder(options), kept:
         yield
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.features import row_of
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Model, PyTree, Stage
 from jaxtl.train.resolve.stage import Setup
@@ -92,7 +93,7 @@ def replica(tree: PyTree, number: int | jax.Array) -> PyTree:
         tree: leaves [replicas or 1, ...], arrays of NumPy or JAX.
         number: of the replica; may be traced.
     """
-    return jax.tree.map(lambda leaf: leaf[0 if leaf.shape[0] == 1 else number], tree)
+    return jax.tree.map(lambda leaf: row_of(leaf, 0 if leaf.shape[0] == 1 else number), tree)
 
 
 def axes(tree: PyTree, count: int) -> tuple[PyTree, PyTree]:

@@ -37,6 +37,7 @@ SEEDS = tuple(range(5))
 LEFT_OUT = {
     *("--experiment", "--workdir", "--resume", "--noresume", "--overwrite", "--verbose", "--seeds"),
     *("--arms", "--run.data_dir", "--run.compilation_cache", "--run.tensorboard"),
+    *("--run.feature_folder", "--run.feature_folder_mb"),
     *("--run.checkpoint_minutes", "--run.checkpoint_every", "--run.log_every", "--distributed"),
 }
 """Flags of a command that say where and how, not what; or that are written anew."""
