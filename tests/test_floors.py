@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "fields": "files paths",
     "experiment_file": "blame files form paths plan",
     "data": "files form paths plan",
-    "models": "form paths plan",
+    "models": "fingerprint form paths plan",
     "fingerprint": "",
     "features": "data files fingerprint models paths plan",
     "losses": "form paths plan",

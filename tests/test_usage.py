@@ -123,7 +123,8 @@ def test_help_on_an_experiment(shown, width):
         "--config.bare": "=false bool",
         "--config.inner.rate": "=0.1 float; of learning, in [0, 1].",
         "--sweep": "=steps=1,2 what its file asks for; --sweep= for none",
-        "--run.eval_batch": "=256 examples per batch of an evaluation",
+        "--run.eval_batch": "=0 examples per batch of an evaluation; 0: chosen from the "
+        "model and the device",
     }
     for name, text in expected.items():
         assert row(lines, name) == f"{name}{text}"

@@ -3,7 +3,7 @@
 import copy
 import functools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Self
 
 import jax
@@ -12,9 +12,31 @@ import numpy as np
 
 from jaxtl.data.streamed import is_streamed
 from jaxtl.measure.criteria import CriteriaScorer
+from jaxtl.measure.examples import (
+    Batch,
+    Examples,
+    Stacked,
+    batches,
+    examples_of,
+    one_by_one,
+    stacked,
+    table_bytes,
+)
+from jaxtl.measure.seeds import call_for_seeds
 from jaxtl.models import forward
+from jaxtl.models.outputs import batch_outputs
+from jaxtl.models.programs import (
+    MOST_FORMS,
+    Form,
+    batch_rows,
+    calls_at_a_time,
+    form_of,
+    on_one_cpu,
+    rows_at_once,
+)
 from jaxtl.plan import Criterion, Evaluation, Method, Model, Params, PyTree, State
 from jaxtl.timing import phase
+from jaxtl.train.resolve.replicas import map_replicas
 
 
 class Measured(NamedTuple):
@@ -32,13 +54,14 @@ class Measured(NamedTuple):
 
 
 class Evaluator:
-    """Measures models on a fixed set of evaluations; compiles once per model and evaluation.
+    """Measures models on a fixed set of evaluations; compiles once for what models compute.
 
     Args:
         evals: {name: Evaluation}.
         seeds: a dataset drawn per seed is evaluated on each seed's own rows.
-        batch_size: examples per batch.
-        place: where the examples lie and the sums come out; the default device if None.
+        batch_size: examples per batch; 0 chooses as many as the device is fast with.
+        place: where the examples lie and the sums come out; the default device if None. On one CPU
+            they lie on the host, and several batches are computed at a time.
         limit: inputs of more bytes than this, and those that are streamed, stay on the host, from
             where they are read batch by batch.
         criteria: {name: Criterion}, to be scored beside.
@@ -48,16 +71,16 @@ class Evaluator:
         self,
         evals: Mapping[str, Evaluation],
         seeds: tuple[int, ...],
-        batch_size: int,
+        batch_size: int = 0,
         place: jax.sharding.Sharding | None = None,
         limit: float = math.inf,
         criteria: Mapping[str, Criterion] | None = None,
     ):
         self.scorer = CriteriaScorer(criteria or {}, seeds, batch_size, place)
-        self._evals, self._seeds, self._batch_size = evals, seeds, batch_size
+        self._evals, self.seeds, self._batch_size = evals, seeds, batch_size
         self._place, self._limit = place, limit
-        self._examples: dict[str, Callable[[], Iterable[PyTree]]] = {}
-        self._compiled: dict[tuple, tuple] = {}
+        self._examples: dict[str, Examples] = {}
+        self._resident: dict[str, tuple[Examples, int, Stacked]] = {}
 
     @phase("evaluate")
     def measure(
@@ -67,7 +90,7 @@ class Evaluator:
 
         Args:
             model, method: a method's own `predict` is used if it has one.
-            params, state: leaves lead with the axis of seeds.
+            params, state: leaves [seeds or 1, ...].
             heads: those that are not random.
         """
         return {
@@ -77,7 +100,7 @@ class Evaluator:
         }
 
     def like(self, evals: Mapping[str, Evaluation]) -> Self:
-        """The same examples and compiled programs, read by the `results` of other evaluations."""
+        """The same examples, read by the `results` of other evaluations."""
         twin = copy.copy(self)
         twin._evals = evals
         return twin
@@ -88,23 +111,17 @@ class Evaluator:
         """What `measure` says of one evaluation."""
         evaluation = self._evals[name]
         if name not in self._examples:
-            examples = _examples(evaluation, model, self._seeds, self._batch_size)
-            size = sum(leaf.nbytes for leaf in jax.tree.leaves(examples[0]))
-            if is_streamed(examples[0]) or size > self._limit:
-                self._examples[name] = functools.partial(_batches, *examples)
-            else:
-                resident = jax.device_put(examples, self._place)
-                self._examples[name] = lambda: [resident]
-        key = (name, id(model), id(method.predict))
-        if key not in self._compiled:  # the model stays referenced, so its id is not reused
-            sums = jax.jit(_sums(model, method.predict, evaluation), out_shardings=self._place)
-            self._compiled[key] = (sums, model, method)
-        parts = (self._compiled[key][0](params, state, *part) for part in self._examples[name]())
-        sums = functools.reduce(functools.partial(jax.tree.map, jnp.add), parts)
-        sums, not_finite = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
+            self._examples[name] = examples_of(evaluation, model, self.seeds)
+        examples = self._examples[name]
+        form = form_of(model, method.predict, evaluation.sums, evaluation.head)
+        size, weights = self._size(model, method, params, state, examples), (params, state)
+        if on_one_cpu(self._place):
+            sums, not_finite = _sum_on_host(form, weights, examples, size)
+        else:
+            sums, not_finite = self._sum_at_once(name, form, weights, examples, size)
         results = [
             evaluation.results(jax.tree.map(lambda leaf, i=i: leaf[i], sums))
-            for i in range(len(self._seeds))
+            for i in range(len(self.seeds))
         ]
         metrics = {
             metric: np.where(not_finite, np.nan, [result[metric] for result in results])
@@ -112,6 +129,82 @@ class Evaluator:
         }
         confusion = sums.get("confusion") if isinstance(sums, Mapping) else None
         return Measured(metrics, confusion, not_finite.astype(int))
+
+    def _size(
+        self, model: Model, method: Method, params: Params, state: State, examples: Examples
+    ) -> int:
+        """Rows of a batch."""
+        count = examples.longest
+        if self._batch_size:
+            return -(-count // -(-count // self._batch_size))
+        form = form_of(model, method.predict, "logits")
+        one_seed = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (params, state)
+        )
+        return batch_rows(count, rows_at_once(batch_outputs, form, *one_seed, examples.inputs[0]))
+
+    def _sum_at_once(
+        self, name: str, form: Form, weights: tuple[Params, State], examples: Examples, size: int
+    ) -> PyTree:
+        """(sums, examples whose outputs are not finite) of all seeds, in one program."""
+        run, tables = _all_sums(form, self._place), examples.inputs
+        if is_streamed(tables) or table_bytes(examples) > self._limit:
+            parts = (run(*weights, part) for part in one_by_one(stacked(examples, size)))
+            total = functools.reduce(functools.partial(jax.tree.map, jnp.add), parts)
+        else:
+            *latest, resident = self._resident.get(name, (None, 0, None))
+            if latest[0] is not examples or latest[1] != size:
+                resident = jax.device_put(stacked(examples, size), self._place)
+                self._resident[name] = (examples, size, resident)
+            total = run(*weights, resident)
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), total)
+
+
+def _sum_on_host(
+    form: Form, weights: tuple[Params, State], examples: Examples, size: int
+) -> PyTree:
+    """(sums, examples whose outputs are not finite), leaves [seeds, ...] float64."""
+    totals: list[PyTree] = [None] * len(examples.rows)
+    calls = batches(examples, size)
+    for seed, part in call_for_seeds(_batch_sums, form, weights, calls, calls_at_a_time()):
+        part, total = jax.tree.map(np.float64, part), totals[seed]
+        totals[seed] = part if total is None else jax.tree.map(np.add, total, part)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *totals)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _batch_sums(form: Form, weights: tuple[Params, State], batch: Batch) -> PyTree:
+    """(sums, number of examples whose outputs are not finite) of one seed and batch."""
+    sums, head = form.others
+    logits = forward(form.model, form.predict)(*weights, batch.inputs)["logits"][head]
+    finite = jnp.isfinite(logits).reshape(len(logits), -1).all(1)
+    counted = jnp.sum(jnp.where(finite, 0, batch.counts))
+    return sums(logits, batch.labels, batch.weights), counted
+
+
+@functools.lru_cache(MOST_FORMS)
+def _all_sums(form: Form, place: jax.sharding.Sharding | None) -> Callable:
+    """Jitted (params, state, Stacked) -> what `_batch_sums` gives, [seeds, ...], of all batches."""
+
+    def all_seeds(params: Params, state: State, examples: Stacked) -> PyTree:
+        def one_seed(weights: tuple[Params, State], *index: jax.Array) -> PyTree:
+            def sums_of(rows: jax.Array, places: jax.Array, counts: jax.Array) -> PyTree:
+                labels, labelled = examples.labels[rows], examples.labelled[rows]
+                counted = counts.reshape(-1, *(1,) * (labelled.ndim - 1))
+                inputs = jax.tree.map(lambda leaf: leaf[places], examples.inputs)
+                return _batch_sums(form, weights, Batch(inputs, labels, counted * labelled, counts))
+
+            def add(total: PyTree, index: tuple[jax.Array, ...]) -> tuple[PyTree, None]:
+                return jax.tree.map(jnp.add, total, sums_of(*index)), None
+
+            shapes = jax.eval_shape(sums_of, *(each[0] for each in index))
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+            return jax.lax.scan(add, zeros, index)[0]
+
+        index = (examples.rows, examples.places, examples.counts)
+        return map_replicas(one_seed, ((params, state), *index), len(examples.rows))
+
+    return jax.jit(all_seeds, out_shardings=place)
 
 
 def not_finite_lines(measured: Mapping[str, Measured], seeds: Sequence[int]) -> list[str]:
@@ -125,64 +218,3 @@ def not_finite_lines(measured: Mapping[str, Measured], seeds: Sequence[int]) -> 
                 f"evaluation {name!r}: outputs are not finite ({which}), so its metrics are null"
             )
     return lines
-
-
-def _examples(evaluation: Evaluation, model: Model, seeds: tuple[int, ...], batch_size: int):
-    """(inputs, labels, which there are, rows and how often they count [seeds, batches, batch])."""
-    table = evaluation.dataset.table()
-    labels, labelled = table.labels_of(evaluation.column, model.heads[evaluation.head])
-    per_seed = [evaluation.dataset.rows(seed) for seed in seeds]
-    longest = max(map(len, per_seed))
-    batches = -(-longest // batch_size)
-    batch_size = -(-longest // batches)
-    rows = np.zeros((len(seeds), batches * batch_size), np.int32)
-    counts = np.zeros(rows.shape, np.float32)
-    for i, chosen in enumerate(per_seed):
-        rows[i, : len(chosen)] = chosen
-        counts[i, : len(chosen)] = 1
-    shape = (len(seeds), batches, batch_size)
-    return table.inputs, labels, labelled, rows.reshape(shape), counts.reshape(shape)
-
-
-def _batches(
-    inputs: PyTree, labels: np.ndarray, labelled: np.ndarray, rows: np.ndarray, counts: np.ndarray
-) -> Iterator[PyTree]:
-    """The examples batch by batch: as `_examples`, with one batch, and inputs and labels for it.
-
-    A row is read once for all seeds; as many rows are given for each batch, the last one repeated.
-    """
-    parts = [np.unique(rows[:, [j]], return_inverse=True) for j in range(rows.shape[1])]
-    longest = max(len(members) for members, _ in parts)
-    for j, (members, places) in enumerate(parts):
-        members = np.pad(members, (0, longest - len(members)), "edge")
-        chosen = jax.tree.map(lambda leaf, m=members: leaf[m], inputs)
-        places = places.astype(np.int32)
-        yield chosen, labels[members], labelled[members], places, counts[:, [j]]
-
-
-def _sums(model: Model, predict: Callable | None, evaluation: Evaluation) -> Callable:
-    """(params, state, inputs, labels, labelled, rows, counts) -> sums with the axis of seeds."""
-    outputs = forward(model, predict)
-
-    def all_seeds(params, state, inputs, labels, labelled, rows, counts):
-        def batch_sums(params, state, rows, counts):
-            batch = jax.tree.map(lambda x: x[rows], inputs)
-            logits = outputs(params, state, batch)["logits"][evaluation.head]
-            counted = counts.reshape(-1, *(1,) * (labelled.ndim - 1))
-            sums = evaluation.sums(logits, labels[rows], counted * labelled[rows])
-            finite = jnp.isfinite(logits).reshape(len(logits), -1).all(1)
-            return sums, jnp.sum(jnp.where(finite, 0, counts))
-
-        def one_seed(xs):
-            params, state, rows, counts = xs
-            shapes = jax.eval_shape(batch_sums, params, state, rows[0], counts[0])
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-            def body(total, batch):
-                return jax.tree.map(jnp.add, total, batch_sums(params, state, *batch)), None
-
-            return jax.lax.scan(body, zeros, (rows, counts))[0]
-
-        return jax.lax.map(one_seed, (params, state, rows, counts))
-
-    return all_seeds

@@ -1,13 +1,22 @@
 """What a model that is not training says about rows: all at once, or batch by batch."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.models.programs import (
+    Form,
+    batch_rows,
+    calls_at_a_time,
+    form_of,
+    in_threads,
+    program,
+    rows_at_once,
+)
 from jaxtl.plan import Model, Params, PyTree, State
 
 Predict = Callable[[Model, Params, State, PyTree], dict[str, Any]]
@@ -43,11 +52,12 @@ def outputs(
     part: Literal["features", "logits"] | None = None,
     *,
     predict: Predict | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
 ) -> PyTree:
     """The output for many rows, or a part of it, as NumPy arrays.
 
-    Compiled once for a model and a shape of batches, whoever asks.
+    Compiled once for what models compute and a shape of batches, whoever asks; on a CPU several
+    batches are computed at a time.
 
     Args:
         model, params, state: of one seed.
@@ -55,35 +65,46 @@ def outputs(
         part: the other one is then not computed; None for both.
         predict: instead of `model.apply`.
         batch_size: rows in one call, all n if there are fewer; the last call repeats its last row.
+            None chooses as many as the device is fast with.
 
     Returns:
         Features [n, ...] or logits {head: [n, size]}, or {"features", "logits"} of both.
     """
-    run = functools.partial(_batch_outputs, model, predict, part)
-    count = len(jax.tree.leaves(inputs)[0])
+    form, count = form_of(model, predict, part), len(jax.tree.leaves(inputs)[0])
     if not count:
-        row = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs)
-        shapes = jax.eval_shape(run, params, state, row)
+        shapes = jax.eval_shape(
+            functools.partial(batch_outputs, form), params, state, row_shapes(inputs, 1)
+        )
         return jax.tree.map(lambda x: np.zeros((0, *x.shape[1:]), x.dtype), shapes)
-    batch_size, parts = min(batch_size, count), []
+    if batch_size is None:
+        size = batch_rows(count, rows_at_once(batch_outputs, form, params, state, inputs))
+    else:
+        size = min(batch_size, count)
     params, state = jax.device_put((params, state))
-    for start in range(0, count, batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
-        batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
-        parts.append(jax.device_get(run(params, state, batch)))
+    run = program(batch_outputs, form, params, state, row_shapes(inputs, size)).run
+
+    def batches() -> Iterator[PyTree]:
+        for start in range(0, count, size):
+            rows = np.minimum(np.arange(start, start + size), count - 1)
+            yield jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
+
+    def compute(batch: PyTree) -> PyTree:
+        return jax.device_get(run(params, state, batch))
+
+    parts = list(in_threads(compute, batches(), min(calls_at_a_time(), -(-count // size))))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _batch_outputs(
-    model: Model,
-    predict: Predict | None,
-    part: str | None,
-    params: Params,
-    state: State,
-    inputs: PyTree,
-) -> PyTree:
-    output = forward(model, predict)(params, state, inputs)
+def row_shapes(inputs: PyTree, count: int) -> PyTree:
+    """The shapes of so many rows of inputs [n, ...]."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def batch_outputs(form: Form, params: Params, state: State, inputs: PyTree) -> PyTree:
+    """The output for a batch, or the part of it that the form names."""
+    (part,) = form.others
+    output = forward(form.model, form.predict)(params, state, inputs)
     return output if part is None else output[part]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxtl.files import digest
@@ -19,6 +18,7 @@ from jaxtl.train.feed.digest import domain_digests
 from jaxtl.train.feed.examples import device_limit
 from jaxtl.train.mesh import on_all_devices
 from jaxtl.train.options import RunOptions
+from jaxtl.train.resolve.replicas import take
 from jaxtl.train.state import Validation
 
 
@@ -100,12 +100,11 @@ def make_validation(
         return values | (evaluator.scorer.scores(*what) if choice.scored else {})
 
     def measure(params: Params, state: State) -> dict[str, np.ndarray]:
-        size = len(jax.tree.leaves(params)[0]) // len(evaluators)
-        parts = []
-        for i, evaluator in enumerate(evaluators):
-            part = slice(i * size, (i + 1) * size)
-            weights = jax.tree.map(lambda leaf, part=part: leaf[part], (params, state))
-            parts.append(measure_point(evaluator, *weights))
+        parts, begin = [], 0
+        for evaluator in evaluators:
+            end = begin + len(evaluator.seeds)
+            parts.append(measure_point(evaluator, *take((params, state), slice(begin, end))))
+            begin = end
         return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
 
     return Validation(choice.metric, experiment.select_every, measure)

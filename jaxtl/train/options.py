@@ -9,7 +9,7 @@ from jaxtl.paths import unknown
 
 MOST_CPU_DEVICES = 512
 DTYPES = ("float32", "bfloat16")
-LEAST = {"eval_batch": 1, "micro_batch": -1}
+LEAST = {"micro_batch": -1}
 """Of the numbers whose least value is not 0."""
 
 
@@ -52,8 +52,8 @@ class RunOptions:
     device_data_mb: int = 0
     """memory on a device for the inputs of a stage or an evaluation, which are else read from the
     host; 0: half of the device's, if it says how much it has"""
-    eval_batch: int = 256
-    """examples per batch of an evaluation"""
+    eval_batch: int = 0
+    """examples per batch of an evaluation; 0: chosen from the model and the device"""
     compilation_cache: str = "auto"
     """folder of compiled programs; auto: a per-user cache, empty: none"""
     tensorboard: bool = False

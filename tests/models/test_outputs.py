@@ -1,5 +1,8 @@
 """The outputs of a model over rows: any number of them, wherever they lie, compiled once."""
 
+import dataclasses
+import logging
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,16 +23,18 @@ class Traced(nn.Module):
 
     @nn.compact
     def __call__(self, inputs):
-        TRACES.append(inputs.shape)
+        LOG.traces.append(inputs.shape)
         return jnp.tanh(nn.Dense(4, name="dense")(inputs))
 
 
-TRACES: list[tuple[int, ...]] = []
+LOG = logging.getLogger(__name__)  # what it holds is no part of what a model that reads it computes
+LOG.traces = TRACES = []
 
 
 @pytest.fixture
-def model():
-    return models.from_linen(Traced(), HEADS)
+def model(request):
+    """One that no other test has traced."""
+    return models.from_linen(Traced(), HEADS, name=str(abs(hash(request.node.name))))
 
 
 @pytest.fixture
@@ -109,7 +114,13 @@ def test_a_model_is_compiled_once_for_a_shape_whoever_asks(model, weights):
     assert len(TRACES) == 1
     outputs(model, params, state, ROWS, "logits", batch_size=8)
     assert len(TRACES) == 2
-    outputs(models.from_linen(Traced(), HEADS), params, state, ROWS, "logits", batch_size=8)
+    block = model.backbone[0]
+    equal = models.from_linen(Traced(), {"class": classes(3), "other": classes(2)}, name=block.name)
+    outputs(equal, params, state, ROWS, "logits", batch_size=8)
+    still = dataclasses.replace(equal, live=())  # says nothing of a model that does not train
+    outputs(still, params, state, ROWS, "logits", batch_size=8)
+    assert len(TRACES) == 2
+    outputs(dataclasses.replace(model, before=jnp.negative), *weights, ROWS, batch_size=8)
     assert len(TRACES) == 3
 
 

@@ -1,21 +1,21 @@
 """How far the domains are apart in the features of an arm."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.data.streamed import select
 from jaxtl.losses import mmd
 from jaxtl.measure.results import Comparison, TrainedArm
-from jaxtl.models import forward, in_batches
-from jaxtl.plan import Analysis, Evaluation, Experiment, Model, Params, PyTree, State, Table
+from jaxtl.models import outputs
+from jaxtl.plan import Analysis, Evaluation, Experiment, PyTree, Table
+from jaxtl.train.mesh import to_host
+from jaxtl.train.resolve.replicas import replica
 from jaxtl.transferability import proxy_a_distance
 
 EXAMPLES = 1000
-BATCH = 200
 
 
 def domain_gap() -> Analysis:
@@ -31,16 +31,32 @@ def measure(arm: TrainedArm) -> dict[str, np.ndarray]:
     single example.
     """
     model, gaps = arm.stages[-1].model, {}
+
+    @functools.cache
+    def features(name: str) -> list[np.ndarray]:
+        """[n, features] of each seed."""
+        weights = to_host((arm.last.params, arm.last.state))
+        inputs = _inputs(arm.experiment.evals[name], arm.seeds)
+        each = [
+            outputs(model, *replica(weights, i), rows, "features") for i, rows in enumerate(inputs)
+        ]
+        return [np.float32(leaf.reshape(len(leaf), -1)) for leaf in each]
+
+    primary = arm.experiment.primary.evaluation
     for name, evaluation in source_evaluations(arm.experiment).items():
-        if evaluation.head not in model.heads:
+        if evaluation.head not in model.heads or min(map(_fewest(arm), (name, primary))) < 2:
             continue
-        target = arm.experiment.evals[arm.experiment.primary.evaluation]
-        pair = [_inputs(each, arm.seeds) for each in (evaluation, target)]
-        if min(jax.tree.leaves(inputs)[0].shape[1] for inputs in pair) < 2:
-            continue
-        distances = _distances(model, arm.last.params, arm.last.state, pair)
-        gaps |= {f"{name}/{key}": np.asarray(v, np.float64) for key, v in distances.items()}
+        pairs = zip(features(name), features(primary), strict=True)
+        distances = [jax.device_get(_distances(*pair)) for pair in pairs]
+        for key in distances[0]:
+            gaps[f"{name}/{key}"] = np.array([of_seed[key] for of_seed in distances], np.float64)
     return gaps
+
+
+def _fewest(arm: TrainedArm) -> Callable[[str], int]:
+    """evaluation -> how many examples the seed with fewest has."""
+    evals = arm.experiment.evals
+    return lambda name: min(len(evals[name].dataset.rows(seed)) for seed in arm.seeds)
 
 
 def source_evaluations(experiment: Experiment) -> dict[str, Evaluation]:
@@ -60,34 +76,20 @@ def source_evaluations(experiment: Experiment) -> dict[str, Evaluation]:
     }
 
 
-def _inputs(evaluation: Evaluation, seeds: tuple[int, ...]) -> PyTree:
-    """Inputs of the first examples, leaves [seeds, n, ...]."""
+def _inputs(evaluation: Evaluation, seeds: tuple[int, ...]) -> list[PyTree]:
+    """Inputs [n, ...] of the first examples of each seed, as many of each."""
     table = evaluation.dataset.table()
     rows = [evaluation.dataset.rows(seed)[:EXAMPLES] for seed in seeds]
     fewest = min(map(len, rows))
-    chosen = [jax.tree.map(np.asarray, select(table.inputs, each[:fewest])) for each in rows]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
+    return [jax.tree.map(np.asarray, select(table.inputs, each[:fewest])) for each in rows]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _distances(model: Model, params: Params, state: State, pair: list[PyTree]) -> PyTree:
-    def one_seed(args):
-        params, state, pair = args
-
-        def features(inputs: PyTree) -> jax.Array:
-            def batch(part: PyTree) -> jax.Array:
-                output = forward(model)(params, state, part)["features"]
-                return output.reshape(len(output), -1).astype(jnp.float32)
-
-            return in_batches(batch, inputs, BATCH)
-
-        source, target = map(features, pair)
-        return {
-            "a_distance": proxy_a_distance(source, target),
-            "mmd": mmd(source, target, unbiased=True),
-        }
-
-    return jax.lax.map(one_seed, (params, state, pair))
+@jax.jit
+def _distances(source: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
+    return {
+        "a_distance": proxy_a_distance(source, target),
+        "mmd": mmd(source, target, unbiased=True),
+    }
 
 
 def panels(arms: Mapping[str, Mapping[str, np.ndarray]], comparison: Comparison) -> dict:

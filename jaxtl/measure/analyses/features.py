@@ -10,6 +10,7 @@ from jaxtl.measure.results import Comparison, TrainedArm
 from jaxtl.models import outputs
 from jaxtl.plan import Analysis, Cloud, Panel, PyTree, Scatter
 from jaxtl.train.mesh import to_host
+from jaxtl.train.resolve.replicas import replica
 
 EXAMPLES = 400
 
@@ -45,7 +46,7 @@ def measure(arm: TrainedArm) -> PyTree:
 def first_features(arm: TrainedArm) -> dict[str, np.ndarray]:
     """{evaluation: features [n, ...]} of the first seed and the first examples, classes only."""
     model, last = arm.stages[-1].model, arm.last
-    params, state = jax.tree.map(lambda leaf: leaf[0], to_host((last.params, last.state)))
+    params, state = replica(to_host((last.params, last.state)), 0)
     features = {}
     for name, evaluation in arm.experiment.evals.items():
         head = model.heads.get(evaluation.head)
@@ -53,7 +54,7 @@ def first_features(arm: TrainedArm) -> dict[str, np.ndarray]:
             continue
         rows = evaluation.dataset.rows(0)[:EXAMPLES]
         inputs = jax.tree.map(lambda x, rows=rows: x[rows], evaluation.dataset.table().inputs)
-        features[name] = outputs(model, params, state, inputs, "features", batch_size=EXAMPLES)
+        features[name] = outputs(model, params, state, inputs, "features")
     return features
 
 

@@ -98,15 +98,15 @@ def target_layers(
 
 def layers_of(call: Call) -> Mapping[str, Layer]:
     """{path: Layer} of a block; it is traced once, as the values of a call do not matter."""
-    if call.block not in _LAYERS:
+    if call.block not in _traced:
         layers: dict[str, Layer] = {}
         run = functools.partial(call.block.apply, around=(_record(layers, kind_of),))
         jax.eval_shape(run, call.weights, call.statistics, call.inputs)
-        _LAYERS[call.block] = layers
-    return _LAYERS[call.block]
+        _traced[call.block] = layers
+    return _traced[call.block]
 
 
-_LAYERS: weakref.WeakKeyDictionary[Block, Mapping[str, Layer]] = weakref.WeakKeyDictionary()
+_traced: weakref.WeakKeyDictionary[Block, Mapping[str, Layer]] = weakref.WeakKeyDictionary()
 
 
 def _record(layers: dict[str, Any], read: Read) -> Around:

@@ -123,18 +123,16 @@ def map_replicas(function: Callable[..., PyTree], trees: Sequence[PyTree], count
     Args:
         trees: leaves [count or 1, ...].
     """
-    given, in_axes = axes(tuple(trees), count)
-    leaves, form = jax.tree.flatten(given)
-    mapped = [axis == 0 for axis in jax.tree.leaves(in_axes, is_leaf=lambda axis: axis is None)]
+    leaves, form = jax.tree.flatten(tuple(trees))
+    held_once = [leaf.shape[0] == 1 < count for leaf in leaves]
+    rows = [leaf for leaf, once in zip(leaves, held_once, strict=True) if not once]
 
-    def run(_: None, rows: list[jax.Array]) -> tuple[None, PyTree]:
-        row = iter(rows)
-        each = [
-            next(row) if has_axis else leaf for leaf, has_axis in zip(leaves, mapped, strict=True)
-        ]
-        return None, function(*form.unflatten(each))
+    def run(_: None, row: list[jax.Array]) -> tuple[None, PyTree]:
+        each, pairs = iter(row), zip(leaves, held_once, strict=True)
+        return None, function(
+            *form.unflatten(leaf[0] if once else next(each) for leaf, once in pairs)
+        )
 
-    rows = [leaf for leaf, has_axis in zip(leaves, mapped, strict=True) if has_axis]
     return jax.lax.scan(run, None, rows, length=count)[1]
 
 

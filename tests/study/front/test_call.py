@@ -136,7 +136,7 @@ def test_bad_arguments_are_one_message_before_any_work(tmp_path):
     refused("unknown stage 'adap'", tiny, 1, tmp_path, overwrite=["adap"])
     refused("unknown field of options 'evalbatch'. Did you mean", tiny, options={"evalbatch": 1})
     refused("options: eval_batch: 'many' is no value", tiny, options={"eval_batch": "many"})
-    refused("run.eval_batch must be at least 1", tiny, options={"eval_batch": 0})
+    refused("run.eval_batch must be at least 0", tiny, options={"eval_batch": -1})
     refused("an Experiment value has no fields", tiny, config={"steps": 3})
     refused("an Experiment value has no fields", tiny, sweep={"steps": [3]})
     refused("workdir='' names nothing", tiny, workdir="")
