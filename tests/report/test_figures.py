@@ -5,8 +5,10 @@ import dataclasses
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.axis import Tick
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from measured import with_analyses
 
 from jaxtl.plan import Cloud, Curve, Grid, Images, Line, Matrix, Scatter, maximize
@@ -57,6 +59,24 @@ def test_same_numbers_same_bytes(result, tmp_path):
     summary = summarize(result)
     one, two = (gains(tmp_path / name, summary) for name in ("1.png", "2.png"))
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_picture_is_laid_out_and_drawn_once(tmp_path, monkeypatch):
+    """Which is most of the time that a report takes; heat maps also do without ticks."""
+    calls = []
+    for method in (Figure.draw, ConstrainedLayoutEngine.execute, Tick.__init__):
+        owner = {"draw": Figure, "execute": ConstrainedLayoutEngine, "__init__": Tick}
+
+        def count(*args, method=method, **options):
+            calls.append(method.__qualname__)
+            return method(*args, **options)
+
+        monkeypatch.setattr(owner[method.__name__], method.__name__, count)
+    names = [f"class {i}" for i in range(12)]
+    grids = dict.fromkeys(["scratch", "full"], Grid(names, names, np.eye(12)))
+    matrix(tmp_path / "x.png", Matrix("Confusion", "", grids, "fraction", "true", "predicted"))
+    assert calls.count("Figure.draw") == calls.count("ConstrainedLayoutEngine.execute") == 1
+    assert calls.count("Tick.__init__") < 2 * len(names)  # the scale of colours has some
 
 
 def test_little_data_is_drawn_too(make, tmp_path):

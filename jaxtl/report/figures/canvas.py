@@ -52,10 +52,24 @@ def saved(draw: Callable[..., Figure]) -> Callable[..., Path]:
             warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from font")
             figure = draw(*args)
             with replacing(Path(path)) as partial:
-                figure.savefig(partial, format="png", metadata={"Software": None})
+                _write(figure, partial)
         return Path(path)
 
     return save
+
+
+def _write(figure: Figure, path: Path) -> None:
+    """As `savefig` does, which draws twice and keeps that nothing is transparent."""
+    from PIL import Image
+
+    for ax in figure.axes:  # the layout need not measure what its axes clip, nor their edges
+        for artist in (*ax.lines, *ax.collections, *ax.images, *ax.spines.values()):
+            artist.set_in_layout(artist.get_in_layout() and not artist.get_clip_on())
+    figure.canvas.draw()
+    pixels = figure.canvas.buffer_rgba()
+    height, width, _ = np.shape(pixels)
+    picture = Image.frombuffer("RGBA", (width, height), pixels, "raw", "RGBA", 0, 1)
+    picture.convert("RGB").save(path, "png", compress_level=3, dpi=(figure.dpi, figure.dpi))
 
 
 def canvas(
@@ -66,12 +80,15 @@ def canvas(
     Returns:
         the figure and its axes [rows, columns].
     """
-    from matplotlib.figure import Figure  # without pyplot: no window, no global state
+    # Without pyplot: no window, no global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     width = max(width, WIDTH)
     letters = int(width / (1.4 * LETTER)) // (2 if _count_wide(title) else 1)
     lines = textwrap.wrap(title, letters)
     figure = Figure(figsize=(width, height + 0.22 * len(lines)))
+    FigureCanvasAgg(figure)
     figure.suptitle("\n".join(lines), x=0.01, ha="left")
     return figure, figure.subplots(rows, columns, squeeze=False)
 

@@ -44,6 +44,7 @@ def curve(panel: Curve, arms: Sequence[str], baseline: str) -> Figure:
                 filled.append(ax)
                 ax.set_ylabel(short(quantity, 30))
                 _scale(ax, panel.log_x)
+                ax.grid(True)
             else:
                 ax.set_axis_off()
         filled[0].set_title(heading)

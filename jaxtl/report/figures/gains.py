@@ -44,7 +44,7 @@ def gains(summary: Mapping[str, Any]) -> Figure:
     for row, (gain, arm) in enumerate(zip(statistics, arms.values(), strict=True)):
         _draw(ax, row, gain, arm["verdict"])
     ax.set_yticks(range(len(arms)), shortened(arms, 20))
-    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x")
     name = short(metric.key, 24)
     better = f" (a lower {name} is a gain)" if metric.better == "min" else ""
     ax.set_xlabel(f"worse  ←   gain in {name}{better}   →  better")

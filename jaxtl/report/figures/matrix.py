@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+    from matplotlib.path import Path
+    from matplotlib.text import Text
 
 MOST_NUMBERS = 20  # columns with a number in each cell
 NAME, HEADING = 20, 14  # letters of the name of a row, of a column
+TYPE, GAP = 10, 3.5  # typographical points: size of names, from the axes to them
 SMALLER = 0.85  # type of headings that fit so without being turned
 LINE = 0.18  # inches from one name to the next below it
 ROW, SCALE = 0.28, 0.9  # inches: height of a row of numbers, width of the scale of colours
@@ -124,27 +128,70 @@ def _shades(diverging: bool) -> Colormap:
 
 
 def _name_cells(ax: Axes, rows: Sequence[str], columns: Sequence[str], row, cell, upright) -> None:
-    """As many names as there is room for."""
-    across = range(0, len(columns), math.ceil(LINE / cell) if upright else 1)
+    """As many names as there is room for: texts, as ticks take several times as long."""
+    from matplotlib.transforms import offset_copy
+
+    ax.set(xticks=[], yticks=[])
+    beside, below = (
+        offset_copy(transform, ax.figure, *shift, units="points")
+        for transform, shift in (
+            (ax.get_yaxis_transform(), (-GAP, 0)),
+            (ax.get_xaxis_transform(), (0, -GAP)),
+        )
+    )
+    look = {"transform": beside, "ha": "right", "va": "center_baseline", "fontsize": TYPE}
     down = range(0, len(rows), math.ceil(LINE / row))
-    ax.set_xticks(across, [columns[place] for place in across], rotation=90 if upright else 0)
-    if not upright and LETTER * _longest([columns]) > cell:
-        ax.tick_params(axis="x", labelsize=8.5)
-    ax.set_yticks(down, [rows[place] for place in down])
-    ax.tick_params(length=0)
-    ax.grid(False)
+    names = [ax.text(0, place, rows[place], **look) for place in down]
+    look = {"transform": below, "ha": "center", "va": "top", "rotation": 90 if upright else 0}
+    look["fontsize"] = TYPE if upright or LETTER * _longest([columns]) <= cell else SMALLER * TYPE
+    across = range(0, len(columns), math.ceil(LINE / cell) if upright else 1)
+    headings = [ax.text(place, 0, columns[place], **look) for place in across]
+    ax.yaxis.labelpad += GAP + _largest(names, "width")
+    ax.xaxis.labelpad += GAP + _largest(headings, "height")
+
+
+def _largest(texts: Sequence[Text], side: str) -> float:
+    """In typographical points; the layout need not measure the others."""
+    renderer = texts[0].figure.canvas.get_renderer()
+    sizes = [getattr(text.get_window_extent(renderer), side) for text in texts]
+    for place, text in enumerate(texts):
+        text.set_in_layout(place in (0, np.argmax(sizes), len(texts) - 1))
+    return max(sizes) * 72 / texts[0].figure.dpi
 
 
 def _write(ax: Axes, image: AxesImage, panel: Matrix) -> None:
     """The number of each cell, white on what is dark."""
-    for (row, column), value in np.ndenumerate(image.get_array().filled(np.nan)):
-        if not (text := _number(value, panel)):
-            continue
-        # Relative luminance: below 0.18 white has more contrast, above it black.
-        light = np.dot(np.power(image.to_rgba(value)[:3], 2.2), (0.21, 0.72, 0.07)) > 0.18
-        place = {"ha": "center", "va": "center", "fontsize": 9}
-        label = ax.text(column, row, text, color="black" if light else "white", **place)
-        label.set_in_layout(False)  # or the layout measures thousands of them
+    from matplotlib.collections import PathCollection
+    from matplotlib.transforms import Affine2D
+
+    values = image.get_array().filled(np.nan)
+    # Relative luminance: below 0.18 white has more contrast, above it black.
+    light = image.to_rgba(values)[..., :3] ** 2.2 @ (0.21, 0.72, 0.07) > 0.18
+    texts = {cell: _number(value, panel) for cell, value in np.ndenumerate(values)}
+    cells = [cell for cell, text in texts.items() if text]
+    # One artist: a text each would take most of the time in which a report is drawn.
+    numbers = PathCollection(
+        [_outline(texts[cell]) for cell in cells],
+        offsets=np.reshape(cells, (-1, 2))[:, ::-1],
+        offset_transform=ax.transData,
+        facecolors=["black" if light[cell] else "white" for cell in cells],
+        linewidths=0,
+    )
+    numbers.set_transform(Affine2D().scale(1 / 72) + ax.figure.dpi_scale_trans)
+    numbers.set_in_layout(False)  # or the layout measures thousands of them
+    ax.add_collection(numbers, autolim=False)
+
+
+@functools.cache
+def _outline(text: str) -> Path:
+    """A number as a path in typographical points, its middle at the origin."""
+    from matplotlib.textpath import TextPath
+    from matplotlib.transforms import Affine2D
+
+    path = TextPath((0, 0), text, size=9)
+    corners = path.vertices[path.codes != path.CLOSEPOLY]
+    middle = (corners.min(axis=0) + corners.max(axis=0)) / 2
+    return path.transformed(Affine2D().translate(*-middle))
 
 
 def _number(value: float, panel: Matrix) -> str:

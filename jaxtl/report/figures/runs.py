@@ -57,7 +57,7 @@ def draw_runs(facts: Facts) -> Figure:
     right.set_yticks([])
     for ax in (left, right):
         ax.set_ylim(count - 0.4, -0.6)
-        ax.grid(axis="y", visible=False)
+        ax.grid(axis="x")
         ax.locator_params(axis="x", nbins=4)
         ax.tick_params(axis="y", length=0)
         for place in headings.values():

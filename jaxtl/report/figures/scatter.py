@@ -49,9 +49,8 @@ def scatter(panel: Scatter) -> Figure:
         x_label, y_label = panel.axes[name]
         ax.set(title=title, xlabel=x_label, ylabel=y_label)
         if panel.equal:
-            ax.tick_params(labelbottom=False, labelleft=False, length=0)
+            ax.set(xticks=[], yticks=[])
             ax.set_aspect("equal", "datalim")
-            ax.grid(False)
     legend(figure, _handles(clouds, names, shades), 20)
     return figure
 
@@ -71,11 +70,13 @@ def _shades(clouds: Sequence[Cloud]) -> dict[str, Any]:
 
 def _colours(cloud: Cloud, index: int, shades: Mapping[str, Any]) -> Any:
     import matplotlib
+    from matplotlib.colors import to_rgba_array
 
     if cloud.labels is None:
         return ARMS[index % len(ARMS)]
     if not _is_scale(cloud):
-        return [shades[str(label)] for label in cloud.labels]
+        names, places = np.unique(np.asarray(cloud.labels).astype(str), return_inverse=True)
+        return to_rgba_array([shades[name] for name in names])[places]
     low, high = np.nanmin(cloud.labels), np.nanmax(cloud.labels)
     return matplotlib.colormaps["viridis"]((cloud.labels - low) / (high - low or 1.0))
 

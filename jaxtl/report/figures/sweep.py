@@ -56,6 +56,7 @@ def sweep(summary: Mapping[str, Any], of: Points) -> Figure:
             if measured:
                 measured.sort(key=lambda point: point[0])
                 handles[name] = _draw(ax, measured, shift, look, limits)
+        ax.grid(True)
         ax.autoscale_view(scalex=False)
         if ordered:
             _fit(ax, places, gap * len(arms) / 2 + 6)
