@@ -175,7 +175,9 @@ def run_fork(code: str) -> None:
     launch(["launch.py", "--experiment=mine"])
 
 
-@pytest.mark.parametrize("room", ["transfer", "adapt", "multitask", "private", "adapters"])
+@pytest.mark.parametrize(
+    "room", ["transfer", "adapt", "fewshot", "multitask", "private", "adapters"]
+)
 def test_the_list_of_methods_is_whole(room):
     package = "jaxtl.models" if room == "adapters" else "jaxtl.methods"
     public = vars(importlib.import_module(f"{package}.{room}"))

@@ -17,7 +17,7 @@ from jaxtl.models.blocks import Block, standardize
 from jaxtl.models.conv_net import cifar_conv_net, conv_net
 from jaxtl.models.convolution import convolve, max_pool
 from jaxtl.models.efficientnet_lite import efficientnet_lite
-from jaxtl.models.episodes import episode_logits
+from jaxtl.models.episodes import episode_head, episode_logits
 from jaxtl.models.from_functions import from_functions
 from jaxtl.models.from_linen import from_linen
 from jaxtl.models.from_nnx import from_nnx
@@ -32,6 +32,7 @@ from jaxtl.models.model import (
 )
 from jaxtl.models.outputs import forward, in_batches, outputs, to_float
 from jaxtl.models.precision import computing_in
+from jaxtl.models.reader import support_reader
 from jaxtl.models.resnet import resnet
 from jaxtl.models.stoch_norm import stoch_norm
 from jaxtl.models.vit import ViTConfig, vit

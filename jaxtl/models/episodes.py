@@ -39,13 +39,7 @@ def episode_logits(
     Raises:
         ValueError: the batch is none of episodes, has several heads, or one that is too small.
     """
-    (name,), shots = _heads(model, batch), batch.roles.count("support")
-    if batch.roles != ("support",) * shots + ("query",) * (len(batch.roles) - shots):
-        raise ValueError(
-            "learners read episodes, rows of support and then queries; the domains of this stage "
-            f"are {', '.join(batch.roles)}: episodes(dataset, head, ways=, shots=, queries=) is "
-            "what it needs"
-        )
+    name, shots = episode_head(model, batch), batch.roles.count("support")
     head = model.heads[name]
     ways = head.size if ways is None else ways
     if ways > head.size:
@@ -72,9 +66,22 @@ def episode_logits(
     return logits, jax.tree.map(jnp.add, state.statistics, changes)
 
 
-def _heads(model: Model, batch: Batch) -> list[str]:
+def episode_head(model: Model, batch: Batch) -> str:
+    """The head of a batch of episodes.
+
+    Raises:
+        ValueError: the batch is none of episodes, has several heads, or one the model lacks.
+    """
+    shots = batch.roles.count("support")
+    if batch.roles != ("support",) * shots + ("query",) * (len(batch.roles) - shots):
+        raise ValueError(
+            "learners read episodes, rows of support and then queries; the domains of this stage "
+            f"are {', '.join(batch.roles)}: episodes(dataset, head, ways=, shots=, queries=) is "
+            "what it needs"
+        )
     if len(batch.labels) != 1:
         raise ValueError(f"episodes have one head; these name {', '.join(sorted(batch.labels))}")
-    for name in batch.labels.keys() - model.heads.keys():
+    (name,) = batch.labels
+    if name not in model.heads:
         raise ValueError(unknown("head", name, model.heads))
-    return list(batch.labels)
+    return name

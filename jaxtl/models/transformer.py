@@ -40,7 +40,8 @@ class TransformerLayer(nn.Module):
 
         Args:
             hidden: [n, length, width] float.
-            mask: [n, length] bool, the positions that may be attended to; all if None.
+            mask: [n, length] bool, the positions that may be attended to, or [n, length, length],
+                by each position; all if None.
             train: drop out.
 
         Returns:
@@ -106,8 +107,8 @@ class AttentionCore(nn.Module):
         Args:
             query: [n, query length, heads, head width] float.
             key, value: [n, key length, heads, head width].
-            mask: [n, key length] bool, the keys that count; all if None. Where none does, the
-                weights are those of all keys.
+            mask: [n, key length] bool, the keys that count, or [n, query length, key length], for
+                each query; all if None. Where none does, the weights are those of all keys.
             train: drop out.
 
         Returns:
@@ -120,8 +121,9 @@ class AttentionCore(nn.Module):
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
         if mask is not None:
             # Finite, as the softmax of a row of -inf is NaN.
+            mask = mask[:, None] if mask.ndim == 2 else mask
             bias = jnp.where(mask, 0, jnp.finfo(scores.dtype).min / 2)
-            scores = scores + bias[:, None, None, :].astype(scores.dtype)
+            scores = scores + bias[:, None].astype(scores.dtype)
         weights = nn.softmax(scores).astype(value.dtype)
         weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
         return jnp.swapaxes(jnp.matmul(weights, value), 1, 2)
