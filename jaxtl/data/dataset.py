@@ -34,11 +34,13 @@ class Step(NamedTuple):
         function: (table, *arguments) -> table or, if it `selects`,
             (table, rows, draw, *arguments) -> rows, with draw(*names) a generator of random
             numbers that depends on the seed, the selections so far and the names.
+        copies: of a transform, how many rows it makes of each of n rows i: i, i + n, i + 2 n, ...
     """
 
     function: Callable[..., Any]
     arguments: tuple = ()
     selects: bool = False
+    copies: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,9 @@ class Dataset:
             for step in (*self.steps, Step(selections.everything, selects=True)):
                 if not step.selects:
                     done += (step,)
+                    if rows is not None:
+                        rows = np.concatenate([rows + size * i for i in range(step.copies)])
+                    size *= step.copies
                     continue
                 table = result_of(_table_call(self.load, done))
                 if rows is None:
@@ -197,6 +202,21 @@ class Dataset:
         rows are selected from it. What is constant there becomes 0. Token ids are refused.
         """
         return self._then("standardize()", transforms.standardize, (like or self)._table_call())
+
+    @checked
+    def quarter_turns(self, column: str = "label") -> Self:
+        """Four times the examples and classes: each class turned by 0, 90, 180, 270 degrees.
+
+        The new classes are called "<class> turned by 90" and so on; turns go counter-clockwise. Few
+        characters become many so for few-shot learning (Santoro et al., 2016, arXiv:1605.06065).
+        Subsets may be selected before or after.
+
+        Raises:
+            ValueError: on use, images are not square, or there are none.
+        """
+        step = Step(transforms.quarter_turns, (column,), copies=transforms.TURNS)
+        name = f"{self.name}.quarter_turns()"
+        return dataclasses.replace(self, name=name, steps=(*self.steps, step))
 
     @checked
     def resize(self, size: images.ImageSize) -> Self:

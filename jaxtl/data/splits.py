@@ -82,6 +82,7 @@ class Splits(Mapping[str, Dataset]):
     map_images = _each(Dataset.map_images)
     relabel = _each(Dataset.relabel)
     hide = _each(Dataset.hide)
+    quarter_turns = _each(Dataset.quarter_turns)
     resize = _each(Dataset.resize)
     grayscale = _each(Dataset.grayscale)
     rgb = _each(Dataset.rgb)

@@ -111,6 +111,37 @@ class Streamed:
         made._names = self._names
         return made
 
+    def copies(self, count: int, fn: Callable[[np.ndarray, int], np.ndarray]) -> "Streamed":
+        """The rows `count` times over; copy i, from row i * n on, is made by `fn(rows, i)`.
+
+        Args:
+            fn: [m, ...] of one dtype and shape to the same, row by row.
+        """
+        n = len(self)
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            values = np.array(self[rows % n])
+            for i in np.unique(rows // n):
+                copied = rows // n == i
+                values[copied] = fn(values[copied], i)
+            return values
+
+        def names(rows: np.ndarray) -> list[bytes]:
+            return [
+                name + bytes([i]) for name, i in zip(self._names(rows % n), rows // n, strict=True)
+            ]
+
+        source = None if self.source is None else (self.source, fn)
+        made = Streamed(
+            (count * n, *self.shape[1:]),
+            self.dtype,
+            read,
+            lambda rows: self.version(rows % n),
+            source,
+        )
+        made._names = names
+        return made
+
     def select(self, rows: np.ndarray) -> "Streamed":
         """These rows (indices or a mask), as a view."""
         chosen = self._index(rows)

@@ -48,6 +48,43 @@ def map_images(table: Table, fn: Callable[..., np.ndarray], arguments: tuple) ->
     return dataclasses.replace(table, inputs=jax.tree.map(mapped, table.inputs))
 
 
+TURNS = 4
+
+
+def quarter_turns(table: Table, column: str) -> Table:
+    """The rows turned by 0, 90, 180 and 270 degrees, each turn with classes of its own."""
+    names, labels = table.names(column), table.labels[column]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(table.inputs)]
+    sides = [shape[1:3] for shape in shapes if len(shape) == 4]
+    if not sides or any(height != width for height, width in sides):
+        raise ValueError(
+            "quarter_turns needs square images [n, side, side, channels]; the inputs are "
+            f"{shapes}: resize, pad or center_crop can make images square"
+        )
+
+    def turned(leaf: np.ndarray | Streamed) -> np.ndarray | Streamed:
+        if isinstance(leaf, Streamed):
+            return leaf.copies(TURNS, _turn if leaf.ndim == 4 else _same)
+        turn = _turn if leaf.ndim == 4 else _same
+        return np.concatenate([turn(leaf, i) for i in range(TURNS)])
+
+    of_turns = [f"{name} turned by {90 * i}" if i else name for i in range(TURNS) for name in names]
+    turn = np.repeat(np.arange(TURNS), len(labels)).reshape(-1, *[1] * (labels.ndim - 1))
+    numbers = np.concatenate([labels] * TURNS)
+    numbers = np.where(numbers >= 0, numbers + len(names) * turn, -1).astype(np.int32)
+    others = {name: np.concatenate([values] * TURNS) for name, values in table.labels.items()}
+    copies = dataclasses.replace(table, inputs=jax.tree.map(turned, table.inputs), labels=others)
+    return copies.with_labels(column, numbers, tuple(of_turns))
+
+
+def _turn(images: np.ndarray, quarters: int) -> np.ndarray:
+    return np.rot90(images, quarters, axes=(1, 2))
+
+
+def _same(values: np.ndarray, quarters: int) -> np.ndarray:
+    return values
+
+
 def relabel(
     table: Table, column: str, fn: Callable[[Table], np.ndarray], classes: tuple[str, ...] | None
 ) -> Table:
