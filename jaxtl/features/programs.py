@@ -1,6 +1,7 @@
 """The outputs of a model's first blocks as a traced program: what it reads, and which one it is."""
 
 import collections
+import contextlib
 import functools
 import os
 import platform
@@ -17,6 +18,7 @@ from jax.interpreters import partial_eval
 from jaxtl.features.digests import OfObjects
 from jaxtl.fingerprint import combined, of_jaxpr, of_value
 from jaxtl.models import to_float
+from jaxtl.models.programs import alone
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
@@ -39,6 +41,8 @@ class Program(NamedTuple):
         features: abstract, of one batch.
         identity: equal for programs that compute the same, without what the features do not need.
         is_shared: whether that holds for programs of other processes too.
+        multiplies: whether a matrix is multiplied, or convolved with: else computing the features
+            again is faster than storing them.
     """
 
     runner: "Runner"
@@ -48,6 +52,7 @@ class Program(NamedTuple):
     features: PyTree
     identity: str
     is_shared: bool
+    multiplies: bool
 
     def leaves_of(self, params: Params, statistics: Statistics) -> list[Any]:
         """Those that are read."""
@@ -78,7 +83,10 @@ class Runner:
         types = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(batch)]
         key = (tuple(leaf.sharding for leaf in leaves), tuple(types))
         if key not in self._compiled:
-            self._compiled[key] = self._jitted.lower(leaves, batch).compile()
+            devices = {device for leaf in leaves for device in leaf.sharding.device_set}
+            place = alone(*devices) if len(devices) == 1 else contextlib.nullcontext()
+            with place:
+                self._compiled[key] = self._jitted.lower(leaves, batch).compile()
         return self._compiled[key]
 
 
@@ -175,6 +183,15 @@ def _trace(
         features=features,
         identity=identity,
         is_shared=not fingerprint.opaque,
+        multiplies=_multiplies(jaxpr),
+    )
+
+
+def _multiplies(jaxpr: jex.Jaxpr) -> bool:
+    names = {"dot_general", "conv_general_dilated", "ragged_dot_general"}
+    return any(
+        eqn.primitive.name in names or any(map(_multiplies, jex.jaxprs_in_params(eqn.params)))
+        for eqn in jaxpr.eqns
     )
 
 

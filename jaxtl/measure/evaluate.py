@@ -21,7 +21,9 @@ from jaxtl.measure.examples import (
     one_by_one,
     stacked,
     table_bytes,
+    with_features,
 )
+from jaxtl.measure.frozen import cut, stored_features
 from jaxtl.measure.seeds import call_for_seeds
 from jaxtl.models import forward
 from jaxtl.models.outputs import batch_outputs
@@ -84,7 +86,13 @@ class Evaluator:
 
     @phase("evaluate")
     def measure(
-        self, model: Model, method: Method, params: Params, state: State, heads: Collection[str]
+        self,
+        model: Model,
+        method: Method,
+        params: Params,
+        state: State,
+        heads: Collection[str],
+        block: str | None = None,
     ) -> dict[str, Measured]:
         """{evaluation: what was measured} for the evaluations of some heads of the model.
 
@@ -92,9 +100,11 @@ class Evaluator:
             model, method: a method's own `predict` is used if it has one.
             params, state: leaves [seeds or 1, ...].
             heads: those that are not random.
+            block: up to which the model's outputs are taken from the feature store, where that is
+                worth it; None for a model that nobody asks again.
         """
         return {
-            name: self.measure_one(name, model, method, params, state)
+            name: self.measure_one(name, model, method, params, state, block)
             for name, evaluation in self._evals.items()
             if evaluation.head in model.heads and evaluation.head in heads
         }
@@ -106,13 +116,25 @@ class Evaluator:
         return twin
 
     def measure_one(
-        self, name: str, model: Model, method: Method, params: Params, state: State
+        self,
+        name: str,
+        model: Model,
+        method: Method,
+        params: Params,
+        state: State,
+        block: str | None = None,
     ) -> Measured:
         """What `measure` says of one evaluation."""
         evaluation = self._evals[name]
         if name not in self._examples:
             self._examples[name] = examples_of(evaluation, model, self.seeds)
         examples = self._examples[name]
+        if block is not None:
+            first, rest = cut(model, block)
+            rows = dict(enumerate(examples.rows))
+            features = stored_features(first, params, state, examples.inputs[0], rows)
+            if features is not None:
+                model, examples = rest, with_features(examples, [*features.values()])
         form = form_of(model, method.predict, evaluation.sums, evaluation.head)
         size, weights = self._size(model, method, params, state, examples), (params, state)
         if on_one_cpu(self._place):

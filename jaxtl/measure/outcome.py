@@ -27,16 +27,17 @@ def arm_result(
     trained: Mapping[str, Trained],
     measured: Mapping[str, Mapping[str, Measured]],
     seeds: tuple[int, ...],
+    cuts: Mapping[str, str | None],
     *,
     in_sweep: bool = False,
 ) -> ArmResult:
     """What one arm measured; NaN for a seed that failed in a stage.
 
     Args:
-        name, experiment, trained, measured, seeds: as in `TrainedArm`.
+        name, experiment, trained, measured, seeds, cuts: as in `TrainedArm`.
         in_sweep: without the analyses of which nothing stands in a sweep's points.
     """
-    arm = TrainedArm(name, experiment, trained, measured, seeds)
+    arm = TrainedArm(name, experiment, trained, measured, seeds, cuts)
     metrics = flat_metrics(arm.at_end)
     metrics |= derived_metrics(experiment, metrics)
     metrics |= criteria_of(arm.last, experiment)

@@ -25,6 +25,8 @@ class TrainedArm:
         trained: {stage: Trained}, of its stages at least.
         measured: {stage: {evaluation: Measured}}, of the same.
         seeds: the order of every [seeds] axis.
+        cuts: {stage: the block up to which its outputs are taken from the feature store, or None};
+            for speed alone.
     """
 
     name: str
@@ -32,6 +34,7 @@ class TrainedArm:
     trained: Mapping[str, Trained]
     measured: Mapping[str, Mapping[str, Measured]]
     seeds: tuple[int, ...]
+    cuts: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
     @property
     def stages(self) -> Sequence[Stage]:

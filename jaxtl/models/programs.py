@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import numpy as np
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
@@ -115,8 +116,20 @@ def program(function: Callable, form: Form, *args: PyTree) -> Program:
         function: `jax.jit`ted (form, *args), with the form as static argument.
         args: arrays or their shapes.
     """
-    traced = function.trace(form, *jax.eval_shape(lambda *args: args, *args))
-    return Program(traced.lower().compile(), _reads(traced.jaxpr))
+    with alone():
+        traced = function.trace(form, *jax.eval_shape(lambda *args: args, *args))
+        return Program(traced.lower().compile(), _reads(traced.jaxpr))
+
+
+@contextlib.contextmanager
+def alone(device: jax.Device | None = None) -> Iterator[None]:
+    """Compile for one device, whatever mesh there is: of this process the first one, or this."""
+    if jax.sharding.get_mesh().empty:
+        yield
+        return
+    devices = np.array([device or jax.local_devices()[0]])
+    with jax.set_mesh(jax.sharding.Mesh(devices, ("data",))):
+        yield
 
 
 @functools.lru_cache(MOST_FORMS)
@@ -135,8 +148,9 @@ def rows_at_once(function: Callable, form: Form, params: PyTree, state: PyTree, 
     if jax.default_backend() != "cpu":
         return MOST_ROWS
     row = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs)
-    args = jax.eval_shape(lambda *args: args, params, state, row)
-    jaxpr = function.trace(form, *args).jaxpr.jaxpr
+    with alone():
+        args = jax.eval_shape(lambda *args: args, params, state, row)
+        jaxpr = function.trace(form, *args).jaxpr.jaxpr
     varying = set(jaxpr.invars[-len(jax.tree.leaves(row)) :])
     rows = ACTIVATION_BYTES / max(_largest(jaxpr, varying), 1)
     return max(FEWEST_ROWS, min(MOST_ROWS, 2 ** math.floor(math.log2(max(rows, 1)))))

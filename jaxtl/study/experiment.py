@@ -44,6 +44,7 @@ from jaxtl.study.source_run import SourceRun
 from jaxtl.study.sweep import plan_sweep, train_sweep
 from jaxtl.study.traced import Sweep
 from jaxtl.study.validation import (
+    block_at_end,
     evaluation_digests,
     make_evaluator,
     make_validation,
@@ -213,7 +214,7 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
     write_json(run.directory / "environment.json", environment(run) | file)
     stages = [node.setup.stage for node in nodes.values()]
     write_preprocessing(run.directory, experiment, stages)
-    done = Done(make_evaluator(experiment, run.seeds, run.options), {}, {}, {})
+    done = Done(make_evaluator(experiment, run.seeds, run.options), {}, {}, {}, {})
     for arm in checked.arms:
         for stage in experiment.arms[arm]:
             name = stage.name
@@ -228,13 +229,14 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
                 done.trained[name] = train_node(checked, name, done, reporter)
             params, state = done.trained[name].params, done.trained[name].state
             heads = named_heads(nodes, name)
+            done.cuts[name] = block = block_at_end(nodes, name, run.options)
             done.measured[name] = done.evaluator.measure(
-                setup.stage.model, stage.method, params, state, heads
+                setup.stage.model, stage.method, params, state, heads, block
             )
             for line in not_finite_lines(done.measured[name], run.seeds):
                 reporter.say(("warning: ", "yellow"), f"after stage {name!r}, {line}")
         parts = done.trained, done.measured
-        done.results[arm] = arm_result(arm, experiment, *parts, run.seeds)
+        done.results[arm] = arm_result(arm, experiment, *parts, run.seeds, done.cuts)
     return done
 
 
@@ -298,7 +300,7 @@ def train_node(checked: Checked, name: str, done: Done, reporter: Reporter) -> T
         evaluator = done.evaluator
         if seeds != run.seeds:
             evaluator = make_evaluator(checked.experiment, seeds, run.options)
-        return make_validation(checked.experiment, checked.nodes, name, [evaluator])
+        return make_validation(checked.experiment, checked.nodes, name, [evaluator], run.options)
 
     make = functools.partial(over_seeds, node.setup)
     return train_parts(checked.plans[name], make, source, validation, run, reporter, name)

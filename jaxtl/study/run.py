@@ -163,9 +163,11 @@ class Done(NamedTuple):
         trained: {stage: Trained}.
         measured: {stage: {evaluation: Measured}}.
         results: {arm: ArmResult}.
+        cuts: {stage: block or None}, as in `TrainedArm`.
     """
 
     evaluator: Evaluator
     trained: dict[str, Trained]
     measured: dict[str, dict[str, Measured]]
     results: dict[str, ArmResult]
+    cuts: dict[str, str | None]

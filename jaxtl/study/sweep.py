@@ -33,6 +33,7 @@ from jaxtl.study.same import (
 )
 from jaxtl.study.traced import Point, Sweep, Values, group_points, group_replicas
 from jaxtl.study.validation import (
+    block_at_end,
     make_evaluator,
     make_validation,
     named_heads,
@@ -285,7 +286,7 @@ def train_sweep(
             evaluator = done.evaluator.like(point.experiment.evals)
         else:
             evaluator = make_evaluator(point.experiment, run.seeds, run.options)
-        runs.append((point, Done(evaluator, {}, {}, {})))
+        runs.append((point, Done(evaluator, {}, {}, {}, {})))
     for name, programs in plan.programs.items():
         for program in programs:
             _train(name, main, program, [runs[i] for i in program.points], reporter)
@@ -296,13 +297,13 @@ def train_sweep(
                     outcome.measured[name] = done.measured[name]
                     continue
             weights, heads = outcome.trained[name], named_heads(point.nodes, name)
-            outcome.measured[name] = outcome.evaluator.measure(
-                setup.stage.model, setup.stage.method, weights.params, weights.state, heads
-            )
-    for point, (_, trained, measured, results) in runs:
+            outcome.cuts[name] = block = block_at_end(point.nodes, name, run.options)
+            what = setup.stage.model, setup.stage.method, weights.params, weights.state
+            outcome.measured[name] = outcome.evaluator.measure(*what, heads, block)
+    for point, (_, trained, measured, results, cuts) in runs:
         for arm in main.arms:
             results[arm] = arm_result(
-                arm, point.experiment, trained, measured, run.seeds, in_sweep=True
+                arm, point.experiment, trained, measured, run.seeds, cuts, in_sweep=True
             )
     results_of_points = iter(outcome.results for _, outcome in runs)
     return [
@@ -333,7 +334,7 @@ def _train(
             else make_evaluator(point.experiment, seeds, main.run.options)
             for point, outcome in runs
         ]
-        return make_validation(first.experiment, first.nodes, name, evaluators)
+        return make_validation(first.experiment, first.nodes, name, evaluators, main.run.options)
 
     title = f"{name} at {label([point.values for point, _ in runs])}"
     whole = train_parts(program.plan, program.make, source, validation, main.run, reporter, title)

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxtl.features import trace
+from jaxtl.features.digests import OfObjects
 from jaxtl.files import digest
 from jaxtl.fingerprint import Fingerprint, of_program, of_value
 from jaxtl.measure.declarations import selecting_metric
@@ -16,9 +18,11 @@ from jaxtl.study.checks.experiments import Node, criteria_heads
 from jaxtl.study.checks.measurable import metric_sums
 from jaxtl.train.feed.digest import domain_digests
 from jaxtl.train.feed.examples import device_limit
+from jaxtl.train.feed.prefix import Prefix, frozen_prefix, predicts_from_features
 from jaxtl.train.mesh import on_all_devices
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import take
+from jaxtl.train.resolve.stage import Setup
 from jaxtl.train.state import Validation
 
 
@@ -30,6 +34,44 @@ def make_evaluator(
     return Evaluator(
         experiment.evals, seeds, options.eval_batch, on_all_devices(), limit, experiment.criteria
     )
+
+
+def frozen_block(setup: Setup, options: RunOptions) -> str | None:
+    """The last of the first blocks that a stage leaves as they are; None if there is none.
+
+    Whoever predicts with the stage's weights may start from their outputs, which are asked for
+    again: by each validation, by the seeds and arms with equal weights, by later runs.
+    """
+    prefix = _prefix_of(setup) if options.feature_cache else None
+    return prefix.block if prefix and predicts_from_features(setup, prefix) else None
+
+
+def block_at_end(nodes: Mapping[str, Node], name: str, options: RunOptions) -> str | None:
+    """The block up to which the outputs of a finished stage are asked for again.
+
+    By itself or, where it trained them, by the stages that start from it and leave them as they
+    are.
+    """
+    setup = nodes[name].setup
+    following = [node.setup for node in nodes.values() if node.parent == name]
+    blocks = {frozen_block(each, options) for each in (setup, *following)}
+    block = next((b for b in reversed(setup.stage.model.blocks) if b in blocks), None)
+    if block is None or not predicts_from_features(setup, _prefix_to(setup, block)):
+        return None
+    return block
+
+
+def _prefix_to(setup: Setup, block: str) -> Prefix:
+    first, rest = setup.model.cut(block)
+    program = trace(first, setup.params, setup.state.statistics, setup.inputs, train=False)
+    return Prefix(block, first, rest, frozenset(program.reads))
+
+
+def _prefix_of(setup: Setup) -> Prefix | None:
+    return _prefixes.get(setup, lambda: frozen_prefix(setup))
+
+
+_prefixes: OfObjects[Prefix | None] = OfObjects()
 
 
 class Choice(NamedTuple):
@@ -81,19 +123,21 @@ def make_validation(
     nodes: Mapping[str, Node],
     name: str,
     evaluators: Sequence[Evaluator],
+    options: RunOptions,
 ) -> Validation | None:
     """What is measured while a stage trains that ends an arm: criteria, and what selects.
 
     Args:
         evaluators: one for each point of a sweep whose replicas train together.
+        options: how to run.
     """
     choice = _choose(experiment, nodes, name)
     if choice is None:
         return None
-    stage = nodes[name].setup.stage
+    stage, block = nodes[name].setup.stage, frozen_block(nodes[name].setup, options)
 
     def measure_point(evaluator: Evaluator, params: Params, state: State) -> dict[str, np.ndarray]:
-        what = stage.model, stage.method, params, state
+        what = stage.model, stage.method, params, state, block
         metrics = flat_metrics({name: evaluator.measure_one(name, *what) for name in choice.read})
         metrics |= derived_metrics(experiment, metrics)
         values = {m.key: metrics[m.key] for m in choice.wanted if m.key in metrics}

@@ -121,8 +121,8 @@ def test_seeds_in_threads_have_the_metrics_of_each_alone(images, conv_net, batch
     assert whole.confusion.sum((1, 2)).tolist() == [32, 32, 32]
 
 
-@pytest.mark.parametrize("limit", [np.inf, 0])
-def test_one_program_for_all_seeds_measures_the_same(images, conv_net, limit):
+@pytest.mark.parametrize(("limit", "block"), [(np.inf, None), (0, None), (np.inf, "conv_1")])
+def test_one_program_for_all_seeds_measures_the_same(images, conv_net, limit, block):
     """As on a mesh of several devices."""
     model, weights = conv_net
     evals = {"eval": classification(images, "digit")}
@@ -131,7 +131,7 @@ def test_one_program_for_all_seeds_measures_the_same(images, conv_net, limit):
     alone = Evaluator(evals, SEEDS, 10).measure(model, PLAIN, *weights, {"digit"})["eval"]
     with jax.set_mesh(mesh):
         evaluator = Evaluator(evals, SEEDS, 10, place, limit)
-        args = model, PLAIN, *jax.device_put(weights, place), {"digit"}
+        args = model, PLAIN, *jax.device_put(weights, place), {"digit"}, block
         for _ in range(2):
             together = evaluator.measure(*args)["eval"]
     np.testing.assert_array_equal(together.confusion, alone.confusion)

@@ -1,18 +1,15 @@
 """How far the domains are apart in the features of an arm."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 
-from jaxtl.data.streamed import select
 from jaxtl.losses import mmd
+from jaxtl.measure.frozen import outputs_at_end
 from jaxtl.measure.results import Comparison, TrainedArm
-from jaxtl.models import outputs
-from jaxtl.plan import Analysis, Evaluation, Experiment, PyTree, Table
-from jaxtl.train.mesh import to_host
-from jaxtl.train.resolve.replicas import replica
+from jaxtl.plan import Analysis, Evaluation, Experiment, Table
 from jaxtl.transferability import proxy_a_distance
 
 EXAMPLES = 1000
@@ -30,33 +27,29 @@ def measure(arm: TrainedArm) -> dict[str, np.ndarray]:
     squared distance, of the features of up to 1,000 examples of each. Nothing where either has a
     single example.
     """
-    model, gaps = arm.stages[-1].model, {}
+    model, evals, gaps = arm.stages[-1].model, arm.experiment.evals, {}
 
     @functools.cache
     def features(name: str) -> list[np.ndarray]:
         """[n, features] of each seed."""
-        weights = to_host((arm.last.params, arm.last.state))
-        inputs = _inputs(arm.experiment.evals[name], arm.seeds)
+        table, rows = evals[name].dataset.table(), _rows(evals[name], arm.seeds)
         each = [
-            outputs(model, *replica(weights, i), rows, "features") for i, rows in enumerate(inputs)
+            outputs_at_end(arm, i, table.inputs, chosen, "features")
+            for i, chosen in enumerate(rows)
         ]
         return [np.float32(leaf.reshape(len(leaf), -1)) for leaf in each]
 
     primary = arm.experiment.primary.evaluation
     for name, evaluation in source_evaluations(arm.experiment).items():
-        if evaluation.head not in model.heads or min(map(_fewest(arm), (name, primary))) < 2:
+        if evaluation.head not in model.heads or any(
+            len(_rows(evals[each], arm.seeds)[0]) < 2 for each in (name, primary)
+        ):
             continue
         pairs = zip(features(name), features(primary), strict=True)
         distances = [jax.device_get(_distances(*pair)) for pair in pairs]
         for key in distances[0]:
             gaps[f"{name}/{key}"] = np.array([of_seed[key] for of_seed in distances], np.float64)
     return gaps
-
-
-def _fewest(arm: TrainedArm) -> Callable[[str], int]:
-    """evaluation -> how many examples the seed with fewest has."""
-    evals = arm.experiment.evals
-    return lambda name: min(len(evals[name].dataset.rows(seed)) for seed in arm.seeds)
 
 
 def source_evaluations(experiment: Experiment) -> dict[str, Evaluation]:
@@ -76,12 +69,11 @@ def source_evaluations(experiment: Experiment) -> dict[str, Evaluation]:
     }
 
 
-def _inputs(evaluation: Evaluation, seeds: tuple[int, ...]) -> list[PyTree]:
-    """Inputs [n, ...] of the first examples of each seed, as many of each."""
-    table = evaluation.dataset.table()
+def _rows(evaluation: Evaluation, seeds: tuple[int, ...]) -> list[np.ndarray]:
+    """The first examples of each seed, as many of each."""
     rows = [evaluation.dataset.rows(seed)[:EXAMPLES] for seed in seeds]
     fewest = min(map(len, rows))
-    return [jax.tree.map(np.asarray, select(table.inputs, each[:fewest])) for each in rows]
+    return [each[:fewest] for each in rows]
 
 
 @jax.jit

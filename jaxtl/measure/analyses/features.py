@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 
 from jaxtl.measure.analyses.domain_gap import source_evaluations
+from jaxtl.measure.frozen import outputs_at_end
 from jaxtl.measure.results import Comparison, TrainedArm
-from jaxtl.models import outputs
 from jaxtl.plan import Analysis, Cloud, Panel, PyTree, Scatter
-from jaxtl.train.mesh import to_host
-from jaxtl.train.resolve.replicas import replica
 
 EXAMPLES = 400
 
@@ -45,16 +42,14 @@ def measure(arm: TrainedArm) -> PyTree:
 
 def first_features(arm: TrainedArm) -> dict[str, np.ndarray]:
     """{evaluation: features [n, ...]} of the first seed and the first examples, classes only."""
-    model, last = arm.stages[-1].model, arm.last
-    params, state = replica(to_host((last.params, last.state)), 0)
-    features = {}
+    model, features = arm.stages[-1].model, {}
     for name, evaluation in arm.experiment.evals.items():
         head = model.heads.get(evaluation.head)
         if head is None or not head.integer or head.label_shape:
             continue
         rows = evaluation.dataset.rows(0)[:EXAMPLES]
-        inputs = jax.tree.map(lambda x, rows=rows: x[rows], evaluation.dataset.table().inputs)
-        features[name] = outputs(model, params, state, inputs, "features")
+        inputs = evaluation.dataset.table().inputs
+        features[name] = outputs_at_end(arm, 0, inputs, rows, "features")
     return features
 
 

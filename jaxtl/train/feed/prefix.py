@@ -15,7 +15,7 @@ from jax.extend import core as jex
 
 from jaxtl.features import trace
 from jaxtl.paths import flatten, matches
-from jaxtl.plan import Model
+from jaxtl.plan import Model, Params, PyTree, State
 from jaxtl.train.feed.examples import abstract_batch
 from jaxtl.train.resolve.stage import Setup
 
@@ -123,6 +123,28 @@ def needs_only_features(setup: Setup, prefix: Prefix) -> bool:
         if not _reach_only_the_model(jaxpr, examples):
             return False
     return True
+
+
+def predicts_from_features(setup: Setup, prefix: Prefix) -> bool:
+    """Whether the stage's predictions hand whole inputs to the model, and to nothing else.
+
+    As `needs_only_features`; of a method without a `predict` of its own they do.
+    """
+    predict = setup.stage.method.predict
+    if predict is None:
+        return True
+
+    def run(inputs: PyTree, params: Params, state: State) -> PyTree:
+        model = _opaque(setup.model, prefix, flatten(params) | flatten(state.statistics))
+        return predict(model, params, state, inputs)
+
+    jaxpr = jax.make_jaxpr(run)(setup.inputs, setup.params, setup.state).jaxpr
+    leaves = jax.tree.leaves(setup.inputs)
+    examples = {
+        var: (i, leaf.shape[1:])
+        for i, (var, leaf) in enumerate(zip(jaxpr.invars, leaves, strict=False))
+    }
+    return _reach_only_the_model(jaxpr, examples)
 
 
 def _opaque(model: Model, prefix: Prefix, leaves: Mapping[str, jax.Array]) -> Model:

@@ -1,0 +1,116 @@
+"""Frozen work once: what a model's first blocks make of rows, taken from the feature store.
+
+A digest decides whether features may be used again, so where a model is cut is a matter of speed
+alone: any block is right.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxtl.data.streamed import select
+from jaxtl.features import store, trace
+from jaxtl.features.digests import OfObjects
+from jaxtl.measure.results import TrainedArm
+from jaxtl.models import outputs
+from jaxtl.models.outputs import row_shapes
+from jaxtl.paths import flatten, nest
+from jaxtl.plan import Model, Params, PyTree, State
+from jaxtl.train.mesh import to_host
+from jaxtl.train.resolve.replicas import replica
+
+
+class Parts(NamedTuple):
+    """A model in two.
+
+    Attributes:
+        first: up to a block, without heads.
+        rest: the other blocks and the heads, which start from its features.
+    """
+
+    first: Model
+    rest: Model
+
+
+_parts: OfObjects[dict[str, Parts]] = OfObjects()
+
+
+def cut(model: Model, block: str) -> Parts:
+    """`model.cut(block)`, the same objects each time."""
+    by_block = _parts.get(model, dict)
+    if block not in by_block:
+        by_block[block] = Parts(*model.cut(block))
+    return by_block[block]
+
+
+def stored_features(
+    first: Model, params: Params, state: State, inputs: PyTree, rows: Mapping[int, np.ndarray]
+) -> dict[int, PyTree] | None:
+    """{seed: features of its rows, leaves [k, ...]}, one object for seeds that share them.
+
+    Args:
+        first: deterministic first blocks.
+        params, state: leaves [seeds or 1, ...].
+        inputs: leaves [n, ...] of a table.
+        rows: {number of a seed: [k]}.
+
+    Returns:
+        None where it is not worth it: no matrix is multiplied (an embedding's rows are looked up
+        faster than they are stored), or all features do not fit in memory.
+    """
+    trees = params, state.statistics
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), trees)
+    program = trace(first, *shapes, row_shapes(inputs, 1), train=False)
+    leaves = jax.tree.leaves(program.features)
+    row_bytes = sum(leaf.size * leaf.dtype.itemsize // leaf.shape[0] for leaf in leaves)
+    if not program.multiplies or row_bytes * sum(map(len, rows.values())) > store().memory_bytes:
+        return None
+    flat = [flatten(tree) for tree in trees]
+    read = [leaf for tree in flat for path, leaf in tree.items() if path in program.reads]
+    held_once = all(leaf.shape[0] == 1 for leaf in read)
+
+    def of_seed(path: str, leaf: jax.Array, seed: int) -> jax.Array | np.ndarray:
+        if path in program.reads:
+            return replica(leaf, seed)
+        return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape[1:])
+
+    features: dict[int, PyTree] = {}
+    by_rows: dict[bytes, PyTree] = {}
+    for seed, chosen in rows.items():
+        features[seed] = by_rows.get(chosen.tobytes()) if held_once else None
+        if features[seed] is None:
+            weights = (
+                nest({path: of_seed(path, leaf, seed) for path, leaf in tree.items()})
+                for tree in flat
+            )
+            features[seed] = store().features(first, *weights, inputs, chosen)
+            by_rows[chosen.tobytes()] = features[seed]
+    return features
+
+
+def outputs_at_end(
+    arm: TrainedArm,
+    seed: int,
+    inputs: PyTree,
+    rows: np.ndarray,
+    part: Literal["features", "logits"],
+) -> PyTree:
+    """What the model of an arm's last stage puts out for rows of a table, as `models.outputs`.
+
+    Args:
+        seed: number of the seed.
+        inputs: leaves [n, ...] of the table.
+        rows: [k].
+    """
+    stage, params, state = arm.stages[-1], arm.last.params, arm.last.state
+    model, features = stage.model, None
+    if (block := arm.cuts.get(stage.name)) is not None:
+        first, rest = cut(model, block)
+        features = stored_features(first, params, state, inputs, {seed: rows})
+    if features is not None:
+        model, chosen = rest, features[seed]
+    else:
+        chosen = select(inputs, rows)
+    return outputs(model, *replica(to_host((params, state)), seed), chosen, part)
