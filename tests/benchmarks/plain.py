@@ -106,8 +106,9 @@ def scanned(
     micro: int = 1,
     gather: Callable = take,
     mesh: Any = None,
+    chunk: int = CHUNK,
 ) -> Callable[[int], float]:
-    """run(units) of training steps, `CHUNK` to a call; returns the first loss of the last call.
+    """run(units) of training steps, `chunk` to a call; returns the first loss of the last call.
 
     Args:
         loss_fn: (params, fixed, batch) -> loss [].
@@ -160,10 +161,10 @@ def scanned(
 
     def run(units: int) -> float:
         nonlocal carry, step
-        for _ in range(-(-units // CHUNK)):
-            index = rows[(step + np.arange(CHUNK)) % len(rows)]
+        for _ in range(-(-units // chunk)):
+            index = rows[(step + np.arange(chunk)) % len(rows)]
             carry, losses = steps(*carry, fixed, data, index)
-            step += CHUNK
+            step += chunk
         jax.block_until_ready(carry)
         return float(losses[0])
 

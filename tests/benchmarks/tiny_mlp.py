@@ -1,4 +1,4 @@
-"""A whole process: start, compile, 101 steps of a tiny MLP.
+"""A tiny MLP, whole or a probe of its features. Run, a whole process: start, compile, 101 steps.
 
 python tiny_mlp.py jaxtl|torch [COMPILATION_CACHE]
 """
@@ -6,7 +6,7 @@ python tiny_mlp.py jaxtl|torch [COMPILATION_CACHE]
 import sys
 
 import numpy as np
-from plain import dense, layer, order, scanned
+from plain import CHUNK, dense, layer, order, scanned
 
 STEPS, BATCH = 101, 32
 
@@ -16,24 +16,28 @@ def examples() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(512, 16)).astype(np.float32), rng.integers(0, 4, 512)
 
 
-def parameters() -> dict:
+def parameters(width: int = 64) -> dict:
     rng = np.random.default_rng(1)
-    return {"backbone": {"dense_0": layer(rng, 16, 64)}, "heads": {"y": layer(rng, 64, 4)}}
+    return {"backbone": {"dense_0": layer(rng, 16, width)}, "heads": {"y": layer(rng, width, 4)}}
 
 
-def stage(num_steps: int):
+def stage(num_steps: int, width: int = 64, probe: bool = False):
+    """A stage that trains all, or the head alone on cached features."""
+    import dataclasses
+
     import optax
 
     from jaxtl import data, models
     from jaxtl.methods import transfer
     from jaxtl.plan import Stage, labelled
 
-    model = models.mlp({"y": models.classes(4)}, hidden=(64,))
-    domain = labelled(data.arrays(*examples()), "y")
+    model = models.mlp({"y": models.classes(4)}, hidden=(width,))
+    domain, adam = labelled(data.arrays(*examples()), "y"), optax.adam(1e-3)
+    method = transfer.probe(adam) if probe else transfer.full(adam)
     return Stage(
         "tiny",
         model,
-        transfer.full(optax.adam(1e-3)),
+        dataclasses.replace(method, fresh_frozen=probe),
         domains=[domain],
         batch_size=BATCH,
         num_steps=num_steps,
@@ -53,18 +57,25 @@ def jaxtl(cache: str | None) -> None:
         ours(stage(STEPS), options=options)(STEPS)
 
 
-def hand():
-    """run(units) of the same steps in plain JAX."""
+def hand(width: int = 64, probe: bool = False, chunk: int = CHUNK):
+    """run(units) of the same steps in plain JAX, `chunk` to a call."""
     import jax
     import optax
 
+    def features(layers, x):
+        return jax.nn.relu(dense(x, layers["dense_0"]))
+
     def loss_fn(params, fixed, batch):
         x, labels = batch
-        hidden = jax.nn.relu(dense(x, params["backbone"]["dense_0"]))
+        hidden = x if probe else features(params["backbone"], x)
         logits = dense(hidden, params["heads"]["y"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    return scanned(loss_fn, optax.adam(1e-3), parameters(), {}, examples(), order(512, BATCH))
+    params, (inputs, labels) = parameters(width), examples()
+    if probe:
+        inputs = features(params.pop("backbone"), inputs)
+    rows = order(512, BATCH)
+    return scanned(loss_fn, optax.adam(1e-3), params, {}, (inputs, labels), rows, chunk=chunk)
 
 
 def torch() -> None:
