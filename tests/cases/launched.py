@@ -37,10 +37,14 @@ RESTLESS = Path(__file__).with_name("restless.py")
 
 
 def restless(workdir: Path, *more: str, seeds: int = 2) -> list[str]:
-    """A small experiment that begins and ends fast; programs are compiled once a session."""
+    """A small experiment that begins and ends fast; programs are compiled once a session.
+
+    It saves every three steps, unless `more` says when.
+    """
+    says_when = any(flag.startswith("--run.checkpoint_") for flag in more)
     return [
         *(sys.executable, "launch.py", f"--experiment={RESTLESS}", f"--workdir={workdir}"),
-        *(f"--seeds={seeds}", "--run.checkpoint_every=3"),
+        *(f"--seeds={seeds}", *([] if says_when else ["--run.checkpoint_every=3"])),
         *(f"--run.compilation_cache={session(workdir) / 'compiled'}", "--run.feature_folder="),
         *more,
     ]

@@ -90,6 +90,17 @@ def test_a_run_killed_many_times_ends_with_the_same_bits(disturbed, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "sweep"])
+def test_a_run_that_saves_by_time_killed_many_times_ends_with_the_same_bits(disturbed, kind):
+    more = ["--config.steps=20000", "--config.analyses=false", "--run.checkpoint_minutes=0.001"]
+    disturber = disturbed(kind, *more)
+    disturber.disturb(IN_TURN * 3)
+    print(f"{kind}: {disturber}")
+    assert disturber.ended.total() >= 9 and disturber.hits >= 2, disturber
+    disturber.leave_alone()
+
+
+@pytest.mark.slow
 def test_a_run_killed_while_it_starts_and_while_it_ends_ends_with_the_same_bits(disturbed):
     disturber = disturbed("selection")
 
