@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -18,9 +17,9 @@ from jaxtl.study.source_run import SourceRun
 from jaxtl.study.validation import validation_identity
 from jaxtl.train.loop import train_stage
 from jaxtl.train.mesh import is_primary
-from jaxtl.train.resolve.replicas import Replicas, over_seeds
+from jaxtl.train.resolve.replicas import Replicas, over_seeds, take
 from jaxtl.train.state import Validation
-from jaxtl.train.store.blocks import Block, Trained, blocks_of, concatenate, new_block, spans
+from jaxtl.train.store.blocks import Block, Trained, blocks_of, join_blocks, new_block, spans
 from jaxtl.train.store.identity import (
     WORDS,
     Identity,
@@ -166,7 +165,7 @@ def train_parts(
         replicas, given, chosen = make(part.whole), source, None
         if source is not None and part.seeds != run.seeds:
             rows = _places(part.seeds, run.seeds, points)
-            given = jax.tree.map(lambda leaf, rows=rows: leaf[rows], source)
+            given = take(source, rows)
         if part.seeds != part.whole:
             chosen = _places(part.seeds, part.whole, points)
         _say_surroundings(part, about["made_with"], name, reporter)
@@ -191,7 +190,7 @@ def train_parts(
     held = [(i, seed) for part in plan.parts for i in range(points) for seed in part.seeds]
     places = {pair: place for place, pair in enumerate(held)}
     order = [places[i, seed] for i in range(points) for seed in run.seeds]
-    return concatenate(blocks).part(order)
+    return join_blocks(blocks).part(order)
 
 
 def part_titles(title: str, plan: Continuation) -> dict[str, Part]:

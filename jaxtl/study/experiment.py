@@ -180,6 +180,7 @@ def check(experiment: Experiment, run: Run) -> Checked:
     if run.options.source_run:
         source_run = SourceRun(Path(run.options.source_run), run.seeds)
         source_run.check(nodes, experiment, arms)
+        nodes = source_run.as_loaded(nodes)
     lines = list(warnings(experiment, nodes))
     if settings := numeric_settings():
         text = ", ".join(f"{name}={value}" for name, value in settings.items())

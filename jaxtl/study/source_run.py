@@ -1,16 +1,15 @@
 """Source stages taken from another run's directory instead of trained."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Experiment, Params, State
 from jaxtl.study.checks.experiments import Node
-from jaxtl.train.mesh import shard_state
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import Setup, load_problems
 from jaxtl.train.store.blocks import Block, Trained, blocks_of, restore_chain
@@ -27,8 +26,8 @@ class SourceRun:
         seeds: this run's; each must be one of that run's.
 
     Attributes:
-        stages: {name: (params, state)} of its finished stages that this run takes, leaves with the
-            leading axis of seeds; filled by `check`.
+        stages: {name: (params, state)} of its finished stages that this run takes, NumPy leaves
+            [seeds, ...], published ones [1, ...]; filled by `check`.
         blocks: {name: its finished blocks} of all its stages, likewise.
 
     Raises:
@@ -105,8 +104,21 @@ class SourceRun:
                 )
         stored = {path: np.asarray(stored[path], leaf.dtype) for path, leaf in leaves.items()}
         params, statistics = (nest({p: stored[p] for p in part}) for part in (params, statistics))
-        state = State(statistics, memory)
-        return jax.device_put((params, state), shard_state((params, state)))
+        return params, State(statistics, memory)
+
+    def as_loaded(self, nodes: Mapping[str, Node]) -> dict[str, Node]:
+        """The nodes, where nothing is shared by all seeds that was trained there for each."""
+        result: dict[str, Node] = {}
+        for name, node in nodes.items():  # parents first
+            shared = node.setup.shared
+            if name in self.stages:
+                leaves = flatten(self.stages[name][0])
+                shared = frozenset(path for path in shared if leaves[path].shape[0] == 1)
+            elif node.parent is not None:
+                shared = shared & result[node.parent].setup.shared
+            setup = dataclasses.replace(node.setup, shared=shared)
+            result[name] = dataclasses.replace(node, setup=setup)
+        return result
 
     def load(self, setup: Setup) -> Trained:
         """The stage as that run left it, for this run's seeds."""

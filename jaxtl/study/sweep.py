@@ -13,9 +13,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from jaxtl.files import digest
 from jaxtl.measure.outcome import arm_result
 from jaxtl.measure.results import ArmResult
@@ -44,7 +41,7 @@ from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup
 from jaxtl.train.state import Validation
-from jaxtl.train.store.blocks import blocks_of
+from jaxtl.train.store.blocks import blocks_of, join_weights
 from jaxtl.train.store.identity import stage_identity
 
 
@@ -182,6 +179,8 @@ def _check_point(main: Checked, sweep: Sweep, values: Values) -> Point:
                 )
     except ValueError as error:
         raise ValueError(f"sweep, {label([values])}: {error}") from error
+    if main.source_run is not None:
+        nodes = main.source_run.as_loaded(nodes)
     return Point(values, experiment, nodes)
 
 
@@ -322,9 +321,7 @@ def _train(
     """Run one program of some points."""
     parent, source = main.nodes[name].parent, None
     if parent:
-        parts = [outcome.trained[parent] for _, outcome in runs]
-        weights = [(part.params, part.state) for part in parts]
-        source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *weights)
+        source = join_weights([outcome.trained[parent] for _, outcome in runs])
     first = runs[0][0]
 
     def validation(seeds: Rows) -> Validation | None:

@@ -33,7 +33,7 @@ from jaxtl.train.feed.pace import Pace, dispatches, room
 from jaxtl.train.mesh import is_primary, shard_state, to_host
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.convolutions import convolutions
-from jaxtl.train.resolve.replicas import Replicas
+from jaxtl.train.resolve.replicas import Replicas, take
 from jaxtl.train.resolve.schedule import choose, convolves
 from jaxtl.train.signals import Interrupted, Watch, watch
 from jaxtl.train.state import (
@@ -115,7 +115,7 @@ def train_stage(
                     f"{directory} is not finished for all of its seeds {identity['seeds']}; run "
                     "all of them first"
                 )
-            train, replicas = jax.tree.map(lambda leaf: leaf[chosen], train), replicas[chosen]
+            train, replicas = take(train, chosen), replicas[chosen]
         if train is not None:
             train = with_constants(replicas, train, source)
             restored(step)

@@ -71,17 +71,18 @@ def on_all_devices() -> NamedSharding:
     return NamedSharding(current_mesh(), P())
 
 
-def shard_state(tree: PyTree) -> PyTree:
+def shard_state(tree: PyTree, mesh: Mesh | None = None) -> PyTree:
     """Shardings of parameters, optimizer state and the like.
 
     Args:
         tree: leaves (or shapes) with a leading axis of seeds.
+        mesh: the current one if None; a traced program must be told.
 
     Returns:
         The tree of shardings: the largest later axis that the size of `model` divides is split
         along `model`; small leaves are replicated.
     """
-    mesh = current_mesh()
+    mesh = mesh or current_mesh()
     parts = mesh.shape["model"]
 
     def spec(leaf) -> NamedSharding:
@@ -92,6 +93,16 @@ def shard_state(tree: PyTree) -> PyTree:
         return NamedSharding(mesh, P(*(None,) * axis, "model"))
 
     return jax.tree.map(spec, tree)
+
+
+def place(tree: PyTree, *, donated: bool = False) -> PyTree:
+    """A tree of leaves with a leading axis of seeds on the devices, as `shard_state` says.
+
+    Args:
+        donated: whether a program will take over its memory, which therefore must not be that of a
+            NumPy array; without it, a CPU device may use the arrays as they are.
+    """
+    return jax.device_put(tree, shard_state(tree), may_alias=False if donated else None)
 
 
 def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:

@@ -7,21 +7,23 @@ it, and a stopped run loses none of it.
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxtl.paths import FROZEN, flatten, join, matches, nest, split
 from jaxtl.plan import Batch, Method, Metric, Params, PyTree, State
 from jaxtl.train.feed.examples import abstract_batch, columns
-from jaxtl.train.mesh import shard_state, to_host
+from jaxtl.train.mesh import current_mesh, place, to_host
 from jaxtl.train.resolve.contract import check_loss, differing
-from jaxtl.train.resolve.replicas import Replicas
-from jaxtl.train.resolve.stage import Setup, initialise, load
+from jaxtl.train.resolve.leaves import in_each_replica, initial, load, loaded
+from jaxtl.train.resolve.replicas import Replicas, replica
+from jaxtl.train.resolve.stage import Setup
 
 Groups = dict[str, Params]
 
@@ -44,7 +46,8 @@ class TrainState(NamedTuple):
 
     Attributes:
         trainable: {optimizer: the parameters that it trains, nested by path}.
-        frozen: the other parameters, nested by path; never changed by a step.
+        frozen: the other parameters, nested by path; never changed by a step. Those that all
+            replicas share have a leading axis of size 1.
         average: of `trainable`; {} unless the method has an `ema` or `swa`.
         state: batch statistics and the method's own.
         opt_state: {optimizer: its state}.
@@ -139,17 +142,18 @@ class Validation(NamedTuple):
 
 
 def start(replicas: Replicas, source: tuple[Params, State] | None) -> TrainState:
-    """A stage before its first step, leaves with the leading axis of replicas."""
+    """A stage before its first step, leaves [replicas, ...], of `replicas.shared` [1, ...].
+
+    What a step changes shares its memory with nothing, as dispatches take it over.
+
+    Args:
+        source: (params, state) of the stage before, leaves [replicas or 1, ...].
+    """
     setup, method = replicas.setup, replicas.setup.stage.method
-
-    def fresh(seed: jax.Array) -> dict[str, jax.Array]:
-        leaves = map(flatten, initialise(setup.stage, setup.inputs, setup.shape, seed))
-        return {path: leaf for tree in leaves for path, leaf in tree.items() if path in setup.fresh}
-
-    leaves = jax.jit(jax.vmap(fresh))(jnp.asarray(replicas.seeds))
-    leaves |= load(setup, source, len(replicas))
+    mesh = current_mesh()
+    leaves = initial(replicas, mesh) | loaded(replicas, load(setup, source))
     params, statistics = (
-        nest({path: jnp.asarray(leaves[path]) for path in flatten(tree)})
+        nest({path: leaves[path] for path in flatten(tree)})
         for tree in (setup.params, setup.state.statistics)
     )
     params = after_loading(replicas, params)
@@ -160,13 +164,13 @@ def start(replicas: Replicas, source: tuple[Params, State] | None) -> TrainState
             setup = replicas.at(values)
             return setup.stage.method.state(setup.model, params, statistics, setup.shape)
 
-        each = jax.jit(jax.vmap(method_state, axis_size=len(replicas)))
-        memory = recall(method, each(params, statistics, dict(replicas.values)), source)
+        trees = (params, statistics, dict(replicas.values))
+        new = in_each_replica(method_state, len(replicas), mesh, *trees)
+        memory = recall(method, new, source)
     state = State(statistics, memory)
     if method.prepare is not None:
         params, state = prepare(replicas, params, state)
-    train = assemble(replicas, params, state)
-    return jax.device_put(train, shard_state(train))
+    return assemble(replicas, params, state, mesh)
 
 
 def after_loading(replicas: Replicas, params: Params) -> Params:
@@ -174,17 +178,21 @@ def after_loading(replicas: Replicas, params: Params) -> Params:
     shared = replicas.setup
     if not shared.solvers:
         return params
-    host, results = to_host(params), []
+    flat, host, results = flatten(params), to_host(params), []
     for i, setup in enumerate(replicas.setups):
-        replica = jax.tree.map(lambda leaf, i=i: leaf[i], host)
+        solution = replica(host, i)
         for adapter in setup.solvers:
-            replica = adapter.after_loading(replica)
-        results.append(flatten(replica))
-    flat = flatten(params)
+            solution = adapter.after_loading(solution)
+        results.append(flatten(solution))
     for path in shared.fresh.intersection(flat):
         if any(matches(adapter.solves, path) for adapter in shared.solvers):
-            flat[path] = jnp.stack([leaves[path] for leaves in results]).astype(flat[path].dtype)
+            flat[path] = _stack([leaves[path] for leaves in results], flat[path])
     return nest(flat)
+
+
+def _stack(leaves: Sequence[Any], before: jax.Array) -> jax.Array:
+    """Leaves of each replica, made on the host, in place of those before."""
+    return place(np.stack([*map(np.asarray, leaves)]).astype(before.dtype), donated=True)
 
 
 def recall(method: Method, new: PyTree, source: tuple[Params, State] | None) -> PyTree:
@@ -194,30 +202,30 @@ def recall(method: Method, new: PyTree, source: tuple[Params, State] | None) -> 
         return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
     before = source[1].method if method.remembers and source else None
-    return before if before is not None and shapes(before) == shapes(new) else new
+    goes_on = before is not None and shapes(before) == shapes(new)
+    return place(before, donated=True) if goes_on else new
 
 
-def assemble(replicas: Replicas, params: Params, state: State) -> TrainState:
-    """Group the parameters and start the optimizers."""
+def assemble(
+    replicas: Replicas, params: Params, state: State, mesh: Mesh | None = None
+) -> TrainState:
+    """Group the parameters and start the optimizers, on the mesh if one is given."""
     trainable, frozen = group(replicas.setup, params)
 
     def begin_replica(trainable: Groups, state: State, values: dict[str, jax.Array]) -> TrainState:
-        return begin(replicas.at(values), trainable, {}, state)
+        return begin(replicas.at(values), trainable, {}, state)._replace(trainable={}, state=None)
 
-    each = jax.jit(jax.vmap(begin_replica, axis_size=len(replicas)))
-    train = each(trainable, state, dict(replicas.values))
-    given = (train.trainable, train.average, train.state)
-    trainable, average, state = jax.tree.map(jnp.copy, given)  # a dispatch donates them
-    return train._replace(trainable=trainable, frozen=frozen, average=average, state=state)
+    trees = (trainable, state, dict(replicas.values))
+    train = in_each_replica(begin_replica, len(replicas), mesh, *trees)
+    return train._replace(trainable=trainable, frozen=frozen, state=state)
 
 
-def prepare(replicas: Replicas, params: Params, state: State):
+def prepare(replicas: Replicas, params: Params, state: State) -> tuple[Params, State]:
     """Run the method's pass over the data on the host, replica after replica."""
-    results, shared = [], replicas.setup
-    params, state = to_host((params, state))
+    shared, flat, host = replicas.setup, flatten(params), to_host((params, state))
+    allowed, givens, results = {*shared.trainable, *shared.fresh, *shared.solved}, [], []
     for i, (seed, setup) in enumerate(zip(replicas.seeds, replicas.setups, strict=True)):
-        given = jax.tree.map(lambda leaf, i=i: leaf[i], (params, state))
-        stage, heads = setup.stage, setup.model.heads
+        given, stage, heads = replica(host, i), setup.stage, setup.model.heads
         domains = [columns(domain, heads, seed) for domain in stage.domains]
         named = {name: columns(domain, heads, seed) for name, domain in stage.data.items()}
         made = stage.method.prepare(setup.model, *given, domains, **named)
@@ -226,24 +234,28 @@ def prepare(replicas: Replicas, params: Params, state: State):
                 f"stage {stage.name!r}: prepare must return (params, state) of the form that "
                 f"it is given: {'; '.join(lines)}"
             )
-        results.append(made)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
-    before, after = flatten(params), flatten(stacked[0])
-    allowed = {*shared.trainable, *shared.fresh, *shared.solved}
-    for path, leaf in after.items():
-        if path not in allowed and not np.array_equal(leaf, before[path]):
+        givens.append(flatten(given[0]))
+        results.append((flatten(made[0]), made[1]))
+    for path, before in flat.items():
+        pairs = [(new[path], old[path]) for (new, _), old in zip(results, givens, strict=True)]
+        if all(new is old for new, old in pairs):
+            continue
+        if path in allowed:
+            flat[path] = _stack([new for new, _ in pairs], before)
+        elif not all(np.array_equal(new, old) for new, old in pairs):
             name = shared.stage.name
             raise ValueError(f"stage {name!r}: {path} is frozen, but prepare changed it")
-    return jax.tree.map(lambda new, old: new.astype(old.dtype), stacked, (params, state))
+    states = [made for _, made in results]
+    return nest(flat), jax.tree.map(lambda old, *new: _stack(new, old), state, *states)
 
 
 def abstract_state(replicas: Replicas, validation: Validation | None = None) -> TrainState:
     """What training starts from, without its values; for `jax.eval_shape`."""
-    params, state = jax.tree.map(
-        lambda leaf: jnp.zeros((len(replicas), *leaf.shape), leaf.dtype),
-        (replicas.setup.params, replicas.setup.state),
-    )
-    return with_best(assemble(replicas, params, state), validation)
+    setup, count = replicas.setup, len(replicas)
+    sizes = {p: 1 if p in replicas.shared else count for p in flatten(setup.params)}
+    params = {p: jnp.zeros((sizes[p], *x.shape), x.dtype) for p, x in flatten(setup.params).items()}
+    state = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), setup.state)
+    return with_best(assemble(replicas, nest(params), state), validation)
 
 
 def without_constants(replicas: Replicas, train: TrainState) -> TrainState:
@@ -256,18 +268,16 @@ def with_constants(
     replicas: Replicas, train: TrainState, source: tuple[Params, State] | None
 ) -> TrainState:
     """What a checkpoint holds, with the rest as the stage before or `weights` have it."""
-    leaves, constant = load(replicas.setup, source, len(replicas)), replicas.setup.constant
-    constants = nest({path: jnp.asarray(x) for path, x in leaves.items() if path in constant})
-    constants = jax.device_put(constants, shard_state(constants))
-    return train._replace(frozen=join(train.frozen, constants))
+    leaves, constant = load(replicas.setup, source), replicas.setup.constant
+    constants = loaded(replicas, {path: leaves[path] for path in constant})
+    return train._replace(frozen=join(train.frozen, nest(constants)))
 
 
 def prepare_again(replicas: Replicas, train: TrainState) -> TrainState:
     """The method's periodic pass; the optimizers keep their state."""
     params, state = prepare(replicas, train.params, train.state)
     trainable, frozen = group(replicas.setup, params)
-    train = train._replace(trainable=trainable, frozen=frozen, state=state)
-    return jax.device_put(train, shard_state(train))
+    return train._replace(trainable=trainable, frozen=frozen, state=state)
 
 
 def evaluated_params(train: TrainState) -> tuple[Params, State]:

@@ -18,7 +18,7 @@ from jaxtl.train.feed.examples import Feed, gather
 from jaxtl.train.gradients import Gradient, gradient
 from jaxtl.train.mesh import current_mesh, on_all_devices, shard_batch
 from jaxtl.train.resolve.contract import FAILED, check_loss, loss_name
-from jaxtl.train.resolve.replicas import Replicas
+from jaxtl.train.resolve.replicas import Replicas, axes, map_replicas, replica
 from jaxtl.train.resolve.schedule import Schedule
 from jaxtl.train.resolve.stage import Setup
 from jaxtl.train.state import Groups, TrainState, keeps_average
@@ -209,10 +209,11 @@ def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed:
 
     Returns:
         (carry, frozen, feed, seeds [L], values {field: [L]}, block [L, steps, batch, domains],
-        first step, count) -> (carry, {metric: [L, steps]}); the leaves of carry and frozen lead
-        with the axis of replicas, carry is donated, metrics beyond `count` are 0.
+        first step, count) -> (carry, {metric: [L, steps]}); the leaves of carry lead with the axis
+        of replicas, those of frozen with it or with one of size 1, carry is donated, metrics
+        beyond `count` are 0.
     """
-    mesh, axes = current_mesh(), (0, 0, Feed(None, 0), 0, 0, 0, None, None)
+    mesh = current_mesh()
 
     def one_replica(carry, frozen, feed, seed, values, block, first, count):
         setup = replicas.at(values)
@@ -236,26 +237,36 @@ def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed:
             return body(0, (carry, empty))
         return jax.lax.fori_loop(0, count, body, (carry, empty))
 
+    def at_once(carry, frozen, feed, seeds, values, block, *numbers):
+        frozen, held = axes(frozen, len(replicas))
+        in_axes = (0, held, Feed(None, 0), 0, 0, 0, None, None)
+        return jax.vmap(one_replica, in_axes)(carry, frozen, feed, seeds, values, block, *numbers)
+
     def one_after_the_other(carry, frozen, feed, seeds, values, block, *numbers):
-        def run(replica):
-            carry, frozen, rows, *rest = replica
+        def run(carry, frozen, rows, *rest):
             return one_replica(carry, frozen, Feed(feed.shared, rows), *rest, *numbers)
 
-        stacked = (carry, frozen, feed.per_replica, seeds, values, block)
+        trees = (carry, frozen, feed.per_replica, seeds, values, block)
         if schedule.seeds == "map":
-            return jax.lax.map(run, stacked)
-        results = [run(jax.tree.map(lambda x, i=i: x[i], stacked)) for i in range(len(replicas))]
+            return map_replicas(run, trees, len(replicas))
+        results = [run(*replica(trees, i)) for i in range(len(replicas))]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
     def by_seeds_and_points(carry, frozen, feed, seeds, values, block, *numbers):
         """The points of a seed share its batch: a layer that reads it is one product for all."""
         points, count = replicas.points, len(replicas) // replicas.points
-        carry, frozen, values = jax.tree.map(
-            lambda leaf: leaf.reshape(points, count, *leaf.shape[1:]), (carry, frozen, values)
-        )
+        frozen, held = axes(frozen, len(replicas))
+
+        def by_point(leaf, axis=0):
+            return leaf if axis is None else leaf.reshape(points, count, *leaf.shape[1:])
+
+        carry, values = jax.tree.map(by_point, (carry, values))
+        frozen = jax.tree.map(by_point, frozen, held)
         # Points are mapped inside of seeds: within a seed its rows and its batch are constants.
-        one_seed = jax.vmap(one_replica, (0, 0, None, None, 0, None, None, None))
-        all_seeds = jax.vmap(one_seed, (1, 1, Feed(None, 0), 0, 1, 0, None, None), out_axes=1)
+        one_seed = jax.vmap(one_replica, (0, held, None, None, 0, None, None, None))
+        outer = jax.tree.map(lambda _: 1, held)
+        in_axes = (1, outer, Feed(None, 0), 0, 1, 0, None, None)
+        all_seeds = jax.vmap(one_seed, in_axes, out_axes=1)
         results = all_seeds(carry, frozen, feed, seeds[:count], values, block[:count], *numbers)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
 
@@ -265,5 +276,5 @@ def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed:
     elif rows and len(rows[0]) < len(replicas):
         all_replicas = by_seeds_and_points
     else:
-        all_replicas = jax.vmap(one_replica, axes)
+        all_replicas = at_once
     return jax.jit(all_replicas, donate_argnums=0, out_shardings=(carried, on_all_devices()))

@@ -26,7 +26,7 @@ from jaxtl.train.feed.order import Stream
 from jaxtl.train.feed.prefix import Prefix, constant_prefix, needs_only_features
 from jaxtl.train.mesh import on_all_devices, to_host
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.replicas import Replicas
+from jaxtl.train.resolve.replicas import Replicas, replica
 from jaxtl.train.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def _forward(model: Model) -> Callable:
 
     @functools.partial(jax.jit, out_shardings=on_all_devices())
     def run(params, statistics, seed, inputs):
-        params, statistics = jax.tree.map(lambda leaf: leaf[seed], (params, statistics))
+        params, statistics = replica((params, statistics), seed)
         key = jax.random.key(0)  # asked for, but without effect on the features
         return model.apply(params, statistics, to_float(inputs), rng=key, train=True)[0]["features"]
 

@@ -43,6 +43,14 @@ class Replicas:
         """What all replicas share."""
         return self.setups[0]
 
+    @property
+    def shared(self) -> frozenset[str]:
+        """Paths of the parameters that are held once, with a leading axis of size 1."""
+        setups = {id(setup): setup for setup in self.setups}.values()
+        if any(setup.origin != self.setup.origin for setup in setups):
+            return frozenset()
+        return frozenset.intersection(*(setup.shared for setup in setups))
+
     def __len__(self) -> int:
         return len(self.seeds)
 
@@ -86,6 +94,19 @@ def over_seeds(setup: Setup, seeds: tuple[int, ...]) -> Replicas:
     return Replicas(tuple(seeds), (setup,) * len(seeds))
 
 
+def join_replicas(parts: Sequence[Replicas]) -> Replicas:
+    """The replicas of one part after those of another; `points` is the caller's to set."""
+    return dataclasses.replace(
+        parts[0],
+        seeds=sum((part.seeds for part in parts), ()),
+        setups=sum((part.setups for part in parts), ()),
+        values={
+            name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values
+        },
+        points=1,
+    )
+
+
 def replica(tree: PyTree, number: int | jax.Array) -> PyTree:
     """The leaves [...] of one replica.
 
@@ -109,7 +130,7 @@ def axes(tree: PyTree, count: int) -> tuple[PyTree, PyTree]:
         Where no leaf has the axis 0, `jax.vmap` must be told `axis_size=count`.
     """
     leaves, form = jax.tree.flatten(tree)
-    held_once = [leaf.shape[0] < count for leaf in leaves]
+    held_once = [leaf.shape[0] == 1 < count for leaf in leaves]
     given = [leaf[0] if once else leaf for leaf, once in zip(leaves, held_once, strict=True)]
     in_axes = [None if once else 0 for once in held_once]
     return form.unflatten(given), form.unflatten(in_axes)

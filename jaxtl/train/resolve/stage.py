@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxtl.blame import explain
 from jaxtl.paths import FROZEN, closest, flatten, key, label, matches, select
-from jaxtl.plan import Model, Params, PyTree, Stage, StageShape, State, Statistics
+from jaxtl.plan import Model, Params, PyTree, Stage, StageShape, State, Statistics, Weights
 from jaxtl.plan.batch import Role
 from jaxtl.plan.reading import Wanted
 from jaxtl.train.resolve.contract import check_method, check_rules, differing
@@ -39,6 +39,9 @@ class Setup:
         shape: what the method's networks and state are made for.
         published: {path: array} of the leaves that come from the stage's `weights`.
         weights_report: what was done to get them.
+        shared: parameters that are the same for all replicas, held once: published ones that
+            neither this stage nor one before it has changed.
+        origin: the weights that these come from.
         initialisation: the traced program of what is fresh.
         convolutions: those of its training step, once that is traced.
         program: the traced training step, likewise.
@@ -55,6 +58,8 @@ class Setup:
     shape: StageShape
     published: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
     weights_report: str = ""
+    shared: frozenset[str] = frozenset()
+    origin: Weights | None = None
     initialisation: Any = dataclasses.field(default=None, repr=False, compare=False)
     convolutions: Convolutions | None = None
     program: Any = dataclasses.field(default=None, repr=False, compare=False)
@@ -184,7 +189,7 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
         memory = jax.eval_shape(lambda *args: method.state(model, *args, shape), params, statistics)
     if method.remembers and parent is not None:
         _check_memory(stage, parent, memory)
-    return Setup(
+    setup = Setup(
         stage=stage,
         model=model,
         inputs=inputs,
@@ -196,8 +201,11 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
         shape=shape,
         published=published,
         weights_report=report,
+        origin=stage.weights if parent is None else parent.origin,
         initialisation=initialisation,
     )
+    agreed = frozenset(published) if parent is None else parent.shared
+    return dataclasses.replace(setup, shared=setup.constant & agreed)
 
 
 def _groups(stage: Stage, paths: list[str], idle: list[str], fixed: list[str]) -> dict[str, str]:
@@ -294,20 +302,6 @@ def load_problems(
             continue
         problems.append(f"{line}  (name it in `fresh` {remedy})" if remedies else line)
     return problems
-
-
-def load(setup: Setup, source: tuple[Params, State] | None, replicas: int) -> dict[str, Any]:
-    """{path: leaf with the leading axis of replicas} of what the stage does not initialise.
-
-    Args:
-        source: (params, state) of the stage before.
-    """
-    if source is None:
-        shapes = {p: (replicas, *leaf.shape) for p, leaf in setup.published.items()}
-        return {p: np.broadcast_to(setup.published[p], shape) for p, shape in shapes.items()}
-    stored = flatten(source[0]) | flatten(source[1].statistics)
-    leaves = flatten(setup.params) | flatten(setup.state.statistics)
-    return {path: stored[path] for path in leaves if path not in setup.fresh}
 
 
 def leftovers(setup: Setup, parent: Setup) -> list[str]:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.paths import flatten
 from jaxtl.plan import Params, PyTree, Stage, State
 from jaxtl.plan.reading import Wanted
-from jaxtl.train.resolve.replicas import Replicas
+from jaxtl.train.resolve.replicas import Replicas, concatenate, join_replicas, take
 from jaxtl.train.store.checkpoints import restore_block
 from jaxtl.train.store.identity import seed_digest
 from jaxtl.train.store.log import join_curves
@@ -86,7 +85,7 @@ def restore_chain(
         method_state: as in `restore_weights`.
 
     Returns:
-        ({path: [seeds, ...]}, the method's own state or None).
+        ({path: [seeds, ...], published leaves [1, ...]}, the method's own state or None).
 
     Raises:
         ValueError: a checkpoint or the weights cannot be read, or what comes from the stage before
@@ -124,7 +123,7 @@ def restore_chain(
         if any(stage.weights.digest() != block.record["identity"]["weights"] for block, _ in parts):
             raise ValueError(f"started from other weights than {stage.weights.name} now holds")
         published = stage.weights.read(Wanted(missing, others=None))[0]
-        leaves |= {path: np.stack([leaf] * len(seeds)) for path, leaf in published.items()}
+        leaves |= {path: np.asarray(leaf)[None] for path, leaf in published.items()}
     return leaves, memory
 
 
@@ -189,7 +188,7 @@ class Trained:
         rows = np.asarray(chosen)
         if np.array_equal(rows, np.arange(len(self.replicas))):
             return self
-        params, state = jax.tree.map(lambda leaf: leaf[rows], (self.params, self.state))
+        params, state = take((self.params, self.state), rows)
         return dataclasses.replace(
             self,
             replicas=self.replicas[rows],
@@ -201,26 +200,14 @@ class Trained:
         )
 
 
-def concatenate(parts: Sequence[Trained]) -> Trained:
+def join_blocks(parts: Sequence[Trained]) -> Trained:
     """Blocks of one stage, the replicas of one after those of another."""
     if len(parts) == 1:
         return parts[0]
-    each = [part.replicas for part in parts]
-    replicas = dataclasses.replace(
-        each[0],
-        seeds=sum((replicas.seeds for replicas in each), ()),
-        setups=sum((replicas.setups for replicas in each), ()),
-        values={
-            name: np.concatenate([replicas.values[name] for replicas in each])
-            for name in each[0].values
-        },
-        points=1,
-    )
-    trees = [(part.params, part.state) for part in parts]
-    params, state = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *trees)
+    params, state = join_weights(parts)
     notes = dict.fromkeys(part.note for part in parts if part.note)
     return Trained(
-        replicas,
+        join_replicas([part.replicas for part in parts]),
         params,
         state,
         join_curves([part.curves for part in parts], [len(part.replicas) for part in parts]),
@@ -230,6 +217,14 @@ def concatenate(parts: Sequence[Trained]) -> Trained:
         np.concatenate([part.failed for part in parts]),
         "; ".join(notes),
     )
+
+
+def join_weights(parts: Sequence[Trained]) -> tuple[Params, State]:
+    """(params, state) of the replicas of one part after those of another."""
+    counts = [len(part.replicas) for part in parts]
+    shared = join_replicas([part.replicas for part in parts]).shared
+    params = concatenate([part.params for part in parts], counts, shared)
+    return params, concatenate([part.state for part in parts], counts)
 
 
 def _mean(rates: Sequence[float]) -> float:

@@ -83,6 +83,17 @@ def test_a_loop_over_replicas_copies_no_leaf_that_is_held_once():
     assert "3,2,2" not in program
 
 
+def test_a_tree_with_an_empty_branch():
+    tree = _tree() | {"method": None, "others": {}}
+    given, in_axes = axes((tree,), 3)
+
+    def total(tree):
+        return tree["base"].sum() + tree["heads"]["y"].sum()
+
+    np.testing.assert_allclose(jax.vmap(total, in_axes)(*given), [7, 11, 15])
+    np.testing.assert_allclose(map_replicas(total, (tree,), 3), [7, 11, 15])
+
+
 def test_take():
     taken = take(_tree(), [2, 0])
     np.testing.assert_array_equal(taken["heads"]["y"], [[4, 5], [0, 1]])
