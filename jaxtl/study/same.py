@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxtl.fingerprint import Fingerprint, of_program, of_value
+from jaxtl.fingerprint import Fingerprint, combined, of_program, of_value
 from jaxtl.measure.declarations import selecting_metric
 from jaxtl.models import forward
 from jaxtl.plan import Domain, Experiment, PyTree
 from jaxtl.study.checks.experiments import Node
 from jaxtl.study.validation import EvaluationIdentity, evaluation_identity, validation_identity
 from jaxtl.train.feed.digest import data_digests, domain_digests
-from jaxtl.train.rehearsal import first_step
+from jaxtl.train.rehearsal import rehearsed, step_fingerprint
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import Setup, initialise, roles_of
 from jaxtl.train.store.identity import nameless
@@ -110,8 +110,8 @@ def _data(setup: Setup, seeds: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _step(setup: Setup) -> Fingerprint:
-    step, args = first_step(over_seeds(setup, (0,)))
-    return of_program(step, *args)
+    replicas = over_seeds(setup, (0,))
+    return combined(step_fingerprint(replicas), [p.names for p in rehearsed(replicas) if p])
 
 
 def _code(setup: Setup) -> Fingerprint:

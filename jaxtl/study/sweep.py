@@ -247,11 +247,12 @@ def _make_program(
     run, parent = main.run, main.nodes[name].parent
     group = [points[i] for i in chosen]
     arm = next(a for a in main.arms if name in {s.name for s in main.experiment.arms[a]})
-    first = rehearse(group[0].nodes[name].setup, arm, run.seeds)
+    whole = group_replicas(name, group, sweep, run.seeds)
+    rehearse(whole, arm)
 
     def make(seeds: Rows) -> Replicas:
         replicas = group_replicas(name, group, sweep, seeds)
-        return dataclasses.replace(replicas, setups=(first, *replicas.setups[1:]))
+        return dataclasses.replace(replicas, rebuild=whole.rebuild)  # by which it was traced
 
     origins = [p.plan.identity for p in parents if set(p.points) & set(chosen)]
     origins = origins or ([main.plans[parent].identity] if parent else [])

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
 from jaxtl.fingerprint import of_jaxpr, of_program
-from jaxtl.plan import Experiment, PyTree, Stage
+from jaxtl.plan import Experiment, Stage
 from jaxtl.study.checks.experiments import Node
 from jaxtl.study.same import (
     differs,
@@ -20,7 +21,7 @@ from jaxtl.study.same import (
     same_outputs,
     same_selection,
 )
-from jaxtl.train.rehearsal import abstract_values, first_step
+from jaxtl.train.rehearsal import abstract_values, first_step, rehearsed, step_fingerprint
 from jaxtl.train.resolve.replicas import Replicas, over_seeds
 
 Values = Mapping[str, Any]
@@ -145,14 +146,18 @@ def _why_apart(replicas: Replicas, fields: str, column: Sequence[float] = ()) ->
     try:
         values = abstract_values(replicas)
         for program, *args in model_programs(replicas.setup, replicas.rebuild, values):
-            if any(_uses(program, args)):
+            traced = jax.make_jaxpr(program)(*args)
+            if _reads(traced, len(values)) or of_jaxpr(traced).opaque:
                 return f"the model reads {fields}"
-        step, args = first_step(replicas)
-        reads, opaque = _uses(step, args)
+        programs = [each.closed for each in rehearsed(replicas) if each is not None]
+        count = len(values)
+        reads = any(_reads(program, count) for program in programs)
+        opaque = step_fingerprint(replicas).opaque
         if opaque:  # a callback would meet the traced number when the program runs
             return f"{fields} cannot be traced ({'; '.join(opaque)})"
         # Python code can ask for the type of a number, or write it into a text.
         if column and not reads:
+            step, args = first_step(replicas)
             alone = (functools.partial(step, {fields: value}) for value in column)
             if len({of_program(each, *args[1:]) for each in alone}) > 1:
                 return f"{fields} is not read where it is traced"
@@ -161,8 +166,7 @@ def _why_apart(replicas: Replicas, fields: str, column: Sequence[float] = ()) ->
     return ""
 
 
-def _uses(program: Callable, args: Sequence[PyTree]) -> tuple[bool, tuple[str, ...]]:
-    """Whether the results of a program depend on its first argument, and what in it is opaque."""
-    traced = jax.make_jaxpr(program)(*args)
-    used = partial_eval.dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars))[1]
-    return any(used[: len(jax.tree.leaves(args[0]))]), of_jaxpr(traced).opaque
+def _reads(program: jex.ClosedJaxpr, count: int) -> bool:
+    """Whether the results of a program depend on the first `count` of its arguments."""
+    used = partial_eval.dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars))[1]
+    return any(used[:count])

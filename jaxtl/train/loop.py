@@ -4,7 +4,6 @@ Batches are a function of (seed, step), keys of (seed, step, update), and all th
 the checkpoint, so a stage that was stopped anywhere ends with the bits of one that was not.
 """
 
-import dataclasses
 import logging
 import math
 import signal
@@ -13,28 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.files import write_json
 from jaxtl.plan import Params, State
-from jaxtl.train.feed.cache import Cache, cache_features
-from jaxtl.train.feed.examples import (
-    first_page,
-    gather,
-    make_feed,
-    make_streams,
-    on_device,
-    page_steps,
-    pages,
-    shared_by_points,
-)
-from jaxtl.train.feed.pace import Pace, dispatches, room
-from jaxtl.train.mesh import is_primary, shard_state, to_host
+from jaxtl.train.dispatch.programs import Program, make_program
+from jaxtl.train.dispatch.running import running
+from jaxtl.train.feed.cache import cache_features
+from jaxtl.train.feed.examples import on_device, pages
+from jaxtl.train.feed.pace import Pace, dispatches
+from jaxtl.train.mesh import is_primary, to_host
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.convolutions import convolutions
 from jaxtl.train.resolve.replicas import Replicas, take
-from jaxtl.train.resolve.schedule import choose, convolves
 from jaxtl.train.signals import Interrupted, Watch, watch
 from jaxtl.train.state import (
     TrainState,
@@ -48,7 +37,6 @@ from jaxtl.train.state import (
     with_constants,
     without_constants,
 )
-from jaxtl.train.step import make_dispatch, make_step
 from jaxtl.train.store.blocks import Trained
 from jaxtl.train.store.checkpoints import Checkpoints
 from jaxtl.train.store.events import complete_events
@@ -136,7 +124,7 @@ def train_stage(
             if step < stage.num_steps:
                 cache = cache_features(replicas, train, options, directory)
                 record["feature_cache"] = cache.note if cache else None
-                program = compile_stage(replicas, train, options, cache)
+                program = make_program(replicas, train, options, cache)
                 train = advance(
                     replicas, program, train, step, options, recorder, validation, signals
                 )
@@ -167,7 +155,7 @@ def failed_steps(train: TrainState) -> np.ndarray:
 
 def advance(
     replicas: Replicas,
-    program: tuple,
+    program: Program,
     train: TrainState,
     step: int,
     options: RunOptions,
@@ -178,100 +166,48 @@ def advance(
     """Train from `step` to the end of the stage, or to a signal.
 
     Args:
-        program: as `compile_stage` returns it.
+        replicas: of the whole stage, which the program may be the rest of.
     """
-    schedule, dispatch, feed, streams = program
-    stage, running, compiled = replicas.setup.stage, None, None
-    seeds, values = np.int32(replicas.seeds), dict(replicas.values)
+    stage, latest, begun = replicas.setup.stage, None, False
+    schedule, feed = program.schedule, program.feed
     validates_every = validation.every if validation else 0
     periods = (validates_every, stage.method.prepare_every, options.checkpoint_every)
     adapts = on_device(feed) and schedule.steps > 1 and not options.steps_per_dispatch
     pace = Pace(schedule.steps, options, adapts)
     bounds = dispatches(step, stage.num_steps, periods, lambda: pace.steps)
-    read = pages(feed, streams, bounds, schedule.steps, stage.batch_size)
-    for (first, step), rows, block in read:
-        numbers = (np.int32(first), np.int32(step - first))
-        args = (train.carry, train.frozen, rows, seeds, values, block, *numbers)
-        if compiled is None:
-            compiled = dispatch.lower(*args).compile()
-            signals.begin()
-            recorder.record["memory_mb"] = memory_mb(compiled)
-        carry, metrics = compiled(*args)
-        train = carry._replace(frozen=train.frozen, best=train.best)
-        before, running = running, pace.launch(first, step - first, metrics)
-        if before:  # the device works on this dispatch while the last one is written
-            pace.wait(before)
-            recorder.write(before)
-        last = step == stage.num_steps
-        validates, prepares, saves = (period and step % period == 0 for period in periods)
-        saves = pace.agree() or saves
-        stops = recorder.checkpoints.preempted() or signals.received is not None
-        if not (last or validates or prepares or saves or stops):
-            continue
-        pace.wait(running)  # how long it took is not how long what follows takes
-        measured = None
-        if validation and (validates or last):
-            best, measured = validate(train, validation)
-            train = train._replace(best=best)
-        if prepares and not last:
-            train = prepare_again(replicas, train)
-        # The log never lags behind a checkpoint.
-        if stops and not last:
-            recorder.log.write(*running[:3], measured)
-            recorder.save(step, train, finished=False)
-            raise Interrupted(signals.received or signal.SIGTERM)
-        recorder.write(running, measured)
-        running = None
-        if saves and not last:
-            pace.saved(recorder.save(step, train, finished=False))
-    return train
-
-
-def memory_mb(compiled: jax.stages.Compiled) -> float | None:
-    """What a compiled dispatch needs, where the backend tells."""
-    if not (sizes := compiled.memory_analysis()):
-        return None
-    size = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
-    return round((size + sizes.output_size_in_bytes - sizes.alias_size_in_bytes) / 2**20, 3)
-
-
-def compile_stage(
-    replicas: Replicas, train: TrainState, options: RunOptions, cache: Cache | None = None
-):
-    """(schedule, dispatch, feed, streams) of a stage, or of what its feature cache leaves of it."""
-    whole = replicas.setup
-    if cache is None:
-        feed, streams = make_feed(replicas, options), make_streams(replicas)
-    else:
-        replicas, feed, streams = cache.replicas, cache.feed, cache.streams
-    setup, stage = replicas.setup, replicas.setup.stage
-    if setup.convolutions is None:
-        view = first_page(feed, replicas)
-        one_replica = jax.eval_shape(
-            lambda *trees: jax.tree.map(lambda leaf: leaf[0], trees), train, view.per_replica
-        )
-
-        def step(train, rows):
-            index = jnp.zeros((stage.batch_size, len(stage.domains)), jnp.int32)
-            batch = gather(stage, view.shared, rows, index, jax.random.key(0))
-            return make_step(setup)(train, batch, jax.random.key(0), jnp.int32(0))
-
-        jaxpr = jax.make_jaxpr(step)(*one_replica).jaxpr
-        setup = dataclasses.replace(setup, convolutions=convolutions(jaxpr))
-    schedule = choose(setup, options)
-    if schedule.steps > 1 and not options.steps_per_dispatch:
-        if on_device(feed):
-            steps = room(stage, len(replicas))
-        else:
-            steps = page_steps(feed, replicas, stage.batch_size, schedule.steps)
-        schedule = dataclasses.replace(schedule, steps=steps)
-    if cache is not None:
-        logger.info("stage %s: %s", stage.name, cache.note)
-        if schedule.seeds == "vmap" and convolves(whole):
-            # The seeds as without the cache: batching them would round other sums.
-            schedule = dataclasses.replace(schedule, seeds="map")
-    if schedule.seeds == "vmap":
-        feed = shared_by_points(feed, replicas)
-    logger.info("stage %s: %s", stage.name, schedule)
-    dispatch = make_dispatch(replicas, schedule, shard_state(train.carry), feed)
-    return schedule, dispatch, feed, streams
+    read = pages(feed, program.streams, bounds, schedule.steps, stage.batch_size)
+    with running(program, train) as calls:
+        for (first, step), rows, block in read:
+            if not begun:
+                calls.compile(rows, block)
+                signals.begin()
+                recorder.record["memory_mb"] = calls.memory_mb()
+                begun = True
+            metrics = calls.advance(rows, block, first, step - first)
+            before, latest = latest, pace.launch(first, step - first, metrics)
+            if before:  # the device works on this dispatch while the last one is written
+                pace.wait(before)
+                recorder.write(before)
+            last = step == stage.num_steps
+            validates, prepares, saves = (period and step % period == 0 for period in periods)
+            saves = pace.agree() or saves
+            stops = recorder.checkpoints.preempted() or signals.received is not None
+            if not (last or validates or prepares or saves or stops):
+                continue
+            pace.wait(latest)  # how long it took is not how long what follows takes
+            measured = None
+            if validation and (validates or last):
+                best, measured = validate(calls.train, validation)
+                calls.keep(best)
+            if prepares and not last:
+                calls.train = prepare_again(replicas, calls.train)
+            # The log never lags behind a checkpoint.
+            if stops and not last:
+                recorder.log.write(*latest[:3], measured)
+                recorder.save(step, calls.train, finished=False)
+                raise Interrupted(signals.received or signal.SIGTERM)
+            recorder.write(latest, measured)
+            latest = None
+            if saves and not last:
+                pace.saved(recorder.save(step, calls.train, finished=False))
+        return calls.train

@@ -4,7 +4,7 @@ What does not fit shows here: a method and the domains of its stage, a loss that
 wrong thing, an augmentation that raises, parameters that no memory holds.
 """
 
-import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,39 +13,43 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.blame import explain
+from jaxtl.fingerprint import Fingerprint, combined
 from jaxtl.form import describe
 from jaxtl.paths import flatten
 from jaxtl.plan import PyTree
 from jaxtl.plan.batch import sides_of
 from jaxtl.train.feed.examples import first_page, host_feed
 from jaxtl.train.resolve.contract import differing, with_place
-from jaxtl.train.resolve.convolutions import convolutions
-from jaxtl.train.resolve.replicas import Replicas, over_seeds
+from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup, active_heads, roles_of
+from jaxtl.train.resolve.traced import Traced, trace
 from jaxtl.train.state import begin, group
-from jaxtl.train.step import draw, make_step
+from jaxtl.train.step import draw, make_step, traced_step
 
 
-def rehearse(setup: Setup, arm: str, seeds: tuple[int, ...]) -> Setup:
-    """The setup with what its traced step tells.
+def rehearse(replicas: Replicas, arm: str) -> None:
+    """Trace what a stage does, which its identity and its training find traced.
 
     Raises:
         ValueError: the step or the method's `predict` cannot be traced, or they return what they
             must not; the message begins with arm and stage.
     """
+    setup = replicas.setup
     try:
-        _check_size(setup, len(seeds))
+        _check_size(setup, len(replicas))
         if setup.stage.method.aligns:
             sides_of(roles_of(setup.stage))
         _check_heads(setup)
-        step, args = first_step(over_seeds(setup, seeds[:1]))
-        program, (_, stepped) = jax.make_jaxpr(step, return_shape=True)(*args)
-        if stepped is not None and (lines := list(differing(*stepped[:2]))):
-            raise ValueError(f"a step must leave the form of what it changes: {'; '.join(lines)}")
+        start, step = rehearsed(replicas)
+        if step is not None:
+            before, after = start.results[1], step.results[0]
+            if lines := list(differing(before, after)):
+                raise ValueError(
+                    f"a step must leave the form of what it changes: {'; '.join(lines)}"
+                )
         _check_prediction(setup)
     except Exception as error:  # whatever a method, a model or an augmentation of one's own raises
         raise ValueError(f"arm {arm!r}, stage {setup.stage.name!r}: {explain(error)}") from error
-    return dataclasses.replace(setup, convolutions=convolutions(program.jaxpr), program=program)
 
 
 def abstract_values(replicas: Replicas) -> dict[str, jax.ShapeDtypeStruct]:
@@ -53,32 +57,62 @@ def abstract_values(replicas: Replicas) -> dict[str, jax.ShapeDtypeStruct]:
     return {field: jax.ShapeDtypeStruct((), jnp.float32) for field in replicas.values}
 
 
-def first_step(replicas: Replicas) -> tuple[Callable, tuple]:
-    """(values, ...) -> all that a replica computes up to its first step; with abstract arguments.
+def rehearsed(replicas: Replicas) -> tuple[Traced, Traced | None]:
+    """All that a replica computes up to its first step, and that step, as they are traced.
 
-    It returns the state of the method, and (the train state before the step, that after it,
-    metrics), None for a method without updates. Any step: its number is an argument.
+    The first is (values, params, state, feed, index, seed, step) -> (state of the method, train
+    state, batch, rng), of which the second takes the last three, see `traced_step`; for a method
+    without updates it returns the first alone, and there is no second. Any step: its number is an
+    argument.
     """
+    setup, values = replicas.setup, abstract_values(replicas)
+    name = ("start", replicas.rebuild)
+    start = trace(setup, name, functools.partial(_start, replicas), values, *_inputs(replicas))
+    if not setup.stage.method.updates:
+        return start, None
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    return start, traced_step(replicas, 1, values, *start.results[1:], number)
+
+
+def step_fingerprint(replicas: Replicas) -> Fingerprint:
+    """Of all that a replica computes up to its first step, and of that step; names apart."""
+    return combined(*(each.fingerprint for each in rehearsed(replicas) if each is not None))
+
+
+def first_step(replicas: Replicas) -> tuple[Callable, tuple]:
+    """(values, ...) -> what `rehearsed` returns of both, in one function; its abstract arguments.
+
+    Its Python code runs each time that it is traced, for who asks what the values do to it.
+    """
+
+    def run(values, *args):
+        started = _start(replicas, values, *args)
+        if len(started) == 1:
+            return started
+        return started, make_step(replicas.at(values))(*started[1:], args[-1])
+
+    return run, (abstract_values(replicas), *_inputs(replicas))
+
+
+def _start(replicas, values, params, state, feed, index, seed, step) -> tuple:
+    changed = replicas.at(values)
+    method, memory = changed.stage.method, ()
+    if method.state is not None:
+        memory = method.state(changed.model, params, state.statistics, changed.shape)
+    if not method.updates:
+        return (memory,)
+    batch, rng = draw(changed.stage, feed, index, seed, step)
+    return memory, begin(changed, *group(changed, params), state), batch, rng
+
+
+def _inputs(replicas: Replicas) -> tuple:
+    """The abstract arguments of what is rehearsed, `values` apart."""
     setup, stage = replicas.setup, replicas.setup.stage
-
-    def take_step(values, params, state, feed, index, seed, step):
-        changed = replicas.at(values)
-        method = changed.stage.method
-        memory = ()
-        if method.state is not None:
-            memory = method.state(changed.model, params, state.statistics, setup.shape)
-        if not method.updates:
-            return memory, None
-        batch, rng = draw(changed.stage, feed, index, seed, step)
-        train = begin(changed, *group(changed, params), state)
-        return memory, (train, *make_step(changed)(train, batch, rng, step))
-
     page = first_page(host_feed(replicas[:1]), replicas[:1])
     page = page._replace(per_replica=jax.tree.map(lambda leaf: leaf[0], page.per_replica))
     index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    args = (setup.params, setup.state, page, index, number, number)
-    return take_step, (abstract_values(replicas), *args)
+    return setup.params, setup.state, page, index, number, number
 
 
 def _check_heads(setup: Setup) -> None:

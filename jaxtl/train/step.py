@@ -1,4 +1,4 @@
-"""Training steps: the gradient of what trains, then Optax; many steps of all replicas in one call.
+"""A training step: the gradient of what trains, then Optax; traced once for a stage.
 
 The gradient is taken with respect to the trainable groups alone, so what is frozen costs neither a
 gradient nor optimizer state; the result has the bits of `optax.multi_transform` with
@@ -16,11 +16,10 @@ from jaxtl.paths import join, key
 from jaxtl.plan import Batch, Method, Params, PyTree, Stage, State
 from jaxtl.train.feed.examples import Feed, gather
 from jaxtl.train.gradients import Gradient, gradient
-from jaxtl.train.mesh import current_mesh, on_all_devices, shard_batch
 from jaxtl.train.resolve.contract import FAILED, check_loss, loss_name
-from jaxtl.train.resolve.replicas import Replicas, axes, map_replicas, replica
-from jaxtl.train.resolve.schedule import Schedule
+from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup
+from jaxtl.train.resolve.traced import Traced, trace
 from jaxtl.train.state import Groups, TrainState, keeps_average
 
 
@@ -199,82 +198,32 @@ def draw(
     return gather(stage, *feed, index, data_rng), rng
 
 
-def make_dispatch(replicas: Replicas, schedule: Schedule, carried: PyTree, feed: Feed) -> Callable:
-    """The compiled call that advances all replicas by up to `schedule.steps` steps.
+def traced_draw(replicas: Replicas, *args: PyTree) -> Traced:
+    """(values, feed, index, seed, step) -> (batch, rng) of one replica, as in `draw`.
 
     Args:
-        replicas, schedule: what to compile.
-        carried: shardings of the carry.
-        feed: what will be gathered from, or its shapes.
-
-    Returns:
-        (carry, frozen, feed, seeds [L], values {field: [L]}, block [L, steps, batch, domains],
-        first step, count) -> (carry, {metric: [L, steps]}); the leaves of carry lead with the axis
-        of replicas, those of frozen with it or with one of size 1, carry is donated, metrics
-        beyond `count` are 0.
+        args: those of the program, whose shapes count; abstract or not.
     """
-    mesh = current_mesh()
 
-    def one_replica(carry, frozen, feed, seed, values, block, first, count):
-        setup = replicas.at(values)
-        step_fn = make_step(setup, schedule.micro_batches)
+    def run(values, feed, index, seed, step):
+        return draw(replicas.at(values).stage, feed, index, seed, step)
 
-        def take_step(i, carry):
-            step = first + i
-            batch, rng = draw(setup.stage, feed, block[i], seed, step)
-            train, logged = step_fn(
-                carry._replace(frozen=frozen), shard_batch(mesh, batch), rng, step
-            )
-            return train.carry, logged
+    return trace(replicas.setup, ("draw", replicas.rebuild), run, *args)
 
-        def body(i, loop):
-            carry, logged = take_step(i, loop[0])
-            return carry, jax.tree.map(lambda all_, x: all_.at[i].set(x), loop[1], logged)
 
-        shapes = jax.eval_shape(lambda: take_step(0, carry)[1])
-        empty = jax.tree.map(lambda s: jnp.zeros((schedule.steps, *s.shape), s.dtype), shapes)
-        if schedule.steps == 1:
-            return body(0, (carry, empty))
-        return jax.lax.fori_loop(0, count, body, (carry, empty))
+def traced_step(replicas: Replicas, micro_batches: int, *args: PyTree) -> Traced:
+    """(values, train state, batch, rng, step) -> (train state, metrics) of one replica.
 
-    def at_once(carry, frozen, feed, seeds, values, block, *numbers):
-        frozen, held = axes(frozen, len(replicas))
-        in_axes = (0, held, Feed(None, 0), 0, 0, 0, None, None)
-        return jax.vmap(one_replica, in_axes)(carry, frozen, feed, seeds, values, block, *numbers)
+    A stage's step is traced once for all that asks for it: the rehearsal, the identity, the
+    dispatch. Another number of micro-batches, or the rest of a model after its features, is another
+    program.
 
-    def one_after_the_other(carry, frozen, feed, seeds, values, block, *numbers):
-        def run(carry, frozen, rows, *rest):
-            return one_replica(carry, frozen, Feed(feed.shared, rows), *rest, *numbers)
+    Args:
+        micro_batches: as in `make_step`.
+        args: those of the program, whose shapes count; abstract or not.
+    """
 
-        trees = (carry, frozen, feed.per_replica, seeds, values, block)
-        if schedule.seeds == "map":
-            return map_replicas(run, trees, len(replicas))
-        results = [run(*replica(trees, i)) for i in range(len(replicas))]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+    def run(values, *args):
+        return make_step(replicas.at(values), micro_batches)(*args)
 
-    def by_seeds_and_points(carry, frozen, feed, seeds, values, block, *numbers):
-        """The points of a seed share its batch: a layer that reads it is one product for all."""
-        points, count = replicas.points, len(replicas) // replicas.points
-        frozen, held = axes(frozen, len(replicas))
-
-        def by_point(leaf, axis=0):
-            return leaf if axis is None else leaf.reshape(points, count, *leaf.shape[1:])
-
-        carry, values = jax.tree.map(by_point, (carry, values))
-        frozen = jax.tree.map(by_point, frozen, held)
-        # Points are mapped inside of seeds: within a seed its rows and its batch are constants.
-        one_seed = jax.vmap(one_replica, (0, held, None, None, 0, None, None, None))
-        outer = jax.tree.map(lambda _: 1, held)
-        in_axes = (1, outer, Feed(None, 0), 0, 1, 0, None, None)
-        all_seeds = jax.vmap(one_seed, in_axes, out_axes=1)
-        results = all_seeds(carry, frozen, feed, seeds[:count], values, block[:count], *numbers)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
-
-    rows = jax.tree.leaves(feed.per_replica)
-    if schedule.seeds != "vmap":
-        all_replicas = one_after_the_other
-    elif rows and len(rows[0]) < len(replicas):
-        all_replicas = by_seeds_and_points
-    else:
-        all_replicas = at_once
-    return jax.jit(all_replicas, donate_argnums=0, out_shardings=(carried, on_all_devices()))
+    return trace(replicas.setup, ("step", micro_batches, replicas.rebuild), run, *args)

@@ -50,7 +50,7 @@ def jaxtl(variant: str) -> dict[str, float]:
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(carry.opt_state))
     steps(program)(STEPS)
     trained = peak()
-    analysis = program.dispatch.lower(*shapes).compile().memory_analysis()
+    analysis = program.made.dispatch.lower(*shapes).compile().memory_analysis()
     return {
         "trained parameters": sum(leaf.size for leaf in jax.tree.leaves(carry.trainable)),
         "optimizer MB": state / 2**20,

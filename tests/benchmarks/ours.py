@@ -18,15 +18,16 @@ from jaxtl.plan import Experiment, Params, PyTree, Stage, State, maximize
 from jaxtl.pretrained import FileWeights
 from jaxtl.study.checks.experiments import Node
 from jaxtl.study.traced import Point, Sweep, group_replicas
+from jaxtl.train.dispatch import programs
+from jaxtl.train.dispatch.running import running
 from jaxtl.train.feed import cache
 from jaxtl.train.feed.examples import Feed, gather, page
-from jaxtl.train.feed.order import Stream, index_block
+from jaxtl.train.feed.order import index_block
 from jaxtl.train.feed.prefix import constant_prefix
-from jaxtl.train.loop import Trained, compile_stage, train_stage
+from jaxtl.train.loop import Trained, train_stage
 from jaxtl.train.mesh import make_mesh
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import over_seeds
-from jaxtl.train.resolve.schedule import Schedule
 from jaxtl.train.resolve.stage import Setup, resolve
 from jaxtl.train.state import TrainState, start
 from jaxtl.train.step import make_step
@@ -37,25 +38,25 @@ class Program(NamedTuple):
 
     Attributes:
         setup, full: the resolved stage and its state before the first step.
-        schedule, dispatch, feed, streams: as `compile_stage` returns them.
+        made: what advances it.
     """
 
     setup: Setup
     full: TrainState
-    schedule: Schedule
-    dispatch: Callable
-    feed: Feed
-    streams: list[list[Stream]]
+    made: programs.Program
 
     def arguments(
         self, carry: PyTree, step: int, count: int, seeds: tuple[int, ...], values: PyTree
     ) -> tuple:
-        """Those of `dispatch` for `count` steps from `step` on."""
-        sizes = self.setup.stage.batch_size, self.schedule.steps
-        block = index_block(self.streams, step, count, *sizes)
-        feed, block = page(self.feed, block)
+        """Those of the dispatch of all seeds for `count` steps from `step` on."""
+        feed, block = self.page(step, count)
         numbers = np.int32(seeds), values, block, np.int32(step), np.int32(count)
         return carry, self.full.frozen, feed, *numbers
+
+    def page(self, step: int, count: int) -> tuple[Feed, np.ndarray]:
+        """The rows and indices of a dispatch of `count` steps from `step` on."""
+        sizes = self.setup.stage.batch_size, self.made.schedule.steps
+        return page(self.made.feed, index_block(self.made.streams, step, count, *sizes))
 
     def carry(self) -> TrainState:
         return self.full.carry
@@ -98,7 +99,7 @@ def build(
     if cached:
         features = cache.cache_features(replicas, full, options, Path(tempfile.gettempdir()))
         assert features is not None
-    return Program(setup, full, *compile_stage(replicas, full, options, features))
+    return Program(setup, full, programs.make_program(replicas, full, options, features))
 
 
 def ours(
@@ -110,7 +111,7 @@ def ours(
     params: Params | None = None,
 ) -> Callable[[int], float]:
     """run(units) of training steps, dispatched as `jaxtl.train.loop` does; arguments as `build`."""
-    return steps(build(stage, seeds, options, cached, mesh, params), seeds)
+    return steps(build(stage, seeds, options, cached, mesh, params))
 
 
 def features(stage: Stage) -> Callable[[np.ndarray], np.ndarray]:
@@ -171,27 +172,22 @@ def swept(
     replicas = group_replicas(setup.stage.name, points, sweep, seeds)
     source = jax.tree.map(lambda leaf: np.concatenate([leaf] * len(points)), source)
     full = start(replicas, source)
-    program = Program(setup, full, *compile_stage(replicas, full, RunOptions()))
-    return steps(program, replicas.seeds, dict(replicas.values))
+    return steps(Program(setup, full, programs.make_program(replicas, full, RunOptions())))
 
 
-def steps(
-    program: Program, seeds: tuple[int, ...] = (0,), values: PyTree | None = None
-) -> Callable[[int], float]:
+def steps(program: Program) -> Callable[[int], float]:
     """run(units) of a program; returns the first seed's loss at the start of the last dispatch."""
-    carry, step = program.carry(), 0
+    calls, step = running(program.made, program.full).__enter__(), 0  # until the process ends
+    calls.compile(*program.page(0, 1))
 
     def run(units: int) -> float:
-        nonlocal carry, step
+        nonlocal step
         end = step + units
         while step < end:
-            count = min(program.schedule.steps, end - step)
-            carry, metrics = program.dispatch(
-                *program.arguments(carry, step, count, seeds, values or {})
-            )
+            count = min(program.made.schedule.steps, end - step)
+            metrics = calls.advance(*program.page(step, count), step, count)
             step += count
-        jax.block_until_ready(carry)
-        return float(metrics["loss"][0, 0])
+        return float(np.asarray(metrics["loss"])[0, 0])
 
     return run
 
@@ -213,8 +209,8 @@ def train(
 def scanned(stage: Stage, constant: bool, params: Params) -> Callable[[int], float]:
     """run(units) of our step under a scan; its batch is gathered, or always the first one."""
     program = build(stage, params=params)
-    step_fn = make_step(program.setup, program.schedule.micro_batches)
-    own = jax.tree.map(lambda leaf: leaf[0], program.feed.per_replica)
+    step_fn = make_step(program.setup, program.made.schedule.micro_batches)
+    own = jax.tree.map(lambda leaf: leaf[0], program.made.feed.per_replica)
     carry, frozen = jax.tree.map(lambda leaf: leaf[0], (program.carry(), program.full.frozen))
     chunk, batch_size, key = CHUNK, stage.batch_size, jax.random.key(0)
     batch_of = jax.jit(functools.partial(gather, stage))
@@ -232,15 +228,15 @@ def scanned(stage: Stage, constant: bool, params: Params) -> Callable[[int], flo
 
         return jax.lax.scan(one, carry, (jnp.arange(chunk), block))
 
-    first_block = index_block(program.streams, 0, chunk, batch_size)[0]
-    batch, step = batch_of(program.feed.shared, own, first_block[0], key), 0
+    first_block = index_block(program.made.streams, 0, chunk, batch_size)[0]
+    batch, step = batch_of(program.made.feed.shared, own, first_block[0], key), 0
 
     def run(units: int) -> float:
         nonlocal carry, step
         for _ in range(-(-units // chunk)):
-            block = index_block(program.streams, step, chunk, batch_size)[0]
+            block = index_block(program.made.streams, step, chunk, batch_size)[0]
             carry, losses = steps(
-                carry, frozen, program.feed.shared, own, batch, block, np.int32(step)
+                carry, frozen, program.made.feed.shared, own, batch, block, np.int32(step)
             )
             step += chunk
         jax.block_until_ready(carry)

@@ -24,6 +24,7 @@ from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Run
 from jaxtl.study.traced import Sweep
 from jaxtl.train import loop
+from jaxtl.train.dispatch import programs
 from jaxtl.train.signals import Interrupted
 from jaxtl.train.store.checkpoints import Checkpoints, restore_weights
 
@@ -206,7 +207,7 @@ def test_a_schedule_that_branches_on_its_value_has_programs_of_replicas_of_the_r
 
 
 def test_one_program_for_all_points_and_seeds(tmp_path, monkeypatch):
-    made, make = [], loop.make_dispatch
+    made, make = [], programs.make_dispatch
 
     def spy(replicas, *args):
         def lower(*given):
@@ -215,7 +216,7 @@ def test_one_program_for_all_points_and_seeds(tmp_path, monkeypatch):
 
         return types.SimpleNamespace(lower=lower)
 
-    monkeypatch.setattr(loop, "make_dispatch", spy)
+    monkeypatch.setattr(programs, "make_dispatch", spy)
     run(tmp_path, [{"rate": rate} for rate in (0.01, 0.02, 0.04)])
     assert made == [2, 2, 6]
 
@@ -225,14 +226,14 @@ def test_one_program_for_all_points_and_seeds(tmp_path, monkeypatch):
 def test_points_share_the_columns_of_a_seed_if_they_are_the_same(
     tmp_path, monkeypatch, field, lead
 ):
-    seen, compile_stage = [], loop.compile_stage
+    seen, make = [], loop.make_program
 
     def spy(replicas, *args):
-        program = compile_stage(replicas, *args)
-        seen.append({len(leaf) for leaf in jax.tree.leaves(program[2].per_replica)})
+        program = make(replicas, *args)
+        seen.append({len(leaf) for leaf in jax.tree.leaves(program.feed.per_replica)})
         return program
 
-    monkeypatch.setattr(loop, "compile_stage", spy)
+    monkeypatch.setattr(loop, "make_program", spy)
     run(tmp_path, [{field: value} for value in (0.1, 0.2, 0.3)])
     assert seen[-1] == {lead}
 

@@ -18,10 +18,10 @@ from jaxtl.models.conv_net import relu_max_pool
 from jaxtl.models.layers import Conv
 from jaxtl.paths import flatten
 from jaxtl.plan import Stage, labelled
-from jaxtl.train import loop
+from jaxtl.train.dispatch import programs
+from jaxtl.train.dispatch.programs import make_program
 from jaxtl.train.feed.order import index_block
 from jaxtl.train.feed.pace import BLOCK_BYTES
-from jaxtl.train.loop import compile_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.convolutions import Convolutions, convolutions
 from jaxtl.train.resolve.replicas import over_seeds
@@ -49,8 +49,8 @@ def kind_of_stage(kind):
     if kind == "vmap":
         return mlp_stage(6)
     model = {
-        "map": lambda: from_blocks([Block("conv_0", Conv(4, (3, 3)), relu_max_pool)], HEADS),
-        "unroll": lambda: models.from_linen(PlainConv(), HEADS),
+        "patches": lambda: from_blocks([Block("conv_0", Conv(4, (3, 3)), relu_max_pool)], HEADS),
+        "native": lambda: models.from_linen(PlainConv(), HEADS),
     }[kind]()
     domains = [labelled(images(), "source")]
     return Stage(
@@ -59,11 +59,12 @@ def kind_of_stage(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["vmap", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("map", "unroll"))]
+    "kind",
+    ["vmap", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("patches", "native"))],
 )
 def test_seeds_trained_together_are_those_trained_alone(tmp_path, kind):
     stage, seeds = kind_of_stage(kind), (3, 0)
-    assert schedule(stage).seeds == kind
+    assert schedule(stage).seeds == ("vmap" if kind == "vmap" else "threads")
     both = train(stage, tmp_path / "both", seeds=seeds)
     for i, seed in enumerate(seeds):
         alone = train(stage, tmp_path / str(seed), seeds=(seed,))
@@ -79,7 +80,7 @@ def test_seeds_trained_together_are_those_trained_alone(tmp_path, kind):
 @pytest.fixture
 def compiled(monkeypatch):
     """How often each dispatch that the loop makes is compiled; it takes one set of shapes."""
-    counts, make = [], loop.make_dispatch
+    counts, make = [], programs.make_dispatch
 
     def spy(*args):
         dispatch, number = make(*args), len(counts)
@@ -91,7 +92,7 @@ def compiled(monkeypatch):
 
         return types.SimpleNamespace(lower=lower)
 
-    monkeypatch.setattr(loop, "make_dispatch", spy)
+    monkeypatch.setattr(programs, "make_dispatch", spy)
     return counts
 
 
@@ -114,11 +115,11 @@ def test_the_carry_is_donated_and_the_frozen_part_is_not():
     options = dataclasses.replace(OPTIONS, feature_cache=False)
     replicas = over_seeds(setup, seeds)
     full = start(replicas, None)
-    schedule, dispatch, feed, streams = compile_stage(replicas, full, options)
-    carry = full.carry
-    block = index_block(streams, 0, schedule.steps, stage.batch_size)
+    program = make_program(replicas, full, options)
+    carry, feed = full.carry, program.feed
+    block = index_block(program.streams, 0, program.schedule.steps, stage.batch_size)
     args = (full.frozen, feed, jnp.asarray(seeds), {}, block, np.int32(0), np.int32(2))
-    after, metrics = dispatch(carry, *args)
+    after, metrics = program.dispatch(carry, *args)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry.trainable))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((full.frozen, feed, after)))
     np.testing.assert_array_equal(metrics["loss"][:, 2:], 0)  # beyond count
@@ -159,7 +160,7 @@ def test_convolutions_that_are_not_differentiated_are_native():
     stage = Stage(
         "probe", model, method, domains=[labelled(images(16), "source")], batch_size=16, num_steps=2
     )
-    assert schedule(stage, feature_cache=False).seeds == "map"  # batched kernels would be slow
+    assert schedule(stage, feature_cache=False).seeds == "threads"  # batched kernels would be slow
 
 
 def test_convolutions_inside_loops_and_compiled_functions_are_found():
@@ -181,7 +182,7 @@ def schedule(stage, **options):
     setup = resolve(stage, None)
     replicas = over_seeds(setup, (0, 1))
     full = jax.eval_shape(lambda: abstract_state(replicas))
-    return compile_stage(replicas, full, RunOptions(**options))[0]
+    return make_program(replicas, full, RunOptions(**options)).schedule
 
 
 def test_micro_batches_are_as_asked_for_or_fit_the_cache():
@@ -218,8 +219,8 @@ def test_batches_that_share_statistics_are_not_cut_unasked():
 def test_steps_per_dispatch_are_as_asked_for_but_ordinary_convolutions_go_one_by_one():
     assert schedule(mlp_stage(9)).steps == 16
     assert schedule(mlp_stage(9), steps_per_dispatch=3).steps == 3
-    assert schedule(kind_of_stage("unroll"), steps_per_dispatch=3).steps == 1
-    assert schedule(kind_of_stage("unroll")).steps == 1
+    assert schedule(kind_of_stage("native"), steps_per_dispatch=3).steps == 1
+    assert schedule(kind_of_stage("native")).steps == 1
 
 
 def test_a_dispatch_has_room_for_many_small_steps_in_little_memory():

@@ -8,8 +8,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtl import data, models
 from jaxtl.methods import transfer
 from jaxtl.plan import Stage, labelled
+from jaxtl.train.dispatch.programs import make_program
 from jaxtl.train.feed.order import index_block
-from jaxtl.train.loop import compile_stage
 from jaxtl.train.mesh import check_batch, make_mesh, shard_batch, shard_state, to_host
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import over_seeds
@@ -61,11 +61,12 @@ def test_a_step_split_over_devices_sums_gradients_and_gathers_no_activations(bui
     with jax.set_mesh(make_mesh("data=8")):
         replicas = over_seeds(setup, (0, 1))
         full = start(replicas, None)
-        schedule, dispatch, feed, streams = compile_stage(replicas, full, RunOptions())
-        block = index_block(streams, 0, schedule.steps, 16)
+        made = make_program(replicas, full, RunOptions())
+        block = index_block(made.streams, 0, made.schedule.steps, 16)
         carry = full.carry
-        args = (carry, full.frozen, feed, np.int32([0, 1]), {}, block, np.int32(0), np.int32(4))
-        program = dispatch.lower(*args).compile().as_text()
+        seeds, numbers = np.int32([0, 1]), (np.int32(0), np.int32(4))
+        args = (carry, full.frozen, made.feed, seeds, {}, block, *numbers)
+        program = made.dispatch.lower(*args).compile().as_text()
     assert "all-reduce" in program
     assert "all-gather" not in program and "all-to-all" not in program
 

@@ -11,6 +11,7 @@ from jaxtl import models
 from jaxtl.methods import adapt
 from jaxtl.plan import Stage, labelled, unlabelled
 from jaxtl.train.rehearsal import rehearse
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 
 METHODS = {
@@ -60,7 +61,7 @@ def test_a_stage_without_targets_is_refused_before_any_trains(name):
     setup = resolve(dataclasses.replace(stage, domains=domains), None)
     message = rf"{len(domains)} of {len(domains)} domains are sources \(source, .*role=\"target\""
     with pytest.raises(ValueError, match=message):
-        rehearse(setup, "arm", (0,))
+        rehearse(over_seeds(setup, (0,)), "arm")
 
 
 def test_a_capacity_that_is_too_small_names_itself(tmp_path):

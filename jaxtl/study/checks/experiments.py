@@ -18,6 +18,7 @@ from jaxtl.study.checks.data import check_readings
 from jaxtl.study.checks.domains import as_domain, check_domain
 from jaxtl.study.checks.measurable import abstract_inputs, check_score, derived_reads, metric_names
 from jaxtl.train.rehearsal import rehearse
+from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import Setup, resolve
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ def plan_stages(
                 continue
             try:
                 setup = resolve(stage, parent_node.setup if parent_node else None)
-                setup = rehearse(setup, arm, seeds) if rehearsed else setup
+                if rehearsed:
+                    rehearse(over_seeds(setup, seeds), arm)
                 nodes[stage.name] = Node(setup, parent)
             except ValueError as error:
                 problems.append(str(error))

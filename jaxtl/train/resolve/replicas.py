@@ -79,7 +79,7 @@ class Replicas:
 
         def changed(setup: Setup) -> Setup:
             stage = dataclasses.replace(setup.stage, model=model)
-            return dataclasses.replace(setup, stage=stage, model=model, convolutions=None)
+            return dataclasses.replace(setup, stage=stage, model=model)
 
         return dataclasses.replace(self, setups=tuple(map(changed, self.setups)))
 

@@ -1,10 +1,13 @@
 """How a stage is compiled: how its seeds share the program, how many steps a call has.
 
 How the seeds share the program depends on what the step holds. Dense steps are batched by `vmap`.
-Convolutions written as patches + dot (see `jaxtl.models.convolution`) run seed after seed under
-`lax.map`: batching their kernels would multiply the patches in memory. The gradient of an ordinary
-convolution inside any XLA loop on a CPU is an order of magnitude slower (jax issue 12868), so those
-steps are dispatched one by one, with the seeds unrolled.
+With convolutions a CPU is faster without: batching the kernels of patches + dot (see
+`jaxtl.models.convolution`) multiplies the patches in memory, and what small layers leave idle of
+the other cores only another seed can use. So a program of one seed is called for each of them, in
+threads. On a mesh of several devices, or where the program calls the host, whose calls then stay in
+order, seeds follow each other inside one program: by `lax.map`, or unrolled with ordinary
+convolutions, whose gradient inside any XLA loop on a CPU is an order of magnitude slower (jax issue
+12868); those steps are also dispatched one by one.
 """
 
 import dataclasses
@@ -12,6 +15,7 @@ import logging
 from typing import Literal
 
 import jax
+from jax.extend import core as jex
 
 from jaxtl.train.mesh import current_mesh
 from jaxtl.train.options import RunOptions
@@ -34,13 +38,15 @@ class Schedule:
         micro_batches: parts that the batch of a `per_example` update is cut into.
     """
 
-    seeds: Literal["vmap", "map", "unroll"]
+    seeds: Literal["vmap", "threads", "map", "unroll"]
     steps: int
     micro_batches: int
 
     def __str__(self) -> str:
-        """`up to 16 steps a call, all seeds at once (vmap), batches in 4 parts`."""
-        seeds = "all seeds at once" if self.seeds == "vmap" else "seed after seed"
+        """`up to 16 steps a call, each seed by itself (threads), batches in 4 parts`."""
+        seeds = {"vmap": "all seeds at once", "threads": "each seed by itself"}.get(
+            self.seeds, "seed after seed"
+        )
         parts = f"batches in {self.micro_batches} parts" if self.micro_batches > 1 else ""
         steps = f"up to {self.steps} steps a call" if self.steps > 1 else "a step a call"
         return ", ".join(filter(None, (steps, f"{seeds} ({self.seeds})", parts)))
@@ -53,9 +59,24 @@ def convolves(setup: Setup) -> bool:
     return jax.default_backend() == "cpu" and layers.forward and not layers.native
 
 
-def choose(setup: Setup, options: RunOptions) -> Schedule:
-    """Pick the schedule from the step's convolutions and the device; options override numbers."""
-    layers = setup.convolutions
+def apart(program: jex.ClosedJaxpr, native: bool = False) -> Literal["threads", "map", "unroll"]:
+    """How the seeds of a step are run that are not to be batched.
+
+    Args:
+        native: it holds ordinary convolutions.
+    """
+    if current_mesh().size == jax.process_count() == 1 and not program.effects:
+        return "threads"
+    return "unroll" if native else "map"
+
+
+def choose(setup: Setup, program: jex.ClosedJaxpr, options: RunOptions) -> Schedule:
+    """Pick the schedule from the step's convolutions and the device; options override numbers.
+
+    Args:
+        program: the step of one replica, its batch in one part.
+    """
+    layers = convolutions(program.jaxpr)
     cpu = jax.default_backend() == "cpu"
     batch_size, parts = setup.stage.batch_size, 1
     if setup.model.live:
@@ -69,8 +90,10 @@ def choose(setup: Setup, options: RunOptions) -> Schedule:
         parts = min(batch_size, -(-on_one // PATCH_BYTES) or 1)
     while batch_size % parts:
         parts += 1
+    if not any(update.per_example for update in setup.stage.method.updates):
+        parts = 1
     if cpu and layers.native:
-        return Schedule("unroll", 1, parts)
+        return Schedule(apart(program, native=True), 1, parts)
     steps = options.steps_per_dispatch or 16
     convolved = layers.patch_bytes or layers.forward
-    return Schedule("map" if cpu and convolved else "vmap", steps, parts)
+    return Schedule(apart(program) if cpu and convolved else "vmap", steps, parts)

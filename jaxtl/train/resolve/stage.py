@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,6 @@ from jaxtl.plan import Model, Params, PyTree, Stage, StageShape, State, Statisti
 from jaxtl.plan.batch import Role
 from jaxtl.plan.reading import Wanted
 from jaxtl.train.resolve.contract import check_method, check_rules, differing
-from jaxtl.train.resolve.convolutions import Convolutions
 from jaxtl.train.resolve.inputs import example_inputs
 
 logger = logging.getLogger(__name__)
@@ -43,8 +42,6 @@ class Setup:
             neither this stage nor one before it has changed.
         origin: the weights that these come from.
         initialisation: the traced program of what is fresh.
-        convolutions: those of its training step, once that is traced.
-        program: the traced training step, likewise.
     """
 
     stage: Stage
@@ -61,8 +58,11 @@ class Setup:
     shared: frozenset[str] = frozenset()
     origin: Weights | None = None
     initialisation: Any = dataclasses.field(default=None, repr=False, compare=False)
-    convolutions: Convolutions | None = None
-    program: Any = dataclasses.field(default=None, repr=False, compare=False)
+
+    @functools.cached_property
+    def traces(self) -> dict[Hashable, Any]:
+        """{which, for which shapes: a program of the stage that was traced}."""
+        return {}
 
     @property
     def constant(self) -> frozenset[str]:

@@ -24,7 +24,7 @@ from jaxtl.models import forward
 from jaxtl.paths import flatten
 from jaxtl.train.feed.digest import data_digests
 from jaxtl.train.feed.order import Stream, index_block
-from jaxtl.train.rehearsal import first_step
+from jaxtl.train.rehearsal import step_fingerprint
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup
 
@@ -94,7 +94,7 @@ def stage_identity(
     setup, stage = replicas.setup, replicas.setup.stage
     count = len(replicas) // replicas.points
     measured, unreadable = validation
-    prints = {"initialisation": of_jaxpr(setup.initialisation), "step": _step(replicas)}
+    prints = {"initialisation": of_jaxpr(setup.initialisation), "step": step_fingerprint(replicas)}
     host = [_host_code(each) for each in replicas.setups[::count]]
     if any(host) or measured:
         prints["outputs"] = outputs_fingerprint(setup)
@@ -144,14 +144,6 @@ def nameless(identity: Any) -> Any:
         for key, value in identity.items()
         if not (key == "name" and "seeds" in identity)
     }
-
-
-def _step(replicas: Replicas) -> Fingerprint:
-    """Of the training step, in which swept numbers are arguments."""
-    if not replicas.values and replicas.setup.program is not None:
-        return of_jaxpr(replicas.setup.program)
-    function, args = first_step(replicas)
-    return of_program(function, *args)
 
 
 def _shapes(setup: Setup) -> list[list[Any]]:

@@ -29,11 +29,13 @@ from jaxtl.losses import supervised
 from jaxtl.models import apply_flat
 from jaxtl.paths import flatten
 from jaxtl.plan import labelled
+from jaxtl.train.dispatch.programs import make_program
+from jaxtl.train.dispatch.running import running
 from jaxtl.train.feed.cache import cache_features
 from jaxtl.train.feed.examples import make_streams, page
 from jaxtl.train.feed.order import index_block
 from jaxtl.train.feed.prefix import constant_prefix
-from jaxtl.train.loop import compile_stage, train_stage
+from jaxtl.train.loop import train_stage
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
@@ -63,17 +65,16 @@ def steps_of(plan, full, cache=None):
     """({metric: [seeds, steps]}, parameters) after all steps, four a dispatch."""
     setup, options = resolve(plan, None), RunOptions(steps_per_dispatch=4)
     full, logged = jax.tree.map(jnp.copy, full), []  # dispatches donate it
-    schedule, dispatch, feed, streams = compile_stage(
-        over_seeds(setup, SEEDS), full, options, cache
-    )
-    carry, frozen = full.carry, full.frozen
-    for step in range(0, plan.num_steps, schedule.steps):
-        rows, block = page(feed, index_block(streams, step, schedule.steps, plan.batch_size))
-        args = rows, jnp.asarray(SEEDS), {}, block, np.int32(step), np.int32(schedule.steps)
-        carry, metrics = dispatch(carry, frozen, *args)
-        logged.append(metrics)
-    metrics = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logged)
-    return metrics, flatten(carry._replace(frozen=frozen).params)
+    program = make_program(over_seeds(setup, SEEDS), full, options, cache)
+    count, streams = program.schedule.steps, program.streams
+    with running(program, full) as calls:
+        for step in range(0, plan.num_steps, count):
+            rows = page(program.feed, index_block(streams, step, count, plan.batch_size))
+            if not step:
+                calls.compile(*rows)
+            logged.append(dict(calls.advance(*rows, step, count)))
+        metrics = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logged)
+        return metrics, flatten(calls.train.params)
 
 
 def compare(plan, directory, **options):
