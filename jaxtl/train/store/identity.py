@@ -30,7 +30,7 @@ from jaxtl.train.resolve.stage import Setup
 
 Identity = dict[str, Any]
 
-RULES = 1
+RULES = 2
 """Raise it with every change of what a stage ends with that stands in no traced program: when
 validation comes, what is averaged, in which order host code is called."""
 
