@@ -11,6 +11,7 @@ import pytest
 from tiny import assert_same, mlp_stage, train
 
 from jaxtl.train import loop
+from jaxtl.train.dispatch import programs
 from jaxtl.train.feed import pace
 from jaxtl.train.feed.pace import SECONDS, Pace, dispatches
 from jaxtl.train.options import RunOptions
@@ -168,13 +169,13 @@ def restless(monkeypatch):
             return due
 
     monkeypatch.setattr(loop, "Pace", Restless)
-    make = loop.make_dispatch
+    make = programs.make_dispatch
 
     def counted(*args):
         compiled.append(args)
         return make(*args)
 
-    monkeypatch.setattr(loop, "make_dispatch", counted)
+    monkeypatch.setattr(programs, "make_dispatch", counted)
     return launched, compiled
 
 
