@@ -90,14 +90,13 @@ class Apart:
         """The state after the calls so far, which are waited for; set it where it changes."""
         if self._whole is None:
             carries = [call.result()[0] for call in self._calls]
-            carry = jax.tree.map(_stack, self._held_once, *carries)
+            carry = jax.tree.map(_stack, *carries)
             self._whole = carry._replace(**self._rest)
         return self._whole
 
     @train.setter
     def train(self, train: TrainState) -> None:
         count, carry = len(self._program.replicas), train.carry
-        self._held_once = jax.tree.map(lambda leaf: leaf.shape[0] < count, carry)
         self._rest = {"frozen": train.frozen, "best": train.best}
         self._frozen = [_part(train.frozen, i) for i in range(count)]
         # The calls take over the memory of their parts, which must be no one else's.
@@ -218,10 +217,8 @@ def _part(tree: PyTree, number: int, may_alias: bool | None = None) -> PyTree:
     return jax.device_put(leaves, on_all_devices(), may_alias=may_alias)
 
 
-def _stack(held_once: bool, *leaves: jax.Array) -> jax.Array:
-    """[replicas or 1, ...] of the leaves of each."""
-    if held_once:
-        return leaves[0][None]
+def _stack(*leaves: jax.Array) -> jax.Array:
+    """[replicas, ...] of the leaves of each."""
     stack = np.stack if isinstance(_readable(leaves[0]), np.ndarray) else jnp.stack
     return jax.device_put(stack([_readable(leaf) for leaf in leaves]), on_all_devices())
 
