@@ -56,7 +56,13 @@ def row_of(leaf: Any, number: int) -> Any:
         leaf: an array of NumPy or JAX, or a traced one.
     """
     row = leaf[number]
-    if _is_constant(leaf) and _is_constant(row) and isinstance(number, int | np.integer):
+    is_array = isinstance(row, np.ndarray | jax.Array)  # not a number of NumPy
+    if (
+        is_array
+        and _is_constant(leaf)
+        and _is_constant(row)
+        and isinstance(number, int | np.integer)
+    ):
         origin = (weakref.ref(leaf), int(number))
         _origins.get(row, lambda: origin)
     return row
