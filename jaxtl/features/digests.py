@@ -69,9 +69,11 @@ def row_of(leaf: Any, number: int) -> Any:
 
 
 def _is_constant(leaf: Any) -> bool:
-    """Whether nobody can write to an array."""
+    """Whether nobody can write to an array, and whether that can be remembered."""
     if isinstance(leaf, jax.Array):
         return not isinstance(leaf, jax.core.Tracer)
+    if isinstance(leaf, np.generic):  # the row of a vector: nothing can refer to it weakly
+        return False
     while isinstance(leaf, np.ndarray):
         if leaf.flags.writeable or isinstance(leaf, np.memmap):
             return False

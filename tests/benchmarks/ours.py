@@ -1,5 +1,7 @@
 """How the benchmarks drive our engine; nothing else here calls it."""
 
+import atexit
+import contextlib
 import dataclasses
 import functools
 import math
@@ -177,7 +179,9 @@ def swept(
 
 def steps(program: Program) -> Callable[[int], float]:
     """run(units) of a program; returns the first seed's loss at the start of the last dispatch."""
-    calls, step = running(program.made, program.full).__enter__(), 0  # until the process ends
+    stack, step = contextlib.ExitStack(), 0
+    calls = stack.enter_context(running(program.made, program.full))
+    atexit.register(stack.close)
     calls.compile(*program.page(0, 1))
 
     def run(units: int) -> float:

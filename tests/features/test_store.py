@@ -163,6 +163,11 @@ def test_weights_in_a_stack_are_hashed_once(plain, monkeypatch):
     assert len(hashed) == 4 and keeper.counts.computed == 80  # a kernel and a bias, twice
 
 
+def test_a_row_of_a_vector_is_a_number():
+    vector = np.asarray(jnp.arange(3))
+    assert not vector.flags.writeable and row_of(vector, 1) == 1
+
+
 def test_the_batch_is_the_same_on_many_devices(plain):
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
