@@ -2,19 +2,12 @@
 
 import functools
 import logging
-import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-import jaxtl
 from jaxtl import features, report
 from jaxtl.data.table import unchanging
 from jaxtl.experiment_file import code_digest
@@ -26,7 +19,7 @@ from jaxtl.measure.outcome import arm_result, asked
 from jaxtl.measure.results import ExperimentResult
 from jaxtl.models import computing_in
 from jaxtl.paths import unknown
-from jaxtl.plan import Experiment
+from jaxtl.plan import Experiment, Params, State
 from jaxtl.study.checks.experiments import Node, check_arms, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.checks.prepared import check_prepared
@@ -39,7 +32,7 @@ from jaxtl.study.continuation import (
 )
 from jaxtl.study.earlier import Earlier, changed_evaluations, earlier, made_from
 from jaxtl.study.progress import Reporter
-from jaxtl.study.run import ALL, Checked, Done, Run, numeric_settings, run_record
+from jaxtl.study.run import ALL, Checked, Done, Run, environment, numeric_settings, run_record
 from jaxtl.study.source_run import SourceRun
 from jaxtl.study.sweep import plan_sweep, train_sweep
 from jaxtl.study.traced import Sweep
@@ -107,7 +100,7 @@ def run_experiment(
                 reporter.say(("warning: ", "yellow"), line)
             start_over(plans.values())
             reporter.begin(run, checked.arms, work_ahead(plans, checked.nodes))
-            done = train_arms(checked, reporter)
+            done = train_arms(checked, reporter, swept=bool(plan and plan.points))
             points = train_sweep(checked, plan, done, reporter) if plan else ()
             with reporter.busy("writing the report"), phase("report"):
                 return write_results(checked, done, points, before)
@@ -205,8 +198,15 @@ def check_overwrite(run: Run, nodes: Mapping[str, Node]) -> None:
             raise ValueError(unknown("stage of --overwrite", name, [*nodes, ALL]))
 
 
-def train_arms(checked: Checked, reporter: Reporter) -> Done:
-    """Train each stage once and measure each arm."""
+def train_arms(checked: Checked, reporter: Reporter, *, swept: bool) -> Done:
+    """Train each stage once and measure each arm.
+
+    A stage is on the devices while it trains and is measured, on the host while another stage or an
+    analysis may ask for its parameters, and is gone then.
+
+    Args:
+        swept: points of a sweep may ask for them after that.
+    """
     experiment, run, nodes = checked.experiment, checked.run, checked.nodes
     write_json(run.directory / "config.json", run_record(run))
     file: dict[str, Any] = {"file": None} if run.call else {}  # a program made the experiment
@@ -222,22 +222,30 @@ def train_arms(checked: Checked, reporter: Reporter) -> Done:
             if name in done.trained:
                 continue
             setup = nodes[name].setup
+            source = weights_before(checked, name, done)
             if checked.source_run is not None and name in checked.source_run.stages:
                 done.trained[name] = checked.source_run.load(setup)
+                measured = done.trained[name].on_devices()
                 where = checked.source_run.directory
                 reporter.say("stage ", (name, "bold"), f": loaded from {where}")
             else:
-                done.trained[name] = train_node(checked, name, done, reporter)
-            params, state = done.trained[name].params, done.trained[name].state
+                measured = train_node(checked, name, source, done, reporter)
+                done.trained[name] = measured.on_host(source)
+            params, state = measured.params, measured.state
             heads = named_heads(nodes, name)
             done.cuts[name] = block = block_at_end(nodes, name, run.options)
             done.measured[name] = done.evaluator.measure(
                 setup.stage.model, stage.method, params, state, heads, block
             )
+            del measured, params, state
             for line in not_finite_lines(done.measured[name], run.seeds):
                 reporter.say(("warning: ", "yellow"), f"after stage {name!r}, {line}")
         parts = done.trained, done.measured
         done.results[arm] = arm_result(arm, experiment, *parts, run.seeds, done.cuts)
+        ahead = checked.arms[checked.arms.index(arm) + 1 :]
+        asked_for = {stage.name for later in ahead for stage in experiment.arms[later]}
+        for name in () if swept else done.trained.keys() - asked_for:
+            done.trained[name] = done.trained[name].without_weights()
     return done
 
 
@@ -289,13 +297,23 @@ def finished_summary(checked: Checked, sweep: Sweep | None) -> dict[str, Any]:
     return summary
 
 
-def train_node(checked: Checked, name: str, done: Done, reporter: Reporter) -> Trained:
+def weights_before(checked: Checked, name: str, done: Done) -> tuple[Params, State] | None:
+    """(params, state) of the stage before, on the host; None for a first stage."""
+    parent = checked.nodes[name].parent
+    return (done.trained[parent].params, done.trained[parent].state) if parent else None
+
+
+def train_node(
+    checked: Checked,
+    name: str,
+    source: tuple[Params, State] | None,
+    done: Done,
+    reporter: Reporter,
+) -> Trained:
     """Train what one stage of the experiment itself lacks."""
-    run, node, source = checked.run, checked.nodes[name], None
-    if node.parent:
-        source = done.trained[node.parent].params, done.trained[node.parent].state
-        if unused := leftovers(node.setup, checked.nodes[node.parent].setup):
-            logger.info("stage %s does not take from %s: %s", name, node.parent, ", ".join(unused))
+    run, node = checked.run, checked.nodes[name]
+    if node.parent and (unused := leftovers(node.setup, checked.nodes[node.parent].setup)):
+        logger.info("stage %s does not take from %s: %s", name, node.parent, ", ".join(unused))
 
     def validation(seeds: tuple[int, ...]) -> Validation | None:
         evaluator = done.evaluator
@@ -305,42 +323,3 @@ def train_node(checked: Checked, name: str, done: Done, reporter: Reporter) -> T
 
     make = functools.partial(over_seeds, node.setup)
     return train_parts(checked.plans[name], make, source, validation, run, reporter, name)
-
-
-def count_cores() -> int | None:
-    """CPU cores that this process may use; None where the system does not say."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
-def environment(run: Run) -> dict[str, Any]:
-    """Versions, devices, git commit, the command or call and where it was given."""
-    import flax
-    import optax
-
-    def git(*args: str) -> str | None:
-        done = subprocess.run(
-            ["git", *args], capture_output=True, text=True, errors="replace", check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    try:
-        commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain")
-    except OSError:
-        commit, changed = None, None
-    return {
-        "command": run.call or shlex.join(sys.argv),
-        "folder": str(Path.cwd()),
-        "variables": {k: v for k, v in os.environ.items() if k.startswith(("JAX_", "XLA_"))},
-        "jaxtl": jaxtl.__version__,
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "flax": flax.__version__,
-        "optax": optax.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "cores": count_cores(),
-        "devices": [str(device.device_kind) for device in jax.devices()],
-        "git_commit": commit and commit + (" with local changes" if changed else ""),
-    }

@@ -1,14 +1,22 @@
 """One invocation: what is asked for, what was found to be right with it, what is done of it."""
 
 import dataclasses
+import os
+import platform
+import shlex
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+import jaxtl
 from jaxtl.measure.evaluate import Evaluator, Measured
 from jaxtl.measure.results import ArmResult
+from jaxtl.models.programs import cores
 from jaxtl.plan import Experiment
 from jaxtl.study.checks.experiments import Node
 from jaxtl.study.source_run import SourceRun
@@ -87,6 +95,38 @@ def numeric_settings() -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != NUMERIC[name]}
 
 
+def environment(run: Run) -> dict[str, Any]:
+    """Versions, devices, git commit, the command or call and where it was given."""
+    import flax
+    import optax
+
+    def git(*args: str) -> str | None:
+        done = subprocess.run(
+            ["git", *args], capture_output=True, text=True, errors="replace", check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    except OSError:
+        commit, changed = None, None
+    return {
+        "command": run.call or shlex.join(sys.argv),
+        "folder": str(Path.cwd()),
+        "variables": {k: v for k, v in os.environ.items() if k.startswith(("JAX_", "XLA_"))},
+        "jaxtl": jaxtl.__version__,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+        "optax": optax.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "cores": cores(),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "git_commit": commit and commit + (" with local changes" if changed else ""),
+    }
+
+
 class Part(NamedTuple):
     """A block of a stage that is to be found, gone on with or trained.
 
@@ -160,7 +200,7 @@ class Done(NamedTuple):
 
     Attributes:
         evaluator: measures; has the evaluations' examples on the device.
-        trained: {stage: Trained}.
+        trained: {stage: Trained}, on the host; without weights once nothing asks for them.
         measured: {stage: {evaluation: Measured}}.
         results: {arm: ArmResult}.
         cuts: {stage: block or None}, as in `TrainedArm`.

@@ -70,6 +70,22 @@ class SourceRun:
         if problems:
             raise ValueError("\n".join(problems))
 
+    def check_point(self, name: str, setup: Setup, other: Setup, place: str) -> None:
+        """Check that a point of a sweep can take what is loaded of a stage.
+
+        Args:
+            setup, other: of the stage as it is, and at the point.
+            place: begins the message.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        if (setup.params, setup.state) != (other.params, other.state):
+            raise ValueError(
+                f"{place}: stage {name!r} is loaded from another run, and its parameters have "
+                "other shapes at this point"
+            )
+
     def identity(self, name: str) -> Identity:
         """What a stage was there, for this run's seeds."""
         return join_identities(

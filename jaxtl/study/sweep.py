@@ -9,15 +9,13 @@ which data) give a program for each of their values.
 import dataclasses
 import glob
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxtl.files import digest
 from jaxtl.measure.outcome import arm_result
 from jaxtl.measure.results import ArmResult
 from jaxtl.models import computing_in
-from jaxtl.study.checks.experiments import Node, check_arms, plan_stages, warnings
+from jaxtl.study.checks.experiments import check_arms, plan_stages, warnings
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.continuation import continuation, starts_over, train_parts
 from jaxtl.study.progress import Reporter
@@ -28,7 +26,7 @@ from jaxtl.study.same import (
     same_selection,
     same_training,
 )
-from jaxtl.study.traced import Point, Sweep, Values, group_points, group_replicas
+from jaxtl.study.traced import Point, Sweep, Values, group_points, group_replicas, label
 from jaxtl.study.validation import (
     block_at_end,
     make_evaluator,
@@ -41,7 +39,7 @@ from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup
 from jaxtl.train.state import Validation
-from jaxtl.train.store.blocks import blocks_of, join_weights
+from jaxtl.train.store.blocks import Trained, blocks_of, join_weights
 from jaxtl.train.store.identity import stage_identity
 
 
@@ -131,7 +129,9 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
         once = not parents and all(same_selection(first, each, name, seeds) for each in planned)
         setups = [point.nodes[name].setup for point in points]
         if name in loaded:
-            _check_loaded(name, node, points)
+            for point in points:
+                place = f"sweep, {label([point.values])}"
+                main.source_run.check_point(name, node.setup, point.nodes[name].setup, place)
         if name in loaded or (once and same_training(node.setup, setups, seeds)):
             programs[name] = []
             continue
@@ -184,29 +184,8 @@ def _check_point(main: Checked, sweep: Sweep, values: Values) -> Point:
     return Point(values, experiment, nodes)
 
 
-def _check_loaded(name: str, node: Node, points: Sequence[Point]) -> None:
-    """Raises ValueError if a point cannot take a stage's weights from the run that they are of."""
-    for point in points:
-        a, b = node.setup, point.nodes[name].setup
-        if (a.params, a.state) != (b.params, b.state):
-            raise ValueError(
-                f"sweep, {label([point.values])}: stage {name!r} is loaded from another run, and "
-                "its parameters have other shapes at this point"
-            )
-
-
 def _stage(name: str | None) -> str:
     return "no stage" if name is None else f"stage {name!r}"
-
-
-def label(points: Sequence[Values]) -> str:
-    """`learning_rate=0.1,1.0;noise=0.5`: the values of each field; short enough for a folder."""
-    fields = {name: dict.fromkeys(str(values[name]) for values in points) for name in points[0]}
-    text = ";".join(f"{name}={','.join(values)}" for name, values in fields.items())
-    whole = math.prod(map(len, fields.values())) == len(points)  # a grid says which points it has
-    if whole and len(text) <= 150:
-        return text
-    return f"{text[:120]}...{digest(text if whole else [dict(values) for values in points])}"
 
 
 def _apart(
@@ -288,18 +267,18 @@ def train_sweep(
             evaluator = make_evaluator(point.experiment, run.seeds, run.options)
         runs.append((point, Done(evaluator, {}, {}, {}, {})))
     for name, programs in plan.programs.items():
-        for program in programs:
-            _train(name, main, program, [runs[i] for i in program.points], reporter)
-        for (point, outcome), setup in zip(runs, plan.predictors[name], strict=True):
-            if not programs:
-                outcome.trained[name] = done.trained[name]
-                if plan.measured and setup is main.nodes[name].setup:
-                    outcome.measured[name] = done.measured[name]
-                    continue
-            weights, heads = outcome.trained[name], named_heads(point.nodes, name)
+
+        def measure(place: int, trained: Trained, name: str = name) -> None:
+            (point, outcome), setup = runs[place], plan.predictors[name][place]
             outcome.cuts[name] = block = block_at_end(point.nodes, name, run.options)
-            what = setup.stage.model, setup.stage.method, weights.params, weights.state
+            what = setup.stage.model, setup.stage.method, trained.params, trained.state
+            heads = named_heads(point.nodes, name)
             outcome.measured[name] = outcome.evaluator.measure(*what, heads, block)
+
+        for program in programs:
+            _train(name, main, program, [runs[i] for i in program.points], measure, reporter)
+        if not programs:
+            _take_over(name, main, done, runs, plan, measure)
     for point, (_, trained, measured, results, cuts) in runs:
         for arm in main.arms:
             results[arm] = arm_result(
@@ -317,9 +296,15 @@ def _train(
     main: Checked,
     program: Program,
     runs: Sequence[tuple[Point, Done]],
+    measure: Callable[[int, Trained], None],
     reporter: Reporter,
 ) -> None:
-    """Run one program of some points."""
+    """Run one program of some points, and measure each.
+
+    Args:
+        runs: of these points.
+        measure: number of a point, what was trained of it.
+    """
     parent, source = main.nodes[name].parent, None
     if parent:
         source = join_weights([outcome.trained[parent] for _, outcome in runs])
@@ -336,6 +321,29 @@ def _train(
 
     title = f"{name} at {label([point.values for point, _ in runs])}"
     whole = train_parts(program.plan, program.make, source, validation, main.run, reporter, title)
-    size = len(main.run.seeds)
-    for k, (_, outcome) in enumerate(runs):
-        outcome.trained[name] = whole.part(range(k * size, (k + 1) * size))
+    size, on_host = len(main.run.seeds), whole.on_host(source)
+    for k, (point, (_, outcome)) in enumerate(zip(program.points, runs, strict=True)):
+        rows = range(k * size, (k + 1) * size)
+        measure(point, whole.part(rows))
+        outcome.trained[name] = on_host.part(rows)
+
+
+def _take_over(
+    name: str,
+    main: Checked,
+    done: Done,
+    runs: Sequence[tuple[Point, Done]],
+    plan: Plan,
+    measure: Callable[[int, Trained], None],
+) -> None:
+    """Give every point what the experiment itself has trained; measure it where it must be."""
+    anew = []
+    for place, ((_, outcome), setup) in enumerate(zip(runs, plan.predictors[name], strict=True)):
+        outcome.trained[name] = done.trained[name]
+        if plan.measured and setup is main.nodes[name].setup:
+            outcome.measured[name] = done.measured[name]
+        else:
+            anew.append(place)
+    trained = done.trained[name].on_devices() if anew else None
+    for place in anew:
+        measure(place, trained)

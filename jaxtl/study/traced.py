@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
+from jaxtl.files import digest
 from jaxtl.fingerprint import of_jaxpr, of_program
 from jaxtl.plan import Experiment, Stage
 from jaxtl.study.checks.experiments import Node
@@ -47,6 +49,16 @@ class Point(NamedTuple):
     values: Values
     experiment: Experiment
     nodes: Mapping[str, Node]
+
+
+def label(points: Sequence[Values]) -> str:
+    """`learning_rate=0.1,1.0;noise=0.5`: the values of each field; short enough for a folder."""
+    fields = {name: dict.fromkeys(str(values[name]) for values in points) for name in points[0]}
+    text = ";".join(f"{name}={','.join(values)}" for name, values in fields.items())
+    whole = math.prod(map(len, fields.values())) == len(points)  # a grid says which points it has
+    if whole and len(text) <= 150:
+        return text
+    return f"{text[:120]}...{digest(text if whole else [dict(values) for values in points])}"
 
 
 def group_points(

@@ -113,16 +113,23 @@ def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), batch)
 
 
-def to_host(tree: PyTree) -> PyTree:
-    """NumPy copies of arrays, wherever they are, in every process."""
-    if jax.process_count() == 1:
-        return jax.tree.map(np.asarray, tree)
-    from jax.experimental import multihost_utils
+def to_host(tree: PyTree, *, copied: bool = False) -> PyTree:
+    """Arrays as NumPy arrays, wherever they are, in every process.
+
+    Args:
+        copied: in memory of their own, also where a CPU is the device.
+    """
 
     def fetch(leaf):
-        if not isinstance(leaf, jax.Array) or leaf.is_fully_replicated:
-            return np.asarray(leaf)
-        return multihost_utils.process_allgather(leaf, tiled=True)
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):  # a key of random numbers
+            return leaf
+        if jax.process_count() == 1 or not isinstance(leaf, jax.Array) or leaf.is_fully_replicated:
+            array = np.asarray(leaf)
+        else:
+            from jax.experimental import multihost_utils
+
+            array = multihost_utils.process_allgather(leaf, tiled=True)
+        return array if array.flags.owndata or not copied else array.copy()
 
     return jax.tree.map(fetch, tree)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import io
 import re
 
 import flax.linen as nn
@@ -10,18 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import OPTIONS, Numbers, blobs
+from rich.console import Console
+from tiny import OPTIONS, Numbers, blobs, experiment, stages, tiny_run, train
 
 from jaxtl import models
 from jaxtl.methods import transfer
 from jaxtl.models import adapters, classes
 from jaxtl.paths import flatten
-from jaxtl.plan import Stage, labelled
+from jaxtl.plan import Analysis, Stage, labelled
+from jaxtl.study.experiment import check, train_arms
+from jaxtl.study.progress import Reporter
 from jaxtl.train.feed.order import index_block
 from jaxtl.train.loop import compile_stage
+from jaxtl.train.mesh import make_mesh
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
 from jaxtl.train.state import abstract_state, start, with_constants, without_constants
+from jaxtl.train.store.blocks import join_blocks
 
 WIDTH = 192
 BASE = {f"backbone/net/Dense_{i}/{leaf}" for i in (0, 1) for leaf in ("kernel", "bias")}
@@ -156,3 +162,46 @@ def test_points_of_a_sweep_that_start_from_other_weights_share_nothing():
     assert same.shared == BASE
     other = dataclasses.replace(same, setups=tuple(setups[1:]))
     assert not other.shared
+
+
+def test_finished_stages_are_on_the_host_and_gone_when_nothing_asks_for_them(tmp_path):
+    looks = {}
+
+    def look(arm):
+        gc.collect()
+        kernel = arm.last.params["backbone"]["body"]["dense"]["kernel"]
+        on_devices = {array.shape for array in jax.live_arrays()}
+        looks[arm.name] = kernel, on_devices, {n for n, t in arm.trained.items() if t.params}
+
+    plan = experiment(steps=2, analyses=[Analysis("look", look)])
+    before = live_bytes()
+    with jax.set_mesh(make_mesh("")):
+        checked = check(plan, tiny_run(tmp_path))
+        done = train_arms(checked, Reporter(Console(file=io.StringIO())), swept=False)
+    assert looks.keys() == plan.arms.keys() and list(looks) == ["scratch", "full"]
+    for kernel, on_devices, _ in looks.values():
+        assert isinstance(kernel, np.ndarray) and kernel.flags.owndata
+        assert kernel.shape == (2, 5, 8) and kernel.shape not in on_devices
+    held = {arm: names for arm, (_, _, names) in looks.items()}
+    assert held == {"scratch": {"scratch"}, "full": {"pretrain", "adapt"}}
+    assert done.trained.keys() == {"scratch", "pretrain", "adapt"}
+    assert live_bytes() - before < 1000  # a few numbers such as constants of programs
+
+
+def test_a_stage_on_the_host_keeps_what_it_loaded_and_copies_the_rest(tmp_path):
+    method = transfer.partial(optax.adam(0.1), freeze=("backbone/body/dense/.*",))
+    adapt = dataclasses.replace(stages(method)[1], fresh=("heads/.*",), weights=Numbers())
+    trained = train(adapt, tmp_path)
+    on_host = trained.on_host(None)
+    published = trained.replicas.setup.published
+    flat = flatten(on_host.params)
+    for path, leaf in flat.items():
+        same = path.startswith("backbone/body/dense/")
+        assert len(leaf) == (1 if same else 2), path
+        assert np.shares_memory(leaf, published[path]) if same else leaf.flags.owndata, path
+    jax.tree.map(np.testing.assert_array_equal, on_host.on_devices().params, trained.params)
+    second = on_host.part([1])
+    assert len(second.params["backbone"]["body"]["last"]["kernel"]) == 1
+    joined = join_blocks([on_host.part([1]), on_host.part([0])])
+    for path, leaf in flatten(joined.params).items():
+        np.testing.assert_array_equal(leaf, flat[path][::-1], err_msg=path)

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxtl.paths import flatten
+from jaxtl.paths import flatten, nest
 from jaxtl.plan import Params, PyTree, Stage, State
 from jaxtl.plan.reading import Wanted
+from jaxtl.train.mesh import place, to_host
+from jaxtl.train.resolve.leaves import load
 from jaxtl.train.resolve.replicas import Replicas, concatenate, join_replicas, take
 from jaxtl.train.store.checkpoints import restore_block
 from jaxtl.train.store.identity import seed_digest
@@ -162,7 +164,8 @@ class Trained:
     """A finished stage.
 
     Attributes:
-        params, state: what is evaluated and handed on; leaves with the leading axis of replicas.
+        params, state: what is evaluated and handed on; leaves [replicas or 1, ...], on the devices
+            while it is measured and NumPy arrays from then on.
         curves: {"step": [t], metric: [t, replicas]}, the logged steps.
         seconds: training time, compilation included.
         steps_per_second: without the first dispatch, all replicas counting as one step; NaN if
@@ -183,12 +186,35 @@ class Trained:
     failed: np.ndarray
     note: str = ""
 
+    def on_devices(self) -> "Trained":
+        """The same, where it can be evaluated."""
+        params, state = place((self.params, self.state))
+        return dataclasses.replace(self, params=params, state=state)
+
+    def on_host(self, source: tuple[Params, State] | None) -> "Trained":
+        """The same with nothing of it on the devices.
+
+        Args:
+            source: of the stage before, on the host: what the stage has left as it was loaded is
+                not copied, but that of the source.
+        """
+        setup = self.replicas.setup
+        before = {p: x for p, x in load(setup, source).items() if p in setup.constant}
+        changed = {path: x for path, x in flatten(self.params).items() if path not in before}
+        changed, state = to_host((changed, self.state), copied=True)
+        return dataclasses.replace(self, params=nest(before | changed), state=state)
+
+    def without_weights(self) -> "Trained":
+        """What stays of it once nothing asks for its parameters."""
+        return dataclasses.replace(self, params={}, state=State({}))
+
     def part(self, chosen: Sequence[int]) -> "Trained":
         """Some of the replicas; a share of the seconds, as they were trained together."""
         rows = np.asarray(chosen)
         if np.array_equal(rows, np.arange(len(self.replicas))):
             return self
-        params, state = take((self.params, self.state), rows)
+        together = slice(rows[0], rows[-1] + 1) if (np.diff(rows) == 1).all() else rows
+        params, state = take((self.params, self.state), together)
         return dataclasses.replace(
             self,
             replicas=self.replicas[rows],

@@ -22,10 +22,10 @@ from jaxtl.experiment_file import (
 from jaxtl.fields import get_field, json_values
 from jaxtl.files import Damaged, digest, read_json, write_text
 from jaxtl.measure.results import reason
+from jaxtl.models.programs import cores
 from jaxtl.report import wording
 from jaxtl.report.across.results import Entry, entry_of, json_text, summary_of
 from jaxtl.report.across.results_page import DATA, MADE, Listed, results_page
-from jaxtl.study.experiment import count_cores
 from jaxtl.study.front.across.finished import FinishedRun, flat, read_run, runs_in
 from jaxtl.train.store.identity import file_digest
 
@@ -193,7 +193,7 @@ def _cores_here(facts: Mapping[str, Any]) -> int | None:
     """Cores of this machine if a run that does not say was surely of it; else None."""
     same = facts.get("platform") == platform.platform()
     if same and Path(str(facts.get("folder", ""))).is_dir():
-        return count_cores()
+        return cores()
     return None
 
 
