@@ -132,8 +132,10 @@ class SourceRun:
                 shared = frozenset(path for path in shared if leaves[path].shape[0] == 1)
             elif node.parent is not None:
                 shared = shared & result[node.parent].setup.shared
-            setup = dataclasses.replace(node.setup, shared=shared)
-            result[name] = dataclasses.replace(node, setup=setup)
+            if shared != node.setup.shared:
+                setup = dataclasses.replace(node.setup, shared=shared)
+                node = dataclasses.replace(node, setup=setup)
+            result[name] = node
         return result
 
     def load(self, setup: Setup) -> Trained:

@@ -21,8 +21,8 @@ from jaxtl.paths import flatten
 from jaxtl.plan import Analysis, Stage, labelled
 from jaxtl.study.experiment import check, train_arms
 from jaxtl.study.progress import Reporter
+from jaxtl.train.dispatch.programs import make_program
 from jaxtl.train.feed.order import index_block
-from jaxtl.train.loop import compile_stage
 from jaxtl.train.mesh import make_mesh
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import resolve
@@ -103,12 +103,13 @@ def dispatches() -> dict[int, jax.stages.Lowered]:
     for seeds in (SEEDS[:1], SEEDS):
         replicas = over_seeds(setup, seeds)
         full = start(replicas, None)
-        schedule, dispatch, feed, streams = compile_stage(replicas, full, WHOLE)
-        assert schedule.seeds == "vmap"
-        block = index_block(streams, 0, schedule.steps, 8)
-        numbers = (np.int32(0), np.int32(schedule.steps))
-        args = (full.carry, full.frozen, feed, np.int32(seeds), {}, block, *numbers)
-        lowered[len(seeds)] = dispatch.lower(*args), size((full.carry, feed.per_replica, block))
+        program = make_program(replicas, full, WHOLE)
+        feed, steps = program.feed, program.schedule.steps
+        assert program.schedule.seeds == "vmap"
+        block = index_block(program.streams, 0, steps, 8)
+        numbers = np.int32(seeds), {}, block, np.int32(0), np.int32(steps)
+        dispatch = program.dispatch.lower(full.carry, full.frozen, feed, *numbers)
+        lowered[len(seeds)] = dispatch, size((full.carry, feed.per_replica, block))
     return lowered
 
 
@@ -165,26 +166,23 @@ def test_points_of_a_sweep_that_start_from_other_weights_share_nothing():
 
 
 def test_finished_stages_are_on_the_host_and_gone_when_nothing_asks_for_them(tmp_path):
-    looks = {}
+    kernels = {}
 
     def look(arm):
         gc.collect()
-        kernel = arm.last.params["backbone"]["body"]["dense"]["kernel"]
         on_devices = {array.shape for array in jax.live_arrays()}
-        looks[arm.name] = kernel, on_devices, {n for n, t in arm.trained.items() if t.params}
+        for name, trained in arm.trained.items():
+            kernels[name] = kernel = trained.params["backbone"]["body"]["dense"]["kernel"]
+            assert kernel.shape == (2, 5, 8) and kernel.shape not in on_devices
 
     plan = experiment(steps=2, analyses=[Analysis("look", look)])
     before = live_bytes()
     with jax.set_mesh(make_mesh("")):
-        checked = check(plan, tiny_run(tmp_path))
+        checked = check(plan, tiny_run(tmp_path, ("full",)))
         done = train_arms(checked, Reporter(Console(file=io.StringIO())), swept=False)
-    assert looks.keys() == plan.arms.keys() and list(looks) == ["scratch", "full"]
-    for kernel, on_devices, _ in looks.values():
-        assert isinstance(kernel, np.ndarray) and kernel.flags.owndata
-        assert kernel.shape == (2, 5, 8) and kernel.shape not in on_devices
-    held = {arm: names for arm, (_, _, names) in looks.items()}
-    assert held == {"scratch": {"scratch"}, "full": {"pretrain", "adapt"}}
-    assert done.trained.keys() == {"scratch", "pretrain", "adapt"}
+    assert not done.results["full"].not_computed and kernels.keys() == {"pretrain", "adapt"}
+    assert all(isinstance(kernel, np.ndarray) for kernel in kernels.values())
+    assert not any(trained.params for trained in done.trained.values())
     assert live_bytes() - before < 1000  # a few numbers such as constants of programs
 
 
