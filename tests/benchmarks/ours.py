@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from duel import CHUNK
 
+from jaxtl.features import FeatureStore
 from jaxtl.paths import flatten
 from jaxtl.plan import Experiment, Params, PyTree, Stage, State, maximize
 from jaxtl.pretrained import FileWeights
@@ -29,7 +30,7 @@ from jaxtl.train.feed.prefix import constant_prefix
 from jaxtl.train.loop import Trained, train_stage
 from jaxtl.train.mesh import make_mesh
 from jaxtl.train.options import RunOptions
-from jaxtl.train.resolve.replicas import over_seeds
+from jaxtl.train.resolve.replicas import over_seeds, replica
 from jaxtl.train.resolve.stage import Setup, resolve
 from jaxtl.train.state import TrainState, start
 from jaxtl.train.step import make_step
@@ -120,9 +121,13 @@ def features(stage: Stage) -> Callable[[np.ndarray], np.ndarray]:
     """inputs -> features of the frozen first blocks, computed as the feature cache does."""
     setup = resolve(stage, None)
     full, prefix = start(over_seeds(setup, (0,)), None), constant_prefix(setup)
-    forward = cache._forward(setup.model.cut(prefix.block)[0])
-    weights = full.params, full.state.statistics
-    return lambda inputs: np.asarray(forward(*weights, 0, inputs))
+    params, statistics = replica((full.params, full.state.statistics), 0)
+
+    def compute(inputs: np.ndarray) -> np.ndarray:
+        rows, empty = np.arange(len(inputs)), FeatureStore()
+        return empty.features(prefix.first, params, statistics, inputs, rows, train=True)
+
+    return compute
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxtl import data, models, pretrained
+from jaxtl.features import FeatureStore, feature_store, shared
 from jaxtl.paths import flatten
 from jaxtl.pretrained import Entry, Scheme
 
@@ -25,7 +26,7 @@ def published(tmp_path):
 def test_inputs_become_the_features_of_the_published_model(published):
     model, params, state, weights = published
     images = data.arrays(IMAGES, np.arange(10) % 3)
-    found = pretrained.features(images, model, weights, batch_size=4)
+    found = pretrained.features(images, model, weights)
     expected = model.apply(params, state, IMAGES / np.float32(255))[0]["features"]
     table = found.table()
     np.testing.assert_allclose(table.inputs, expected, rtol=1e-5, atol=1e-6)
@@ -45,6 +46,24 @@ def test_equal_handles_share_one_pass(published):
     assert pretrained.features(images, other, weights) != one
 
 
+def test_equal_weights_and_rows_are_computed_once(published, monkeypatch, tmp_path):
+    model, _, _, weights = published
+    monkeypatch.setattr(shared, "_store", FeatureStore(tmp_path / "kept"))
+    monkeypatch.setattr(feature_store, "WRITE_SECONDS", 0)
+    monkeypatch.setattr(feature_store, "READ_BYTES_PER_SECOND", 1e30)
+    images = data.arrays(IMAGES, np.arange(10) % 3)
+    one = pretrained.features(images, model, weights).table().inputs
+    other = models.conv_net({"animal": models.classes(2)}, batch_norm=True)
+    two = pretrained.features(data.arrays(IMAGES[::-1].copy(), np.arange(10) % 3), other, weights)
+    np.testing.assert_array_equal(two.table().inputs, one[::-1])
+    assert shared.store().counts.computed == 10
+    shared.store().flush()
+    monkeypatch.setattr(shared, "_store", FeatureStore(tmp_path / "kept"))  # another process
+    images = data.arrays(IMAGES, np.arange(10) % 2)
+    np.testing.assert_array_equal(pretrained.features(images, model, weights).table().inputs, one)
+    assert shared.store().counts.computed == 0
+
+
 def test_arguments_of_another_kind_are_refused_at_once(published):
     model, _, _, weights = published
     images = data.arrays(IMAGES, np.arange(10) % 3)
@@ -52,9 +71,6 @@ def test_arguments_of_another_kind_are_refused_at_once(published):
         pretrained.features(images, model, "w.safetensors")
     with pytest.raises(ValueError, match=r"model must be a model such as .*, got"):
         pretrained.features(images, models.conv_net, weights)
-    for size in (0, -1, 2.5, True):
-        with pytest.raises(ValueError, match="batch_size must be a whole number"):
-            pretrained.features(images, model, weights, batch_size=size)
 
 
 def test_features_that_are_no_numbers_are_refused(published, tmp_path):

@@ -4,24 +4,22 @@ The method gets the rest of the model, and their outputs as the inputs of its ba
 else of the stage, checkpoints included, does not know about it.
 """
 
-import functools
+import itertools
 import logging
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxtl.data.streamed import is_streamed
-from jaxtl.models import to_float
-from jaxtl.paths import flatten
-from jaxtl.plan import Model, PyTree, Stage
-from jaxtl.train.feed.examples import Feed, host_feed, read_ahead
+from jaxtl.features import store
+from jaxtl.paths import flatten, nest
+from jaxtl.plan import Params, PyTree, Stage, Statistics
+from jaxtl.train.feed.examples import Feed, host_feed
 from jaxtl.train.feed.order import Stream
 from jaxtl.train.feed.prefix import Prefix, constant_prefix, needs_only_features
 from jaxtl.train.mesh import on_all_devices, to_host
@@ -31,8 +29,8 @@ from jaxtl.train.state import TrainState
 
 logger = logging.getLogger(__name__)
 
-FEATURE_BATCH = 64
-"""Most examples whose features are computed in one call."""
+FILL_BYTES = 2**26
+"""Features that are asked of the store at a time."""
 
 
 class Cache(NamedTuple):
@@ -76,13 +74,10 @@ def cache_features(
     if not needs_only_features(setup, prefix):
         logger.info("stage %s: %s not cached, its method reads more", stage.name, what)
         return None
-    first, rest = setup.model.cut(prefix.block)
-    shared = _same_in_all_replicas(train, prefix)
-    rows = drawn_rows(stage, replicas.seeds, shared)
-    run, weights = _forward(first), (train.params, train.state.statistics)
-    example = jax.eval_shape(run, *weights, 0, setup.inputs)
-    width = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(example))
-    size = width * sum(r.size for r in rows)
+    example = prefix.program.features
+    row_bytes = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in jax.tree.leaves(example))
+    rows = drawn_rows(stage, replicas.seeds, _same_in_all_replicas(train, prefix))
+    size = row_bytes * sum(r.size for r in rows)
     on_disk = size > options.feature_cache_mb * 2**20
     what = f"{what} cached {'on disk' if on_disk else 'in memory'}, {size / 2**20:.1f} MB"
     try:
@@ -93,9 +88,9 @@ def cache_features(
     except OSError as error:
         logger.warning("stage %s: no %s: %s", stage.name, what, error)
         return None
-    _fill(stored, functools.partial(run, *weights), stage, rows)
+    _fill(stored, prefix, train, stage, rows)
     feed, streams = _feed(replicas, stored, rows, on_disk)
-    return Cache(replicas.with_model(rest), feed, streams, what)
+    return Cache(replicas.with_model(prefix.rest), feed, streams, what)
 
 
 def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.ndarray]:
@@ -121,20 +116,8 @@ def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.nd
 
 def _same_in_all_replicas(train: TrainState, prefix: Prefix) -> bool:
     leaves = flatten(train.frozen) | flatten(train.state.statistics)
-    arrays = (to_host(leaves[path]) for path in prefix.reads)
+    arrays = (to_host(leaves[path]) for path in prefix.reads if len(leaves[path]) > 1)
     return all((array == array[:1]).all() for array in arrays)
-
-
-def _forward(model: Model) -> Callable:
-    """Jitted (params, statistics, index of the seed, inputs [n, ...]) -> features [n, ...]."""
-
-    @functools.partial(jax.jit, out_shardings=on_all_devices())
-    def run(params, statistics, seed, inputs):
-        params, statistics = replica((params, statistics), seed)
-        key = jax.random.key(0)  # asked for, but without effect on the features
-        return model.apply(params, statistics, to_float(inputs), rng=key, train=True)[0]["features"]
-
-    return run
 
 
 def _empty(example: PyTree, lead: tuple[int, ...], directory: Path | None) -> PyTree:
@@ -152,29 +135,44 @@ def _empty(example: PyTree, lead: tuple[int, ...], directory: Path | None) -> Py
     return jax.tree.map(empty, example)
 
 
-def _fill(stored: list[PyTree], run: Callable, stage: Stage, rows: list[np.ndarray]) -> None:
-    """Compute the features of all rows, in batches of one size."""
-    longest = max(r.shape[1] for r in rows)
-    batch = -(-longest // -(-longest // FEATURE_BATCH))
+def _fill(
+    stored: list[PyTree], prefix: Prefix, train: TrainState, stage: Stage, rows: list[np.ndarray]
+) -> None:
+    """Get the features of all rows from the store, some at a time.
+
+    Args:
+        stored: [domains] of leaves [groups, n, ...].
+        rows: [domains] of [groups, n].
+    """
+    count = len(rows[0])
+    weights = [_weights(train, prefix, group) for group in range(count)]
+    row_bytes = sum(leaf[0, :1].nbytes for leaf in jax.tree.leaves(stored[0]))
+    step = max(1, FILL_BYTES // row_bytes)
     for domain, groups, target in zip(stage.domains, rows, stored, strict=True):
         inputs = domain.dataset.table().inputs
-        for group, group_rows in enumerate(groups):
-            starts = range(0, len(group_rows), batch)
+        parts = range(0, groups.shape[1], step)
+        for group, start in itertools.product(range(count), parts):
+            part = slice(start, start + step)
+            chosen = groups[group, part]
+            values = store().features(prefix.first, *weights[group], inputs, chosen, train=True)
+            for whole, some in zip(*map(jax.tree.leaves, (target, values)), strict=True):
+                whole[group, part] = some
 
-            def read(start: int, inputs=inputs, group_rows=group_rows) -> PyTree:
-                chosen = group_rows[
-                    np.minimum(np.arange(start, start + batch), len(group_rows) - 1)
-                ]
-                return jax.tree.map(lambda leaf: leaf[chosen], inputs)
 
-            if is_streamed(inputs):
-                blocks = read_ahead(read, starts, required=False)
-            else:
-                blocks = map(read, starts)
-            for start, block in zip(starts, blocks, strict=True):
-                features, stop = run(group, block), min(start + batch, len(group_rows))
-                for whole, values in zip(*map(jax.tree.leaves, (target, features)), strict=True):
-                    whole[group, start:stop] = np.asarray(values)[: stop - start]
+def _weights(train: TrainState, prefix: Prefix, number: int) -> tuple[Params, Statistics]:
+    """Parameters and batch statistics of one replica; what the prefix does not read is abstract."""
+    reads = prefix.reads
+
+    def leaf_of(path: str, leaf: jax.Array) -> jax.Array | jax.ShapeDtypeStruct:
+        if path in reads:
+            return replica(leaf, number)
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+    trees = (train.params, train.state.statistics)
+    params, statistics = (
+        nest({path: leaf_of(path, leaf) for path, leaf in flatten(tree).items()}) for tree in trees
+    )
+    return params, statistics
 
 
 def _feed(

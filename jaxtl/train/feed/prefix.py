@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
-from jaxtl.features import trace
+from jaxtl.features import Program, trace
 from jaxtl.paths import flatten, matches
 from jaxtl.plan import Model, Params, PyTree, State
 from jaxtl.train.feed.examples import abstract_batch
@@ -26,13 +26,18 @@ class Prefix(NamedTuple):
     Attributes:
         block: the last of them.
         first, rest: the model of these blocks, whose features the other one starts from.
-        reads: paths of the parameters and batch statistics that their outputs depend on.
+        program: of their features.
     """
 
     block: str
     first: Model
     rest: Model
-    reads: frozenset[str]
+    program: Program
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Paths of the parameters and batch statistics that their outputs depend on."""
+        return frozenset(self.program.reads)
 
 
 def constant_prefix(setup: Setup) -> Prefix | None:
@@ -80,7 +85,7 @@ def _longest(setup: Setup, changing: set[str], train: bool) -> Prefix | None:
         moves = train and program.moves_statistics
         if program.is_random or moves or not changing.isdisjoint(program.reads):
             return None
-        return Prefix(block, first, rest, frozenset(program.reads))
+        return Prefix(block, first, rest, program)
 
     blocks = list(itertools.takewhile(is_constant, setup.model.blocks))
     if not blocks:

@@ -25,6 +25,7 @@ from full_disk import disk_of
 from tiny import blobs
 
 from jaxtl import data, models
+from jaxtl.features import FeatureStore, feature_store, shared
 from jaxtl.losses import supervised
 from jaxtl.models import apply_flat
 from jaxtl.paths import flatten
@@ -144,7 +145,10 @@ def test_a_convolution_is_cached_and_images_are_scaled_first(tmp_path):
     assert "conv_2" in compare(plan, tmp_path)[0].note
 
 
-@pytest.mark.parametrize(("on", "expected"), [(True, 24 * len(SEEDS)), (False, 12 * 8 * 2)])
+@pytest.mark.parametrize(
+    ("on", "expected"),
+    [(True, 32 * len(SEEDS)), (False, 12 * 8 * 2)],  # 24 rows are two batches of the store
+)
 def test_the_prefix_is_evaluated_once_per_example_and_seed(tmp_path, on, expected):
     plan = stage(chain(Counted(), nn.Dense(7)))
     full = started(plan)[1]
@@ -267,9 +271,16 @@ def test_nothing_frozen_moves_and_the_next_stage_loads_all(tmp_path):
     )
 
 
+def new_process(monkeypatch, folder):
+    """As if what follows were in a process of its own."""
+    monkeypatch.setattr(shared, "_store", FeatureStore(folder))
+    return shared.store()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", [2048, 0])
-def test_a_stage_stopped_in_the_middle_ends_with_the_same_bits(tmp_path, budget):
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_stage_stopped_in_the_middle_ends_with_the_same_bits(tmp_path, monkeypatch, budget, kept):
     class Killed(Exception):
         pass
 
@@ -277,18 +288,39 @@ def test_a_stage_stopped_in_the_middle_ends_with_the_same_bits(tmp_path, budget)
         if step >= 8:
             raise Killed
 
+    monkeypatch.setattr(feature_store, "WRITE_SECONDS", 0)
+    monkeypatch.setattr(feature_store, "READ_BYTES_PER_SECOND", 1e30)
+    folder = tmp_path / "features" if kept else None
     plan = stage(domains=several_domains(), batch=3)
     options = {"checkpoint_every": 4, "feature_cache_mb": budget}
+    new_process(monkeypatch, None)
     whole = train(plan, tmp_path / "whole", **options)
+    first = new_process(monkeypatch, folder)
     with pytest.raises(Killed):
         train(plan, tmp_path / "killed", progress=kill, **options)
-    again = []
+    first.flush()
+    again, second = [], new_process(monkeypatch, folder)
     resumed = train(
         plan, tmp_path / "killed", progress=lambda step, _: again.append(step), **options
     )
     assert again[0] > 4  # goes on from a checkpoint
     assert_same_bits(resumed, whole)
+    assert second.counts.computed == (0 if kept else first.counts.computed)
     assert train(plan, tmp_path / "killed", **options).note == whole.note
+
+
+def test_stages_and_seeds_with_equal_weights_share_their_features(tmp_path, monkeypatch):
+    keeper, plan = new_process(monkeypatch, None), stage()
+    setup, full = started(plan)
+    cache_features(over_seeds(setup, SEEDS), full, RunOptions(), tmp_path)
+    assert keeper.counts.computed == 48  # two seeds, whose weights differ
+    other = dataclasses.replace(plan, name="other", method=frozen(*FIRST, "heads/source/.*"))
+    cache_features(over_seeds(resolve(other, None), SEEDS), full, RunOptions(), tmp_path)
+    same = full._replace(frozen=jax.tree.map(lambda leaf: jnp.stack([leaf[1]] * 2), full.frozen))
+    cache_features(over_seeds(setup, SEEDS), same, RunOptions(), tmp_path)
+    once = full._replace(frozen=jax.tree.map(lambda leaf: leaf[1:], full.frozen))
+    cache_features(over_seeds(setup, SEEDS), once, RunOptions(), tmp_path)
+    assert keeper.counts.computed == 48
 
 
 def test_a_periodic_pass_gets_the_whole_model_and_the_inputs(tmp_path):
