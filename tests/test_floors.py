@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "losses": "form paths plan",
     "metrics": "plan",
     "transferability": "plan",
-    "methods": "data form losses models paths plan",
+    "methods": "data features form losses models paths plan",
     "pretrained": "data features files form models paths plan",
     "train": "blame data features files fingerprint form models paths plan stopping",
     "measure": "data features form losses metrics models paths plan timing train transferability",

@@ -1,6 +1,5 @@
 """A program of features run over rows, batch by batch."""
 
-import collections
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,10 +9,8 @@ import numpy as np
 from jaxtl.data.streamed import is_streamed, read_ahead
 from jaxtl.features.digests import on_host
 from jaxtl.features.programs import Program, batch_rows
+from jaxtl.models.programs import calls_at_a_time, in_threads
 from jaxtl.plan import PyTree
-
-PENDING = 2
-"""Batches that the device has at a time."""
 
 
 def is_split(leaf: Any) -> bool:
@@ -44,22 +41,15 @@ def prepare(
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), inputs)
     run = program.runner.compile(placed, shapes)
 
+    def compute(block: PyTree) -> list[np.ndarray]:
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(run(placed, block))]
+
     def batches() -> Iterator[list[np.ndarray]]:
         streamed = is_streamed(inputs) and len(starts) > 1
         blocks = read_ahead(read, starts, required=False) if streamed else map(read, starts)
-        pending: collections.deque[PyTree] = collections.deque()
-        for block in blocks:
-            pending.append(run(placed, block))
-            if len(pending) == PENDING:
-                yield _fetched(pending.popleft())
-        while pending:
-            yield _fetched(pending.popleft())
+        return in_threads(compute, blocks, min(len(starts), calls_at_a_time()))
 
     return batches
-
-
-def _fetched(features: PyTree) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(features)]
 
 
 def _placed(leaves: Sequence[Any]) -> list[jax.Array]:

@@ -107,7 +107,7 @@ class FeatureStore:
             train: as in training, where its outputs must be as deterministic.
 
         Returns:
-            Leaves [m, ...], NumPy arrays that cannot be written to; all in memory, or views of
+            Leaves [m, ...], NumPy arrays that nobody may write to; all in memory, or views of
             files: ask for no more rows at a time than there is memory for.
 
         Raises:
@@ -123,6 +123,8 @@ class FeatureStore:
             shapes = [(0, *leaf.shape[1:]) for leaf in jax.tree.leaves(program.features)]
             dtypes = [leaf.dtype for leaf in jax.tree.leaves(program.features)]
             return form.unflatten(map(np.zeros, shapes, dtypes))
+        if not program.multiplies:
+            return form.unflatten(self._look_up(program, leaves, inputs, rows))
         entry = self._entry(_key(program, leaves, inputs), program.is_shared)
         with entry.lock:
             self._read(entry, program)
@@ -143,6 +145,15 @@ class FeatureStore:
         for entry in list(self._entries.values()):
             with entry.lock:
                 self._write(entry)
+
+    def _look_up(
+        self, program: Program, leaves: Sequence[Any], inputs: PyTree, rows: np.ndarray
+    ) -> list[np.ndarray]:
+        """Features that are computed faster than they are found, such as an embedding's."""
+        parts = list(prepare(program, leaves, inputs, rows)())
+        with self._lock:
+            self.counts.computed += len(rows)
+        return [np.concatenate(column)[: len(rows)] for column in zip(*parts, strict=True)]
 
     def _entry(self, key: str, is_shared: bool) -> Entry:
         with self._lock:
@@ -214,8 +225,8 @@ class FeatureStore:
         blocks = entry.unwritten()
         rows, size = sum(block.rows for block in blocks), sum(block.nbytes for block in blocks)
         worth = rows * entry.seconds_per_row > WRITE_SECONDS + size / READ_BYTES_PER_SECOND
-        if self._disk is None or not entry.is_shared or not worth:
-            return
+        if self.folder not in entry.read_from or not worth:
+            return  # it was not asked for since this is the folder
         leaves = list(map(np.concatenate, zip(*(b.memory for b in blocks), strict=True)))
         shapes = ", ".join(f"{leaf.dtype}{list(leaf.shape[1:])}" for leaf in leaves)
         about = f"{shapes} for each of {rows} rows, by jaxtl on {jax.default_backend()}"

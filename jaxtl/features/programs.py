@@ -41,8 +41,8 @@ class Program(NamedTuple):
         features: abstract, of one batch.
         identity: equal for programs that compute the same, without what the features do not need.
         is_shared: whether that holds for programs of other processes too.
-        multiplies: whether a matrix is multiplied, or convolved with: else computing the features
-            again is faster than storing them.
+        multiplies: whether a matrix is multiplied or convolved with, or something is called that
+            nobody can look into: else computing the features again is faster than storing them.
     """
 
     runner: "Runner"
@@ -122,6 +122,27 @@ def trace(
     return program
 
 
+class Parts(NamedTuple):
+    """A model in two.
+
+    Attributes:
+        first: up to a block, without heads.
+        rest: the other blocks and the heads, which start from its features.
+    """
+
+    first: Model
+    rest: Model
+
+
+def cut(model: Model, block: str) -> Parts:
+    """`model.cut(block)`, the same objects each time."""
+    by_block = _parts.get(model, dict)
+    if block not in by_block:
+        by_block[block] = Parts(*model.cut(block))
+    return by_block[block]
+
+
+_parts: OfObjects[dict[str, Parts]] = OfObjects()
 _lock = threading.RLock()
 _traced: collections.OrderedDict[Any, Program] = collections.OrderedDict()
 _runners: collections.OrderedDict[str, Runner] = collections.OrderedDict()
@@ -189,6 +210,7 @@ def _trace(
 
 def _multiplies(jaxpr: jex.Jaxpr) -> bool:
     names = {"dot_general", "conv_general_dilated", "ragged_dot_general"}
+    names |= {"pure_callback", "io_callback", "ffi_call", "pallas_call"}
     return any(
         eqn.primitive.name in names or any(map(_multiplies, jex.jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns

@@ -6,8 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxtl.features.feature_store import Counts, FeatureStore
+from jaxtl.features.programs import cut
 from jaxtl.files import user_cache
+from jaxtl.models import outputs
+from jaxtl.plan import Model, Params, PyTree, State
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +52,21 @@ def _place(folder: str) -> Path | None:
     except RuntimeError as error:  # no home
         logger.warning("no features are kept for later runs: %s", error)
         return None
+
+
+def backbone_features(model: Model, params: Params, state: State, inputs: PyTree) -> np.ndarray:
+    """The features [n, ...] of all rows as `outputs` gives them; the blocks are not run again.
+
+    Args:
+        model, params, state: of one seed, as they predict.
+        inputs: leaves [n, ...] in memory or streamed, as a table stores them.
+    """
+    if not model.blocks:
+        return outputs(model, params, state, inputs, "features")
+    first, rest = cut(model, model.blocks[-1])
+    rows = np.arange(len(jax.tree.leaves(inputs)[0]))
+    values = _store.features(first, params, state.statistics, inputs, rows)
+    return outputs(rest, params, state, values, "features")
 
 
 def counted() -> dict[str, Any] | None:

@@ -5,14 +5,13 @@ alone: any block is right.
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import numpy as np
 
 from jaxtl.data.streamed import select
-from jaxtl.features import store, trace
-from jaxtl.features.digests import OfObjects
+from jaxtl.features import cut, store, trace
 from jaxtl.measure.results import TrainedArm
 from jaxtl.models import outputs
 from jaxtl.models.outputs import row_shapes
@@ -20,29 +19,6 @@ from jaxtl.paths import flatten, nest
 from jaxtl.plan import Model, Params, PyTree, State
 from jaxtl.train.mesh import to_host
 from jaxtl.train.resolve.replicas import replica
-
-
-class Parts(NamedTuple):
-    """A model in two.
-
-    Attributes:
-        first: up to a block, without heads.
-        rest: the other blocks and the heads, which start from its features.
-    """
-
-    first: Model
-    rest: Model
-
-
-_parts: OfObjects[dict[str, Parts]] = OfObjects()
-
-
-def cut(model: Model, block: str) -> Parts:
-    """`model.cut(block)`, the same objects each time."""
-    by_block = _parts.get(model, dict)
-    if block not in by_block:
-        by_block[block] = Parts(*model.cut(block))
-    return by_block[block]
 
 
 def stored_features(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtl.features import trace
+from jaxtl.features import cut, trace
 from jaxtl.features.digests import OfObjects
 from jaxtl.files import digest
 from jaxtl.fingerprint import Fingerprint, of_program, of_value
@@ -62,9 +62,9 @@ def block_at_end(nodes: Mapping[str, Node], name: str, options: RunOptions) -> s
 
 
 def _prefix_to(setup: Setup, block: str) -> Prefix:
-    first, rest = setup.model.cut(block)
+    first, rest = cut(setup.model, block)
     program = trace(first, setup.params, setup.state.statistics, setup.inputs, train=False)
-    return Prefix(block, first, rest, frozenset(program.reads))
+    return Prefix(block, first, rest, program)
 
 
 def _prefix_of(setup: Setup) -> Prefix | None:

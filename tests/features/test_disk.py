@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from counted import counted_model, rows_computed
+from counted_rows import counted_model, rows_computed
 
 from jaxtl.features import FeatureStore, feature_store, shared
 from jaxtl.features.disk import PARTIAL, README, RECORD, Disk

@@ -6,14 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from counted import counted_model, rows_computed
+from counted_rows import counted_model, rows_computed
 
 from jaxtl import models
 from jaxtl.data.streamed import Streamed
-from jaxtl.features import FeatureStore, entries, feature_store, programs, row_of, store, trace
+from jaxtl.features import (
+    FeatureStore,
+    backbone_features,
+    entries,
+    feature_store,
+    programs,
+    row_of,
+    shared,
+    store,
+    trace,
+)
 from jaxtl.features.feature_store import Counts
 from jaxtl.models import Block, from_blocks
 from jaxtl.models.bert import BertConfig
+from jaxtl.plan import State
 
 HEADS = {"label": models.classes(3)}
 ROWS = np.random.default_rng(0).random((40, 5), np.float32)
@@ -190,6 +201,33 @@ def test_the_batch_is_the_same_on_many_devices(plain):
     np.testing.assert_allclose(
         keeper.features(first, params, statistics, ROWS, ALL), whole, rtol=1e-5
     )
+
+
+def test_an_embedding_is_looked_up_each_time():
+    model = models.bert(BertConfig(16, 1, 2, 32, vocabulary=50, positions=8), HEADS, dropout=0)
+    inputs = {"ids": np.arange(320).reshape(40, 8) % 50, "mask": np.ones((40, 8), np.int32)}
+    first, keeper = model.cut("embed")[0], FeatureStore()
+    row = jax.tree.map(lambda leaf: leaf[:1], inputs)
+    params, statistics = model.init(jax.random.key(0), row)
+    expected = first.apply(params, statistics, inputs)[0]["features"]
+    for rows in (ALL, ALL[5:7]):
+        found = keeper.features(first, params, statistics, inputs, rows)
+        jax.tree.map(
+            lambda a, b, r=rows: np.testing.assert_allclose(a, b[r], 1e-5), found, expected
+        )
+    assert keeper.counts.computed == 42 and not keeper._entries
+
+
+def test_backbone_features_are_those_of_outputs(monkeypatch):
+    monkeypatch.setattr(shared, "_store", FeatureStore())
+    model = models.conv_net(HEADS)
+    images = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 1), np.uint8)
+    params, statistics = model.init(jax.random.key(0), images[:1].astype(np.float32))
+    for _ in range(2):
+        found = backbone_features(model, params, State(statistics), images)
+        expected = models.outputs(model, params, State(statistics), images, "features")
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert shared.store().counts.computed == shared.store().counts.from_memory == 40
 
 
 def test_threads_that_ask_for_the_same_compute_it_once(plain):

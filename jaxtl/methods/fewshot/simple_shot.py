@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.features import backbone_features
 from jaxtl.form import checked
 from jaxtl.methods.fewshot.reading import (
     among_present,
@@ -16,7 +17,6 @@ from jaxtl.methods.fewshot.reading import (
     squared_euclidean,
     unit,
 )
-from jaxtl.models import outputs
 from jaxtl.plan import Columns, Learner, Method, Model, Params, State
 
 
@@ -73,7 +73,7 @@ def feature_mean() -> Method:
     def prepare(model: Model, params: Params, state: State, domains: list[Columns]):
         total, weight = 0.0, 0.0
         for rows in domains:
-            features = outputs(model, params, state, rows.inputs, "features")
+            features = backbone_features(model, params, state, rows.inputs)
             features = features.reshape(len(features), -1).astype(np.float64)
             total, weight = total + rows.present @ features, weight + rows.present.sum()
         mean = np.asarray(total / weight, np.float32)

@@ -13,8 +13,8 @@ from functools import cache
 import numpy as np
 
 from jaxtl import paths
+from jaxtl.features import backbone_features
 from jaxtl.methods.transfer.linear_fit import Fit, logistic_fit, ridge_fit, stratified_folds
-from jaxtl.models import outputs
 from jaxtl.plan import Columns, Method, Model, Params, State
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def _solve_heads(what: str, fit: Callable[..., Fit], patterns: Sequence[str]) ->
     ) -> tuple[Params, State]:
         flat = paths.flatten(params)
         names = _whole_heads(model, patterns, flat)
-        features = cache(lambda i: outputs(model, params, state, domains[i].inputs, "features"))
+        features = cache(lambda i: backbone_features(model, params, state, domains[i].inputs))
         labelled = {name: rows for name in names if (rows := _labelled_rows(name, domains))}
         if not labelled:
             raise ValueError(f"no domain has labels for the heads to solve: {', '.join(names)}.")

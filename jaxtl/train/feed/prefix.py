@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
-from jaxtl.features import Program, trace
+from jaxtl.features import Program, cut, trace
 from jaxtl.paths import flatten, matches
 from jaxtl.plan import Model, Params, PyTree, State
 from jaxtl.train.feed.examples import abstract_batch
@@ -80,7 +80,7 @@ def _longest(setup: Setup, changing: set[str], train: bool) -> Prefix | None:
         return not any(path.startswith(f"backbone/{block}/") for path in changing)
 
     def prefix(block: str) -> Prefix | None:
-        first, rest = setup.model.cut(block)
+        first, rest = cut(setup.model, block)
         program = trace(first, setup.params, setup.state.statistics, setup.inputs, train=train)
         moves = train and program.moves_statistics
         if program.is_random or moves or not changing.isdisjoint(program.reads):

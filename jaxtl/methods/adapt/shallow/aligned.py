@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxtl.models import outputs
+from jaxtl.features import backbone_features
 from jaxtl.plan import Columns, Method, Model, Params, State
 from jaxtl.plan.batch import sides_of
 
@@ -153,7 +153,7 @@ def read_sample(model: Model, params: Params, state: State, domains: list[Column
     weights = [np.asarray(domain.weights[head], np.float64) for domain in domains]
     features = []
     for domain in domains:
-        rows = outputs(model, params, state, domain.inputs, "features")
+        rows = backbone_features(model, params, state, domain.inputs)
         features.append(np.asarray(rows, np.float64).reshape(len(rows), -1))
     if not all(np.isfinite(rows).all() for rows in features):
         raise ValueError("the features that are to be aligned are not finite.")
