@@ -144,19 +144,18 @@ def _fill(
         stored: [domains] of leaves [groups, n, ...].
         rows: [domains] of [groups, n].
     """
-    count = len(rows[0])
-    weights = [_weights(train, prefix, group) for group in range(count)]
     row_bytes = sum(leaf[0, :1].nbytes for leaf in jax.tree.leaves(stored[0]))
     step = max(1, FILL_BYTES // row_bytes)
-    for domain, groups, target in zip(stage.domains, rows, stored, strict=True):
-        inputs = domain.dataset.table().inputs
-        parts = range(0, groups.shape[1], step)
-        for group, start in itertools.product(range(count), parts):
-            part = slice(start, start + step)
-            chosen = groups[group, part]
-            values = store().features(prefix.first, *weights[group], inputs, chosen, train=True)
-            for whole, some in zip(*map(jax.tree.leaves, (target, values)), strict=True):
-                whole[group, part] = some
+    for group in range(len(rows[0])):
+        weights = _weights(train, prefix, group)
+        for domain, groups, target in zip(stage.domains, rows, stored, strict=True):
+            inputs = domain.dataset.table().inputs
+            for start in range(0, groups.shape[1], step):
+                part = slice(start, start + step)
+                chosen = groups[group, part]
+                values = store().features(prefix.first, *weights, inputs, chosen, train=True)
+                for whole, some in zip(*map(jax.tree.leaves, (target, values)), strict=True):
+                    whole[group, part] = some
 
 
 def _weights(train: TrainState, prefix: Prefix, number: int) -> tuple[Params, Statistics]:
