@@ -63,34 +63,42 @@ def regression(size: int = 1) -> Head:
 
 
 @checked
-def mlp_head(hidden: Sequence[Size], size: Size | Callable[[StageShape], int]) -> Module:
+def mlp_head(
+    hidden: Sequence[Size], size: Size | Callable[[StageShape], int], *, batch_norm: bool = False
+) -> Module:
     """A network on a model's features, such as a domain discriminator.
 
     Args:
         hidden: widths of the hidden layers `dense_0`, `dense_1`, ..., each followed by a ReLU.
         size: number of outputs, of the layer `output`; a function of the stage's shape for one that
             the stage decides, such as `lambda shape: len(shape.roles)`.
+        batch_norm: before each ReLU a BatchNorm `norm_0`, ... by the rows at hand: no statistics
+            are kept, as such a network is only used in training.
 
     Returns:
         Module with apply: (params, [..., features]) -> [..., size].
     """
 
     def init(rng: jax.Array, output: dict, shape: StageShape) -> Params:
-        network = _Network((*hidden, size(shape) if callable(size) else size))
+        network = _Network((*hidden, size(shape) if callable(size) else size), batch_norm)
         return network.init(rng, output["features"])["params"]
 
     def apply(params: Params, inputs: jax.Array) -> jax.Array:
-        network = _Network((*hidden, params["output"]["bias"].shape[-1]))
-        return network.apply({"params": params}, inputs)
+        network = _Network((*hidden, params["output"]["bias"].shape[-1]), batch_norm)
+        return network.apply({"params": params}, inputs, mutable=["batch_stats"])[0]
 
     return Module(init, apply)
 
 
 class _Network(nn.Module):
     widths: tuple[int, ...]
+    batch_norm: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i, width in enumerate(self.widths[:-1]):
-            x = nn.relu(nn.Dense(width, name=f"dense_{i}")(x))
+            x = nn.Dense(width, not self.batch_norm, name=f"dense_{i}")(x)
+            if self.batch_norm:
+                x = nn.BatchNorm(use_running_average=False, name=f"norm_{i}")(x)
+            x = nn.relu(x)
         return nn.Dense(self.widths[-1], name="output")(x)

@@ -79,11 +79,15 @@ def labelled(
 
 def unlabelled(
     dataset: Any,
-    head: str | Sequence[str] | Mapping[str, str],
+    head: str | Sequence[str] | Mapping[str, str] = (),
     *,
     augment: Callable | None = None,
 ) -> Domain:
-    """A target whose labels no method can see; `head` says where its predictions are read."""
+    """A target whose labels no method can see; `head` says where its predictions are read.
+
+    Without a head nothing is predicted: examples to pretrain on. The model's heads then wait, as
+    they were initialised, for a stage that names them.
+    """
     return Domain(dataset, _columns(head), labelled=False, augment=augment, role="target")
 
 

@@ -32,7 +32,8 @@ class Module(NamedTuple):
     """A network that a method brings along, such as a domain discriminator.
 
     Attributes:
-        init: (rng, model output, shape of the stage) -> params.
+        init: (rng, model output of one example, with its `inputs` beside `features` and `logits`,
+            shape of the stage) -> params.
         apply: (params, inputs) -> outputs.
     """
 

@@ -118,6 +118,7 @@ def initialise(
         return params, statistics
     apply = functools.partial(stage.model.apply, rng=jax.random.key(0))
     output = jax.tree.map(jnp.zeros_like, jax.eval_shape(apply, params, statistics, inputs)[0])
+    output = {**output, "inputs": inputs}
     sizes = {path: leaf.shape for path, leaf in flatten(params).items()}
     shape = shape._replace(parameters=sizes)
     modules = {
