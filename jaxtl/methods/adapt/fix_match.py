@@ -3,14 +3,13 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import supervised
+from jaxtl.methods.adapt.extra_views import apply_beside
 from jaxtl.methods.adapt.self_training import confident_cross_entropy
-from jaxtl.methods.adapt.sides import as_rows, head_of, target_rows
+from jaxtl.methods.adapt.sides import head_of, target_rows
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
-from jaxtl.models import apply_flat
 from jaxtl.plan import Method, PyTree
 
 
@@ -39,17 +38,15 @@ def fix_match(
     """
 
     def loss_fn(model, params, state, batch, rng, step):
-        size, domains = batch.present.shape
-        views = strong(jax.random.fold_in(rng, 1), target_rows(batch.inputs, batch))
-        views = jax.tree.map(lambda leaf: leaf.reshape(size, -1, *leaf.shape[1:]), views)
-        inputs = jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), batch.inputs, views)
-        output, state = apply_flat(model, params, state, inputs, rng=rng, train=True)
-        weak = {head: logits[:, :domains] for head, logits in output["logits"].items()}
-        task, _ = supervised(model.heads, weak, batch)
-        head = head_of(batch)
-        weak_logits, present = target_rows((weak[head], batch.present), batch)
-        strong_logits = as_rows(output["logits"][head][:, domains:])
-        pseudo_loss, share = confident_cross_entropy(strong_logits, weak_logits, threshold, present)
+        head, views = (
+            head_of(batch),
+            strong(jax.random.fold_in(rng, 1), target_rows(batch.inputs, batch)),
+        )
+        weak, seen, state = apply_beside(model, params, state, batch, views, rng)
+        task, _ = supervised(model.heads, weak["logits"], batch)
+        logits, present = target_rows((weak["logits"][head], batch.present), batch)
+        strong_logits = seen["logits"][head]
+        pseudo_loss, share = confident_cross_entropy(strong_logits, logits, threshold, present)
         metrics = {"task_loss": task, "pseudo_loss": pseudo_loss, "pseudo_share": share}
         return task + weight * pseudo_loss, (state, metrics)
 
