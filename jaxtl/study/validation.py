@@ -94,12 +94,17 @@ def _choose(experiment: Experiment, nodes: Mapping[str, Node], name: str) -> Cho
     """What is measured while a stage trains, None if nothing is.
 
     With criteria the primary metric is taken down too, to say what they would have picked; it
-    decides nothing. A model without the heads of the criteria is not scored by any.
+    decides nothing. A model without the heads of the criteria is not scored by any. A stage whose
+    domains name no head is scored wherever it stands, and nothing selects its parameters: there is
+    no other look at what it learns.
     """
     select = selecting_metric(experiment)
     ends = {stages[-1].name for stages in experiment.arms.values()}
     stage, heads = nodes[name].setup.stage, named_heads(nodes, name)
-    if not (select or experiment.criteria) or name not in ends or not stage.num_steps:
+    if name not in ends:
+        select = None
+    looked_at = name in ends or not any(domain.heads for domain in stage.domains)
+    if not (select or experiment.criteria) or not looked_at or not stage.num_steps:
         return None
     scored = bool(experiment.criteria) and criteria_heads(experiment) <= stage.model.heads.keys()
     wanted = [experiment.primary] if scored else []

@@ -5,7 +5,9 @@ from jaxtl.transferability.criteria import (
     criteria,
     deep_embedded_validation,
     importance_weighted_validation,
+    feature_rank,
     mixed_validation,
+    nearest_neighbours,
     neighborhood_density,
     source_accuracy,
 )
@@ -14,6 +16,7 @@ from jaxtl.transferability.domain_classifier import (
     importance_weights,
     proxy_a_distance,
 )
+from jaxtl.transferability.representation import effective_rank, neighbour_accuracy
 from jaxtl.transferability.validation import (
     deep_embedded_risk,
     mixed_agreement,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxtl.plan import Criterion, labelled, unlabelled
 from jaxtl.transferability.domain_classifier import importance_weights
+from jaxtl.transferability.representation import effective_rank, neighbour_accuracy
 from jaxtl.transferability.validation import (
     deep_embedded_risk,
     mixed_agreement,
@@ -129,6 +130,30 @@ def mixed_validation(target: Any, head: str, *, share: float = 0.55) -> Criterio
     return Criterion((unlabelled(target, head),), score)
 
 
+def nearest_neighbours(dataset: Any, head: str, *, count: int = 5) -> Criterion:
+    """Accuracy of the vote of the nearest neighbours among the features: needs no trained head.
+
+    Args:
+        dataset: labelled `Dataset`, of data that decide nothing; each example is left out in turn.
+        head: of classes, whose labels are read.
+        count: of the neighbours.
+    """
+
+    def score(predict, examples) -> jax.Array:
+        return neighbour_accuracy(_flat(examples), examples["labels"][head], count=count)
+
+    return Criterion((labelled(dataset, head),), score)
+
+
+def feature_rank(dataset: Any) -> Criterion:
+    """The effective rank of the features; 1 of those that have collapsed.
+
+    Args:
+        dataset: `Dataset`, whose labels are hidden.
+    """
+    return Criterion((unlabelled(dataset),), lambda predict, x: effective_rank(_flat(x)))
+
+
 def criteria(source: Any, target: Any, head: str) -> Mapping[str, Criterion]:
     """All of them under their short names, for `Experiment(criteria=...)`.
 
@@ -156,7 +181,11 @@ def _errors(examples: Mapping[str, Any], head: str) -> jax.Array:
 
 def _held_out(source: Mapping[str, Any], target: Mapping[str, Any], head: str):
     """(errors, importance weights) of every other source example, weighted by the rest."""
-    features = source["features"].reshape(len(source["features"]), -1)
-    others = target["features"].reshape(len(target["features"]), -1)
+    features, others = _flat(source), _flat(target)
     weights = importance_weights(features[::2], others, features[1::2])
     return _errors(source, head)[1::2], weights
+
+
+def _flat(examples: Mapping[str, Any]) -> jax.Array:
+    """Features [n, width]."""
+    return examples["features"].reshape(len(examples["features"]), -1)
