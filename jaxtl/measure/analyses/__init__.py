@@ -20,6 +20,7 @@ from jaxtl.measure.analyses.domain_gap import domain_gap
 from jaxtl.measure.analyses.features import feature_map
 from jaxtl.measure.analyses.forgetting import forgetting
 from jaxtl.measure.analyses.picks import oracle, picks
+from jaxtl.measure.analyses.representation import pretraining, representation
 from jaxtl.measure.analyses.tasks import backward_transfer, by_stage, own_stages
 from jaxtl.plan import Analysis
 
@@ -30,6 +31,8 @@ def default() -> list[Analysis]:
         picks(),
         oracle(),
         learning_curves(),
+        representation(),
+        pretraining(),
         classes(),
         adversaries(),
         domain_gap(),

@@ -55,11 +55,13 @@ def measure(arm: TrainedArm) -> dict[str, np.ndarray]:
 def source_evaluations(experiment: Experiment) -> dict[str, Evaluation]:
     """Evaluations of another domain than the primary one by its head.
 
-    Empty unless a stage of the experiment has domains without labels.
+    Empty unless a stage of the experiment adapts: it has domains without labels that name a head.
     """
     primary = experiment.primary.evaluation
     stages = [stage for stages in experiment.arms.values() for stage in stages]
-    if primary not in experiment.evals or all(d.labelled for s in stages for d in s.domains):
+    if primary not in experiment.evals or all(
+        d.labelled or not d.heads for s in stages for d in s.domains
+    ):
         return {}
     target = experiment.evals[primary]
     return {
