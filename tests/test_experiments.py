@@ -49,6 +49,8 @@ FEW_ARMS = {  # where each arm is another program of the same code
     "multitask": ("single", "all_tasks"),
     "open_set": ("source_only", "osbp"),
     "partial": ("source_only", "pada"),
+    "self_supervised": ("scratch", "simclr_probe"),
+    "semi_supervised": ("labelled_only", "flex_match"),
     "source_free": ("source_only", "shot"),
     "test_time": ("source_only", "t3a"),
 }
@@ -62,6 +64,8 @@ LONG = (
     "multitask",
     "open_set",
     "partial",
+    "self_supervised",
+    "semi_supervised",
     "source_free",
     "test_time",
     "tuned",
@@ -208,7 +212,7 @@ def test_two_steps(name, two_steps, capsys):
     for arm, found in summary["arms"].items():
         baseline = arm == summary["baseline"]
         optional = {"forgetting", "step_memory_mb", "by_stage", "backward_transfer", "domain_gap"}
-        optional |= {"own_stages", "difference"}
+        optional |= {"own_stages", "difference", "representation"}
         more = optional & found.keys()
         assert found.keys() == ARM_KEYS | more | (set() if baseline else {"gain"}), arm
         if baseline:
