@@ -49,7 +49,8 @@ def build(config: Config) -> Experiment:
         size = config.batch_size
         return Stage(name, model, method, domains=domains, batch_size=size, num_steps=steps)
 
-    methods = {
+    full = transfer.full(adam)
+    ways = {
         "pi_model": semi.pi_model(adam, augment=strong),
         "mean_teacher": semi.mean_teacher(adam, augment=strong),
         "uda": semi.uda(adam, strong=strong),
@@ -59,14 +60,13 @@ def build(config: Config) -> Experiment:
         "dst": semi.dst(adam, strong=strong),
     }
     upright = labelled(source.train.split(0.5)[0], "class", augment=weak)
-    first = stage("source", transfer.full(adam), [upright], steps=config.source_steps)
-    arms = {}
-    for prefix, chain in {"": [], "source_": [first]}.items():
-        alone = f"{prefix}labelled_only"
-        arms[alone] = [*chain, stage(alone, transfer.full(adam), [few])]
-        for way, method in methods.items():
-            name = prefix + way
-            arms[name] = [*chain, stage(name, method, [few, unseen])]
+    first = stage("source", full, [upright], steps=config.source_steps)
+    arms = {"labelled_only": [stage("labelled_only", full, [few])]}
+    arms |= {name: [stage(name, way, [few, unseen])] for name, way in ways.items()}
+    arms["source_full"] = [first, stage("source_full", full, [few])]
+    for way in ("mean_teacher", "fix_match", "flex_match"):
+        name = f"source_{way}"
+        arms[name] = [first, stage(name, ways[way], [few, unseen])]
     return Experiment(
         arms=arms,
         baseline="labelled_only",

@@ -154,6 +154,7 @@ def test_reads_without_a_puzzle(path):
     imported = {a.asname or a.name for n in ast.walk(tree) for a in getattr(n, "names", ())}
     rooms = {path.parent.name for path in (ROOT / "jaxtl").glob("*/__init__.py")}
     rooms |= {path.parent.name for path in (ROOT / "jaxtl").glob("methods/*/__init__.py")}
+    rooms -= {"pretrain"}  # many a first stage is called so, where that room is not imported
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             assert len(node.args) <= 3, ast.unparse(node)
