@@ -2,9 +2,12 @@
 
     python launch.py --experiment=self_supervised
 
-All learn from the same source images; `supervised` sees their labels too.
+All learn from the same source images; `supervised` sees their labels too, `random` learns nothing.
 
-Result: not measured
+Result: target/accuracy of a probe | all fine-tuned: scratch 0.774 [0.734, 0.815], random 0.553 | -,
+supervised 0.919 | 0.821, simclr 0.848 [0.831, 0.865] | 0.807, vicreg 0.818 | 0.789, autoencoder
+0.747 | 0.782, rotation 0.495 | 0.757: two views help a probe, no pretext helps where all is tuned,
+source labels help more; telling rotations hurts; 5 seeds, 268 CPU seconds.
 """
 
 import dataclasses

@@ -213,7 +213,7 @@ def test_two_steps(name, two_steps, capsys):
     for arm, found in summary["arms"].items():
         baseline = arm == summary["baseline"]
         optional = {"forgetting", "step_memory_mb", "by_stage", "backward_transfer", "domain_gap"}
-        optional |= {"own_stages", "difference", "representation"}
+        optional |= {"own_stages", "difference", "representation", "picks"}
         more = optional & found.keys()
         assert found.keys() == ARM_KEYS | more | (set() if baseline else {"gain"}), arm
         if baseline:
