@@ -6,7 +6,7 @@ one model with one method on some domains. Nothing here computes anything.
 
 from jaxtl.plan.analysis import Analysis
 from jaxtl.plan.batch import Batch, Role, Side, make_batch
-from jaxtl.plan.episode import Examples, Learner
+from jaxtl.plan.episode import Episodes, Examples, Learner
 from jaxtl.plan.experiment import (
     Columns,
     Criterion,
@@ -14,6 +14,7 @@ from jaxtl.plan.experiment import (
     Evaluation,
     Experiment,
     Stage,
+    episodes,
     labelled,
     unlabelled,
 )

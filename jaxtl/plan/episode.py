@@ -2,14 +2,80 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
+import numpy as np
 
-from jaxtl.form import Name, checked
+from jaxtl.form import Limit, Name, Size, checked
 from jaxtl.plan.module import Module
 
 PyTree = Any
+
+
+RANGE = Limit(
+    "{} of at least 1, of two the least first",
+    lambda given: 1 <= _ends(given)[0] <= _ends(given)[1] < 2**31,
+)
+Range = Annotated[int | tuple[int, int], RANGE]
+
+
+@dataclasses.dataclass(frozen=True)
+@checked
+class Episodes:
+    """The form of episodes that are drawn from a dataset.
+
+    Attributes:
+        ways: classes of an episode, or the least and the most, drawn uniformly for each.
+        shots: support examples of a class, likewise.
+        queries: examples of a class that are asked.
+        groups: label column whose classes an episode draws from. Where the head has classes, its
+            labels are their numbers in the episode; a head of values reads its own column.
+    """
+
+    ways: Range
+    shots: Range
+    queries: Size
+    groups: str = "label"
+
+    @property
+    def fewest_ways(self) -> int:
+        return _ends(self.ways)[0]
+
+    @property
+    def most_ways(self) -> int:
+        return _ends(self.ways)[1]
+
+    @property
+    def fewest_shots(self) -> int:
+        return _ends(self.shots)[0]
+
+    @property
+    def most_shots(self) -> int:
+        return _ends(self.shots)[1]
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Of the rows of an episode."""
+        support, queries = self.most_ways * self.most_shots, self.most_ways * self.queries
+        return ("support",) * support + ("query",) * queries
+
+    @property
+    def labels(self) -> np.ndarray:
+        """[rows] int32: the class of each row in its episode."""
+        each = np.arange(self.most_ways, dtype=np.int32)
+        return np.concatenate([each.repeat(self.most_shots), each.repeat(self.queries)])
+
+    def __str__(self) -> str:
+        return f"{_spelled(self.ways)}-way {_spelled(self.shots)}-shot"
+
+
+def _ends(given: Range) -> tuple[int, int]:
+    return given if isinstance(given, tuple) else (given, given)
+
+
+def _spelled(given: Range) -> str:
+    return " to ".join(map(str, dict.fromkeys(_ends(given))))
 
 
 class Examples(NamedTuple):

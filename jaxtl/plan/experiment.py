@@ -7,9 +7,10 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxtl.form import FILE_NAME, INT32, PRINTABLE, Name, Patterns, checked
+from jaxtl.form import FILE_NAME, INT32, PRINTABLE, Name, Patterns, Size, checked
 from jaxtl.plan.analysis import Analysis
 from jaxtl.plan.batch import Side
+from jaxtl.plan.episode import Episodes, Learner
 from jaxtl.plan.method import Method
 from jaxtl.plan.metric import Metric
 from jaxtl.plan.reading import Data, Model, Weights
@@ -49,6 +50,8 @@ class Domain:
             the labels of the seed's own examples (class weights, ...); None for all ones.
         augment: (rng, inputs [n, ...] float) -> inputs, applied on the device while training.
         role: "source" or "target".
+        episodes: the form of the episodes that are drawn from it, in place of examples; the stage
+            then has no other domain, and its batch size counts episodes.
     """
 
     dataset: Data
@@ -58,6 +61,7 @@ class Domain:
     example_weights: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
     augment: Callable[[jax.Array, PyTree], PyTree] | None = None
     role: Side = "source"
+    episodes: Episodes | None = None
 
 
 def labelled(
@@ -91,6 +95,27 @@ def unlabelled(
     return Domain(dataset, _columns(head), labelled=False, augment=augment, role="target")
 
 
+def episodes(
+    dataset: Any,
+    head: str | Mapping[str, str],
+    *,
+    ways: int | tuple[int, int],
+    shots: int | tuple[int, int],
+    queries: int,
+    groups: str = "label",
+    augment: Callable | None = None,
+) -> Domain:
+    """A domain that is drawn in episodes, small tasks with a support and queries.
+
+    Args:
+        head: has as many classes as an episode at most; or one of values, as {head: label column}.
+        ways, shots, queries, groups: as in `Episodes`. Regression has groups of examples of one
+            function each, and `ways=1`.
+    """
+    form = Episodes(ways, shots, queries, groups)
+    return Domain(dataset, _columns(head), augment=augment, episodes=form)
+
+
 def _columns(head: str | Sequence[str] | Mapping[str, str]) -> Mapping[str, str]:
     if isinstance(head, str):
         return {head: "label"}
@@ -105,7 +130,7 @@ class Stage:
     Attributes:
         name: also the folder of its checkpoints; arms that share a stage share its name.
         model, method, domains: what trains, how, on what.
-        batch_size: examples per domain and step.
+        batch_size: examples per domain and step, or episodes per step.
         num_steps: training steps; 0 if `method.prepare` does all.
         fresh: path patterns of the parameters (with their batch statistics) that are initialised
             instead of loaded from the stage before, or from `weights`. All of them in an arm's
@@ -128,6 +153,11 @@ class Stage:
     trains: Sequence[str] = ()
     data: Mapping[Name, Domain] = dataclasses.field(default_factory=dict)
 
+    @property
+    def episodes(self) -> Episodes | None:
+        """The form of what it draws in place of examples, if it does."""
+        return next((domain.episodes for domain in self.domains if domain.episodes), None)
+
 
 @dataclasses.dataclass(frozen=True)
 @checked
@@ -143,6 +173,10 @@ class Evaluation:
         results: the summed pytree (NumPy) -> {metric: float}; NaN where undefined.
         directions: {metric: "max" or "min"}, which way each is better; of one that is not there and
             not the primary one no gain and no forgetting is said.
+        episodes: the form of the episodes that are drawn from the dataset, the same for every arm
+            of a seed; `sums` then reads the queries of one at a time. None for plain examples.
+        tasks: how many of them.
+        learner: answers the queries, for every arm; None for the one of the arm's last method.
     """
 
     dataset: Data
@@ -151,6 +185,9 @@ class Evaluation:
     sums: Callable[[jax.Array, jax.Array, jax.Array], PyTree]
     results: Callable[[PyTree], dict[str, float]]
     directions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    episodes: Episodes | None = None
+    tasks: Size = 600
+    learner: Learner | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ wrong thing, an augmentation that raises, parameters that no memory holds.
 """
 
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,7 +22,7 @@ from jaxtl.plan.batch import sides_of
 from jaxtl.train.feed.examples import first_page, host_feed
 from jaxtl.train.resolve.contract import differing, with_place
 from jaxtl.train.resolve.replicas import Replicas
-from jaxtl.train.resolve.stage import Setup, active_heads, roles_of
+from jaxtl.train.resolve.stage import Setup, active_heads, lead_of, roles_of
 from jaxtl.train.resolve.traced import Traced, trace
 from jaxtl.train.state import begin, group
 from jaxtl.train.step import draw, make_step, traced_step
@@ -110,14 +111,14 @@ def _inputs(replicas: Replicas) -> tuple:
     setup, stage = replicas.setup, replicas.setup.stage
     page = first_page(host_feed(replicas[:1]), replicas[:1])
     page = page._replace(per_replica=jax.tree.map(lambda leaf: leaf[0], page.per_replica))
-    index = jax.ShapeDtypeStruct((stage.batch_size, len(stage.domains)), jnp.int32)
+    index = jax.ShapeDtypeStruct(lead_of(stage), jnp.int32)
     number = jax.ShapeDtypeStruct((), jnp.int32)
     return setup.params, setup.state, page, index, number, number
 
 
 def _check_heads(setup: Setup) -> None:
     """Raises ValueError if a loss of a head is not one number for each label."""
-    lead = (setup.stage.batch_size, len(setup.stage.domains))
+    lead = lead_of(setup.stage)
     for name in active_heads(setup.stage):
         head = setup.model.heads[name]
         outputs = jax.ShapeDtypeStruct((*lead, head.size), jnp.float32)
@@ -171,8 +172,7 @@ def _check_size(setup: Setup, seeds: int) -> None:
     stage = setup.stage
     sizes = {
         f"the parameters of {seeds} seeds": seeds * _bytes((setup.params, setup.state)),
-        f"batches of {stage.batch_size} examples": stage.batch_size
-        * len(stage.domains)
+        f"batches of {math.prod(lead_of(stage))} examples": math.prod(lead_of(stage))
         * _bytes(setup.inputs),
     }
     for what, size in sizes.items():

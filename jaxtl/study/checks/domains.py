@@ -11,13 +11,15 @@ from jaxtl.form import describe
 from jaxtl.paths import unknown
 from jaxtl.plan import Domain, Evaluation, Head
 from jaxtl.study.checks.data import check_labels, no_labels
+from jaxtl.train.feed.episodes import groups_of
 
 logger = logging.getLogger(__name__)
 
 
 def as_domain(evaluation: Evaluation) -> Domain:
     """The domain whose labels an evaluation reads."""
-    return Domain(evaluation.dataset, {evaluation.head: evaluation.column})
+    heads = {evaluation.head: evaluation.column}
+    return Domain(evaluation.dataset, heads, episodes=evaluation.episodes)
 
 
 def check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, ...]) -> None:
@@ -29,7 +31,9 @@ def check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, ..
     for head, column in domain.heads.items():
         if head not in heads:
             raise ValueError(unknown("head", head, heads))
-        if domain.labelled:
+        if domain.episodes is not None:
+            _check_episodes(domain, head, heads[head], seeds)
+        if domain.labelled and not (domain.episodes and heads[head].integer):
             blind[head] = check_labels(dataset, column, head, heads[head], seeds)
     if nowhere := set(seeds).intersection(*blind.values()) if blind else ():
         raise ValueError(no_labels(dataset, domain.heads, sorted(nowhere)))
@@ -59,6 +63,42 @@ def check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, ..
                     f"dataset {dataset.name}: example_weights have the shape "
                     f"{list(weights.shape)} for {len(rows)} examples"
                 )
+
+
+def _check_episodes(domain: Domain, name: str, head: Head, seeds: tuple[int, ...]) -> None:
+    """Raises ValueError if a seed's examples make no episode, or the head has no such classes."""
+    dataset, form = domain.dataset, domain.episodes
+    labels = dataset.table().labels
+    if form.groups not in labels:
+        raise ValueError(unknown(f"label column of {dataset.name}:", form.groups, labels))
+    if np.asarray(labels[form.groups]).dtype.kind not in "iu" or labels[form.groups].ndim > 1:
+        raise ValueError(
+            f"dataset {dataset.name}: episodes draw from the classes of a label column; "
+            f"{form.groups!r} has none"
+        )
+    if head.integer and head.size != form.most_ways:
+        raise ValueError(
+            f"dataset {dataset.name}: episodes of {form.most_ways} classes need a head of that "
+            f"size; head {name!r} has {head.size} outputs: classes({form.most_ways})"
+        )
+    needed = form.most_shots + form.queries
+    for seed in seeds:
+        groups = groups_of(dataset, form, seed)
+        if len(groups) < form.most_ways:
+            raise ValueError(
+                f"dataset {dataset.name} has {len(groups)} classes (seed {seed}); an episode needs "
+                f"{form.most_ways} ways"
+            )
+        smallest = min(groups, key=len)
+        if len(smallest) < needed:
+            number = labels[form.groups][smallest[0]]
+            names = dataset.class_names(form.groups)
+            which = names[number] if number < len(names) else number
+            raise ValueError(
+                f"dataset {dataset.name} has {len(smallest)} examples of its class {which!r} "
+                f"(seed {seed}); an episode needs {needed}: {form.most_shots} shots and "
+                f"{form.queries} queries"
+            )
 
 
 def _check_weights(dataset: Dataset, what: str, weights: np.ndarray | float) -> None:

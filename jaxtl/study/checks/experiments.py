@@ -142,6 +142,16 @@ def _stage_problems(stage: Stage, seeds: tuple[int, ...]) -> Iterable[str]:
         )
     for extra in sorted(stage.data.keys() - reads):
         yield f"{name}: its method does not read data called {extra!r}; it reads {sorted(reads)}"
+    if stage.episodes is not None and len(stage.domains) > 1:
+        yield (
+            f"{name} has {len(stage.domains)} domains; one that draws episodes stands alone: put "
+            "the datasets into stages of their own"
+        )
+    if stage.episodes is not None and stage.method.updates and stage.method.learner is None:
+        yield (
+            f"{name} draws episodes, which its method does not read: fewshot.episodic(learner, tx) "
+            "does; labelled(dataset, head) is for methods that read examples"
+        )
     for domain in (*stage.domains, *stage.data.values()):
         try:
             check_domain(domain, stage.model.heads, seeds)

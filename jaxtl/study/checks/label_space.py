@@ -59,7 +59,8 @@ def match_classes(experiment: Experiment) -> tuple[Experiment, list[str]]:
 
     def columns(domain: Domain, stage: str | None) -> list[Column]:
         class_columns = []
-        for name, column in domain.heads.items() if domain.labelled else ():
+        relabelled = not domain.labelled or domain.episodes is not None
+        for name, column in () if relabelled else domain.heads.items():
             head = heads.get(name)
             if head is None or not head.integer:
                 continue

@@ -42,6 +42,9 @@ def domain_digests(
     labels = {name: label_columns(domain, name, heads[name])[0] for name in domain.heads}
     classes = {name: dataset.class_names(column) for name, column in domain.heads.items()}
     steps = of_value(dataset.table_steps) if is_streamed(inputs) else None
+    if domain.episodes is not None:
+        labels["episodes"] = dataset.table().labels[domain.episodes.groups]
+        steps = [steps, str(domain.episodes), domain.episodes.queries]
     for seed in seeds:
         rows = dataset.rows(seed)
         columns = {name: values[rows] for name, values in labels.items()}

@@ -7,7 +7,7 @@ examples does not depend on how far ahead they are read: pages are a function of
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,11 +18,12 @@ from jaxtl.data.streamed import is_streamed, read_ahead, select
 from jaxtl.models import to_float
 from jaxtl.plan import Columns, Domain, Head, PyTree, Stage
 from jaxtl.plan.batch import Batch
+from jaxtl.train.feed.episodes import PADDING, EpisodeOrder, groups_of
 from jaxtl.train.feed.order import Stream, index_block
 from jaxtl.train.mesh import on_all_devices
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import Replicas
-from jaxtl.train.resolve.stage import Setup, active_heads, roles_of
+from jaxtl.train.resolve.stage import Setup, active_heads, lead_of, roles_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,14 @@ def columns(domain: Domain, heads: Mapping[str, Head], seed: int) -> Columns:
 
 
 def label_columns(domain: Domain, name: str, head: Head) -> tuple[np.ndarray, np.ndarray]:
-    """(labels of a head, which may be used), [n, *label_shape]; an unlabelled domain hides all."""
+    """(labels of a head, which may be used), [n, *label_shape]; an unlabelled domain hides all.
+
+    Classes of episodes are numbered anew in each: here all are 0.
+    """
     table = domain.dataset.table()
+    if domain.episodes is not None and head.integer:
+        groups = np.asarray(table.labels[domain.episodes.groups])
+        return np.zeros(len(groups), np.int32), groups >= 0
     if domain.labelled:
         return table.labels_of(domain.heads[name], head)
     shape = (len(table), *head.label_shape)
@@ -139,13 +146,18 @@ def shared_by_points(feed: Feed, replicas: Replicas) -> Feed:
     return Feed(feed.shared, jax.tree.map(lambda leaf: leaf[:seeds], feed.per_replica))
 
 
-def make_streams(replicas: Replicas) -> list[list[Stream]]:
-    """[replicas][domains] orders of the examples; replicas of one seed share theirs."""
-    domains = replicas.setup.stage.domains
-    of_seed = {
-        seed: [Stream(domain.dataset.rows(seed), seed, d) for d, domain in enumerate(domains)]
-        for seed in set(replicas.seeds)
-    }
+def make_streams(replicas: Replicas) -> list[Sequence[Stream] | EpisodeOrder]:
+    """[replicas] orders of the examples; replicas of one seed share theirs."""
+    stage = replicas.setup.stage
+
+    def order(seed: int) -> Sequence[Stream] | EpisodeOrder:
+        if stage.episodes is not None:
+            groups = groups_of(stage.domains[0].dataset, stage.episodes, seed)
+            return EpisodeOrder(groups, stage.episodes, seed, stage.batch_size)
+        rows = [domain.dataset.rows(seed) for domain in stage.domains]
+        return [Stream(each, seed, d) for d, each in enumerate(rows)]
+
+    of_seed = {seed: order(seed) for seed in set(replicas.seeds)}
     return [of_seed[seed] for seed in replicas.seeds]
 
 
@@ -158,9 +170,11 @@ def gather(
         stage: its domains say what is augmented, its heads what is filled in where a domain lacks
             a label.
         shared, per_replica: as in `Feed`, the latter without its axis of replicas.
-        index: [batch, domains] int32.
+        index: [batch, domains] int32; [tasks, rows] of episodes.
         rng: key of the augmentations.
     """
+    if stage.episodes is not None:
+        return _gather_episodes(stage, {**shared[0], **per_replica[0]}, index, rng)
     per_domain = []
     for d, domain in enumerate(stage.domains):
         rows, examples = index[:, d], {**shared[d], **per_replica[d]}
@@ -181,6 +195,29 @@ def gather(
         per_domain.append((inputs, labels, weights, examples["present"][rows], table_rows))
     columns = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *per_domain)
     return Batch(*columns, roles_of(stage))
+
+
+def _gather_episodes(
+    stage: Stage, examples: dict[str, PyTree], index: jax.Array, rng: jax.Array
+) -> Batch:
+    """The same of a stage that draws episodes from its one domain."""
+    (domain,), rows = stage.domains, jnp.maximum(index, 0)
+    inputs = to_float(jax.tree.map(lambda x: x[rows], examples["inputs"]))
+    if domain.augment is not None:
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
+        flat = domain.augment(jax.random.fold_in(rng, 0), flat)
+        inputs = jax.tree.map(lambda x: x.reshape(*index.shape, *x.shape[1:]), flat)
+    present = jnp.where(index == PADDING, 0.0, examples["present"][rows])
+    labels, weights = {}, {}
+    for name in domain.heads:
+        if stage.model.heads[name].integer:
+            labels[name] = jnp.broadcast_to(stage.episodes.labels, index.shape)
+        else:
+            labels[name] = examples["labels"][name][rows]
+        padded = present.reshape(*index.shape, *[1] * (labels[name].ndim - 2)) == 0
+        weights[name] = jnp.where(padded, 0.0, examples["weights"][name][rows])
+    table_rows = examples["index"][rows] if "index" in examples else rows
+    return Batch(inputs, labels, weights, present, table_rows, roles_of(stage))
 
 
 PAGE_BYTES = 2**26
@@ -225,7 +262,7 @@ def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
 
     Args:
         feed: all of it is on the host, or nothing.
-        block: [replicas, steps, batch, domains] int32 rows.
+        block: [replicas, steps, batch, domains] int32 rows; of episodes, [.., tasks, rows].
 
     Returns:
         A feed of these rows alone, in which the replicas share nothing, and their places in it.
@@ -233,8 +270,8 @@ def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
     if on_device(feed):
         return feed, block
     # A step gathers from its page by place; "index" says which rows of the table these are.
-    replicas, steps, batch, domains = block.shape
-    rows = block.reshape(replicas, steps * batch, domains)
+    replicas, steps, batch, _ = block.shape
+    rows = block.reshape(replicas, -1, len(feed.shared))
     each = np.arange(replicas)[:, None]
     per_replica = [
         {"index": rows[..., d]}
@@ -242,8 +279,8 @@ def page(feed: Feed, block: np.ndarray) -> tuple[Feed, np.ndarray]:
         | jax.tree.map(lambda leaf, d=d: leaf[each, rows[..., d]], columns)
         for d, (shared, columns) in enumerate(zip(feed.shared, feed.per_replica, strict=True))
     ]
-    places = np.arange(steps * batch, dtype=np.int32).reshape(1, steps, batch, 1)
-    return Feed([{}] * domains, per_replica), np.broadcast_to(places, block.shape)
+    places = np.arange(rows.shape[1], dtype=np.int32).reshape(1, steps, batch, -1)
+    return Feed([{}] * len(per_replica), per_replica), np.where(block == PADDING, block, places)
 
 
 def first_page(feed: Feed, replicas: Replicas) -> Feed:
@@ -263,7 +300,7 @@ def page_steps(feed: Feed, replicas: Replicas, batch_size: int, most: int) -> in
 def abstract_batch(setup: Setup) -> Batch:
     """The shapes of the batch of one step."""
     stage = setup.stage
-    lead = (stage.batch_size, len(stage.domains))
+    lead = lead_of(stage)
     labels, weights = {}, {}
     for name in active_heads(stage):
         head = stage.model.heads[name]

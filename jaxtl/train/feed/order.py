@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from jaxtl.train.feed.episodes import EpisodeOrder
+
 ALIGNMENT = 64
 FEW = 8
 """Epochs below which NumPy's own constructors are faster than seeding all of them at once."""
@@ -52,7 +54,7 @@ class Stream:
 
 
 def index_block(
-    streams: Sequence[Sequence[Stream]],
+    streams: Sequence[Sequence[Stream] | EpisodeOrder],
     step: int,
     num_steps: int,
     batch_size: int,
@@ -61,20 +63,25 @@ def index_block(
     """Rows of the batches of `num_steps` steps, for all seeds and domains.
 
     Args:
-        streams: [seeds][domains]; replicas of one seed share a list.
+        streams: [seeds][domains], or the episodes of each seed; replicas of one seed share them.
         step: the first step.
         length: of the block, at least `num_steps`; what lies beyond them is 0.
 
     Returns:
-        [seeds, length, batch_size, domains] int32.
+        [seeds, length, batch_size, domains] int32; [seeds, length, tasks, rows] of episodes.
     """
     start, count = step * batch_size, num_steps * batch_size
-    shape = (len(streams), length or num_steps, batch_size, len(streams[0]))
+    first = streams[0]
+    width = first.width if isinstance(first, EpisodeOrder) else len(first)
+    shape = (len(streams), length or num_steps, batch_size, width)
     block, places = _zeros(shape), {}
     for i, domains in enumerate(streams):
-        first = places.setdefault(id(domains), i)
-        if first < i:
-            block[i, :num_steps] = block[first, :num_steps]
+        same = places.setdefault(id(domains), i)
+        if same < i:
+            block[i, :num_steps] = block[same, :num_steps]
+            continue
+        if isinstance(domains, EpisodeOrder):
+            block[i, :num_steps] = domains.block(step, num_steps)
             continue
         for d, stream in enumerate(domains):
             rows = stream.read(start, count)

@@ -90,8 +90,15 @@ class Setup:
 
 
 def roles_of(stage: Stage) -> tuple[Role, ...]:
-    """Those of its domains."""
+    """Those of its domains, or of the rows of its episodes."""
+    if stage.episodes is not None:
+        return stage.episodes.roles
     return tuple(domain.role for domain in stage.domains)
+
+
+def lead_of(stage: Stage) -> tuple[int, int]:
+    """The first two axes of its batches: (examples, domains), or (episodes, rows of each)."""
+    return stage.batch_size, len(roles_of(stage))
 
 
 def active_heads(stage: Stage) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ def interface(setup: Setup) -> dict[str, Any]:
     """
     classes = {}
     for domain in setup.stage.domains:
-        for head, column in domain.heads.items():
+        for head, column in domain.heads.items() if domain.episodes is None else ():
             names = domain.dataset.class_names(column)
             if setup.model.heads[head].integer and len(names) > len(classes.get(head, ())):
                 classes[head] = list(names)

@@ -1,0 +1,82 @@
+"""Which rows an episode holds: a pure function of (seed, step), as the order of examples is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxtl.data import Dataset
+from jaxtl.plan import Episodes
+
+PADDING = -1
+"""Stands in a block of rows where an episode has no example."""
+
+
+class EpisodeOrder:
+    """Episodes drawn anew for each step: classes uniformly, then rows of each class uniformly.
+
+    Neither a class nor a row stands twice in an episode. The episodes of a step are drawn from a
+    generator of their own, so that a run that resumes at a step reads on where it stopped.
+
+    Args:
+        groups: rows of each class, at least one; the smallest has enough for one episode.
+        episodes: their form.
+        seed: the run's.
+        tasks: episodes of a step.
+    """
+
+    def __init__(self, groups: Sequence[np.ndarray], episodes: Episodes, seed: int, tasks: int):
+        self._sizes = np.array([len(group) for group in groups])
+        self._rows = np.concatenate(groups).astype(np.int32)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        self._episodes, self._key, self._tasks = episodes, (seed, ord("e")), tasks
+
+    @property
+    def width(self) -> int:
+        """Rows of an episode, padding included."""
+        return len(self._episodes.roles)
+
+    def block(self, step: int, num_steps: int) -> np.ndarray:
+        """[num_steps, tasks, rows of an episode] int32; `PADDING` where there is none."""
+        return np.stack([self._draw(step + i) for i in range(num_steps)])
+
+    def _draw(self, step: int) -> np.ndarray:
+        """[tasks, rows], the support first, both class after class."""
+        rng, form, tasks = np.random.default_rng((*self._key, step)), self._episodes, self._tasks
+        ways = rng.integers(form.fewest_ways, form.most_ways + 1, tasks)
+        shots = rng.integers(form.fewest_shots, form.most_shots + 1, tasks)
+        classes = distinct(rng, np.full(tasks, len(self._sizes)), form.most_ways)
+        count = form.most_shots + form.queries
+        # A class that is too small for the most shots gives as many as it has.
+        places = distinct(rng, self._sizes[classes], count)
+        rows = self._rows[self._starts[classes][..., None] + places]
+        number = np.arange(count) - form.most_shots  # queries from 0 on, the support below
+        present = (number >= 0) | (number + form.most_shots < shots[:, None])
+        present = present[:, None] & (np.arange(form.most_ways)[:, None] < ways[:, None, None])
+        rows = np.where(present, rows, PADDING)
+        parts = np.split(rows, [form.most_shots], axis=-1)
+        return np.concatenate([part.reshape(tasks, -1) for part in parts], axis=-1)
+
+
+def groups_of(dataset: Dataset, episodes: Episodes, seed: int) -> list[np.ndarray]:
+    """The rows of each class that a seed has of a dataset; rows without a class are in none."""
+    rows = dataset.rows(seed)
+    classes = np.asarray(dataset.table().labels[episodes.groups])[rows]
+    order = np.argsort(classes, kind="stable")
+    numbers, starts = np.unique(classes[order], return_index=True)
+    parts = np.split(rows[order], starts[1:])
+    return [part for number, part in zip(numbers, parts, strict=True) if number >= 0]
+
+
+def distinct(rng: np.random.Generator, sizes: np.ndarray, count: int) -> np.ndarray:
+    """[..., count] integers below each of `sizes` [...], uniform, none of them twice.
+
+    It takes the same time for large sizes as for small ones.
+    """
+    chosen = np.zeros((*sizes.shape, count), np.int64)
+    for i in range(count):
+        # The value-th of those that are not chosen yet.
+        value = rng.integers(0, sizes - i)
+        for earlier in np.moveaxis(np.sort(chosen[..., :i], axis=-1), -1, 0):
+            value += value >= earlier
+        chosen[..., i] = value
+    return chosen
