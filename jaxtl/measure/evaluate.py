@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxtl.data.streamed import is_streamed
 from jaxtl.measure.criteria import CriteriaScorer
+from jaxtl.measure.episodes import episode_examples, episode_sums, learner_of
 from jaxtl.measure.examples import (
     Batch,
     Examples,
@@ -106,7 +107,7 @@ class Evaluator:
         return {
             name: self.measure_one(name, model, method, params, state, block)
             for name, evaluation in self._evals.items()
-            if evaluation.head in model.heads and evaluation.head in heads
+            if can_answer(evaluation, model, method, heads)
         }
 
     def like(self, evals: Mapping[str, Evaluation]) -> Self:
@@ -127,16 +128,19 @@ class Evaluator:
         """What `measure` says of one evaluation."""
         evaluation = self._evals[name]
         if name not in self._examples:
-            self._examples[name] = examples_of(evaluation, model, self.seeds)
+            draw = examples_of if evaluation.episodes is None else episode_examples
+            self._examples[name] = draw(evaluation, model, self.seeds)
         examples = self._examples[name]
-        if block is not None:
+        if block is not None and evaluation.episodes is None:  # learners may change any block
             first, rest = cut(model, block)
             rows = dict(enumerate(examples.rows))
             features = stored_features(first, params, state, examples.inputs[0], rows)
             if features is not None:
                 model, examples = rest, with_features(examples, [*features.values()])
-        form = form_of(model, method.predict, evaluation.sums, evaluation.head)
+        form = _form(evaluation, model, method)
         size, weights = self._size(model, method, params, state, examples), (params, state)
+        if evaluation.episodes is not None:
+            size = _whole_episodes(evaluation, size)
         if on_one_cpu(self._place):
             sums, not_finite = _sum_on_host(form, weights, examples, size)
         else:
@@ -182,6 +186,35 @@ class Evaluator:
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), total)
 
 
+def can_answer(
+    evaluation: Evaluation, model: Model, method: Method, heads: Collection[str]
+) -> bool:
+    """Whether an evaluation says something of a trained model.
+
+    Args:
+        heads: those that are not random; a learner needs none of them.
+    """
+    if evaluation.episodes is not None:
+        return evaluation.head in model.heads and learner_of(evaluation, method) is not None
+    return evaluation.head in model.heads and evaluation.head in heads
+
+
+def _form(evaluation: Evaluation, model: Model, method: Method) -> Form:
+    if evaluation.episodes is None:
+        return form_of(model, method.predict, evaluation.sums, evaluation.head, None, None)
+    learner = learner_of(evaluation, method)
+    # As in `predict`, what is live may count: a transductive learner reads it.
+    others = (evaluation.sums, evaluation.head, evaluation.episodes, learner)
+    return form_of(model, learner.predict, *others)
+
+
+def _whole_episodes(evaluation: Evaluation, size: int) -> int:
+    """About so many rows that are those of whole episodes, as many in each batch."""
+    rows, tasks = len(evaluation.episodes.roles), evaluation.tasks
+    batches = math.ceil(tasks / max(1, size // rows))
+    return rows * math.ceil(tasks / batches)
+
+
 def _sum_on_host(
     form: Form, weights: tuple[Params, State], examples: Examples, size: int
 ) -> PyTree:
@@ -197,7 +230,9 @@ def _sum_on_host(
 @functools.partial(jax.jit, static_argnums=0)
 def _batch_sums(form: Form, weights: tuple[Params, State], batch: Batch) -> PyTree:
     """(sums, number of examples whose outputs are not finite) of one seed and batch."""
-    sums, head = form.others
+    sums, head, episodes, _ = form.others
+    if episodes is not None:
+        return episode_sums(form, weights, batch)
     logits = forward(form.model, form.predict)(*weights, batch.inputs)["logits"][head]
     finite = jnp.isfinite(logits).reshape(len(logits), -1).all(1)
     counted = jnp.sum(jnp.where(finite, 0, batch.counts))

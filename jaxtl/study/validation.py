@@ -10,7 +10,7 @@ from jaxtl.features.digests import OfObjects
 from jaxtl.files import digest
 from jaxtl.fingerprint import Fingerprint, of_program, of_value
 from jaxtl.measure.declarations import selecting_metric
-from jaxtl.measure.evaluate import Evaluator
+from jaxtl.measure.evaluate import Evaluator, can_answer
 from jaxtl.measure.outcome import derived_metrics, flat_metrics
 from jaxtl.plan import Evaluation, Experiment, Head, Metric, Params, State
 from jaxtl.study.checks.domains import as_domain
@@ -106,12 +106,16 @@ def _choose(experiment: Experiment, nodes: Mapping[str, Node], name: str) -> Cho
     looked_at = name in ends or not any(domain.heads for domain in stage.domains)
     if not (select or experiment.criteria) or not looked_at or not stage.num_steps:
         return None
+
+    def answered(evaluation: str) -> bool:
+        return can_answer(experiment.evals[evaluation], stage.model, stage.method, heads)
+
     scored = bool(experiment.criteria) and criteria_heads(experiment) <= stage.model.heads.keys()
     wanted = [experiment.primary] if scored else []
     chosen = None
     if select is not None and select.evaluation not in experiment.evals:  # a criterion
         chosen = select if scored else None
-    elif select is not None and experiment.evals[select.evaluation].head in heads:
+    elif select is not None and answered(select.evaluation):
         chosen = select
         wanted.append(chosen)
     if not wanted and chosen is None:
@@ -119,7 +123,7 @@ def _choose(experiment: Experiment, nodes: Mapping[str, Node], name: str) -> Cho
     read = {metric.evaluation for metric in wanted} & experiment.evals.keys()
     if any(metric.key in experiment.derived for metric in wanted):
         read = set(experiment.evals)
-    read = {evaluation for evaluation in read if experiment.evals[evaluation].head in heads}
+    read = {evaluation for evaluation in read if answered(evaluation)}
     return Choice(chosen, wanted, scored, read)
 
 
@@ -240,9 +244,12 @@ def evaluation_identity(
     Args:
         heads: of the models, its own among them.
     """
+    code = [evaluation.results]
+    if evaluation.episodes is not None:
+        code += [evaluation.episodes, evaluation.tasks, evaluation.learner]
     return EvaluationIdentity(
         of_program(lambda: metric_sums(evaluation, heads[evaluation.head])),
-        of_value(evaluation.results),
+        of_value(code if len(code) > 1 else code[0]),
         domain_digests([as_domain(evaluation)], heads, seeds),
     )
 

@@ -45,7 +45,7 @@ def first_features(arm: TrainedArm) -> dict[str, np.ndarray]:
     model, features = arm.stages[-1].model, {}
     for name, evaluation in arm.experiment.evals.items():
         head = model.heads.get(evaluation.head)
-        if head is None or not head.integer or head.label_shape:
+        if head is None or not head.integer or head.label_shape or evaluation.episodes:
             continue
         rows = evaluation.dataset.rows(0)[:EXAMPLES]
         inputs = evaluation.dataset.table().inputs

@@ -12,11 +12,18 @@ import jax
 from jaxtl.data import overlap
 from jaxtl.data.streamed import is_streamed
 from jaxtl.measure.declarations import declaration_problems, undeclared
+from jaxtl.measure.episodes import learner_of
 from jaxtl.paths import unknown
 from jaxtl.plan import Data, Evaluation, Experiment, Head, PyTree, Stage
 from jaxtl.study.checks.data import check_readings
 from jaxtl.study.checks.domains import as_domain, check_domain
-from jaxtl.study.checks.measurable import abstract_inputs, check_score, derived_reads, metric_names
+from jaxtl.study.checks.measurable import (
+    abstract_inputs,
+    check_answers,
+    check_score,
+    derived_reads,
+    metric_names,
+)
 from jaxtl.train.rehearsal import rehearse
 from jaxtl.train.resolve.replicas import over_seeds
 from jaxtl.train.resolve.stage import Setup, resolve
@@ -174,6 +181,7 @@ def _evaluation_problems(
         try:
             check_domain(as_domain(evaluation), heads, seeds)
             _check_inputs(evaluation, nodes)
+            _check_learner(experiment, evaluation, nodes)
         except ValueError as error:
             yield f"evaluation {name!r}: {error}"
     if measured.keys() != experiment.evals.keys():  # what a metric is called is not known
@@ -244,6 +252,26 @@ def _check_inputs(evaluation: Evaluation, nodes: Mapping[str, Node]) -> None:
                 f"{evaluation.dataset.name}, {_shapes(inputs)}; it is trained on "
                 f"{_shapes(setup.inputs)}"
             ) from error
+
+
+def _check_learner(
+    experiment: Experiment, evaluation: Evaluation, nodes: Mapping[str, Node]
+) -> None:
+    """Raises ValueError if nobody answers an evaluation on episodes, or somebody cannot."""
+    if evaluation.episodes is None:
+        return
+    ends = dict.fromkeys(chain[-1].name for chain in experiment.arms.values() if chain)
+    setups = [nodes[name].setup for name in ends if name in nodes]
+    setups = [setup for setup in setups if evaluation.head in setup.model.heads]
+    asked = [setup for setup in setups if learner_of(evaluation, setup.stage.method)]
+    if setups and not asked:
+        raise ValueError(
+            "no arm ends with a method that reads episodes, such as fewshot.episodic(learner, tx) "
+            "or fewshot.untrained(learner): name the learner here, as in "
+            "few_shot(..., learner=fewshot.prototypical())"
+        )
+    for setup in asked:
+        check_answers(evaluation, setup)
 
 
 def _shapes(inputs: PyTree) -> str:

@@ -13,7 +13,10 @@ import numpy as np
 
 from jaxtl.blame import account, explain, place_of
 from jaxtl.form import PRINTABLE, describe, is_array, wrong
+from jaxtl.measure.episodes import episode_sums, learner_of
+from jaxtl.measure.examples import Batch
 from jaxtl.models import forward, to_float
+from jaxtl.models.programs import Form
 from jaxtl.plan import CRITERIA, Criterion, Data, Evaluation, Head, PyTree, key_parts
 from jaxtl.train.resolve.contract import differing
 from jaxtl.train.resolve.stage import Setup
@@ -105,6 +108,30 @@ def check_score(criterion: Criterion, setup: Setup, seed: int) -> None:
         examples.append({"inputs": abstract_inputs(domain.dataset, count), "labels": labels})
     with _naming_errors(criterion.score, "its score"):
         jax.eval_shape(score, setup.params, setup.state, examples)
+
+
+def check_answers(evaluation: Evaluation, setup: Setup) -> None:
+    """Trace what answers the queries of an evaluation on episodes, on a stage's model.
+
+    Raises:
+        ValueError: it raises, or has networks of its own that the stage did not train.
+    """
+    learner = learner_of(evaluation, setup.stage.method)
+    if missing := sorted(learner.modules.keys() - setup.params.keys()):
+        raise ValueError(
+            f"learner {learner.name!r} has a network of its own, {missing[0]!r}, which stage "
+            f"{setup.stage.name!r} does not train: only an arm that ends with it can be asked"
+        )
+    others = (evaluation.sums, evaluation.head, evaluation.episodes, learner)
+    form, head = Form(setup.model, None, others), setup.model.heads[evaluation.head]
+    count = len(evaluation.episodes.roles)
+    labels = _abstract_labels(head, count)
+    weights, counts = (
+        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (labels.shape, (count,))
+    )
+    batch = Batch(abstract_inputs(evaluation.dataset, count), labels, weights, counts)
+    with _naming_errors(learner.predict, f"its learner {learner.name!r}"):
+        jax.eval_shape(functools.partial(episode_sums, form), (setup.params, setup.state), batch)
 
 
 def _arrays(sums: PyTree) -> PyTree:

@@ -22,13 +22,21 @@ class EpisodeOrder:
         episodes: their form.
         seed: the run's.
         tasks: episodes of a step.
+        use: another number gives other episodes.
     """
 
-    def __init__(self, groups: Sequence[np.ndarray], episodes: Episodes, seed: int, tasks: int):
+    def __init__(
+        self,
+        groups: Sequence[np.ndarray],
+        episodes: Episodes,
+        seed: int,
+        tasks: int,
+        use: int = 0,
+    ):
         self._sizes = np.array([len(group) for group in groups])
         self._rows = np.concatenate(groups).astype(np.int32)
         self._starts = np.cumsum(self._sizes) - self._sizes
-        self._episodes, self._key, self._tasks = episodes, (seed, ord("e")), tasks
+        self._episodes, self._key, self._tasks = episodes, (seed, ord("e"), use), tasks
 
     @property
     def width(self) -> int:
