@@ -1,0 +1,71 @@
+"""Digits 0 to 4 teach to tell 5 to 9 apart from one example each: does meta-learning help?
+
+    python launch.py --experiment=few_shot_digits
+
+Each digit in four positions is four classes, 20 to train on and 20 new ones; five of these an
+episode. `prototypes` is the plain source, a classifier of the 20, whose features are compared.
+
+Result: NOT MEASURED
+"""
+
+import dataclasses
+
+import optax
+
+from jaxtl import data, models
+from jaxtl.methods import fewshot, transfer
+from jaxtl.metrics import few_shot
+from jaxtl.plan import Experiment, Stage, episodes, labelled, maximize
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    ways: int = 5
+    shots: int = 1
+    tasks: int = 8  # episodes a step
+    steps: int = 400
+    learning_rate: float = 1e-3
+    inner_rate: float = 0.1
+
+
+def build(config: Config) -> Experiment:
+    digits = data.digits().train.quarter_turns()
+    turned = [f"{digit}{turn}" for digit in range(10) for turn in data.TURNS]
+    train, test = digits.classes(turned[:20]), digits.classes(turned[20:])
+    heads = {"character": models.classes(20), "way": models.classes(config.ways)}
+    model = models.conv_net(heads)
+    adam, inner = optax.adam(config.learning_rate), optax.sgd(config.inner_rate)
+    form = {"ways": config.ways, "shots": config.shots}
+    drawn = episodes(train, "way", queries=5, **form)
+
+    def stage(name, method, domain=drawn, size=config.tasks, steps=config.steps, **more):
+        return Stage(
+            name, model, method, domains=[domain], batch_size=size, num_steps=steps, **more
+        )
+
+    source = stage("source", transfer.full(adam), labelled(train, "character"), size=64)
+
+    def on_source(name, learner):
+        head = {"fresh": ("heads/way/.*",)}
+        return [source, stage(name, fewshot.untrained(learner), steps=0, **head)]
+
+    def meta(name, learner):
+        return [stage(name, fewshot.episodic(learner, adam))]
+
+    arms = {
+        "prototypes": on_source("prototypes", fewshot.prototypical()),
+        "simple_shot": on_source("simple_shot", fewshot.simple_shot()),
+        "baseline": on_source("baseline", fewshot.baseline(optax.sgd(0.1))),
+        "baseline_plus_plus": on_source("bpp", fewshot.baseline_plus_plus(optax.sgd(0.1))),
+        "prototypical": meta("prototypical", fewshot.prototypical()),
+        "matching": meta("matching", fewshot.matching(scale=10.0)),
+        "ridge": meta("ridge", fewshot.ridge_head()),
+        "maml": meta("maml", fewshot.maml(inner, num_steps=3)),
+        "anil": meta("anil", fewshot.anil(inner, num_steps=3)),
+    }
+    return Experiment(
+        arms=arms,
+        baseline="prototypes",
+        evals={"new_digits": few_shot(test, "way", queries=5, **form)},
+        primary=maximize("new_digits", "accuracy"),
+    )
