@@ -29,25 +29,22 @@ class Config:
 
 
 def build(config: Config) -> Experiment:
-    digits = data.digits().train.quarter_turns()
-    turned = [f"{digit}{turn}" for digit in range(10) for turn in data.TURNS]
-    train, test = digits.classes(turned[:20]), digits.classes(turned[20:])
+    digits = data.digits().train
+    train = digits.classes(range(5)).quarter_turns()
+    test = digits.classes(range(5, 10)).quarter_turns()
     heads = {"character": models.classes(20), "way": models.classes(config.ways)}
     model = models.conv_net(heads)
     adam, inner = optax.adam(config.learning_rate), optax.sgd(config.inner_rate)
     form = {"ways": config.ways, "shots": config.shots}
     drawn = episodes(train, "way", queries=5, **form)
 
-    def stage(name, method, domain=drawn, size=config.tasks, steps=config.steps, **more):
-        return Stage(
-            name, model, method, domains=[domain], batch_size=size, num_steps=steps, **more
-        )
+    def stage(name, method, domain=drawn, size=config.tasks, steps=config.steps):
+        return Stage(name, model, method, domains=[domain], batch_size=size, num_steps=steps)
 
     source = stage("source", transfer.full(adam), labelled(train, "character"), size=64)
 
     def on_source(name, learner):
-        head = {"fresh": ("heads/way/.*",)}
-        return [source, stage(name, fewshot.untrained(learner), steps=0, **head)]
+        return [source, stage(name, fewshot.untrained(learner), steps=0)]
 
     def meta(name, learner):
         return [stage(name, fewshot.episodic(learner, adam))]

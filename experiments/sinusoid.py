@@ -48,9 +48,7 @@ def build(config: Config) -> Experiment:
 
     def stage(name, method, domain=drawn, steps=config.steps):
         size = config.tasks if domain is drawn else config.tasks * config.shots
-        return Stage(
-            name, model, method, domains=[domain], batch_size=size, num_steps=steps
-        )
+        return Stage(name, model, method, domains=[domain], batch_size=size, num_steps=steps)
 
     tuned = fewshot.untrained(fewshot.maml(inner))  # one step of the same rate
     joint = stage("joint", transfer.full(adam), all_points)
@@ -73,6 +71,4 @@ def build(config: Config) -> Experiment:
         "one_step": few_shot_regression(test, "y", column="y", **form),
         "ten_steps": few_shot_regression(test, "y", column="y", learner=ten, **form),
     }
-    return Experiment(
-        arms=arms, baseline="joint", evals=evals, primary=minimize("one_step", "mse")
-    )
+    return Experiment(arms=arms, baseline="joint", evals=evals, primary=minimize("one_step", "mse"))

@@ -25,7 +25,7 @@ answer with numbers.
 from jaxtl.methods.fewshot.anil import anil
 from jaxtl.methods.fewshot.baseline import baseline
 from jaxtl.methods.fewshot.baseline_plus_plus import baseline_plus_plus
-from jaxtl.methods.fewshot.episodic import episodic
+from jaxtl.methods.fewshot.episodic import episodic, untrained
 from jaxtl.methods.fewshot.fine_tuning import fine_tuning
 from jaxtl.methods.fewshot.implicit_maml import implicit_maml
 from jaxtl.methods.fewshot.in_context import in_context

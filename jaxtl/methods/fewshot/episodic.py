@@ -53,3 +53,16 @@ def episodic(
         modules=learner.modules,
         learner=learner,
     )
+
+
+def untrained(learner: Learner) -> Method:
+    """Trains nothing: a stage of 0 steps after which an arm is asked by a learner.
+
+    What the stage before learned, from episodes or not, is how the learner starts: the plain
+    baseline of few-shot learning. What nobody trained, such as the head of the episodes, stays
+    random.
+
+    Args:
+        learner: without networks of its own, as nobody would train them.
+    """
+    return Method(learner=learner, fresh_frozen=True)

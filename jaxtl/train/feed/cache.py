@@ -67,6 +67,8 @@ def cache_features(
     setup, stage = replicas.setup, replicas.setup.stage
     if not (options.feature_cache and stage.num_steps and stage.method.updates):
         return None
+    if stage.episodes is not None:  # a learner may change any block
+        return None
     prefix = constant_prefix(setup)
     if prefix is None:
         return None
