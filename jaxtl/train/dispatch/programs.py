@@ -26,6 +26,7 @@ from jaxtl.train.options import RunOptions
 from jaxtl.train.rehearsal import abstract_values
 from jaxtl.train.resolve.replicas import Replicas, axes, map_replicas, replica
 from jaxtl.train.resolve.schedule import Schedule, apart, choose, convolves
+from jaxtl.train.resolve.stage import lead_of
 from jaxtl.train.resolve.traced import Traced
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import draw, traced_draw, traced_step
@@ -69,7 +70,7 @@ def make_program(
         if on_device(feed):
             steps = room(stage, len(replicas))
         else:
-            steps = page_steps(feed, replicas, stage.batch_size, schedule.steps)
+            steps = page_steps(feed, replicas, schedule.steps)
         schedule = dataclasses.replace(schedule, steps=steps)
     if cache is not None:
         logger.info("stage %s: %s", stage.name, cache.note)
@@ -87,8 +88,8 @@ def first_step(replicas: Replicas, train: TrainState, feed: Feed) -> Traced:
     """The step of one replica, as it gathers its batch from this feed; in one part."""
     rows = first_page(feed, replicas)
     one_replica = shapes_of_one((train.carry._replace(frozen=train.frozen), rows.per_replica))
-    shape = (replicas.setup.stage.batch_size, len(replicas.setup.stage.domains))
-    index, number = (jax.ShapeDtypeStruct(s, jnp.int32) for s in (shape, ()))
+    shapes = lead_of(replicas.setup.stage), ()
+    index, number = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
     state, columns = one_replica
     values, feed = abstract_values(replicas), Feed(rows.shared, columns)
     drawn = traced_draw(replicas, values, feed, index, number, number)

@@ -289,12 +289,13 @@ def first_page(feed: Feed, replicas: Replicas) -> Feed:
     return page(feed, block)[0]
 
 
-def page_steps(feed: Feed, replicas: Replicas, batch_size: int, most: int) -> int:
+def page_steps(feed: Feed, replicas: Replicas, most: int) -> int:
     """The largest number of steps, at least one and at most `most`, with a page of `PAGE_BYTES`."""
     if on_device(feed):
         return most
     row_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(first_page(feed, replicas)))
-    return max(1, min(most, PAGE_BYTES // (row_bytes * batch_size)))
+    rows = math.prod(lead_of(replicas.setup.stage)) // len(feed.shared)
+    return max(1, min(most, PAGE_BYTES // (row_bytes * rows)))
 
 
 def abstract_batch(setup: Setup) -> Batch:

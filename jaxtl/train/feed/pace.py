@@ -15,6 +15,7 @@ import jax
 from jaxtl.plan import PyTree, Stage
 from jaxtl.train.mesh import from_primary
 from jaxtl.train.options import RunOptions
+from jaxtl.train.resolve.stage import lead_of
 
 SECONDS = 0.05
 """How long a dispatch should take. A signal waits for two, which are under way when it comes."""
@@ -45,7 +46,7 @@ class Dispatch(NamedTuple):
 
 def room(stage: Stage, replicas: int) -> int:
     """How many steps a dispatch of a stage has room for, a power of two."""
-    step_bytes = 4 * replicas * (stage.batch_size * len(stage.domains) + METRICS)
+    step_bytes = 4 * replicas * (math.prod(lead_of(stage)) + METRICS)
     steps = min(MOST, max(1, BLOCK_BYTES // step_bytes))
     return max(FEWEST, min(_power(steps, math.floor), _power(stage.num_steps, math.ceil)))
 

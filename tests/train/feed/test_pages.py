@@ -232,8 +232,8 @@ def test_a_page_is_not_large(datasets, monkeypatch):
     step = len(SEEDS) * plan.batch_size * (6 * 5 + 4 * 4)  # image, label, weight, present, index
     for pages_of, most in ((3 * step, 3), (step - 1, 1), (99 * step, 16)):
         monkeypatch.setattr(examples, "PAGE_BYTES", pages_of)
-        assert page_steps(feeds[0], replicas, plan.batch_size, 16) == most
-        assert page_steps(feeds[1], replicas, plan.batch_size, 16) == 16
+        assert page_steps(feeds[0], replicas, 16) == most
+        assert page_steps(feeds[1], replicas, 16) == 16
 
 
 @pytest.mark.parametrize("drawn", ["all", "per seed"])
