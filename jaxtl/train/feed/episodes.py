@@ -44,25 +44,32 @@ class EpisodeOrder:
         return len(self._episodes.roles)
 
     def block(self, step: int, num_steps: int) -> np.ndarray:
-        """[num_steps, tasks, rows of an episode] int32; `PADDING` where there is none."""
-        return np.stack([self._draw(step + i) for i in range(num_steps)])
+        """[num_steps, tasks, rows of an episode] int32; `PADDING` where there is none.
 
-    def _draw(self, step: int) -> np.ndarray:
-        """[tasks, rows], the support first, both class after class."""
-        rng, form, tasks = np.random.default_rng((*self._key, step)), self._episodes, self._tasks
-        ways = rng.integers(form.fewest_ways, form.most_ways + 1, tasks)
-        shots = rng.integers(form.fewest_shots, form.most_shots + 1, tasks)
-        classes = distinct(rng, np.full(tasks, len(self._sizes)), form.most_ways)
+        The support stands first, both parts class after class.
+        """
+        form, tasks, steps = self._episodes, self._tasks, range(step, step + num_steps)
+        # What is drawn is a generator's of each step; all else is done for all steps at once.
+        rngs = [np.random.default_rng((*self._key, each)) for each in steps]
+        ways, shots = (
+            np.stack([rng.integers(least, most + 1, tasks) for rng in rngs])
+            for least, most in (
+                (form.fewest_ways, form.most_ways),
+                (form.fewest_shots, form.most_shots),
+            )
+        )
+        classes = distinct(rngs, np.full((num_steps, tasks), len(self._sizes)), form.most_ways)
         count = form.most_shots + form.queries
         # A class that is too small for the most shots gives as many as it has.
-        places = distinct(rng, self._sizes[classes], count)
+        places = distinct(rngs, self._sizes[classes], count)
         rows = self._rows[self._starts[classes][..., None] + places]
         number = np.arange(count) - form.most_shots  # queries from 0 on, the support below
-        present = (number >= 0) | (number + form.most_shots < shots[:, None])
-        present = present[:, None] & (np.arange(form.most_ways)[:, None] < ways[:, None, None])
+        present = (number >= 0) | (number + form.most_shots < shots[..., None])
+        present = present[..., None, :] & (np.arange(form.most_ways) < ways[..., None])[..., None]
         rows = np.where(present, rows, PADDING)
         parts = np.split(rows, [form.most_shots], axis=-1)
-        return np.concatenate([part.reshape(tasks, -1) for part in parts], axis=-1)
+        flat = [part.reshape(num_steps, tasks, -1) for part in parts]
+        return np.concatenate(flat, axis=-1, dtype=np.int32)
 
 
 def groups_of(dataset: Dataset, episodes: Episodes, seed: int) -> list[np.ndarray]:
@@ -75,16 +82,25 @@ def groups_of(dataset: Dataset, episodes: Episodes, seed: int) -> list[np.ndarra
     return [part for number, part in zip(numbers, parts, strict=True) if number >= 0]
 
 
-def distinct(rng: np.random.Generator, sizes: np.ndarray, count: int) -> np.ndarray:
-    """[..., count] integers below each of `sizes` [...], uniform, none of them twice.
+def distinct(rngs: Sequence[np.random.Generator], sizes: np.ndarray, count: int) -> np.ndarray:
+    """[steps, ..., count] integers below each of `sizes`, uniform, none of them twice.
 
     It takes the same time for large sizes as for small ones.
+
+    Args:
+        rngs: of each step.
+        sizes: [steps, ...].
     """
-    chosen = np.zeros((*sizes.shape, count), np.int64)
-    for i in range(count):
+    drawn = [
+        [rng.integers(0, of_step - i) for i in range(count)]
+        for rng, of_step in zip(rngs, sizes, strict=True)
+    ]
+    chosen = np.moveaxis(np.array(drawn), 1, 0)  # [count, steps, ...]
+    earlier = np.empty_like(chosen)  # sorted
+    for i, value in enumerate(chosen):
         # The value-th of those that are not chosen yet.
-        value = rng.integers(0, sizes - i)
-        for earlier in np.moveaxis(np.sort(chosen[..., :i], axis=-1), -1, 0):
-            value += value >= earlier
-        chosen[..., i] = value
-    return chosen
+        for each in earlier[:i]:
+            value += value >= each
+        earlier[i] = value
+        earlier[: i + 1].sort(axis=0)
+    return np.moveaxis(chosen, 0, -1)
