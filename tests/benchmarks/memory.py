@@ -1,12 +1,15 @@
-"""Memory of one way to train an MLP of 25 million parameters, as a line of JSON.
+"""Memory of one way to train, as a line of JSON.
 
-python memory.py full|partial|cached|torch_full|torch_partial
+python memory.py full|partial|cached|torch_full|torch_partial|lora_1|lora_5
 
-`partial` trains the head on a frozen backbone, `cached` on features that are computed once. The
-peaks are of the whole process, less that before the stage starts; `temporary` and `argument` are
-XLA's numbers for the compiled dispatch.
+The first five train an MLP of 25 million parameters: `partial` trains the head on a frozen
+backbone, `cached` on features that are computed once. The last two train adapters of MiniLM-L6 with
+its published weights, of one seed and of five: the peaks are to be compared less the temporary
+memory, which is that of the activations. The peaks are of the whole process, less that before the
+stage starts; `temporary` and `argument` are XLA's numbers for the compiled dispatch.
 """
 
+import dataclasses
 import json
 import resource
 import sys
@@ -27,9 +30,7 @@ def peak() -> float:
 
 
 def jaxtl(variant: str) -> dict[str, float]:
-    import jax
     import optax
-    from ours import build, steps
 
     from jaxtl import data, models
     from jaxtl.methods import transfer
@@ -42,18 +43,40 @@ def jaxtl(variant: str) -> dict[str, float]:
     model = models.mlp({"y": models.classes(CLASSES)}, HIDDEN)
     domain = labelled(data.arrays(*examples()), "y")
     stage = Stage(variant, model, method, domains=[domain], batch_size=BATCH, num_steps=10**9)
+    return measured(stage, (0,), STEPS, cached=variant == "cached")
+
+
+def lora(seeds: tuple[int, ...]) -> dict[str, float]:
+    import minilm
+
+    from jaxtl import pretrained
+
+    weights = pretrained.weights(pretrained.MINILM_L6, pretrained.BERT)
+    stage = dataclasses.replace(
+        minilm.stage("lora"), weights=weights, fresh=("lora/.*", "heads/.*")
+    )
+    return measured(stage, seeds, 8)
+
+
+def measured(stage, seeds: tuple[int, ...], count: int, cached: bool = False) -> dict[str, float]:
+    """What so many steps of a stage take."""
+    import jax
+    from ours import build, steps
+
     jax.block_until_ready(jax.numpy.zeros(1))
     before = peak()
-    program = build(stage, cached=variant == "cached")
+    program = build(stage, seeds, cached=cached)
     started, carry = peak(), program.carry()
-    shapes = jax.eval_shape(lambda *args: args, *program.arguments(carry, 0, 1, (0,), {}))
+    shapes = jax.eval_shape(lambda *args: args, *program.arguments(carry, 0, 1, seeds, {}))
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(carry.opt_state))
-    steps(program)(STEPS)
+    live = sum(array.nbytes for array in jax.live_arrays())
+    steps(program)(count)
     trained = peak()
     analysis = program.made.dispatch.lower(*shapes).compile().memory_analysis()
     return {
         "trained parameters": sum(leaf.size for leaf in jax.tree.leaves(carry.trainable)),
         "optimizer MB": state / 2**20,
+        "arrays MB": live / 2**20,
         "peak MB": trained - before,
         "peak before step 1 MB": started - before,
         "temporary MB": analysis.temp_size_in_bytes / 2**20,
@@ -88,4 +111,7 @@ def torch(variant: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     variant = sys.argv[1]
-    print(json.dumps((torch if variant.startswith("torch") else jaxtl)(variant)))
+    if variant.startswith("lora"):
+        print(json.dumps(lora(tuple(range(int(variant.removeprefix("lora_")))))))
+    else:
+        print(json.dumps((torch if variant.startswith("torch") else jaxtl)(variant)))

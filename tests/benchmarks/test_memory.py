@@ -1,4 +1,4 @@
-"""Memory of full transfer, of partial transfer, and of partial transfer with cached features."""
+"""Memory of full transfer, of partial transfer, also with cached features, and of adapters."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ from table import memory
 
 
 def test_memory():
-    variants = ["full", "partial", "cached"]
+    variants = ["full", "partial", "cached", "lora_1", "lora_5"]
     if importlib.util.find_spec("torch"):
         variants += ["torch_full", "torch_partial"]
     result = {"workload": "memory", "memory": {}}
