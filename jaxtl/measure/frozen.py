@@ -15,6 +15,7 @@ from jaxtl.features import cut, store, trace
 from jaxtl.measure.results import TrainedArm
 from jaxtl.models import outputs
 from jaxtl.models.outputs import row_shapes
+from jaxtl.models.programs import no_values
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Model, Params, PyTree, State
 from jaxtl.train.mesh import to_host
@@ -50,7 +51,7 @@ def stored_features(
     def of_seed(path: str, leaf: jax.Array, seed: int) -> jax.Array | np.ndarray:
         if path in program.reads:
             return replica(leaf, seed)
-        return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape[1:])
+        return no_values(leaf.shape[1:], leaf.dtype)
 
     features: dict[int, PyTree] = {}
     by_rows: dict[bytes, PyTree] = {}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import numpy as np
 
-from jaxtl.models.programs import Form, in_threads, program
+from jaxtl.models.programs import Form, in_threads, is_key, no_values, program
 from jaxtl.plan import PyTree
 from jaxtl.train.resolve.replicas import replica
 
@@ -38,8 +38,8 @@ def call_for_seeds(
 
     def part(place: int, seed: int) -> jax.Array | np.ndarray:
         leaf = leaves[place]
-        if not reads[place] and not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
-            return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape[1:])
+        if not reads[place] and not is_key(leaf):
+            return no_values(leaf.shape[1:], leaf.dtype)
         if leaf.shape[0] > 1:
             return replica(leaf, seed)
         if place not in held_once:

@@ -16,6 +16,7 @@ from jaxtl.models.programs import (
     in_threads,
     program,
     rows_at_once,
+    what_is_read,
 )
 from jaxtl.plan import Model, Params, PyTree, State
 
@@ -80,8 +81,8 @@ def outputs(
         size = batch_rows(count, rows_at_once(batch_outputs, form, params, state, inputs))
     else:
         size = min(batch_size, count)
-    params, state = jax.device_put((params, state))
-    run = program(batch_outputs, form, params, state, row_shapes(inputs, size)).run
+    run, reads = program(batch_outputs, form, params, state, row_shapes(inputs, size))
+    params, state = what_is_read((params, state), reads)
 
     def batches() -> Iterator[PyTree]:
         for start in range(0, count, size):

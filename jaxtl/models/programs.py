@@ -11,7 +11,7 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -130,6 +130,31 @@ def alone(device: jax.Device | None = None) -> Iterator[None]:
     devices = np.array([device or jax.local_devices()[0]])
     with jax.set_mesh(jax.sharding.Mesh(devices, ("data",))):
         yield
+
+
+def what_is_read(args: PyTree, reads: Sequence[bool]) -> PyTree:
+    """The first arguments of a program on the device; of what it does not read, only the shapes.
+
+    Args:
+        args: leaves of NumPy or JAX.
+        reads: as those of `Program`.
+    """
+    leaves, structure = jax.tree.flatten(args)
+    placed = [
+        jax.device_put(leaf) if is_read or is_key(leaf) else no_values(leaf.shape, leaf.dtype)
+        for leaf, is_read in zip(leaves, reads, strict=False)
+    ]
+    return jax.tree.unflatten(structure, placed)
+
+
+def is_key(leaf: jax.Array | np.ndarray) -> bool:
+    """Whether a leaf holds keys of random numbers."""
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+
+
+def no_values(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that take no memory."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 @functools.lru_cache(MOST_FORMS)

@@ -170,8 +170,10 @@ def _check_size(setup: Setup, seeds: int) -> None:
     limits = [device.memory_stats() or {} for device in jax.local_devices()]
     memory = sum(limit.get("bytes_limit", 0) for limit in limits) or memory
     stage = setup.stage
+    held_once = _bytes([flatten(setup.params)[path] for path in setup.shared])
+    of_each = _bytes((setup.params, setup.state)) - held_once
     sizes = {
-        f"the parameters of {seeds} seeds": seeds * _bytes((setup.params, setup.state)),
+        f"the parameters of {seeds} seeds": held_once + seeds * of_each,
         f"batches of {math.prod(lead_of(stage))} examples": math.prod(lead_of(stage))
         * _bytes(setup.inputs),
     }

@@ -176,3 +176,17 @@ def test_to_float_scales_bytes_only():
     floats = jax.jit(to_float)(inputs)
     np.testing.assert_allclose(floats["image"], [[0, 0.2, 1]], rtol=1e-6)
     assert floats["image"].dtype == np.float32 and floats["mask"].dtype == np.int32
+
+
+def test_only_what_is_read_is_put_on_the_device(model, weights):
+    params, state = jax.tree.map(np.asarray, weights)
+    wide = {**params, "unused": np.zeros((1000, 7), np.float32)}
+    sizes = []
+
+    def predict(model, params, state, inputs):
+        jax.debug.callback(lambda: sizes.extend(leaf.shape for leaf in jax.live_arrays()))
+        return model.apply(params, state.statistics, inputs)[0]
+
+    found = outputs(model, wide, state, ROWS, "features", predict=predict, batch_size=8)
+    np.testing.assert_allclose(found, outputs(model, params, state, ROWS, "features"), rtol=1e-6)
+    assert (5, 4) in sizes and (1000, 7) not in sizes

@@ -4,7 +4,6 @@ The method gets the rest of the model, and their outputs as the inputs of its ba
 else of the stage, checkpoints included, does not know about it.
 """
 
-import itertools
 import logging
 import math
 import os
