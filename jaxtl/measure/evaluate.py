@@ -12,12 +12,10 @@ import numpy as np
 
 from jaxtl.data.streamed import is_streamed
 from jaxtl.measure.criteria import CriteriaScorer
-from jaxtl.measure.episodes import episode_examples, episode_sums, learner_of
+from jaxtl.measure.episodes import episode_examples, learner_of
 from jaxtl.measure.examples import (
-    Batch,
     Examples,
     Stacked,
-    batches,
     examples_of,
     one_by_one,
     stacked,
@@ -25,21 +23,11 @@ from jaxtl.measure.examples import (
     with_features,
 )
 from jaxtl.measure.frozen import cut, stored_features
-from jaxtl.measure.seeds import call_for_seeds
-from jaxtl.models import forward
+from jaxtl.measure.sums import sum_at_once, sum_on_host
 from jaxtl.models.outputs import batch_outputs
-from jaxtl.models.programs import (
-    MOST_FORMS,
-    Form,
-    batch_rows,
-    calls_at_a_time,
-    form_of,
-    on_one_cpu,
-    rows_at_once,
-)
+from jaxtl.models.programs import batch_rows, form_of, on_one_cpu, rows_at_once
 from jaxtl.plan import Criterion, Evaluation, Method, Model, Params, PyTree, State
 from jaxtl.timing import phase
-from jaxtl.train.resolve.replicas import map_replicas
 
 
 class Measured(NamedTuple):
@@ -137,14 +125,14 @@ class Evaluator:
             features = stored_features(first, params, state, examples.inputs[0], rows)
             if features is not None:
                 model, examples = rest, with_features(examples, [*features.values()])
-        form = _form(evaluation, model, method)
         size, weights = self._size(model, method, params, state, examples), (params, state)
         if evaluation.episodes is not None:
             size = _whole_episodes(evaluation, size)
         if on_one_cpu(self._place):
-            sums, not_finite = _sum_on_host(form, weights, examples, size)
+            sums, not_finite = sum_on_host(evaluation, model, method, weights, examples, size)
         else:
-            sums, not_finite = self._sum_at_once(name, form, weights, examples, size)
+            run = sum_at_once(evaluation, model, method, self._place)
+            sums, not_finite = self._sum_at_once(name, run, weights, examples, size)
         results = [
             evaluation.results(jax.tree.map(lambda leaf, i=i: leaf[i], sums))
             for i in range(len(self.seeds))
@@ -170,10 +158,15 @@ class Evaluator:
         return batch_rows(count, rows_at_once(batch_outputs, form, *one_seed, examples.inputs[0]))
 
     def _sum_at_once(
-        self, name: str, form: Form, weights: tuple[Params, State], examples: Examples, size: int
+        self,
+        name: str,
+        run: Callable,
+        weights: tuple[Params, State],
+        examples: Examples,
+        size: int,
     ) -> PyTree:
-        """(sums, examples whose outputs are not finite) of all seeds, in one program."""
-        run, tables = _all_sums(form, self._place), examples.inputs
+        """(sums, examples whose outputs are not finite) of all seeds, by one program."""
+        tables = examples.inputs
         if is_streamed(tables) or table_bytes(examples) > self._limit:
             parts = (run(*weights, part) for part in one_by_one(stacked(examples, size)))
             total = functools.reduce(functools.partial(jax.tree.map, jnp.add), parts)
@@ -199,69 +192,11 @@ def can_answer(
     return evaluation.head in model.heads and evaluation.head in heads
 
 
-def _form(evaluation: Evaluation, model: Model, method: Method) -> Form:
-    if evaluation.episodes is None:
-        return form_of(model, method.predict, evaluation.sums, evaluation.head, None, None)
-    learner = learner_of(evaluation, method)
-    # As in `predict`, what is live may count: a transductive learner reads it.
-    others = (evaluation.sums, evaluation.head, evaluation.episodes, learner)
-    return form_of(model, learner.predict, *others)
-
-
 def _whole_episodes(evaluation: Evaluation, size: int) -> int:
     """About so many rows that are those of whole episodes, as many in each batch."""
     rows, tasks = len(evaluation.episodes.roles), evaluation.tasks
     batches = math.ceil(tasks / max(1, size // rows))
     return rows * math.ceil(tasks / batches)
-
-
-def _sum_on_host(
-    form: Form, weights: tuple[Params, State], examples: Examples, size: int
-) -> PyTree:
-    """(sums, examples whose outputs are not finite), leaves [seeds, ...] float64."""
-    totals: list[PyTree] = [None] * len(examples.rows)
-    calls = batches(examples, size)
-    for seed, part in call_for_seeds(_batch_sums, form, weights, calls, calls_at_a_time()):
-        part, total = jax.tree.map(np.float64, part), totals[seed]
-        totals[seed] = part if total is None else jax.tree.map(np.add, total, part)
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *totals)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _batch_sums(form: Form, weights: tuple[Params, State], batch: Batch) -> PyTree:
-    """(sums, number of examples whose outputs are not finite) of one seed and batch."""
-    sums, head, episodes, _ = form.others
-    if episodes is not None:
-        return episode_sums(form, weights, batch)
-    logits = forward(form.model, form.predict)(*weights, batch.inputs)["logits"][head]
-    finite = jnp.isfinite(logits).reshape(len(logits), -1).all(1)
-    counted = jnp.sum(jnp.where(finite, 0, batch.counts))
-    return sums(logits, batch.labels, batch.weights), counted
-
-
-@functools.lru_cache(MOST_FORMS)
-def _all_sums(form: Form, place: jax.sharding.Sharding | None) -> Callable:
-    """Jitted (params, state, Stacked) -> what `_batch_sums` gives, [seeds, ...], of all batches."""
-
-    def all_seeds(params: Params, state: State, examples: Stacked) -> PyTree:
-        def one_seed(weights: tuple[Params, State], *index: jax.Array) -> PyTree:
-            def sums_of(rows: jax.Array, places: jax.Array, counts: jax.Array) -> PyTree:
-                labels, labelled = examples.labels[rows], examples.labelled[rows]
-                counted = counts.reshape(-1, *(1,) * (labelled.ndim - 1))
-                inputs = jax.tree.map(lambda leaf: leaf[places], examples.inputs)
-                return _batch_sums(form, weights, Batch(inputs, labels, counted * labelled, counts))
-
-            def add(total: PyTree, index: tuple[jax.Array, ...]) -> tuple[PyTree, None]:
-                return jax.tree.map(jnp.add, total, sums_of(*index)), None
-
-            shapes = jax.eval_shape(sums_of, *(each[0] for each in index))
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            return jax.lax.scan(add, zeros, index)[0]
-
-        index = (examples.rows, examples.places, examples.counts)
-        return map_replicas(one_seed, ((params, state), *index), len(examples.rows))
-
-    return jax.jit(all_seeds, out_shardings=place)
 
 
 def not_finite_lines(measured: Mapping[str, Measured], seeds: Sequence[int]) -> list[str]:

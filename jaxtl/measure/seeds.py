@@ -41,9 +41,9 @@ def call_for_seeds(
         if not reads[place] and not is_key(leaf):
             return no_values(leaf.shape[1:], leaf.dtype)
         if leaf.shape[0] > 1:
-            return replica(leaf, seed)
+            return jax.device_put(replica(leaf, seed))
         if place not in held_once:
-            held_once[place] = replica(leaf, 0)
+            held_once[place] = jax.device_put(replica(leaf, 0))
         return held_once[place]
 
     def with_weights() -> Iterator[tuple[int, PyTree, PyTree]]:
