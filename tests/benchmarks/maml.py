@@ -2,8 +2,8 @@
 
 python maml.py jaxtl|torch mlp|conv
 
-Parts: an MLP on 25 sinusoids of 10 + 10 points; four convolutions with pooling on 8 tasks of 5 ways,
-1 shot and 5 queries. PyTorch goes through the tasks in a loop, as public code does.
+Parts: an MLP on 25 sinusoids of 10 + 10 points; four convolutions with pooling on 8 tasks of 5
+ways, 1 shot and 5 queries. PyTorch goes through the tasks in a loop, as public code does.
 """
 
 import sys

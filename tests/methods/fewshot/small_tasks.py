@@ -26,9 +26,8 @@ NUMBERS = network(regression(2))
 PLAIN = network(regression())
 
 
-@functools.cache
-def initial(model, learner=None):
-    """Parameters as a stage initialises them, those of a learner among them."""
+def initialiser(model, learner=None):
+    """() -> parameters as a stage initialises them, those of a learner among them."""
 
     def init():
         params, _ = model.init(jax.random.key(0), jnp.zeros((1, INPUTS)))
@@ -38,7 +37,12 @@ def initial(model, learner=None):
         modules = learner.modules if learner else {}
         return params | {name: module.init(KEY, output, shape) for name, module in modules.items()}
 
-    return jax.tree.map(np.asarray, jax.jit(init)())
+    return init
+
+
+@functools.cache
+def initial(model, learner=None):
+    return jax.tree.map(np.asarray, jax.jit(initialiser(model, learner))())
 
 
 def parameters(model=MODEL, learner=None, seed=0):

@@ -58,14 +58,14 @@ def test_ridge_on_numbers(model):
 def test_both_forms_of_ridge_are_one():
     rng = np.random.default_rng(0)
     x, y, weights = rng.normal(size=(5, 5)), rng.normal(size=(5, 2)), rng.uniform(0, 2, 5)
-    kernel = solve_ridge(x, y, weights, 0.3)  # by the features
-    padded = solve_ridge(
-        np.concatenate([x, np.zeros((5, 4))], 1), y, weights, 0.3
-    )  # by the examples
+    solve = jax.jit(solve_ridge)
+    kernel = solve(x, y, weights, 0.3)  # by the features
+    wide = np.concatenate([x, np.zeros((5, 4))], 1)
+    padded = solve(wide, y, weights, 0.3)  # by the examples
     np.testing.assert_allclose(padded[:5], kernel, rtol=1e-9)
 
 
-@pytest.mark.parametrize("penalty", [0.03, 2.0])
+@pytest.mark.parametrize("penalty", [0.03, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_logistic_regression_of_the_support(penalty):
     learner = fewshot.logistic_head(penalty=penalty)
     params, (support, queries) = parameters(), episode(shots=3)
@@ -91,7 +91,12 @@ LEARNERS = {
 }
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+QUICK = ("prototypical", "ridge", "logistic")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in LEARNERS]
+)
 def test_the_gradient_goes_through_the_support(name):
     learner = LEARNERS[name]
     params, (support, queries) = parameters(learner=learner), episode(3)
@@ -106,6 +111,7 @@ def test_the_gradient_goes_through_the_support(name):
     np.testing.assert_allclose(slope, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fresh_head_trained_long_enough_is_logistic_regression():
     learner = fewshot.baseline(optax.sgd(2.0, momentum=0.9), num_steps=400)
     decayed = fewshot.baseline(
@@ -143,9 +149,10 @@ def test_a_cosine_head_descends_on_the_support():
         losses = optax.softmax_cross_entropy_with_integer_labels(logits(rows, x), support.labels)
         return losses.mean()
 
+    slope = jax.jit(slope)
     for _ in range(3):
-        rows = rows - 0.1 * slope(jnp.asarray(rows))
+        rows = rows - 0.1 * np.asarray(slope(rows))
     learner = fewshot.baseline_plus_plus(optax.sgd(0.1), num_steps=3)
     np.testing.assert_allclose(
-        answers(learner, params, support, queries), logits(rows, q), rtol=1e-9
+        answers(learner, params, support, queries), jax.jit(logits)(rows, q), rtol=1e-9
     )
