@@ -112,8 +112,9 @@ def episodes(
         ways, shots, queries, groups: as in `Episodes`. Regression has groups of examples of one
             function each, and `ways=1`.
     """
+    heads = {head: groups} if isinstance(head, str) else head
     form = Episodes(ways, shots, queries, groups)
-    return Domain(dataset, _columns(head), augment=augment, episodes=form)
+    return Domain(dataset, heads, augment=augment, episodes=form)
 
 
 def _columns(head: str | Sequence[str] | Mapping[str, str]) -> Mapping[str, str]:

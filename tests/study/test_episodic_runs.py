@@ -125,7 +125,6 @@ def test_episodes_of_values_train_and_are_measured(tmp_path):
     lines = data.arrays(x.reshape(-1, 1).astype(np.float32), labels, name="lines")
     model = models.mlp({"y": models.regression()}, hidden=(8,))
     form = {"groups": "line", "shots": (2, 5), "queries": 3}
-    domain = episodes(lines, "y", ways=1, **form)
     domain = episodes(lines, {"y": "y"}, ways=1, **form)
     arms = {
         name: [
@@ -172,6 +171,12 @@ def prototypical(**changes):
     return {"a": [stage("a", method, episodes(TRAIN, "way", **form))]}
 
 
+LINES = data.arrays(
+    np.zeros((30, 6), np.float32),
+    {"line": np.repeat(np.arange(3), 10), "y": np.zeros(30, np.float32)},
+    name="lines",
+)
+VALUES = models.mlp({"y": models.regression()}, hidden=(4,))
 TOO_MANY = data.arrays(np.zeros((3, 6), np.float32), np.arange(3), name="three")
 UNLABELLED = data.arrays(np.zeros((30, 6), np.float32), None, name="nameless")
 
@@ -232,6 +237,15 @@ UNLABELLED = data.arrays(np.zeros((30, 6), np.float32), None, name="nameless")
                 {"own": few_shot(TEST, "way", learner=fewshot.relation(), **FORM)},
             ),
             "has a network of its own",
+        ),
+        (
+            lambda: experiment(
+                {"a": [Stage("a", VALUES, fewshot.episodic(fewshot.ridge_head(), ADAM),
+                             domains=[episodes(LINES, "y", ways=1, shots=2, queries=2,
+                                               groups="line")], batch_size=4, num_steps=2)]},
+                {"own": few_shot_regression(LINES, "y", groups="line", column="y", shots=1)},
+            ),
+            "head 'y' predicts values, but 'line' says which episode",
         ),
         (
             lambda: experiment(evals={"own": few_shot(TOO_MANY, "way", **FORM)}),

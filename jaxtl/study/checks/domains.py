@@ -81,6 +81,11 @@ def _check_episodes(domain: Domain, name: str, head: Head, seeds: tuple[int, ...
             f"dataset {dataset.name}: episodes of {form.most_ways} classes need a head of that "
             f"size; head {name!r} has {head.size} outputs: classes({form.most_ways})"
         )
+    if not head.integer and domain.heads[name] == form.groups:
+        raise ValueError(
+            f"dataset {dataset.name}: head {name!r} predicts values, but {form.groups!r} says which "
+            f"episode an example belongs to: name the values, as in {{{name!r}: 'value'}}"
+        )
     needed = form.most_shots + form.queries
     for seed in seeds:
         groups = groups_of(dataset, form, seed)
