@@ -24,7 +24,7 @@ from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Run
 from jaxtl.study.traced import Sweep
 from jaxtl.train import loop
-from jaxtl.train.dispatch import programs
+from jaxtl.train.dispatch import programs, shared
 from jaxtl.train.signals import Interrupted
 from jaxtl.train.store.checkpoints import Checkpoints, restore_weights
 
@@ -207,6 +207,7 @@ def test_a_schedule_that_branches_on_its_value_has_programs_of_replicas_of_the_r
 
 
 def test_one_program_for_all_points_and_seeds(tmp_path, monkeypatch):
+    shared._compiled.clear()
     made, make = [], programs.make_dispatch
 
     def spy(replicas, *args):

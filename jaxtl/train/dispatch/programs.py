@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.plan import PyTree
+from jaxtl.train.dispatch.shared import compiled
 from jaxtl.train.feed.cache import Cache
 from jaxtl.train.feed.examples import (
     Feed,
@@ -41,14 +42,21 @@ class Program(NamedTuple):
         replicas: the trainings that it advances.
         schedule: how they share the program.
         dispatch: what is compiled, see `make_dispatch`.
+        made_of: what it draws a batch by, and its step.
         feed, streams: what the steps gather from, and in which order.
     """
 
     replicas: Replicas
     schedule: Schedule
     dispatch: Callable
+    made_of: tuple[Traced, Traced]
     feed: Feed
     streams: list[list[Stream]]
+
+    def compile(self, *args: PyTree) -> jax.stages.Compiled:
+        """The call for these arguments of the dispatch."""
+        how = (self.schedule, len(self.replicas), self.replicas.points)
+        return compiled(self.made_of, how, self.dispatch, *args)
 
 
 def make_program(
@@ -64,8 +72,8 @@ def make_program(
         feed, streams = make_feed(replicas, options), make_streams(replicas)
     else:
         replicas, feed, streams = cache.replicas, cache.feed, cache.streams
-    stage, step = replicas.setup.stage, first_step(replicas, train, feed)
-    schedule = choose(replicas.setup, step.closed, options)
+    stage, (_, step) = replicas.setup.stage, first_step(replicas, train, feed)
+    schedule = choose(replicas.setup, step, options)
     if schedule.steps > 1 and not options.steps_per_dispatch:
         if on_device(feed):
             steps = room(stage, len(replicas))
@@ -76,16 +84,19 @@ def make_program(
         logger.info("stage %s: %s", stage.name, cache.note)
         if schedule.seeds == "vmap" and convolves(whole):
             # The seeds as without the cache: batching them would round other sums.
-            schedule = dataclasses.replace(schedule, seeds=apart(step.closed))
+            schedule = dataclasses.replace(schedule, seeds=apart(step))
     if schedule.seeds == "vmap":
         feed = shared_by_points(feed, replicas)
     logger.info("stage %s: %s", stage.name, schedule)
     dispatch = make_dispatch(replicas, schedule, shard_state(train.carry), feed)
-    return Program(replicas, schedule, dispatch, feed, streams)
+    made_of = first_step(replicas, train, feed, schedule.micro_batches)
+    return Program(replicas, schedule, dispatch, made_of, feed, streams)
 
 
-def first_step(replicas: Replicas, train: TrainState, feed: Feed) -> Traced:
-    """The step of one replica, as it gathers its batch from this feed; in one part."""
+def first_step(
+    replicas: Replicas, train: TrainState, feed: Feed, micro_batches: int = 1
+) -> tuple[Traced, Traced]:
+    """How one replica draws a batch from this feed, and its step."""
     rows = first_page(feed, replicas)
     one_replica = shapes_of_one((train.carry._replace(frozen=train.frozen), rows.per_replica))
     shapes = lead_of(replicas.setup.stage), ()
@@ -93,7 +104,7 @@ def first_step(replicas: Replicas, train: TrainState, feed: Feed) -> Traced:
     state, columns = one_replica
     values, feed = abstract_values(replicas), Feed(rows.shared, columns)
     drawn = traced_draw(replicas, values, feed, index, number, number)
-    return traced_step(replicas, 1, values, state, *drawn.results, number)
+    return drawn, traced_step(replicas, micro_batches, values, state, *drawn.results, number)
 
 
 def shapes_of_one(tree: PyTree) -> PyTree:

@@ -37,7 +37,7 @@ class Together:
     def compile(self, rows: Feed, block: np.ndarray) -> None:
         """Before the first call, on rows and indices of the shapes of all that follow."""
         args = self._arguments(rows, block, 0, 0)
-        self._compiled = self._program.dispatch.lower(*args).compile()
+        self._compiled = self._program.compile(*args)
 
     def advance(self, rows: Feed, block: np.ndarray, first: int, count: int) -> Mapping[str, Any]:
         """Begin up to `schedule.steps` steps.
@@ -115,7 +115,7 @@ class Apart:
     def compile(self, rows: Feed, block: np.ndarray) -> None:
         """As that of `Together`."""
         args = self._arguments(0, self._calls[0].result()[0], rows, block, 0, 0)
-        self._compiled = self._program.dispatch.lower(*args).compile()
+        self._compiled = self._program.compile(*args)
 
     def advance(self, rows: Feed, block: np.ndarray, first: int, count: int) -> Mapping[str, Any]:
         """As that of `Together`."""

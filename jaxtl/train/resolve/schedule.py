@@ -15,12 +15,12 @@ import logging
 from typing import Literal
 
 import jax
-from jax.extend import core as jex
 
 from jaxtl.train.mesh import current_mesh
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.convolutions import convolutions
 from jaxtl.train.resolve.stage import Setup
+from jaxtl.train.resolve.traced import Traced, trace
 
 logger = logging.getLogger(__name__)
 
@@ -54,29 +54,30 @@ class Schedule:
 
 def convolves(setup: Setup) -> bool:
     """Whether this is a CPU, and the stage's model has convolutions of ours and no others."""
-    apply, args = setup.model.apply, (setup.params, setup.state.statistics, setup.inputs)
-    layers = convolutions(jax.make_jaxpr(lambda *a: apply(*a)[0])(*args).jaxpr)
+    args = (setup.params, setup.state.statistics, setup.inputs)
+    outputs = trace(setup, "outputs", lambda *args: setup.model.apply(*args)[0], *args)
+    layers = convolutions(outputs.closed.jaxpr)
     return jax.default_backend() == "cpu" and layers.forward and not layers.native
 
 
-def apart(program: jex.ClosedJaxpr, native: bool = False) -> Literal["threads", "map", "unroll"]:
+def apart(step: Traced, native: bool = False) -> Literal["threads", "map", "unroll"]:
     """How the seeds of a step are run that are not to be batched.
 
     Args:
         native: it holds ordinary convolutions.
     """
-    if current_mesh().size == jax.process_count() == 1 and not program.effects:
+    if current_mesh().size == jax.process_count() == 1 and not step.calls_host:
         return "threads"
     return "unroll" if native else "map"
 
 
-def choose(setup: Setup, program: jex.ClosedJaxpr, options: RunOptions) -> Schedule:
+def choose(setup: Setup, step: Traced, options: RunOptions) -> Schedule:
     """Pick the schedule from the step's convolutions and the device; options override numbers.
 
     Args:
-        program: the step of one replica, its batch in one part.
+        step: of one replica, its batch in one part.
     """
-    layers = convolutions(program.jaxpr)
+    layers = convolutions(step.closed.jaxpr)
     cpu = jax.default_backend() == "cpu"
     batch_size, parts = setup.stage.batch_size, 1
     if setup.model.live:
@@ -93,7 +94,7 @@ def choose(setup: Setup, program: jex.ClosedJaxpr, options: RunOptions) -> Sched
     if not any(update.per_example for update in setup.stage.method.updates):
         parts = 1
     if cpu and layers.native:
-        return Schedule(apart(program, native=True), 1, parts)
+        return Schedule(apart(step, native=True), 1, parts)
     steps = options.steps_per_dispatch or 16
     convolved = layers.patch_bytes or layers.forward
-    return Schedule(apart(program) if cpu and convolved else "vmap", steps, parts)
+    return Schedule(apart(step) if cpu and convolved else "vmap", steps, parts)

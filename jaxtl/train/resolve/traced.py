@@ -35,6 +35,19 @@ class Traced:
         """Of its numbers; names of entries apart."""
         return of_jaxpr(self.closed)
 
+    @functools.cached_property
+    def calls_host(self) -> bool:
+        """Whether Python code runs each time that it does."""
+        return bool(self.closed.effects) or _calls_back(self.closed.jaxpr)
+
+
+def _calls_back(jaxpr: jex.Jaxpr) -> bool:
+    return any(
+        "callback" in equation.primitive.name
+        or any(map(_calls_back, jex.jaxprs_in_params(equation.params)))
+        for equation in jaxpr.eqns
+    )
+
 
 def trace(setup: Setup, name: Hashable, function: Callable, *args: PyTree) -> Traced:
     """The function as it was first traced for this setup on arguments of these shapes.
