@@ -22,7 +22,7 @@ from jaxtl.measure.examples import (
     table_bytes,
     with_features,
 )
-from jaxtl.measure.frozen import cut, stored_features
+from jaxtl.measure.frozen import Latest, cut
 from jaxtl.measure.sums import sum_at_once, sum_on_host
 from jaxtl.models.outputs import batch_outputs
 from jaxtl.models.programs import batch_rows, form_of, on_one_cpu, rows_at_once
@@ -71,6 +71,7 @@ class Evaluator:
         self._evals, self.seeds, self._batch_size = evals, seeds, batch_size
         self._place, self._limit = place, limit
         self._examples: dict[str, Examples] = {}
+        self._latest: dict[str, Latest] = {}
         self._resident: dict[str, tuple[Examples, int, Stacked]] = {}
 
     @phase("evaluate")
@@ -122,9 +123,11 @@ class Evaluator:
         if block is not None and evaluation.episodes is None:  # learners may change any block
             first, rest = cut(model, block)
             rows = dict(enumerate(examples.rows))
-            features = stored_features(first, params, state, examples.inputs[0], rows)
-            if features is not None:
-                model, examples = rest, with_features(examples, [*features.values()])
+            start = self._latest.setdefault(name, Latest()).get(
+                first, params, state, examples.inputs[0], rows, functools.partial(_start, examples)
+            )
+            if start is not None:
+                model, examples = rest, start
         size, weights = self._size(model, method, params, state, examples), (params, state)
         if evaluation.episodes is not None:
             size = _whole_episodes(evaluation, size)
@@ -190,6 +193,10 @@ def can_answer(
     if evaluation.episodes is not None:
         return evaluation.head in model.heads and learner_of(evaluation, method) is not None
     return evaluation.head in model.heads and evaluation.head in heads
+
+
+def _start(examples: Examples, features: Sequence[PyTree] | None) -> Examples | None:
+    return None if features is None else with_features(examples, features)
 
 
 def _whole_episodes(evaluation: Evaluation, size: int) -> int:

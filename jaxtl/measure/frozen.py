@@ -4,14 +4,15 @@ A digest decides whether features may be used again, so where a model is cut is 
 alone: any block is right.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from jaxtl.data.streamed import select
-from jaxtl.features import cut, store, trace
+from jaxtl.features import Program, cut, store, trace
 from jaxtl.measure.results import TrainedArm
 from jaxtl.models import outputs
 from jaxtl.models.outputs import row_shapes
@@ -37,16 +38,15 @@ def stored_features(
         None where it is not worth it: no matrix is multiplied (an embedding's rows are looked up
         faster than they are stored), or all features do not fit in memory.
     """
-    trees = params, state.statistics
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), trees)
-    program = trace(first, *shapes, row_shapes(inputs, 1), train=False)
+    program, read = _traced(first, params, state, inputs)
+    held_once = all(leaf.shape[0] == 1 for leaf in read)
+    distinct = {chosen.tobytes(): len(chosen) for chosen in rows.values()}
+    count = sum(distinct.values() if held_once else map(len, rows.values()))
     leaves = jax.tree.leaves(program.features)
     row_bytes = sum(leaf.size * leaf.dtype.itemsize // leaf.shape[0] for leaf in leaves)
-    if not program.multiplies or row_bytes * sum(map(len, rows.values())) > store().memory_bytes:
+    if not program.multiplies or row_bytes * count > store().memory_bytes:
         return None
-    flat = [flatten(tree) for tree in trees]
-    read = [leaf for tree in flat for path, leaf in tree.items() if path in program.reads]
-    held_once = all(leaf.shape[0] == 1 for leaf in read)
+    flat = [flatten(tree) for tree in (params, state.statistics)]
 
     def of_seed(path: str, leaf: jax.Array, seed: int) -> jax.Array | np.ndarray:
         if path in program.reads:
@@ -65,6 +65,46 @@ def stored_features(
             features[seed] = store().features(first, *weights, inputs, chosen)
             by_rows[chosen.tobytes()] = features[seed]
     return features
+
+
+class Latest:
+    """The features that were asked for last: they are those of the same arrays, without a digest.
+
+    So what was made of them, and lies on a device, need not be made again.
+    """
+
+    def __init__(self):
+        self._asked: tuple[Model | None, list[Callable[[], Any]]] = (None, [])
+        self._made: Any = None
+
+    def get(
+        self,
+        first: Model,
+        params: Params,
+        state: State,
+        inputs: PyTree,
+        rows: Mapping[int, np.ndarray],
+        make: Callable[[Sequence[PyTree] | None], Any],
+    ) -> Any:
+        """`make` of `stored_features`, each time with the same inputs and rows."""
+        read = _traced(first, params, state, inputs)[1]
+        before, leaves = self._asked
+        same = before is first and len(leaves) == len(read)
+        if not same or any(was() is not leaf for was, leaf in zip(leaves, read, strict=True)):
+            features = stored_features(first, params, state, inputs, rows)
+            self._made = make(features and [*features.values()])
+            self._asked = first, list(map(weakref.ref, read))
+        return self._made
+
+
+def _traced(
+    first: Model, params: Params, state: State, inputs: PyTree
+) -> tuple[Program, list[jax.Array]]:
+    """The program of the features, and the leaves [seeds or 1, ...] that it reads."""
+    trees = params, state.statistics
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), trees)
+    program = trace(first, *shapes, row_shapes(inputs, 1), train=False)
+    return program, program.leaves_of(*trees)
 
 
 def outputs_at_end(

@@ -105,7 +105,7 @@ def conv_net():
     return model, (params, State(statistics))
 
 
-@pytest.mark.parametrize("batch", [0, 7, 64])
+@pytest.mark.parametrize("batch", [0, 7])
 def test_seeds_in_threads_have_the_metrics_of_each_alone(images, conv_net, batch):
     model, (params, state) = conv_net
     evaluator = Evaluator({"eval": classification(images, "digit")}, SEEDS, batch)
@@ -121,7 +121,7 @@ def test_seeds_in_threads_have_the_metrics_of_each_alone(images, conv_net, batch
     assert whole.confusion.sum((1, 2)).tolist() == [32, 32, 32]
 
 
-@pytest.mark.parametrize(("limit", "block"), [(np.inf, None), (0, None), (np.inf, "conv_1")])
+@pytest.mark.parametrize(("limit", "block"), [(0, None), (np.inf, "conv_1")])
 def test_one_program_for_all_seeds_measures_the_same(images, conv_net, limit, block):
     """As on a mesh of several devices."""
     model, weights = conv_net
