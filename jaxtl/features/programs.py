@@ -17,7 +17,7 @@ from jax.interpreters import partial_eval
 
 from jaxtl.features.digests import OfObjects
 from jaxtl.fingerprint import combined, of_jaxpr, of_value
-from jaxtl.models import to_float
+from jaxtl.models import Network, to_float
 from jaxtl.models.programs import alone
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Model, Params, PyTree, Statistics
@@ -106,7 +106,8 @@ def trace(
         inputs: [n, ...] as they are stored or as the model reads them, or abstract.
         train: whether it is applied as in training, with a random key.
     """
-    if not first.heads:  # other leaves of other arms would be another program
+    # Other leaves of other arms would be another program; a model of one's own may read them.
+    if not first.heads and type(first) is Network:
         params = {name: tree for name, tree in params.items() if name != "heads"}
     rows = batch_rows()
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), inputs)
