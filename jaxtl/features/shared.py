@@ -85,10 +85,11 @@ def counted() -> dict[str, Any] | None:
 
 def in_words(counts: dict[str, Any]) -> str:
     """`features of 12,000 examples were computed once, 130,000 times read: about 4 min saved`."""
-    read = counts["from_memory"] + counts["from_disk"]
-    seconds = counts["seconds_saved"]
+    read, seconds = counts["from_memory"] + counts["from_disk"], counts["seconds_saved"]
+    text = f"features of {counts['computed']:,} examples were computed once"
+    if not counts["computed"]:
+        text = "features of frozen layers were all there"
+    if read:
+        text += f", {read:,} times read"
     saved = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    return (
-        f"features of {counts['computed']:,} examples were computed once, {read:,} times read"
-        + (f": about {saved} saved" if seconds >= 0.5 else "")
-    )
+    return text + (f": about {saved} saved" if seconds >= 0.5 else "")

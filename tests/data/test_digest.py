@@ -14,6 +14,7 @@ from prepared_dataset import png, prepare
 from jaxtl import data
 from jaxtl.data import digest
 from jaxtl.data.streamed import Streamed
+from jaxtl.fingerprint import of_value
 
 ALL = np.arange(40)
 
@@ -297,4 +298,8 @@ def test_tfds_by_name_version_split_and_sizes(root, tmp_path):
     assert before.sampled and not held.sampled
     assert of("train[:8]") == before != of("train[:4]") and of("test") != before
     copy = shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile)
+    lazy = data.tfds("jaxtl_test_digest", "train", data_dir=copy, streamed=True).table().inputs
+    names = lazy.names(np.arange(8))
+    assert len(set(names)) == 8 and lazy.select(np.array([3, 1])).names([1, 0]) == names[1:4:2]
+    assert not of_value(lazy.source).opaque
     assert of("train", place=copy) == before and of("train", streamed=False, place=copy) == held

@@ -239,6 +239,11 @@ def test_a_run_uses_its_folder_and_counts_for_itself(first, tmp_path):
     again = FeatureStore(tmp_path)
     again.features(*other(first, 11), ROWS, ALL)
     assert again.counts.computed == 0
+    none = {**counts, "computed": 0, "from_disk": 0, "from_memory": 9, "seconds_saved": 3.0}
+    assert (
+        shared.in_words(none)
+        == "features of frozen layers were all there, 9 times read: about 3 s saved"
+    )
     words = shared.in_words({**counts, "computed": 12000, "from_disk": 10**6, "seconds_saved": 240})
     assert words == (
         "features of 12,000 examples were computed once, 1,000,040 times read: about 4 min saved"

@@ -1,14 +1,16 @@
 import dataclasses
+import os
 import threading
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 from counted_rows import counted_model, rows_computed
 
-from jaxtl import models
+from jaxtl import data, models
 from jaxtl.data.streamed import Streamed
 from jaxtl.features import (
     FeatureStore,
@@ -22,6 +24,7 @@ from jaxtl.features import (
     trace,
 )
 from jaxtl.features.feature_store import Counts
+from jaxtl.fingerprint import of_value
 from jaxtl.models import Block, from_blocks
 from jaxtl.models.bert import BertConfig
 from jaxtl.plan import State
@@ -295,6 +298,34 @@ def test_streamed_rows_with_a_source_are_not_read_to_be_known(plain, tmp_path):
     assert keeper.counts.computed == 120 and (halved != doubled).any()
     (ROWS + 1).astype(np.float32).tofile(file)
     assert (keeper.features(*plain, lazy, ALL) != whole).any()
+
+
+def test_images_in_files_are_known_by_file_and_preprocessing(tmp_path):
+    for number, name in enumerate(("a/1", "a/2", "b/1", "b/2")):
+        file = tmp_path / f"{name}.png"
+        file.parent.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (6, 5, 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(file)
+
+    def inputs(size):
+        return data.image_folder(tmp_path, size=size, streamed=True).table().inputs
+
+    read, lazy = [], inputs((4, 4))
+    lazy._read = lambda rows, of=lazy._read: read.append(len(rows)) or of(rows)
+    model = from_blocks([Block("a", nn.Dense(3)), Block("b", nn.Dense(4))], HEADS)
+    keeper, first = FeatureStore(), made(model, np.zeros((1, 4, 4, 3), np.float32))
+    rows = np.arange(4)
+    whole = keeper.features(*first, lazy, rows)
+    np.testing.assert_array_equal(keeper.features(*first, lazy, rows[::-1]), whole[::-1])
+    assert keeper.counts.computed == 4 and sum(read) == 4
+    keeper.features(*first, lazy.map(lambda x: 255 - x), rows)
+    assert keeper.counts.computed == 8
+    os.utime(tmp_path / "a" / "2.png", (1, 1))
+    changed = inputs((4, 4))
+    keeper.features(*first, changed, rows)
+    assert keeper.counts.computed == 9 and changed is not lazy
+    assert of_value(lazy.source) != of_value(inputs((4, 5)).source)
+    assert not of_value(lazy.source).opaque
 
 
 def test_what_cannot_be_looked_into_is_shared_by_one_object_only():
