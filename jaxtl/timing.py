@@ -1,6 +1,8 @@
 """Where the time of a run goes: seconds by phase, each moment charged to the innermost one.
 
-A thread has at most one stopwatch; `phase` charges it, and does nothing where there is none.
+A thread has at most one stopwatch; `phase` charges it, and does nothing where there is none. So
+what other threads do meanwhile counts nowhere, the wait for them where it is waited, and the phases
+add up to the time that has passed.
 """
 
 import contextlib
@@ -24,7 +26,7 @@ _here = threading.local()
 
 
 class Stopwatch:
-    """Seconds by phase.
+    """Seconds by phase; other threads may read them.
 
     Args:
         began: when the first phase, "start", did; None for now.
@@ -35,28 +37,38 @@ class Stopwatch:
         self._clock, self._seconds = clock, dict.fromkeys(PHASES, 0.0)
         self._stack = ["start"]
         self._since = clock() if began is None else began
+        self._lock = threading.RLock()
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Charge a phase with what happens inside, but for what inner phases are charged with."""
-        self._settle()
-        self._stack.append(name)
+        with self._lock:
+            self._settle()
+            self._stack.append(name)
         try:
             yield
         finally:
-            self._settle()
-            self._stack.pop()
+            with self._lock:
+                self._settle()
+                self._stack.pop()
 
     def move(self, seconds: float, name: str) -> None:
-        """Charge another phase than the innermost one with seconds that have just passed."""
-        self._settle()
-        self._seconds[self._stack[-1]] -= seconds
-        self._seconds[name] += seconds
+        """Charge another phase than the innermost one with seconds that have just passed.
+
+        With no more than the innermost one was charged with: what is told of twice, once within
+        the other, counts once.
+        """
+        with self._lock:
+            self._settle()
+            seconds = min(seconds, self._seconds[self._stack[-1]])
+            self._seconds[self._stack[-1]] -= seconds
+            self._seconds[name] += seconds
 
     def seconds(self) -> dict[str, float]:
         """{phase: seconds until now}."""
-        self._settle()
-        return {name: round(max(0.0, value), 3) for name, value in self._seconds.items()}
+        with self._lock:
+            self._settle()
+            return {name: round(value, 3) for name, value in self._seconds.items()}
 
     def _settle(self) -> None:
         now = self._clock()

@@ -1,6 +1,8 @@
 """Where the time goes: each second in one phase."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +37,34 @@ def test_a_second_belongs_to_the_innermost_phase(clock):
     expected = {"start": 6.0, "check": 0.0, "compile": 0.5, "train": 3.5, "evaluate": 2.0}
     assert watch.seconds() == {**expected, "report": 0.0}
     assert sum(watch.seconds().values()) == clock.now + 2.0
+
+
+def test_phases_add_up_whatever_is_told(clock):
+    watch = timing.Stopwatch(began=0.0, clock=clock)
+    with watch.phase("train"):
+        clock.now = 2.0
+        watch.move(1.5, "compile")
+        watch.move(1.5, "compile")  # of which the first was a part
+    assert watch.seconds()["compile"] == sum(watch.seconds().values()) == 2.0
+
+
+def test_what_threads_do_counts_nowhere_and_the_wait_for_them_once():
+    """As seeds that train, batches that are measured and programs that are compiled at a time."""
+    began = time.perf_counter()
+    with timing.measured(began) as watch, timing.phase("evaluate"):
+
+        def work(number):
+            with timing.phase("train"):
+                jax.jit(lambda x: jnp.sin(x) * number)(jnp.arange(5.0)).block_until_ready()
+            return watch.seconds()
+
+        with ThreadPoolExecutor(4) as threads:
+            read = list(threads.map(work, [1.25, 2.5, 3.75, 5.5]))
+    passed = time.perf_counter() - began
+    seconds = watch.seconds()
+    assert seconds["train"] == 0 and all(sum(each.values()) <= passed for each in read)
+    assert sum(seconds.values()) == pytest.approx(passed, abs=0.05)
+    assert seconds["evaluate"] > 0.5 * passed
 
 
 def test_what_jax_compiles_is_told_apart_and_other_threads_have_their_own():

@@ -1,8 +1,10 @@
 """What a run leaves for people and programs: summary.json, figures and report.html."""
 
+import contextlib
 import dataclasses
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,21 @@ from jaxtl.report.summary import load_summary, summarize, write_summary
 from jaxtl.report.terminal import print_table
 
 logger = logging.getLogger(__name__)
+
+
+def import_ahead() -> threading.Thread:
+    """Import what draws while something else computes, as a report waits for it later."""
+
+    def work() -> None:
+        with contextlib.suppress(Exception):  # is told when something is to be drawn
+            import matplotlib.backends.backend_agg
+            import PIL.PngImagePlugin
+
+            import jaxtl.report.figures.draw
+
+    thread = threading.Thread(target=work, name="imports")
+    thread.start()
+    return thread
 
 
 def write(

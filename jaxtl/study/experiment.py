@@ -100,6 +100,8 @@ def run_experiment(
                 reporter.say(("warning: ", "yellow"), line)
             start_over(plans.values())
             reporter.begin(run, checked.arms, work_ahead(plans, checked.nodes))
+            if is_primary():
+                report.import_ahead()
             done = train_arms(checked, reporter, swept=bool(plan and plan.points))
             points = train_sweep(checked, plan, done, reporter) if plan else ()
             with reporter.busy("writing the report"), phase("report"):

@@ -147,12 +147,25 @@ def resolve(stage: Stage, parent: Setup | None) -> Setup:
         raise ValueError(f"stage {stage.name!r}: {explain(error)}") from error
 
 
+def _initialisation(
+    stage: Stage, inputs: PyTree, shape: StageShape, parent: Setup | None
+) -> tuple[Any, tuple[Params, Statistics]]:
+    """The traced program of one seed's fresh values, and these in the abstract."""
+    if (
+        parent is not None
+        and parent.stage.model is stage.model
+        and parent.inputs == inputs
+        and not (parent.stage.method.modules or stage.method.modules)
+    ):  # the same program: nothing else of a stage is read by it
+        return parent.initialisation, (parent.params, parent.state.statistics)
+    return jax.make_jaxpr(lambda: initialise(stage, inputs, shape, 0), return_shape=True)()
+
+
 def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     method, model = stage.method, stage.model
     check_method(method)
     inputs, shape = example_inputs(stage), shape_of(stage)
-    draw = jax.make_jaxpr(lambda: initialise(stage, inputs, shape, 0), return_shape=True)
-    initialisation, (params, statistics) = draw()
+    initialisation, (params, statistics) = _initialisation(stage, inputs, shape, parent)
     leaves = {**flatten(params), **flatten(statistics)}
     paths, running = list(flatten(params)), list(flatten(statistics))
     idle = [f"heads/{re.escape(name)}/.*" for name in model.heads.keys() - active_heads(stage)]
