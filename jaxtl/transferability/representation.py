@@ -1,4 +1,4 @@
-"""How good features are, without a head: how many directions they use, whose neighbours they are."""
+"""How good features are, without a head: the directions they use, whose neighbours they are."""
 
 import jax
 import jax.numpy as jnp

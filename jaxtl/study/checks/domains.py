@@ -83,8 +83,8 @@ def _check_episodes(domain: Domain, name: str, head: Head, seeds: tuple[int, ...
         )
     if not head.integer and domain.heads[name] == form.groups:
         raise ValueError(
-            f"dataset {dataset.name}: head {name!r} predicts values, but {form.groups!r} says which "
-            f"episode an example belongs to: name the values, as in {{{name!r}: 'value'}}"
+            f"dataset {dataset.name}: head {name!r} predicts values, but {form.groups!r} says "
+            f"which episode an example belongs to: name the values, as in {{{name!r}: 'value'}}"
         )
     needed = form.most_shots + form.queries
     for seed in seeds:
