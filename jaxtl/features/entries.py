@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Block:
     """Features of rows that were computed or read together.
 
@@ -83,9 +83,9 @@ class Entry:
 
     def forget(self, blocks: Sequence[Block]) -> None:
         """Drop blocks, whose rows are then computed again."""
-        names, kept = list(self.places), [b for b in self.blocks if b not in blocks]
+        names, remaining = list(self.places), [b for b in self.blocks if b not in blocks]
         self.places, self.blocks, self.count = {}, [], 0
-        for block in kept:
+        for block in remaining:
             parts = {"memory": block.memory, "disk": block.disk}
             digests = names[block.first : block.first + block.rows]
             self.add(digests, **{name: part for name, part in parts.items() if part is not None})

@@ -34,8 +34,8 @@ def settings(options: RunOptions) -> Iterator[None]:
     """
     split_cpu(options.cpu_devices)
     limits = options.feature_folder_mb * 2**20, options.feature_cache_mb * 2**20
-    kept = keeping(options.feature_folder, *limits)
-    with _compilation_cache(options), _data_folder(options), kept:
+    features = keeping(options.feature_folder, *limits)
+    with _compilation_cache(options), _data_folder(options), features:
         yield
 
 
