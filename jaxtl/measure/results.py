@@ -22,7 +22,8 @@ class TrainedArm:
     Attributes:
         name: of the arm.
         experiment: what it is part of.
-        trained: {stage: Trained}, of its stages at least.
+        trained: {stage: Trained}, of its stages at least; their weights are NumPy arrays, [seeds,
+            ...] or [1, ...] where all seeds share them.
         measured: {stage: {evaluation: Measured}}, of the same.
         seeds: the order of every [seeds] axis.
         cuts: {stage: the block up to which its outputs are taken from the feature store, or None};
