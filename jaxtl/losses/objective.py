@@ -33,8 +33,13 @@ def supervised(
         The objective [] and {"<head>_loss": []}, the terms before the lambdas.
 
     Raises:
-        ValueError: a lambda names no head.
+        ValueError: a lambda names no head, or no domain of the batch does.
     """
+    if not batch.labels:
+        raise ValueError(
+            "the supervised objective reads labels, and no domain names a head: "
+            "labelled(dataset, head) does; methods.pretrain learns without"
+        )
     lambdas = lambdas or {}
     for name in sorted(lambdas.keys() - heads.keys()):
         raise ValueError(unknown("head", name, heads))

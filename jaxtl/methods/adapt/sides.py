@@ -28,7 +28,7 @@ def head_of(batch: Batch) -> str:
     """The one head that all domains of a batch name.
 
     Raises:
-        ValueError: there are several.
+        ValueError: there are several, or none.
     """
     return _only(batch.labels)
 
@@ -37,16 +37,16 @@ def classes_of(shape: StageShape) -> int:
     """Number of classes of the one head that all domains of a stage name.
 
     Raises:
-        ValueError: there are several heads.
+        ValueError: there are several heads, or none.
     """
     return shape.classes[_only(shape.classes)]
 
 
 def _only(heads: Mapping[str, object]) -> str:
-    if len(heads) > 1:
+    if len(heads) != 1:
         raise ValueError(
             f"domain adaptation reads one head that all domains name; these name "
-            f"{', '.join(sorted(heads))}"
+            f"{', '.join(sorted(heads)) or 'none: write unlabelled(dataset, head)'}"
         )
     return next(iter(heads))
 
