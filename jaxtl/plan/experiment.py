@@ -43,7 +43,7 @@ class Domain:
 
     Attributes:
         dataset: a `jaxtl.data.Dataset`.
-        heads: {head: label column of the dataset}.
+        heads: {head: label column of the dataset}; none where nothing is predicted.
         labelled: False hides every label: weight 0, label -1 (NaN for float labels).
         weight: lambda_d, the factor of this domain's terms in the objective.
         example_weights: {label column: array [n]} -> [n] float >= 0, the lambda_{d,i}, drawn from
@@ -226,7 +226,8 @@ class Experiment:
             step.
         select_every: steps between validations, of `select` and `criteria`.
         criteria: {name: Criterion}, measured while the last stage of an arm trains. The report says
-            what the primary metric would be at the step that each of them picks.
+            what the primary metric would be at the step that each of them picks. Measured, too,
+            while a stage trains whose domains name no head.
         analyses: what is said of every arm besides its metrics, in the order of the report; None
             for `jaxtl.measure.analyses.default()`.
     """
