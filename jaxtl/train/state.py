@@ -184,7 +184,7 @@ def after_loading(replicas: Replicas, params: Params) -> Params:
         for adapter in setup.solvers:
             solution = adapter.after_loading(solution)
         results.append(flatten(solution))
-    for path in shared.fresh.intersection(flat):
+    for path in sorted(shared.fresh.intersection(flat)):
         if any(matches(adapter.solves, path) for adapter in shared.solvers):
             flat[path] = _stack([leaves[path] for leaves in results], flat[path])
     return nest(flat)

@@ -44,7 +44,8 @@ def loaded(replicas: Replicas, leaves: Mapping[str, Any]) -> dict[str, jax.Array
     The memory of those that it changes is nobody else's, as dispatches take it over.
     """
     held: dict[str, jax.Array] = {}
-    for path, leaf in leaves.items():
+    for path in sorted(leaves):  # one order for all processes, which place each leaf together
+        leaf = leaves[path]
         leaf = leaf if path in replicas.shared else spread(leaf, len(replicas))
         held[path] = place(leaf, donated=path not in replicas.setup.constant)
     return held
