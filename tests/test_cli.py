@@ -152,6 +152,19 @@ for command in {commands!r}:
 HEAVY = {"orbax", "tensorflow_datasets", "grain", "matplotlib", "sklearn", "tensorflow", "torch"}
 
 
+def test_no_part_of_scipy_is_imported_before_it_is_asked_for():
+    """They would be a tenth of what a run needs to start."""
+    script = (
+        "import sys, jaxtl.study.experiment, jaxtl.methods.adapt, jaxtl.report\n"
+        "print({'scipy.' + name for name in ('linalg', 'sparse', 'spatial', 'special', 'stats')}"
+        " & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
+
+
 def run_in_fresh_process(commands, heavy):
     """[(command, status, those of the heavy modules that are loaded)], CPU seconds."""
     script = BEFORE_JAX.format(commands=commands, heavy=heavy)

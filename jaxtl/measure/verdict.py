@@ -5,8 +5,8 @@ import math
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy  # whose parts are imported when they are asked for: each takes a while
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
 Verdict = Literal["positive", "negative", "undecided"]
 
@@ -40,7 +40,7 @@ def estimate(values: ArrayLike) -> Estimate:
     if values.size == 1:
         return Estimate(float(mean), np.nan, np.nan, np.nan)
     std = centred.std(ddof=1)
-    half = stdtrit(values.size - 1, 0.975) * std / np.sqrt(values.size)
+    half = scipy.special.stdtrit(values.size - 1, 0.975) * std / np.sqrt(values.size)
     return Estimate(float(mean), float(std), float(mean - half), float(mean + half))
 
 
@@ -81,7 +81,7 @@ def unpaired(values: ArrayLike, baseline: ArrayLike) -> Estimate:
         # Welch-Satterthwaite; shares, as squares of small parts would be 0
         shares = parts / parts.sum()
         freedom = 1 / np.sum(shares**2 / (values.size - 1, baseline.size - 1))
-        half = stdtrit(freedom, 0.975) * error
+        half = scipy.special.stdtrit(freedom, 0.975) * error
     std = float(np.sqrt(squares.sum()))
     return Estimate(difference, std, float(difference - half), float(difference + half))
 
@@ -149,7 +149,7 @@ def verdict(gain: ArrayLike, *metrics: ArrayLike) -> Verdict:
 @functools.cache
 def _quantiles() -> np.ndarray:
     """Of Student's t, by degrees of freedom."""
-    return stdtrit(np.arange(MOST_SEEDS), 0.975)
+    return scipy.special.stdtrit(np.arange(MOST_SEEDS), 0.975)
 
 
 def seeds_to_decide(gain: ArrayLike, *metrics: ArrayLike) -> int | None:

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import eigh, solve_triangular
-from scipy.sparse.linalg import eigsh
+import scipy
 
 
 def principal(x: np.ndarray, dim: int) -> np.ndarray:
@@ -43,12 +42,14 @@ def pencil(factor: np.ndarray, base: np.ndarray | None = None) -> Leading:
     """
     most = min(factor.shape)
     if factor.shape[1] > factor.shape[0]:
-        values, vectors = eigh(factor @ factor.T)
+        values, vectors = scipy.linalg.eigh(factor @ factor.T)
         factor = vectors * np.sqrt(np.maximum(values, 0))
     root = None if base is None else np.linalg.cholesky(base)
 
     def halved(columns: np.ndarray, trans: int = 0) -> np.ndarray:
-        return columns if root is None else solve_triangular(root, columns, trans, lower=True)
+        if root is None:
+            return columns
+        return scipy.linalg.solve_triangular(root, columns, trans, lower=True)
 
     white = halved(factor)
     gram = white.T @ white
@@ -69,10 +70,10 @@ def _largest(matrix: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
     """The largest eigenvalues [dim] of a symmetric matrix, descending, and their vectors."""
     size = len(matrix)
     if 5 * dim < size:
-        values, vectors = eigsh(matrix, dim, v0=np.ones(size))
+        values, vectors = scipy.sparse.linalg.eigsh(matrix, dim, v0=np.ones(size))
         order = np.argsort(-values)
         return values[order], vectors[:, order]
-    values, vectors = eigh(matrix, subset_by_index=[size - dim, size - 1])
+    values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - dim, size - 1])
     return values[::-1], vectors[:, ::-1]
 
 

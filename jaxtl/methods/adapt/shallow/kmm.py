@@ -1,7 +1,7 @@
 """Kernel mean matching: source examples weighted so that their mean is the target's."""
 
 import numpy as np
-from scipy.spatial.distance import cdist
+import scipy
 
 from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment, with_target_as_it_is
 from jaxtl.methods.adapt.shallow.classifiers import linear_ridge
@@ -46,6 +46,7 @@ def median_kernels(
     Returns:
         [n, n_source] and [n, n_target].
     """
+    cdist = scipy.spatial.distance.cdist
     scale = 2 * bandwidth**2 * max(np.median(cdist(source, target, "sqeuclidean")), 1e-12)
     return tuple(np.exp(-cdist(x, side, "sqeuclidean") / scale) for side in (source, target))
 

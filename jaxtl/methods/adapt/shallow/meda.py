@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial.distance import cdist
+import scipy
 
 from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, Sample, check_rounds
 from jaxtl.methods.adapt.shallow.aligned import alignment as alignment_stage
@@ -83,7 +83,7 @@ def meda(
 
 def gaussian(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """[n, m]: exp(-|x - y|^2 / 2)."""
-    return np.exp(-cdist(x, y, "sqeuclidean") / 2)
+    return np.exp(-scipy.spatial.distance.cdist(x, y, "sqeuclidean") / 2)
 
 
 def graph_laplacian(z: np.ndarray, neighbours: int) -> np.ndarray:

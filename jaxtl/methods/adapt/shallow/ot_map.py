@@ -1,7 +1,7 @@
 """Optimal transport: source examples carried to the target by an entropic plan."""
 
 import numpy as np
-from scipy.spatial.distance import cdist
+import scipy
 
 from jaxtl.methods.adapt.shallow.aligned import Aligned, Classifier, alignment, with_target_as_it_is
 from jaxtl.methods.adapt.shallow.classifiers import nearest_neighbour
@@ -35,7 +35,7 @@ def ot_map(
     """
 
     def align(source, labels, target, classify) -> Aligned:
-        cost = cdist(source, target, "sqeuclidean")
+        cost = scipy.spatial.distance.cdist(source, target, "sqeuclidean")
         cost = cost / max(cost.mean(), 1e-12)
         plan = sinkhorn_plan(cost, regularization)
         groups = labels[:, None] == labels
