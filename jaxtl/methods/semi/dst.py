@@ -31,6 +31,7 @@ def dst(
     threshold: float = 0.7,
     weight: Weight = 1.0,
     worst_weight: Weight = 1.0,
+    reversal: Weight = 0.1,
     margin: float = 2.0,
     pseudo_head: Module | None = None,
     worst_head: Module | None = None,
@@ -47,6 +48,7 @@ def dst(
     Args:
         threshold: 0.7 in the authors' code with pretrained weights.
         worst_weight: the paper's factor of its worst case.
+        reversal: coefficient of the gradient reversal, >= 0; large ones undo the features.
         margin: factor of the agreement on labelled examples, eta' in the code.
         pseudo_head, worst_head: features [n, width] -> [n, classes]; linear if None, one hidden
             layer in the code.
@@ -67,7 +69,8 @@ def dst(
         taught = pseudo.apply(params[PSEUDO], strong_features)
         pseudo_loss, share = confident_cross_entropy(taught, logits, threshold, present)
 
-        erring = worst.apply(params[WORST], reverse_gradient(flat_features(weak), 1.0))
+        reversed_features = reverse_gradient(flat_features(weak), at_step(reversal, step))
+        erring = worst.apply(params[WORST], reversed_features)
         labelled = as_rows((weak["logits"][head], erring, labelled_weights(batch)))
         target_erring = target_rows(erring, batch)
         disparity = margin_disparity(
