@@ -68,7 +68,8 @@ def prepared(tmp_path_factory) -> tuple[Path, dict[str, float]]:
         plan = Run("preparing", {}, file_digest(file), seeds, (), root / "runs", options)
         checked = check(rebuild(file, {}), plan)
         with jax.set_mesh(make_mesh("")):
-            done = train_arms(checked, Reporter(Console(file=io.StringIO())))
+            reporter = Reporter(Console(file=io.StringIO()))
+            done = train_arms(checked, reporter, swept=False)
     (root / "rows.npz").unlink()
     measured = done.measured["random"].items()
     return root / "runs", {name: float(m.metrics["accuracy"][0]) for name, m in measured}
