@@ -63,7 +63,7 @@ def convolved():
 def in_threads(convolved, tmp_path_factory):
     """What three seeds end with, on three threads."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "count_cores", lambda: 3)
+        patch.setattr(running, "cores", lambda: 3)
         return launch(convolved, tmp_path_factory.mktemp("threads"))
 
 
@@ -131,7 +131,7 @@ def test_a_program_that_calls_the_host_is_its_own(tmp_path, lowered):
 
 
 def test_the_number_of_threads_changes_no_bit(convolved, in_threads, tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "count_cores", lambda: 1)
+    monkeypatch.setattr(running, "cores", lambda: 1)
     one_thread = launch(convolved, tmp_path / "one")
     assert_same(one_thread.params, in_threads.params)
     assert_same(one_thread.curves, in_threads.curves)

@@ -8,7 +8,6 @@ a replica are those of its program, whatever the number of threads.
 import concurrent.futures
 import contextlib
 import functools
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.models.programs import cores
 from jaxtl.plan import PyTree
 from jaxtl.train.dispatch.programs import Program
 from jaxtl.train.feed.examples import Feed
@@ -80,7 +80,7 @@ class Apart:
 
     def __init__(self, program: Program, train: TrainState):
         self._program, self._compiled = program, None
-        self.threads = min(len(program.replicas), count_cores())
+        self.threads = min(len(program.replicas), cores())
         self._pool = concurrent.futures.ThreadPoolExecutor(self.threads, "replica")
         self._rows: tuple[Feed | None, list[Feed]] = None, []
         self.train = train
@@ -202,13 +202,6 @@ def running(program: Program, train: TrainState) -> Iterator[Together | Apart]:
         return
     with contextlib.closing(Apart(program, train)) as calls:
         yield calls
-
-
-def count_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _part(tree: PyTree, number: int, may_alias: bool | None = None) -> PyTree:
