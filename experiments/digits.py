@@ -6,7 +6,7 @@ The target has two labels a class, and other images than the source; `dan` uses 
 
 Result: target/accuracy, turned | inverted: scratch 0.776 | 0.743, source_only 0.698 | 0.047, full
 0.877 | 0.759, partial 0.853 | 0.577, probe 0.848 | 0.162, ridge 0.793 | 0.564, joint 0.880 | 0.724,
-dan 0.895 | 0.048: it helps on turned digits and hurts on inverted ones; 5 seeds, 41 s.
+dan 0.895 | 0.048: it helps on turned digits and hurts on inverted ones; 5 seeds, 28 s.
 """
 
 import dataclasses

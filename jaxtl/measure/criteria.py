@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from jaxtl.data.streamed import select
-from jaxtl.measure.frozen import cut, stored_features
+from jaxtl.features import cut
+from jaxtl.measure.frozen import stored_features
 from jaxtl.measure.seeds import call_for_seeds
 from jaxtl.models import forward, in_batches, to_float
 from jaxtl.models.outputs import batch_outputs

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.data.streamed import is_streamed
+from jaxtl.features import cut
 from jaxtl.measure.criteria import CriteriaScorer
 from jaxtl.measure.episodes import episode_examples, learner_of
 from jaxtl.measure.examples import (
@@ -22,7 +23,7 @@ from jaxtl.measure.examples import (
     table_bytes,
     with_features,
 )
-from jaxtl.measure.frozen import Latest, cut
+from jaxtl.measure.frozen import Latest
 from jaxtl.measure.sums import sum_at_once, sum_on_host
 from jaxtl.models.outputs import batch_outputs
 from jaxtl.models.programs import batch_rows, form_of, on_one_cpu, rows_at_once

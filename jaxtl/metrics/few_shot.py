@@ -39,17 +39,8 @@ def few_shot(
         learner: answers for every arm, trained in episodes or not; None for each arm's own.
     """
     form = Episodes(ways, shots, queries, groups)
-    return Evaluation(
-        dataset,
-        head,
-        groups,
-        _class_sums,
-        _results,
-        {"accuracy": "max", "loss": "min"},
-        episodes=form,
-        tasks=tasks,
-        learner=learner,
-    )
+    better, asked = {"accuracy": "max", "loss": "min"}, (form, tasks, learner)
+    return Evaluation(dataset, head, groups, _class_sums, _results, better, *asked)
 
 
 def few_shot_regression(
@@ -74,17 +65,8 @@ def few_shot_regression(
         column: label column of the values.
     """
     form = Episodes(1, shots, queries, groups)
-    return Evaluation(
-        dataset,
-        head,
-        column,
-        _value_sums,
-        _results,
-        {"mse": "min", "loss": "min"},
-        episodes=form,
-        tasks=tasks,
-        learner=learner,
-    )
+    better, asked = {"mse": "min", "loss": "min"}, (form, tasks, learner)
+    return Evaluation(dataset, head, column, _value_sums, _results, better, *asked)
 
 
 def _class_sums(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:

@@ -75,7 +75,8 @@ class Apart:
     """A call for each replica, in threads.
 
     Attributes:
-        threads: how many
+        train: as that of `Together`.
+        threads: calls that run at a time, at most one for each core.
     """
 
     def __init__(self, program: Program, train: TrainState):
