@@ -46,8 +46,9 @@ def gains(summary: Mapping[str, Any]) -> Figure:
     ax.set_yticks(range(len(arms)), shortened(arms, 20))
     ax.grid(axis="x")
     name = short(metric.key, 24)
-    better = f" (a lower {name} is a gain)" if metric.better == "min" else ""
-    ax.set_xlabel(f"worse  ←   gain in {name}{better}   →  better")
+    # Short, as the label is centred below axes that leave room for names and numbers.
+    gain = f"gain: lower {name}" if metric.better == "min" else f"gain in {name}"
+    ax.set_xlabel(f"worse  ←   {gain}   →  better")
     return figure
 
 
