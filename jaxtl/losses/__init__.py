@@ -20,7 +20,7 @@ from jaxtl.losses.kernels import mean_bandwidths
 from jaxtl.losses.lipschitz import gradient_penalty
 from jaxtl.losses.mmd import joint_mmd, mmd
 from jaxtl.losses.moments import central_moment_discrepancy
-from jaxtl.losses.objective import supervised, task_losses, weighted_losses
+from jaxtl.losses.objective import Task, supervised, task_losses, weighted_losses
 from jaxtl.losses.queue_contrast import queue_contrast, queue_places
 from jaxtl.losses.reversal import reversal_schedule, reverse_gradient
 from jaxtl.losses.singular_values import (

@@ -1,6 +1,7 @@
 """The supervised objective: one weighted sum for every head, domain and example."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -52,20 +53,56 @@ def supervised(
     return total, metrics
 
 
-def task_losses(
-    heads: Mapping[str, Head], logits: Mapping[str, jax.Array], batch: Batch
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """(the terms of `supervised` [tasks], {"<head>_loss": []}), a task for each head with labels.
+Task = Literal["head", "domain", "pair"]
+"""What has a loss of its own: a head, a domain, or a head of a domain."""
 
-    They stand in the order of `heads`; their sum is the objective.
+
+def task_losses(
+    heads: Mapping[str, Head],
+    logits: Mapping[str, jax.Array],
+    batch: Batch,
+    per: Task = "head",
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The terms of `supervised` one by one; their sum is the objective.
+
+    Args:
+        per: whose losses: of heads with labels, in the order of `heads`; of domains, in the order
+            of the stage; or of pairs, head after head, each in all domains. A domain without labels
+            has loss 0.
+
+    Returns:
+        Losses [tasks], and {metric: []} that names them in their order: "<head>_loss",
+        "domain_<number>_loss", "<head>_<number>_loss".
+
+    Raises:
+        ValueError: no domain of the batch names a head.
     """
     terms = supervised(heads, logits, batch)[1]
+    if per != "head":
+        each = {
+            name: weighted_losses(
+                heads[name], _floats(logits[name]), batch.labels[name], batch.weights[name]
+            )
+            for name in heads
+            if name in batch.labels
+        }
+        pairs = {name: losses.sum(0) / len(losses) for name, losses in each.items()}  # [domains]
+        if per == "domain":
+            pairs = {"domain": sum(pairs.values())}
+        terms = {
+            f"{name}_{number}_loss": term
+            for name, losses in pairs.items()
+            for number, term in enumerate(losses)
+        }
     return jnp.stack(list(terms.values())), terms
 
 
+def _floats(logits: jax.Array) -> jax.Array:
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
 def _weighted(head: Head, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    outputs = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    return weighted_losses(head, outputs, labels, weights).sum() / weights.shape[0]
+    return weighted_losses(head, _floats(logits), labels, weights).sum() / weights.shape[0]
 
 
 def weighted_losses(

@@ -38,6 +38,7 @@ from jaxtl.plan.update import (
     Aggregate,
     Combine,
     LossFn,
+    Metrics,
     Params,
     PyTree,
     State,

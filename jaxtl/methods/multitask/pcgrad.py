@@ -1,72 +1,38 @@
 """Projecting conflicting gradients: what one task takes from another is left out."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
-import optax
 
-from jaxtl.losses import task_losses
-from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
-from jaxtl.models import apply_flat
-from jaxtl.paths import flatten, matches, nest
-from jaxtl.plan import Combine, Method, PyTree
+from jaxtl.methods.multitask.gram import gram_rule
+from jaxtl.plan import Combine, PyTree
 
 DECAY = 0.99
 """Of the moving average of conflicts."""
 
 
-def pcgrad(
-    tx: optax.GradientTransformation | Groups,
-    *,
-    shared: Sequence[str] = ("backbone/.*",),
-) -> Method:
+def pcgrad() -> Combine:
     """The sum of the tasks' gradients, each without its conflicts with the others; Algorithm 1.
 
-    A task is a head with labels. Each gradient g_i meets the others in an order of its own, drawn
-    for every step: where g_i . g_j < 0 its part along g_j (as it was) is taken away. As in the
-    paper this concerns what the tasks share; the rest gets the sum of the gradients. The share of
-    pairs that conflict is logged as `conflicts`, a moving average.
-
-    Args:
-        shared: path patterns of what the tasks share.
+    Each gradient g_i meets the others in an order of its own, drawn for every step: where
+    g_i . g_j < 0 its part along g_j (as it was) is taken away. The share of pairs that conflict is
+    logged as `conflicts`, a moving average.
 
     Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020. arXiv:2001.06782.
     """
-    shared = tuple(shared)
 
-    def loss_fn(model, params, state, batch, rng, step):
-        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
-        losses, metrics = task_losses(model.heads, output["logits"], batch)
-        return losses, (state, metrics)
-
-    def init(trainable: PyTree, losses: jax.Array) -> PyTree:
+    def init(losses: jax.Array) -> PyTree:
         return {"conflicts": jnp.zeros(()), "steps": jnp.int32(0)}
 
-    def combine(jacobian: PyTree, losses: jax.Array, state: PyTree, rng: jax.Array):
-        rows = {name: flatten(params) for name, params in jacobian.items()}
+    def coefficients(products: jax.Array, losses: jax.Array, state: PyTree, rng: jax.Array):
         tasks = len(losses)
-        products = jnp.zeros((tasks, tasks))
-        for group in rows.values():
-            for path, leaf in group.items():
-                if matches(shared, path):
-                    products += jnp.tensordot(leaf.reshape(tasks, -1), leaf.reshape(tasks, -1).T, 1)
-        weights = project_conflicts(products, rng).sum(0)
-
-        def total(path: str, leaf: jax.Array) -> jax.Array:
-            return jnp.tensordot(weights, leaf, 1) if matches(shared, path) else leaf.sum(0)
-
-        grads = {
-            name: nest({path: total(path, leaf) for path, leaf in group.items()})
-            for name, group in rows.items()
-        }
         share = jnp.sum(products < 0) / max(1, tasks * (tasks - 1))
         steps = state["steps"] + 1
         average = DECAY * state["conflicts"] + (1 - DECAY) * share
         metrics = {"conflicts": average / (1 - DECAY**steps)}
-        return grads, {"conflicts": average, "steps": steps}, metrics
+        weights = project_conflicts(products, rng).sum(0)
+        return weights, {"conflicts": average, "steps": steps}, metrics
 
-    return one_update(as_groups(tx), loss_fn, per_example=True, combine=Combine(init, combine))
+    return gram_rule(coefficients, init)
 
 
 def project_conflicts(products: jax.Array, rng: jax.Array) -> jax.Array:

@@ -12,9 +12,11 @@ from several_tasks import KEY, RATE, SGD, begun, losses, stage, stepped, stepper
 from tiny import assert_same, train
 
 from jaxtl import paths
+from jaxtl.losses import task_losses
 from jaxtl.methods import multitask, transfer
 from jaxtl.methods.multitask.pcgrad import project_conflicts
-from jaxtl.plan import Method, Update, Weigh, stateless
+from jaxtl.models import apply_flat
+from jaxtl.plan import Method, State, Update, Weigh, stateless
 
 RULE = paths.key(jax.random.fold_in(jax.random.fold_in(KEY, 0), 0), "rule")
 
@@ -57,7 +59,7 @@ def test_projection_needs_inner_products_only(tasks):
     [(("backbone/.*",), 1), (("backbone/.*",), 4), ((".*",), 1), (("backbone/.*/kernel",), 2)],
 )
 def test_a_step_of_pcgrad(shared, parts):
-    setup, state, batch = begun(multitask.pcgrad(SGD, shared=shared))
+    setup, state, batch = begun(multitask.joint(SGD, multitask.pcgrad(), shared=shared))
     before = state.params
     jacobian = jax.jit(jax.jacrev(lambda params: losses(setup.model, params, batch)))(before)
     flat = paths.flatten(jacobian)
@@ -79,12 +81,14 @@ def test_a_step_of_pcgrad(shared, parts):
 @pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_uncertainties_are_those_of_joint_training(parts):
     """The log-variances as parameters of one objective, which a plain optimizer minimises."""
-    setup, state, batch = begun(multitask.uncertainty_weighting(optax.adam(0.1)))
+    setup, state, batch = begun(
+        multitask.joint(optax.adam(0.1), multitask.uncertainty_weighting(optax.adam(0.1)))
+    )
     tx = optax.adam(0.1)
 
     def objective(both):
         params, s = both
-        value = losses(setup.model, params, batch) * jnp.array([1.0, 0.5])
+        value = losses(setup.model, params, batch)
         return jnp.sum(jnp.exp(-s) * value + s / 2)
 
     both = state.params, jnp.zeros(2)
@@ -98,13 +102,13 @@ def test_uncertainties_are_those_of_joint_training(parts):
         np.testing.assert_allclose([metrics["weight_0"], metrics["weight_1"]], weights, rtol=1e-5)
     np.testing.assert_allclose(state.rules["0"]["log_variance"], both[1], rtol=1e-4)
     assert_same(state.params, both[0], rtol=1e-3, atol=1e-5)
-    with pytest.raises(ValueError, match="needs an optax transformation of its own"):
-        multitask.uncertainty_weighting({"a": (("backbone/.*",), SGD), "b": ((".*",), SGD)})
 
 
 METHODS = {
-    "pcgrad": lambda: multitask.pcgrad(optax.adam(0.05)),
-    "uncertainty": lambda: multitask.uncertainty_weighting(optax.adam(0.05)),
+    "pcgrad": lambda: multitask.joint(optax.adam(0.05), multitask.pcgrad()),
+    "uncertainty": lambda: multitask.joint(
+        optax.adam(0.05), multitask.uncertainty_weighting(optax.adam(0.05))
+    ),
 }
 
 
@@ -123,7 +127,7 @@ def test_a_rule_goes_on_where_it_was_and_seeds_are_their_own(name, tmp_path):
 
 def test_the_jacobian_of_the_whole_batch_is_combined_once():
     """Not the gradients that a rule makes of each micro-batch."""
-    loss = multitask.pcgrad(SGD).updates[0].loss
+    loss = multitask.joint(SGD, multitask.pcgrad()).updates[0].loss
     largest = stateless(lambda jacobian, v: jax.tree.map(lambda leaf: jnp.max(leaf, 0), jacobian))
     method = Method({"all": ((".*",), SGD)}, (Update(loss, per_example=True, combine=largest),))
     setup, state, batch = begun(method)
@@ -131,8 +135,62 @@ def test_the_jacobian_of_the_whole_batch_is_combined_once():
     assert_same(whole, cut, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("per", ["head", "domain", "pair"])
+def test_a_rule_meets_the_terms_of_the_objective(per):
+    """Of heads, of domains or of both; by weights of 1 it is ordinary training."""
+    plain, _, _ = begun(transfer.full(SGD), domains=2)
+    ones = NONE._replace(update=lambda values, state, rng: (jnp.ones_like(values), state, {}))
+    setup, state, batch = begun(multitask.joint(SGD, ones, per=per), domains=2)
+    after, metrics = stepped(setup, state, batch)
+    expected, whole = stepped(plain, state._replace(rules={}), batch)
+    assert_same(after.params, expected.params, rtol=1e-4, atol=1e-6)
+    names = {
+        "head": ["kind_loss", "size_loss"],
+        "domain": ["domain_0_loss", "domain_1_loss"],
+        "pair": ["kind_0_loss", "kind_1_loss", "size_0_loss", "size_1_loss"],
+    }
+    terms = [float(metrics[name]) for name in names[per]]
+    assert sum(terms) == pytest.approx(float(whole["loss"]), rel=1e-5)
+    if per == "domain":  # what is of no domain is missing from its term
+        hidden = {name: leaf.at[:, 1].set(0) for name, leaf in batch.weights.items()}
+        _, metrics = stepped(setup, state, batch.replace(weights=hidden))
+        assert metrics["domain_1_loss"] == 0
+        assert metrics["domain_0_loss"] == pytest.approx(terms[0], rel=1e-6)
+
+
+def test_domains_share_the_heads_too():
+    rule = stateless(lambda jacobian, losses: jax.tree.map(lambda leaf: leaf[1], jacobian))
+    setup, state, batch = begun(multitask.joint(SGD, rule, per="domain"), domains=2)
+    after, _ = stepped(setup, state, batch)
+    slope = jax.grad(lambda params: task_losses_of(setup, params, batch)[1])(state.params)
+    assert_same(
+        jax.tree.map(lambda old, new: (old - new) / RATE, state.params, after.params),
+        slope,
+        rtol=1e-3,
+        atol=1e-5,
+    )
+
+
+def task_losses_of(setup, params, batch):
+    output, _ = apply_flat(setup.model, params, State({}), batch.inputs, train=True)
+    return task_losses(setup.model.heads, output["logits"], batch, "domain")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shared": ("backbon/.*",)}, "matches nothing that trains"),
+        ({"per": "domain"}, "this stage has one, 'domain_0_loss': name several domains"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        setup, state, batch = begun(multitask.joint(SGD, multitask.pcgrad(), **arguments))
+        stepped(setup, state, batch)
+
+
 def update_of(**rules):
-    loss = multitask.pcgrad(SGD).updates[0].loss
+    loss = multitask.joint(SGD, multitask.pcgrad()).updates[0].loss
     return Method({"all": ((".*",), SGD)}, (Update(loss, **rules),))
 
 

@@ -1,0 +1,44 @@
+"""Rules that need no more of the tasks' gradients than their inner products."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxtl.plan import Combine, Metrics, PyTree
+
+Coefficients = Callable[
+    [jax.Array, jax.Array, PyTree, jax.Array], tuple[jax.Array, PyTree, Metrics]
+]
+
+
+def gram_rule(
+    coefficients: Coefficients, init: Callable[[jax.Array], PyTree] = lambda losses: ()
+) -> Combine:
+    """A rule whose gradient is a weighted sum of those of the tasks.
+
+    Args:
+        coefficients: (inner products g_i . g_j [tasks, tasks], losses [tasks], state, rng) ->
+            (weights of the gradients [tasks], state, {metric: []}).
+        init: losses [tasks] of zeros -> state.
+    """
+
+    def update(jacobian: PyTree, losses: jax.Array, state: PyTree, rng: jax.Array):
+        weights, state, metrics = coefficients(gram(jacobian), losses, state, rng)
+        return weighted_sum(weights, jacobian), state, metrics
+
+    return Combine(lambda trainable, losses: init(losses), update)
+
+
+def gram(jacobian: PyTree) -> jax.Array:
+    """Inner products [tasks, tasks] of the rows of a Jacobian, leaves [tasks, ...]."""
+    rows = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(jacobian)]
+    return sum(jnp.matmul(row, row.T, precision="highest") for row in rows)
+
+
+def weighted_sum(weights: jax.Array, jacobian: PyTree) -> PyTree:
+    """sum_i weights_i g_i, of the form of one gradient."""
+    return jax.tree.map(
+        lambda leaf: jnp.tensordot(weights.astype(leaf.dtype), leaf, 1, precision="highest"),
+        jacobian,
+    )
