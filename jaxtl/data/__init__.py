@@ -19,6 +19,14 @@ from jaxtl.data.steps.augmentation import (
     random_flip,
     random_intensity,
 )
-from jaxtl.data.steps.shifts import inverted, noisy, permuted, rotated, thickened
+from jaxtl.data.steps.shifts import (
+    colored,
+    inverted,
+    noisy,
+    permuted,
+    rotated,
+    subsampled,
+    thickened,
+)
 from jaxtl.data.table import Table
 from jaxtl.data.weights import balanced, effective_number

@@ -157,9 +157,16 @@ class Dataset:
         return first, second
 
     @checked
-    def slice(self, start: int | None = None, stop: int | None = None) -> Self:
-        """The examples from start to stop, in the order of the table, as `list[start:stop]`."""
-        return self._then(f"slice({start}, {stop})", selections.slice, start, stop, selects=True)
+    def slice(
+        self, start: int | None = None, stop: int | None = None, step: Count | None = None
+    ) -> Self:
+        """Examples in the order of the table, as `list[start:stop:step]`.
+
+        `[dataset.slice(i, None, 6) for i in range(6)]` deals them out to six datasets.
+        """
+        places = (start, stop) if step is None else (start, stop, step)
+        label = f"slice({', '.join(map(str, places))})"
+        return self._then(label, selections.slice, *places, selects=True)
 
     # Transforms.
 

@@ -31,6 +31,56 @@ def selecting_metric(experiment: Experiment) -> Metric | None:
     return select
 
 
+def evaluations_read(experiment: Experiment, metric: Metric) -> set[str]:
+    """The evaluations that a metric is made of: its own, or those that a derived one looks up.
+
+    All of them for a derived metric that goes through whatever there is; none for a criterion.
+    """
+    if metric.evaluation in experiment.evals and metric.key not in experiment.derived:
+        return {metric.evaluation}
+    if metric.key not in experiment.derived:
+        return set()
+    metrics = _LookedUp()
+    try:
+        experiment.derived[metric.key](metrics)
+    except ArithmeticError:
+        pass
+    except Exception:  # it takes more than look-ups
+        metrics.all = True
+    if metrics.all:
+        return set(experiment.evals)
+    read = [Metric.read(key, metric.better) for key in metrics if key != metric.key]
+    return set().union(*(evaluations_read(experiment, each) for each in read))
+
+
+class _LookedUp(dict):
+    """Metrics of value 1 that take down which of them are asked for, one by one or all at once."""
+
+    all = False
+
+    def __missing__(self, key: str) -> float:
+        return self.setdefault(key, 1.0)
+
+    def get(self, key: str, default: float | None = None) -> float:
+        return self[key]
+
+    def items(self):
+        self.all = True
+        return super().items()
+
+    def values(self):
+        self.all = True
+        return super().values()
+
+    def keys(self):
+        self.all = True
+        return super().keys()
+
+    def __contains__(self, key: object) -> bool:
+        self.all = True
+        return super().__contains__(key)
+
+
 def taught_heads(stage: Stage) -> set[str]:
     """The heads that the labels of a stage train."""
     domains = [domain for domain in stage.domains if domain.labelled and domain.weight > 0]

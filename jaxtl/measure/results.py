@@ -138,6 +138,7 @@ class ExperimentResult(Comparison):
         headline: first line of the experiment's docstring.
         sweep: ({field: value}, {arm: ArmResult}) of each point of a sweep.
         select: the metric on validation data, or criterion, that picks among these points.
+        held_out: the field that names the domain which a point leaves out of training, if one does.
         evaluations: {evaluation: digests of what is measured and of its data}.
         made_from: digest of the experiment, to know its points again.
     """
@@ -149,6 +150,7 @@ class ExperimentResult(Comparison):
     headline: str = ""
     sweep: Sequence[tuple[Mapping[str, Any], Mapping[str, ArmResult]]] = ()
     select: Metric | None = None
+    held_out: str = ""
     evaluations: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     made_from: str = ""
 

@@ -230,6 +230,10 @@ class Experiment:
             while a stage trains whose domains name no head.
         analyses: what is said of every arm besides its metrics, in the order of the report; None
             for `jaxtl.measure.analyses.default()`.
+        held_out: the field of the config that names the domain which no stage trains on, "a", or
+            two, "a+b". The evaluations of the domains have their names. Over the points of a sweep
+            of it the report shows the mean, seed by seed, and by which rule other swept fields
+            were picked.
     """
 
     arms: Mapping[Annotated[str, PRINTABLE], Sequence[Stage]]
@@ -244,3 +248,4 @@ class Experiment:
     select_every: int = 100
     criteria: Mapping[Name, Criterion] = dataclasses.field(default_factory=dict)
     analyses: Sequence[Analysis] | None = None
+    held_out: str = ""

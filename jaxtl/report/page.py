@@ -182,6 +182,8 @@ def _sweep(summary: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
         return ""
     over = html_table(tables.over_points(summary)) if "over_points" in summary else ""
     parts = [over, html_table(tables.of_picked_points(summary))]
+    if "held_out" in summary:
+        parts = [html_table(table) for table in tables.of_held_out(summary)]
     for points in sweeps.points_of(summary):
         parts += [pictures.get(name, "") for name in (points.name, f"{points.name}_gain")]
         parts.append(html_table(tables.of_points(summary, points)))

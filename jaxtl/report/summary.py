@@ -14,6 +14,7 @@ from jaxtl.files import Damaged, read_json, write_text
 from jaxtl.measure.results import ArmResult, ExperimentResult
 from jaxtl.measure.verdict import differences, estimate, seeds_to_decide, verdict
 from jaxtl.plan import Metric, PyTree
+from jaxtl.report.held_out import by_rules
 
 Summary = dict[str, Any]
 KEYS = {"experiment": str, "config": dict, "seeds": list, "baseline": str}
@@ -46,6 +47,8 @@ def summarize(result: ExperimentResult) -> Summary:
         ]
         if result.select:
             summary["select"] = _written(result.select)
+        if result.held_out:
+            summary["held_out"] = {"field": result.held_out, "oracle": result.oracle}
     return compare(summary)
 
 
@@ -147,6 +150,9 @@ def compare(summary: Summary) -> Summary:
         compared["sweep"] = [
             {**point, "arms": _with_gains(summary, point["arms"])} for point in summary["sweep"]
         ]
+        if "held_out" in summary:
+            compared["held_out"] = summary["held_out"] | {"rules": _held_out(summary)}
+            return compared | {"tuned": {}}
         compared["tuned"] = _with_gains(summary, _tuned(summary))
         if over := _over_points(compared["sweep"], summary):
             compared["over_points"] = over
@@ -168,6 +174,31 @@ def _tuned(summary: Summary) -> dict[str, Any]:
             if mean is not None and (name not in best or select.sign * mean > best[name][0]):
                 best[name] = select.sign * mean, {**arm, "config": point["config"]}
     return {name: entry for name, (_, entry) in best.items()}
+
+
+def _held_out(summary: Summary) -> dict[str, Any]:
+    """{rule: {arm: its entry, of the mean over the domains that were held out}}.
+
+    An entry has the primary metric and its worst domain [seeds], `domains` {domain: mean over
+    seeds} and `picked` {domain: {field: value}}.
+    """
+    primary, written = primary_metric(summary), summary["held_out"]
+    select = _read(summary["select"]) if "select" in summary else None
+    chosen = by_rules(summary["sweep"], written["field"], primary, select, written["oracle"])
+    rules = {}
+    for rule, arms in chosen.items():
+        entries = {}
+        for name, choice in arms.items():
+            values = np.stack(list(choice.domains.values()))
+            worst = primary.sign * (primary.sign * values).min(0)
+            entries[name] = {
+                "metrics": {primary.key: statistics(values.mean(0), std=True)},
+                "worst": statistics(worst),
+                "domains": {name: plain(v.mean()) for name, v in choice.domains.items()},
+                "picked": plain(choice.picked),
+            }
+        rules[rule] = _with_gains(summary, entries)
+    return rules
 
 
 def _over_points(points: Sequence[Mapping[str, Any]], summary: Summary) -> dict[str, Any]:

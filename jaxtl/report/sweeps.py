@@ -12,6 +12,7 @@ import numpy as np
 from jaxtl.plan import Matrix
 from jaxtl.plan.panel import Grid
 from jaxtl.report import wording
+from jaxtl.report.held_out import AS_TRAINED
 from jaxtl.report.summary import primary_metric
 
 MOST_GRIDS = 36
@@ -93,6 +94,12 @@ def answers(summary: Mapping[str, Any]) -> list[str]:
 
     A name stands for a question of its own, a number for a setting of the same one.
     """
+    if "held_out" in summary:
+        return [
+            f"Over the domains held out{f' ({rule})' if rule != AS_TRAINED else ''}: "
+            + wording.answer({**summary, "arms": arms})
+            for rule, arms in itertools.islice(summary["held_out"]["rules"].items(), 1)
+        ]
     points = [p for p in summary.get("sweep", ()) if not is_as_it_is(summary, p["config"])]
     values = [value for point in points for value in point["config"].values()]
     if len(points) > MOST_ANSWERS or not all(isinstance(value, str) for value in values):

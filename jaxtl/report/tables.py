@@ -169,6 +169,25 @@ def over_points(summary: Mapping[str, Any]) -> TextTable:
     return TextTable(head, rows, wording.over_points(summary), [0] * 4 + [1] * len(names))
 
 
+def of_held_out(summary: Mapping[str, Any]) -> list[TextTable]:
+    """For each rule a row an arm: its mean over the domains that were held out, and on each."""
+    metric, result = summary["primary"]["metric"], []
+    for number, (rule, arms) in enumerate(summary["held_out"]["rules"].items()):
+        domains = list(next(iter(arms.values()))["domains"])
+        rows = [
+            [
+                *_compared(summary, name, arm),
+                _interval(arm["worst"], metric),
+                *(Cell(wording.number(arm["domains"][domain])) for domain in domains),
+            ]
+            for name, arm in arms.items()
+        ]
+        head = [*_compared_head(summary, f"mean {metric}"), "worst domain", *domains]
+        caption = wording.held_out(summary, rule, number > 0)
+        result.append(TextTable(head, rows, caption, [0] * 4 + [1] * (1 + len(domains))))
+    return result
+
+
 def of_panel(table: panel.Table) -> TextTable:
     """The rows of a table panel; its title and note are for who shows it."""
     rows = [

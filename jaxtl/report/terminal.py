@@ -57,13 +57,15 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
     ]
     if "over_points" in summary:
         others.append(tables.over_points(summary))
+    if "held_out" in summary:
+        others += tables.of_held_out(summary)
     for table in others:
         console.print()
         print_widest(console, table)
     for points in sweeps.points_of(summary):
         console.print()
         _print_points(console, summary, points)
-    if config:
+    if config and "held_out" not in summary:
         console.print()
         print_widest(console, tables.of_picked_points(summary))
 

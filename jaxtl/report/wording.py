@@ -102,6 +102,24 @@ def over_points(summary: Mapping[str, Any]) -> str:
     )
 
 
+def held_out(summary: Mapping[str, Any], rule: str, compared: bool = False) -> str:
+    """What a table of held-out domains holds, and how other fields were picked.
+
+    Args:
+        compared: it stands beside another, by which one goes.
+    """
+    arms = summary["held_out"]["rules"][rule]
+    picked = {p for arm in arms.values() for p in map(point, arm["picked"].values()) if p}
+    count = len(next(iter(arms.values()))["domains"])
+    text = (
+        f"Each of {count} domains held out: mean over them, and the worst, with 95% interval over "
+        "seeds"
+    )
+    if picked:
+        text += f"; other fields picked by: {rule}"
+    return text + (", for comparison" if compared else "")
+
+
 def secondary(summary: Mapping[str, Any], limit: int) -> list[str]:
     """Up to `limit` metrics to show beside the primary one.
 

@@ -21,6 +21,7 @@ from jaxtl.models import computing_in
 from jaxtl.paths import unknown
 from jaxtl.plan import Experiment, Params, State
 from jaxtl.study.checks.experiments import Node, check_arms, plan_stages, warnings
+from jaxtl.study.checks.held_out import check_held_out
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.checks.prepared import check_prepared
 from jaxtl.study.continuation import (
@@ -134,6 +135,7 @@ def write_results(
         environment=environment(run),
         headline=run.headline,
         sweep=points,
+        held_out=experiment.held_out,
         oracle=run.oracle,
         declared=tuple(declared_metrics(experiment).values()),
         evaluations=checked.evaluations,
@@ -170,6 +172,7 @@ def check(experiment: Experiment, run: Run) -> Checked:
     check_arms(experiment, arms)
     unwritable = claim(run)
     nodes = plan_stages(experiment, arms, run.seeds)
+    check_held_out(experiment, nodes, run.config)
     check_overwrite(run, nodes)
     source_run = None
     if run.options.source_run:

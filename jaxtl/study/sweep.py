@@ -16,6 +16,7 @@ from jaxtl.measure.outcome import arm_result
 from jaxtl.measure.results import ArmResult
 from jaxtl.models import computing_in
 from jaxtl.study.checks.experiments import check_arms, plan_stages, warnings
+from jaxtl.study.checks.held_out import check_held_out
 from jaxtl.study.checks.label_space import match_classes
 from jaxtl.study.continuation import continuation, starts_over, train_parts
 from jaxtl.study.progress import Reporter
@@ -110,11 +111,8 @@ def plan_sweep(main: Checked, sweep: Sweep) -> Plan:
         ValueError: something is wrong with a point, which is named, or a directory holds another
             sweep.
     """
-    points = [
-        _check_point(main, sweep, values)
-        for values, config in zip(sweep.points, sweep.configs, strict=True)
-        if config != main.run.config
-    ]
+    each = zip(sweep.points, sweep.configs, strict=True)
+    points = [_check_point(main, sweep, *point) for point in each if point[1] != main.run.config]
     if not points:
         return Plan(sweep, (), {}, {}, True, True, {}, ())
     seeds, loaded = main.run.seeds, main.source_run.stages if main.source_run else ()
@@ -157,13 +155,14 @@ def _predictors(name: str, main: Checked, points: Sequence[Point]) -> list[Setup
     return chosen
 
 
-def _check_point(main: Checked, sweep: Sweep, values: Values) -> Point:
+def _check_point(main: Checked, sweep: Sweep, values: Values, config: Mapping[str, Any]) -> Point:
     """Build a point; raises ValueError if something is wrong with it, which names it."""
     try:
         experiment = computing_in(sweep.build(values), main.run.options.dtype)
         experiment, _ = match_classes(experiment)
         check_arms(experiment, main.arms)
         nodes = plan_stages(experiment, main.arms, main.run.seeds, rehearsed=False)
+        check_held_out(experiment, nodes, config)
         for name, node in nodes.items():
             check_batch(current_mesh(), name, node.setup.stage.batch_size)
         if nodes.keys() != main.nodes.keys():

@@ -9,10 +9,10 @@ from jaxtl.features import cut, trace
 from jaxtl.features.digests import OfObjects
 from jaxtl.files import digest
 from jaxtl.fingerprint import Fingerprint, of_program, of_value
-from jaxtl.measure.declarations import selecting_metric
+from jaxtl.measure.declarations import evaluations_read, selecting_metric
 from jaxtl.measure.evaluate import Evaluator, can_answer
 from jaxtl.measure.outcome import derived_metrics, flat_metrics
-from jaxtl.plan import Evaluation, Experiment, Head, Metric, Params, State
+from jaxtl.plan import CRITERIA, Evaluation, Experiment, Head, Metric, Params, State
 from jaxtl.study.checks.domains import as_domain
 from jaxtl.study.checks.experiments import Node, criteria_heads
 from jaxtl.study.checks.measurable import metric_sums
@@ -113,16 +113,14 @@ def _choose(experiment: Experiment, nodes: Mapping[str, Node], name: str) -> Cho
     scored = bool(experiment.criteria) and criteria_heads(experiment) <= stage.model.heads.keys()
     wanted = [experiment.primary] if scored else []
     chosen = None
-    if select is not None and select.evaluation not in experiment.evals:  # a criterion
+    if select is not None and select.evaluation == CRITERIA:
         chosen = select if scored else None
-    elif select is not None and answered(select.evaluation):
+    elif select is not None and all(map(answered, evaluations_read(experiment, select))):
         chosen = select
         wanted.append(chosen)
     if not wanted and chosen is None:
         return None
-    read = {metric.evaluation for metric in wanted} & experiment.evals.keys()
-    if any(metric.key in experiment.derived for metric in wanted):
-        read = set(experiment.evals)
+    read = set().union(*(evaluations_read(experiment, metric) for metric in wanted))
     read = {evaluation for evaluation in read if answered(evaluation)}
     return Choice(chosen, wanted, scored, read)
 

@@ -57,6 +57,11 @@ def split(table: Table, rows: np.ndarray, draw: Callable, fraction: float, part:
 
 
 def slice(
-    table: Table, rows: np.ndarray, draw: Callable, start: int | None, stop: int | None
+    table: Table,
+    rows: np.ndarray,
+    draw: Callable,
+    start: int | None,
+    stop: int | None,
+    step: int | None = None,
 ) -> np.ndarray:
-    return rows[start:stop]
+    return rows[start:stop:step]

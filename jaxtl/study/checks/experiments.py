@@ -11,7 +11,11 @@ import jax
 
 from jaxtl.data import overlap
 from jaxtl.data.streamed import is_streamed
-from jaxtl.measure.declarations import declaration_problems, undeclared
+from jaxtl.measure.declarations import (
+    declaration_problems,
+    evaluations_read,
+    undeclared,
+)
 from jaxtl.measure.episodes import learner_of
 from jaxtl.paths import unknown
 from jaxtl.plan import Data, Evaluation, Experiment, Head, PyTree, Stage
@@ -187,7 +191,6 @@ def _evaluation_problems(
     if measured.keys() != experiment.evals.keys():  # what a metric is called is not known
         return
     metrics = {f"{name}/{metric}" for name, names in measured.items() for metric in names}
-    selectable = {*metrics, *experiment.criteria}
     for name, derive in experiment.derived.items():
         try:
             for metric in sorted(derived_reads(name, derive, metrics) - metrics):
@@ -196,6 +199,7 @@ def _evaluation_problems(
             yield str(error)
         metrics.add(name)
     yield from declaration_problems(experiment, measured)
+    selectable = {*metrics, *experiment.criteria}
     if experiment.select is not None and experiment.select.key not in selectable:
         yield unknown("metric to select by", experiment.select.key, selectable)
     if experiment.primary.key not in metrics:
@@ -294,11 +298,10 @@ def _selection_problems(experiment: Experiment) -> Iterable[str]:
                     f"{missing[0]!r}, which the criteria read"
                 )
         return
-    validation = experiment.evals[select.evaluation].dataset
+    read = evaluations_read(experiment, select)
     for name, evaluation in experiment.evals.items():
-        if name == select.evaluation:
-            continue
-        if shared := len(overlap(validation, evaluation.dataset)):
+        validation = [experiment.evals[each].dataset for each in read if name not in read]
+        if shared := sum(len(overlap(each, evaluation.dataset)) for each in validation):
             yield (
                 f"select {select.key!r} reads {shared} examples of evaluation "
                 f"{name!r} ({evaluation.dataset.name}); select by validation data, such as one "

@@ -62,3 +62,46 @@ def test_permuted_pixels_are_in_one_order_for_all_images():
         np.testing.assert_array_equal(one[n, y, x], pixels[n, order[place] // 5, order[place] % 5])
     np.testing.assert_array_equal(one, again)
     assert np.any(one != other)
+
+
+def test_subsampling_keeps_every_second_pixel():
+    small = data.subsampled(images(RAMP)).table().inputs[0, ..., 0]
+    np.testing.assert_array_equal(small, RAMP[0, ::2, ::2])
+
+
+def test_colours_follow_noisy_labels_as_often_as_asked():
+    count = 20_000
+    rng = np.random.default_rng(0)
+    digits = rng.integers(0, 10, count)
+    pixels = rng.integers(1, 256, (count, 2, 2, 1), np.uint8)
+    grey = data.arrays(pixels, digits)
+    table = data.colored(grey, 0.1).table()
+    assert table.inputs.shape == (count, 2, 2, 2) and table.names("label") == ("0 to 4", "5 to 9")
+    colors = (table.inputs[..., 1] > 0).all((1, 2)).astype(int)
+    np.testing.assert_array_equal(table.inputs.sum(-1, dtype=np.uint8), pixels[..., 0])
+    np.testing.assert_array_equal(table.inputs.min(-1), 0)
+    labels = table.labels["label"]
+    tolerance = 4 * 0.5 / np.sqrt(count)
+    assert abs(np.mean(labels != (digits >= 5)) - 0.25) < tolerance
+    assert abs(np.mean(colors != labels) - 0.1) < tolerance
+    assert abs(np.mean((colors != labels) & (labels != (digits >= 5))) - 0.025) < tolerance
+    reversed_ = data.colored(grey, 0.9).table()
+    assert np.mean(reversed_.labels["label"] != labels) > 0.3  # draws of its own
+    again = data.colored(grey, 0.1).table()
+    np.testing.assert_array_equal(again.labels["label"], labels)
+
+
+def test_colours_need_grey_images_of_classes():
+    two = data.arrays(np.ones((3, 2, 2, 1), np.uint8), np.array([-1, 0, 1]))
+    with pytest.raises(ValueError, match="needs grey images"):
+        data.colored(data.colored(two, 0.1), 0.1).table()
+    with pytest.raises(ValueError, match="needs two classes or more; column 'label' has 1"):
+        data.colored(images(RAMP), 0.1).table()
+    with pytest.raises(ValueError, match=r"color_flip must be in \[0, 1\], got 1.5"):
+        data.colored(images(RAMP), 1.5)
+    assert data.colored(two, 0.5).table().labels["label"][0] == -1
+
+
+def test_slices_deal_out_all_rows():
+    parts = [images(np.zeros((7, 2, 2))).slice(i, None, 3).rows(0) for i in range(3)]
+    assert [list(part) for part in parts] == [[0, 3, 6], [1, 4], [2, 5]]
