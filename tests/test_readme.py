@@ -177,7 +177,17 @@ def run_fork(code: str) -> None:
 
 @pytest.mark.parametrize(
     "room",
-    ["transfer", "adapt", "pretrain", "semi", "fewshot", "multitask", "private", "adapters"],
+    [
+        "transfer",
+        "adapt",
+        "generalize",
+        "pretrain",
+        "semi",
+        "fewshot",
+        "multitask",
+        "private",
+        "adapters",
+    ],
 )
 def test_the_list_of_methods_is_whole(room):
     package = "jaxtl.models" if room == "adapters" else "jaxtl.methods"
