@@ -18,7 +18,7 @@ from jaxtl import data, models
 from jaxtl.methods import pretrain, transfer
 from jaxtl.metrics import classification
 from jaxtl.plan import Experiment, Stage, labelled, maximize, unlabelled
-from jaxtl.transferability import feature_rank, nearest_neighbours
+from jaxtl.transferability import feature_rank, linear_probe, nearest_neighbours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +82,7 @@ def build(config: Config) -> Experiment:
         },
         primary=maximize("target", "accuracy"),
         criteria={
+            "linear": linear_probe(validation, "s"),
             "neighbours": nearest_neighbours(validation, "s"),
             "rank": feature_rank(validation),
         },

@@ -6,6 +6,7 @@ from jaxtl.transferability.criteria import (
     deep_embedded_validation,
     feature_rank,
     importance_weighted_validation,
+    linear_probe,
     mixed_validation,
     nearest_neighbours,
     neighborhood_density,
@@ -16,7 +17,11 @@ from jaxtl.transferability.domain_classifier import (
     importance_weights,
     proxy_a_distance,
 )
-from jaxtl.transferability.representation import effective_rank, neighbour_accuracy
+from jaxtl.transferability.representation import (
+    effective_rank,
+    neighbour_accuracy,
+    probe_accuracy,
+)
 from jaxtl.transferability.validation import (
     deep_embedded_risk,
     mixed_agreement,

@@ -13,7 +13,11 @@ import jax.numpy as jnp
 
 from jaxtl.plan import Criterion, labelled, unlabelled
 from jaxtl.transferability.domain_classifier import importance_weights
-from jaxtl.transferability.representation import effective_rank, neighbour_accuracy
+from jaxtl.transferability.representation import (
+    effective_rank,
+    neighbour_accuracy,
+    probe_accuracy,
+)
 from jaxtl.transferability.validation import (
     deep_embedded_risk,
     mixed_agreement,
@@ -141,6 +145,21 @@ def nearest_neighbours(dataset: Any, head: str, *, count: int = 5) -> Criterion:
 
     def score(predict, examples) -> jax.Array:
         return neighbour_accuracy(_flat(examples), examples["labels"][head], count=count)
+
+    return Criterion((labelled(dataset, head),), score)
+
+
+def linear_probe(dataset: Any, head: str) -> Criterion:
+    """Accuracy of a ridge head fitted to the features: needs no trained head.
+
+    Args:
+        dataset: labelled `Dataset`, of data that decide nothing; each example is left out in turn.
+        head: of classes, whose labels are read; its parameters are not.
+    """
+
+    def score(predict, examples) -> jax.Array:
+        classes = examples["logits"][head].shape[-1]
+        return probe_accuracy(_flat(examples), examples["labels"][head], classes)
 
     return Criterion((labelled(dataset, head),), score)
 

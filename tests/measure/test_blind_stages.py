@@ -14,7 +14,7 @@ from jaxtl.metrics import classification
 from jaxtl.plan import Experiment, Stage, State, labelled, maximize, unlabelled
 from jaxtl.study.checks.experiments import plan_stages
 from jaxtl.study.validation import _choose
-from jaxtl.transferability import feature_rank, nearest_neighbours
+from jaxtl.transferability import feature_rank, linear_probe, nearest_neighbours
 
 SGD = optax.sgd(0.1)
 MODEL = models.mlp({"c": models.classes(2)}, hidden=(6,))
@@ -42,7 +42,11 @@ def experiment(select=None):
         baseline="source",
         evals={"test": classification(test, "c")},
         primary=maximize("test", "accuracy"),
-        criteria={"near": nearest_neighbours(table("held", 2), "c"), "rank": feature_rank(seen)},
+        criteria={
+            "near": nearest_neighbours(table("held", 2), "c"),
+            "probe": linear_probe(table("held", 2), "c"),
+            "rank": feature_rank(seen),
+        },
         select=select,
     )
 
@@ -69,7 +73,8 @@ def test_the_features_of_a_blind_stage_are_measured():
     )
     assert [stage.name for stage in blind_stages(arm)] == ["blind"]
     values = measure(arm)
-    assert values.keys() == {"blind/test/effective rank", "blind/test/nearest neighbours"}
+    what = ("effective rank", "nearest neighbours", "linear probe")
+    assert values.keys() == {f"blind/test/{name}" for name in what}
     features = np.maximum(
         plan.evals["test"].dataset.table().inputs @ params["backbone"]["dense_0"]["kernel"], 0
     )

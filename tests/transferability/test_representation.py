@@ -1,11 +1,11 @@
-"""Effective rank and nearest neighbours against NumPy in float64 and a loop."""
+"""Effective rank, nearest neighbours and a linear probe: NumPy in float64, loops, scikit-learn."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtl.transferability import effective_rank, neighbour_accuracy
+from jaxtl.transferability import effective_rank, neighbour_accuracy, probe_accuracy
 
 
 def rank_by_hand(features):
@@ -56,3 +56,48 @@ def test_nobody_to_ask():
     assert np.isnan(neighbour_accuracy(features, jnp.full(3, -1)))
     assert np.isnan(neighbour_accuracy(features, jnp.array([-1, 2, -1])))
     assert neighbour_accuracy(features, jnp.array([1, 1, -1])) == 1
+
+
+def probe_by_loop(features, labels, classes, penalties):
+    """scikit-learn's ridge, fitted once for each example that is left out."""
+    from sklearn.linear_model import Ridge
+
+    rows = np.flatnonzero(labels >= 0)
+    features, goals = np.float64(features)[rows], np.eye(classes)[labels[rows]]
+    scatter = ((features - features.mean(0)) ** 2).sum() / features.shape[1]
+    predictions = []
+    for penalty in penalties:
+        model = Ridge(alpha=penalty * scatter)
+        others = [np.delete(np.arange(len(rows)), i) for i in range(len(rows))]
+        fits = [
+            model.fit(features[o], goals[o]).predict(features[[i]]) for i, o in enumerate(others)
+        ]
+        predictions.append(np.concatenate(fits))
+    best = np.argmin([((p - goals) ** 2).sum() for p in predictions])
+    return best, np.mean(predictions[best].argmax(1) == labels[rows])
+
+
+@pytest.mark.parametrize("width", [3, 60])
+@pytest.mark.parametrize("scale", [1e-18, 1.0, 1e18])
+def test_a_linear_probe_leaves_each_example_out(width, scale):
+    rng = np.random.default_rng(width)
+    labels = rng.integers(-1, 4, 50)
+    features = 2 + rng.normal(size=(50, width)) * np.geomspace(0.3, 3, width)
+    features[:, :2] += 2 * np.stack([labels == 1, labels == 3], 1)
+    picked = set()
+    for penalties in [(1e-3,), (300.0,), (1e-3, 1e-1, 1.0, 300.0)]:
+        best, expected = probe_by_loop(features, labels, 4, penalties)
+        accuracy = probe_accuracy(
+            jnp.float32(features * scale), jnp.asarray(labels), 4, penalties=penalties
+        )
+        np.testing.assert_allclose(accuracy, expected, rtol=1e-6)
+        picked.add(expected)
+    assert len(picked) > 1 and best < 3 and 0.3 < expected < 1
+
+
+def test_what_a_linear_probe_says_of_features_that_say_nothing():
+    labels = jnp.array([0, 0, 0, 1, -1])
+    assert probe_accuracy(jnp.ones((5, 2)), labels, 2) == 0.75  # the most frequent class
+    assert np.isnan(probe_accuracy(jnp.ones((5, 2)), jnp.full(5, -1), 2))
+    assert np.isnan(probe_accuracy(jnp.ones((5, 2)), jnp.array([-1, 1, -1, -1, -1]), 2))
+    assert np.isnan(probe_accuracy(jnp.full((5, 2), jnp.nan), labels, 2))

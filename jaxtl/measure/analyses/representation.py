@@ -13,16 +13,16 @@ from jaxtl.models import outputs
 from jaxtl.plan import CRITERIA, Analysis, Curve, Evaluation, Panel, Stage, Table, key_parts
 from jaxtl.train.mesh import to_host
 from jaxtl.train.resolve.replicas import replica
-from jaxtl.transferability import effective_rank, neighbour_accuracy
+from jaxtl.transferability import effective_rank, neighbour_accuracy, probe_accuracy
 
 EXAMPLES = 1000
 COLLAPSED = 1.5
 """Features of a lower effective rank than this are one direction and noise."""
-RANK, NEIGHBOURS = "effective rank", "nearest neighbours"
+RANK, NEIGHBOURS, PROBE = "effective rank", "nearest neighbours", "linear probe"
 
 
 def representation() -> Analysis:
-    """Effective rank and nearest neighbours of the features after each stage without labels."""
+    """Effective rank, neighbours and a linear probe of the features of stages without labels."""
     return Analysis("representation", measure, panels, in_summary=True, in_sweep=False)
 
 
@@ -37,10 +37,10 @@ def blind_stages(arm: TrainedArm) -> list[Stage]:
 
 
 def measure(arm: TrainedArm) -> dict[str, np.ndarray]:
-    """{"<stage>/<evaluation>/<effective rank or nearest neighbours>": [seeds]}.
+    """{"<stage>/<evaluation>/<effective rank, nearest neighbours or linear probe>": [seeds]}.
 
     Of up to 1,000 examples of each evaluation of classes; each is left out when its neighbours
-    vote. Of other evaluations the rank alone.
+    vote, or when the probe is fitted. Of other evaluations the rank alone.
     """
     values = {}
     for stage in blind_stages(arm):
@@ -67,8 +67,9 @@ def _measure_seed(stage: Stage, evaluation: Evaluation, seed: int, params, state
     features = jnp.asarray(features.reshape(len(rows), -1), jnp.float32)
     measured = {RANK: jax.jit(effective_rank)(features)}
     if head.integer and not head.label_shape:
-        labels = table.labels_of(evaluation.column, head)[0][rows]
-        measured[NEIGHBOURS] = jax.jit(neighbour_accuracy)(features, jnp.asarray(labels))
+        labels = jnp.asarray(table.labels_of(evaluation.column, head)[0][rows])
+        measured[NEIGHBOURS] = jax.jit(neighbour_accuracy)(features, labels)
+        measured[PROBE] = jax.jit(probe_accuracy, static_argnums=2)(features, labels, head.size)
     return measured
 
 
@@ -82,7 +83,8 @@ def panels(arms: Mapping[str, Mapping[str, np.ndarray]], comparison: Comparison)
         return {}
     note = (
         "After each stage without labels: the effective rank of the features, about how many "
-        "directions they use, and how often the vote of an example's nearest neighbours is right. "
+        "directions they use, and how often the vote of an example's nearest neighbours, or a "
+        "linear head fitted to all other examples, is right. "
     )
     collapsed = [stage for stage, columns in rows.items() if has_collapsed(columns)]
     note += (
