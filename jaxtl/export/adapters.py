@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtl.export.predictor import Predictor
+from jaxtl.models import of_task
 from jaxtl.plan import Weights
 from jaxtl.pretrained import PeftWeights, save_peft
 
@@ -27,7 +28,10 @@ def write_adapters(predictor: Predictor, folder: Path) -> dict[str, Any]:
         )
     heads = list(predictor.model.heads)
     head = heads[0] if len(heads) == 1 else getattr(adapter, "head", None) or base.head
-    save_peft(folder, predictor.model, predictor.params, schemes, head=head, base=base)
+    model, params = predictor.model, predictor.params
+    if any(adapter.task for adapter in model.adapters):
+        model, params = of_task(model, params, head)
+    save_peft(folder, model, params, schemes, head=head, base=base)
     return {"names": base.name, "head": head}
 
 

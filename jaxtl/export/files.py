@@ -20,7 +20,7 @@ from jaxtl.export.recipe import Action, Recipe, any_number
 from jaxtl.export.request import check_request
 from jaxtl.export.rows import in_words
 from jaxtl.files import replacing, write_text
-from jaxtl.models import to_float
+from jaxtl.models import Adapter, to_float
 from jaxtl.paths import flatten
 from jaxtl.plan import Model, Params, PyTree
 from jaxtl.train.store.interface import describe
@@ -146,12 +146,16 @@ def weights_of(predictor: Predictor) -> dict[str, np.ndarray]:
 
 def merged(model: Model, params: Params) -> tuple[Model, Params]:
     """Without the adapters, from the outside on, up to one that cannot be merged."""
-    while not model.adapters or model.adapters[-1].merge is not None:
+    while not model.adapters or _can_merge(model.adapters[-1]):
         inner, params = model.merge(params)
         if inner is model:
             break
         model = inner
     return model, params
+
+
+def _can_merge(adapter: Adapter) -> bool:
+    return adapter.merge is not None and adapter.task is None
 
 
 def write_program(predictor: Predictor, path: Path) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class Adapter:
         constant: path patterns of what never trains, such as random matrices, whatever a method's
             patterns match: so `<name>/.*` is right for every adapter.
         factors: (model, params) -> {path of a kernel: Factors}; None where there are no such.
+        task: the head whose features alone it changes, see `per_task`; None for all.
     """
 
     name: str
@@ -85,6 +86,12 @@ class Adapter:
     solves: Patterns = ()
     constant: Patterns = ()
     factors: Callable[[Model, Params], dict[str, Factors]] | None = None
+    task: str | None = None
+
+    def acts_in(self, block: str, params: Params) -> bool:
+        """Whether it has parameters for a block, or does not say for which it has."""
+        room = params.get(self.name, {})
+        return bool(room) and block in room.get("backbone", (block,))
 
 
 def attach(model: Model, adapter: Adapter) -> Model:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxtl import paths
 from jaxtl.form import Name, checked
+from jaxtl.models.by_task import ByTask
 from jaxtl.models.checks import check_call, check_widths, with_same_shapes
 from jaxtl.models.foreign import Foreign
 from jaxtl.plan import Params, PyTree, Statistics
@@ -27,8 +28,10 @@ def identity(inputs: PyTree) -> PyTree:
     return inputs
 
 
-def flatten(inputs: jax.Array) -> jax.Array:
-    """[n, ...] -> [n, features]."""
+def flatten(inputs: jax.Array | ByTask) -> jax.Array:
+    """[n, ...] -> [n, features]; of several tasks theirs side by side, in their order."""
+    if isinstance(inputs, ByTask):
+        return jnp.concatenate([flatten(each) for each in inputs.values], axis=1)
     return inputs.reshape(inputs.shape[0], -1)  # `len` is for a known n only
 
 
@@ -57,6 +60,9 @@ class Block:
             `__call__` takes.
         without: path in the layer of one that is left out: it has no parameters and hands its
             inputs on.
+        tasks: of a block that gives each task something of its own, these, in order: its outputs
+            are a `ByTask`, and its inputs may be one. Any other block is called for each task.
+        crosses: of such a block, that what a task has for itself reaches the other heads too.
     """
 
     name: Name
@@ -64,6 +70,8 @@ class Block:
     then: Callable[[PyTree], PyTree] = identity
     call: Callable[[nn.Module, PyTree, bool], PyTree] | None = None
     without: str | None = None
+    tasks: tuple[Name, ...] = ()
+    crosses: bool = False
 
     def init(self, key: jax.Array, inputs: PyTree) -> tuple[PyTree, Params, Statistics]:
         """(outputs, parameters, batch statistics).
@@ -72,7 +80,7 @@ class Block:
             ValueError: the layer cannot be called so, has other variables, or no layer that is to
                 be left out.
         """
-        call, met = functools.partial(self._run, train=False), set()
+        call, met = functools.partial(self.run, train=False), set()
         with (
             nn.intercept_methods(check_widths),
             nn.intercept_methods(_left_out(self.without, met)),
@@ -113,7 +121,7 @@ class Block:
         # Linen draws a stream that it is not given, such as "dropout", from "params".
         rngs = {} if rng is None else {"params": rng}
         mutable = ["batch_stats"] if train and statistics is not None else []
-        call = nn.apply(functools.partial(self._run, train=train), self.layer, mutable)
+        call = nn.apply(functools.partial(self.run, train=train), self.layer, mutable)
         # Inside `apply`, because a compiled function ignores an interceptor around its call.
         with (
             nn.intercept_methods(check_widths),
@@ -124,7 +132,8 @@ class Block:
             outputs, changed = with_same_shapes(self.name, call, variables, inputs, rngs=rngs)
         return self.then(outputs), changed["batch_stats"] if changed else statistics
 
-    def _run(self, layer: nn.Module, inputs: PyTree, *, train: bool) -> PyTree:
+    def run(self, layer: nn.Module, inputs: PyTree, *, train: bool) -> PyTree:
+        """The layer's outputs, for inputs that linen has bound it for."""
         if self.call is not None:
             return self.call(layer, inputs, train)
         flags = {"train": train, "training": train}
@@ -146,7 +155,7 @@ def _constant_statistics(block: str, live: Sequence[str]) -> Callable:
         if isinstance(layer, Foreign):
 
             def follows(path: str) -> bool:
-                return paths.matches(live, f"backbone/{block}/{path}")
+                return paths.matches(live, "/".join(("backbone", block, *layer.path, path)))
 
             return call(*args, **{**kwargs, "live": follows})
         if not isinstance(layer, nn.BatchNorm):

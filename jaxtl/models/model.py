@@ -14,6 +14,7 @@ from jaxtl import paths
 from jaxtl.form import Name, Patterns, checked
 from jaxtl.models.adapter import Adapter, Call
 from jaxtl.models.blocks import Around, Block, flatten, identity
+from jaxtl.models.by_task import ByTask, for_each
 from jaxtl.models.checks import check_features, check_layer
 from jaxtl.models.foreign import Foreign
 from jaxtl.plan import Head, Model, Params, PyTree, State, Statistics
@@ -31,7 +32,8 @@ class Network:
         heads: {name: Head}, on the flattened features; no logits of others are computed, so no
             parameters of others are needed.
         before: pure function of the inputs, such as `standardize(mean, std)`.
-        finish: pure function of the last block's outputs, which makes the features.
+        finish: pure function of the last block's outputs, which makes the features. Where each
+            task has outputs of its own, a head reads those of its name.
         live: patterns over their paths, such as `backbone/conv_0/norm/mean`: the statistics
             that follow the data while `train` is true. A BatchNorm layer none of whose statistics
             is matched uses them, unchanged, in training too.
@@ -67,18 +69,43 @@ class Network:
         names = [re.escape(block.name) for block in blocks if block.layer.source.is_trained]
         return tuple(f"backbone/{name}/.*" for name in names)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Heads that read features of their own; none where all read the same."""
+        by_block = [block.tasks for block in self.backbone if block.tasks]
+        adapted = (adapter.task for adapter in self.adapters if adapter.task is not None)
+        return by_block[-1] if by_block else tuple(dict.fromkeys(adapted))
+
+    def owned_by(self, head: str) -> tuple[str, ...]:
+        """Path patterns of the parameters that no other head reads."""
+        name = re.escape(head)
+        apart = [re.escape(b.name) for b in self.backbone if head in b.tasks and not b.crosses]
+        adapters = [re.escape(a.name) for a in self.adapters if a.task == head]
+        return (
+            f"heads/{name}/.*",
+            *(f"backbone/{block}/.*_for_{name}(/.*)?" for block in apart),
+            *(f"{adapter}/.*" for adapter in adapters),
+        )
+
     def init(self, rng: jax.Array, inputs: PyTree) -> tuple[Params, Statistics]:
         params: Params = {"backbone": {}, "heads": {}}
         statistics: Statistics = {}
         x = self.before(inputs)
         for block in self.backbone:
             key = paths.key(rng, f"backbone/{block.name}")
-            x, params["backbone"][block.name], statistics[block.name] = block.init(key, x)
-        if self.finish is flatten:
-            check_features(self.blocks, inputs, x)
+            each = x.values[0] if isinstance(x, ByTask) and not block.tasks else x
+            y, params["backbone"][block.name], statistics[block.name] = block.init(key, each)
+            x = y if each is x else x.map(lambda _, y=y: y)  # shapes count, not values
+        for name in self.heads if self.tasks else ():
+            if name not in self.tasks:
+                remedy = "the model that it is made from needs that head too"
+                raise ValueError(f"{paths.unknown('task', name, self.tasks)} {remedy}.")
+        for value in x.values if isinstance(x, ByTask) else (x,):
+            if self.finish is flatten:
+                check_features(self.blocks, inputs, value)
         for name, head in self.heads.items():
-            key = paths.key(rng, f"heads/{name}")
-            params["heads"][name] = nn.Dense(head.size).init(key, flatten(x))["params"]
+            key, read = paths.key(rng, f"heads/{name}"), flatten(_of_head(x, name))
+            params["heads"][name] = nn.Dense(head.size).init(key, read)["params"]
         params, statistics = map(_without_empty, (params, {"backbone": statistics}))
         for i, adapter in enumerate(self.adapters):
             name = adapter.name
@@ -124,14 +151,16 @@ class Network:
     ) -> tuple[dict[str, Any], Statistics]:
         weights, by_block = params.get("backbone", {}), statistics.get("backbone", {})
         x = self.before(inputs)
-        for block in self.backbone:
+
+        def run(block: Block, x: PyTree, adapters: Sequence[Adapter]) -> PyTree:
+            nonlocal by_block
             name, current = block.name, by_block.get(block.name)
             call = Call(
                 block, weights.get(name, {}), x, tuple(self.around), current, params, rng, train
             )
-            for adapter in reversed(self.adapters):
+            for adapter in reversed(adapters):
                 call = adapter.change(call)
-            x, updated = block.apply(
+            outputs, updated = block.apply(
                 call.weights,
                 current,
                 call.inputs,
@@ -142,11 +171,30 @@ class Network:
             )
             if updated is not current:
                 by_block = {**by_block, name: updated}
+            return outputs
+
+        for block in self.backbone:
+            of_tasks = [a for a in self.adapters if a.task and a.acts_in(block.name, params)]
+            if of_tasks and block.tasks:
+                raise ValueError(
+                    f"adapter {of_tasks[0].name!r} of task {of_tasks[0].task!r} acts in block "
+                    f"{block.name!r}, which all tasks pass at once; let its targets be elsewhere."
+                )
+            if of_tasks:
+                x = for_each(self.tasks, x)
+            if isinstance(x, ByTask) and not block.tasks:
+                outputs = [
+                    run(block, value, [a for a in self.adapters if a.task in (None, name)])
+                    for name, value in zip(x.names, x.values, strict=True)
+                ]
+                x = ByTask(x.names, tuple(outputs))
+            else:
+                x = run(block, x, [a for a in self.adapters if a.task is None])
         features = self.finish(x)
-        logits = {
-            name: nn.Dense(head.size).apply({"params": params["heads"][name]}, flatten(features))
-            for name, head in self.heads.items()
-        }
+        logits = {}
+        for name, head in self.heads.items():
+            read = flatten(_of_head(x, name) if isinstance(x, ByTask) else features)
+            logits[name] = nn.Dense(head.size).apply({"params": params["heads"][name]}, read)
         statistics = {**statistics, "backbone": by_block} if by_block else statistics
         return {"features": features, "logits": logits}, statistics
 
@@ -165,9 +213,19 @@ class Network:
         *others, last = self.adapters
         if last.merge is None:
             raise ValueError(f"adapter {last.name!r} cannot be merged: {last.unmergeable}.")
+        if last.task is not None:
+            raise ValueError(
+                f"adapter {last.name!r} cannot be merged: it belongs to task {last.task!r} alone, "
+                "and the backbone to all; what models.of_task(model, params, "
+                f"{last.task!r}) gives can be."
+            )
         merged = last.merge(self, params)
         merged = {name: tree for name, tree in merged.items() if name != last.name}
         return dataclasses.replace(self, adapters=tuple(others)), merged
+
+
+def _of_head(x: PyTree, name: str) -> PyTree:
+    return x[name] if isinstance(x, ByTask) else x
 
 
 def _narrow(dtype: Any, tree: PyTree) -> PyTree:
@@ -202,6 +260,15 @@ def from_blocks(
     if len(set(names)) < len(names):
         raise ValueError(f"the blocks of a model need different names, got {', '.join(names)}.")
     return Network(tuple(blocks), dict(heads), before)
+
+
+def read_by(model: Model, head: str, features: jax.Array) -> jax.Array:
+    """The part of a model's features [..., features] that a head reads: all, or its task's."""
+    tasks = getattr(model, "tasks", ())
+    if head not in tasks:
+        return features
+    width, place = features.shape[-1] // len(tasks), tasks.index(head)
+    return features[..., place * width : (place + 1) * width]
 
 
 def apply_flat(

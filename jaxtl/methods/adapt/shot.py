@@ -11,7 +11,7 @@ from jaxtl.methods.adapt.class_centres import centroids_by_prediction, nearest_c
 from jaxtl.methods.adapt.sides import as_rows, flat_features, head_of
 from jaxtl.methods.teacher import copy_student, teacher_outputs
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
-from jaxtl.models import apply_flat, outputs
+from jaxtl.models import apply_flat, outputs, read_by
 from jaxtl.plan import Columns, Method, Model, Params, PyTree, StageShape, State, Statistics
 
 
@@ -52,7 +52,8 @@ def shot(
         features = features.reshape(len(features), -1)
         for head in domains[0].labels:
             logits = np.concatenate([part["logits"][head] for part in parts])
-            centroids[head] = centroids_by_prediction(features, logits).astype(np.float32)
+            read = read_by(model, head, features)
+            centroids[head] = centroids_by_prediction(read, logits).astype(np.float32)
         teacher = copy_student(groups, params, state.statistics)
         return params, state._replace(method={**teacher, "centroids": centroids})
 
@@ -62,6 +63,7 @@ def shot(
         logits, features = as_rows((output["logits"][head], flat_features(output)))
         teacher, _ = teacher_outputs(model, params, state.method, as_rows(batch.inputs))
         teacher_features = teacher["features"].reshape(features.shape)
+        teacher_features = read_by(model, head, teacher_features)
         labels = nearest_centroid(teacher_features, state.method["centroids"][head])
         information = information_maximization(logits)
         pseudo_loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxtl.models import outputs
+from jaxtl.models import outputs, read_by
 from jaxtl.plan import Columns, Method, Model, Params, State
 
 
@@ -37,7 +37,8 @@ def t3a(*, keep: int | None = 20) -> Method:
         for name in domains[0].labels:
             if not model.heads[name].integer:
                 raise ValueError(f"t3a averages the features of classes, head {name!r} has none.")
-            kernel = class_rows(features, heads[name]["kernel"], heads[name]["bias"], keep)
+            read = read_by(model, name, features)
+            kernel = class_rows(read, heads[name]["kernel"], heads[name]["bias"], keep)
             heads[name] = {"kernel": kernel, "bias": np.zeros_like(heads[name]["bias"])}
         return {**params, "heads": heads}, state
 

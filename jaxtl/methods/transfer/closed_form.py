@@ -15,6 +15,7 @@ import numpy as np
 from jaxtl import paths
 from jaxtl.features import backbone_features
 from jaxtl.methods.transfer.linear_fit import Fit, logistic_fit, ridge_fit, stratified_folds
+from jaxtl.models import read_by
 from jaxtl.plan import Columns, Method, Model, Params, State
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,11 @@ def _solve_heads(what: str, fit: Callable[..., Fit], patterns: Sequence[str]) ->
         for name, rows in labelled.items():
             head, kernel = model.heads[name], flat[f"heads/{name}/kernel"]
             parts = [
-                (features(i)[mask], domains[i].labels[name][mask], domains[i].weights[name][mask])
+                (
+                    read_by(model, name, features(i))[mask],
+                    domains[i].labels[name][mask],
+                    domains[i].weights[name][mask],
+                )
                 for i, mask in rows.items()
             ]
             x, labels, weights = map(np.concatenate, zip(*parts, strict=True))

@@ -97,6 +97,11 @@ def _factors(model: Model, params: Params) -> dict[str, list[Factors]]:
         raise ValueError("the model has no adapter; attach one, such as adapters.lora.")
     kernels: dict[str, list[Factors]] = {}
     for adapter in model.adapters:
+        if adapter.task is not None:
+            raise ValueError(
+                f"adapter {adapter.name!r} belongs to task {adapter.task!r} alone, and PEFT's base "
+                "is one network; write one task: models.of_task(model, params, task)."
+            )
         if adapter.factors is None:
             raise ValueError(
                 f"adapter {adapter.name!r} has no form of LoRA or DoRA, as it adds no product of "

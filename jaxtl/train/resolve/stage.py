@@ -168,7 +168,7 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     initialisation, (params, statistics) = _initialisation(stage, inputs, shape, parent)
     leaves = {**flatten(params), **flatten(statistics)}
     paths, running = list(flatten(params)), list(flatten(statistics))
-    idle = [f"heads/{re.escape(name)}/.*" for name in model.heads.keys() - active_heads(stage)]
+    idle = [p for h in model.heads.keys() - active_heads(stage) for p in _owned_by(model, h)]
     fixed = [pattern for adapter in model.adapters for pattern in adapter.constant]
     groups = _groups(stage, paths, idle, fixed)
     solved = {path for path in select(method.solves, paths) if not matches(idle, path)}
@@ -227,6 +227,13 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     )
     agreed = frozenset(published) if parent is None else parent.shared
     return dataclasses.replace(setup, shared=setup.constant & agreed)
+
+
+def _owned_by(model: Model, head: str) -> tuple[str, ...]:
+    """Path patterns of what no other head of a model reads."""
+    if hasattr(model, "owned_by"):
+        return model.owned_by(head)
+    return (f"heads/{re.escape(head)}/.*",)
 
 
 def _groups(stage: Stage, paths: list[str], idle: list[str], fixed: list[str]) -> dict[str, str]:
