@@ -91,9 +91,3 @@ def test_a_task_without_labels_trains_nothing_of_its_own():
     stitched = models.cross_stitch(PLAIN, "dense_1")
     trainable = resolve(stage("kind", stitched, transfer.full(ADAMW), ["kind"]), None).trainable
     assert "backbone/dense_1/network_for_size/kernel" in trainable
-
-
-def test_a_rule_needs_two_tasks_that_train():
-    method = multitask.joint(ADAMW, multitask.pcgrad())
-    with pytest.raises(ValueError, match="this stage has one"):
-        train(stage("one", models.mmoe(PLAIN, "dense_1"), method, ["kind"]), None)
