@@ -65,10 +65,14 @@ class Combine(NamedTuple):
         init: as in `Weigh`.
         update: (Jacobian: the gradients' tree with a leading axis [tasks], losses [tasks], state,
             rng) -> (gradients, state, {metric: []}), once a step, on those of the whole batch.
+        others: (losses [tasks], state before the step, state after it) -> weights [tasks] of the
+            losses for parameters that are not shared, where `multitask.joint` gives the rule only
+            those that are; None for weights of 1.
     """
 
     init: Callable[[PyTree, jax.Array], PyTree]
     update: Callable[[PyTree, jax.Array, PyTree, jax.Array], tuple[PyTree, PyTree, Metrics]]
+    others: Callable[[jax.Array, PyTree, PyTree], jax.Array] | None = None
 
 
 class Aggregate(NamedTuple):

@@ -13,7 +13,9 @@ Coefficients = Callable[
 
 
 def gram_rule(
-    coefficients: Coefficients, init: Callable[[jax.Array], PyTree] = lambda losses: ()
+    coefficients: Coefficients,
+    init: Callable[[jax.Array], PyTree] = lambda losses: (),
+    others: Callable[[jax.Array, PyTree, PyTree], jax.Array] | None = None,
 ) -> Combine:
     """A rule whose gradient is a weighted sum of those of the tasks.
 
@@ -21,13 +23,14 @@ def gram_rule(
         coefficients: (inner products g_i . g_j [tasks, tasks], losses [tasks], state, rng) ->
             (weights of the gradients [tasks], state, {metric: []}).
         init: losses [tasks] of zeros -> state.
+        others: as in `Combine`.
     """
 
     def update(jacobian: PyTree, losses: jax.Array, state: PyTree, rng: jax.Array):
         weights, state, metrics = coefficients(gram(jacobian), losses, state, rng)
         return weighted_sum(weights, jacobian), state, metrics
 
-    return Combine(lambda trainable, losses: init(losses), update)
+    return Combine(lambda trainable, losses: init(losses), update, others)
 
 
 def gram(jacobian: PyTree) -> jax.Array:

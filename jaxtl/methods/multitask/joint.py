@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxtl.losses import Task, task_losses
+from jaxtl.methods.multitask.gram import weighted_sum
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.paths import flatten, matches, nest
@@ -26,7 +28,8 @@ def joint(
 
     The losses are the terms of the supervised objective, domain weights included, and each is
     logged. Where a rule combines gradients, it sees those of shared parameters; what the tasks do
-    not share gets the sum of the gradients, as if each task trained its own.
+    not share gets the sum of the gradients, as if each task trained its own, or, by a rule that
+    weighs losses as well, a weighted sum.
 
     Args:
         rule: such as `multitask.dwa()`, one backward pass, or `multitask.pcgrad()`, one for each
@@ -59,7 +62,9 @@ def joint(
 
 
 def on_shared(rule: Combine, shared: Sequence[str]) -> Combine:
-    """A rule of the gradients of some parameters; the others get the sum over the tasks.
+    """A rule of the gradients of some parameters; the others get a sum over the tasks.
+
+    It is weighted by `rule.others`, or plain.
 
     Args:
         shared: path patterns. The rule gets {path: leaf} of what matches, one level deep.
@@ -82,16 +87,20 @@ def on_shared(rule: Combine, shared: Sequence[str]) -> Combine:
         return rule.init(part(trainable), losses)
 
     def update(jacobian: PyTree, losses: jax.Array, state: PyTree, rng: jax.Array):
-        combined, state, metrics = rule.update(part(jacobian), losses, state, rng)
+        combined, after, metrics = rule.update(part(jacobian), losses, state, rng)
+        if rule.others is None:
+            weights = jnp.ones_like(losses)
+        else:
+            weights = rule.others(losses, state, after)
         grads = {
             name: nest(
                 {
-                    path: combined[path] if path in combined else leaf.sum(0)
+                    path: combined[path] if path in combined else weighted_sum(weights, leaf)
                     for path, leaf in flatten(group).items()
                 }
             )
             for name, group in jacobian.items()
         }
-        return grads, state, metrics
+        return grads, after, metrics
 
     return Combine(init, update)

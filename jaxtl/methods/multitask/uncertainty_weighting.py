@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.methods.multitask.weights import bounded, logged_weights
 from jaxtl.plan import PyTree, Weigh
 
 
@@ -12,8 +13,8 @@ def uncertainty_weighting(tx: optax.GradientTransformation) -> Weigh:
 
     The s_t start at 0 and are state of the rule: they are no parameters, and no part of a
     gradient's norm. The paper halves squared errors (Eq. 5) and not cross-entropies (Eq. 10); that
-    is another start of s_t by log 2 and nothing else, so here all are as the heads give them.
-    Logged are the weights exp(-s_t).
+    is another start of s_t by log 2 and nothing else, so here all are as the heads give them. They
+    stay within +-40. Logged are the weights exp(-s_t).
 
     Args:
         tx: optax transformation of the s_t; the paper's is that of the model.
@@ -30,7 +31,7 @@ def uncertainty_weighting(tx: optax.GradientTransformation) -> Weigh:
         before = state["log_variance"]
         weights = jnp.exp(-before)
         updates, noise = tx.update(0.5 - weights * losses, state["noise"], before)
-        after = {"log_variance": optax.apply_updates(before, updates), "noise": noise}
-        return weights, after, {f"weight_{i}": weight for i, weight in enumerate(weights)}
+        moved = bounded(optax.apply_updates(before, updates))
+        return weights, {"log_variance": moved, "noise": noise}, logged_weights(weights)
 
     return Weigh(init, weigh)
