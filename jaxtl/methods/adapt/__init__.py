@@ -29,6 +29,7 @@ from jaxtl.methods.adapt.cdan import cdan, cdan_e
 from jaxtl.methods.adapt.cmd import cmd
 from jaxtl.methods.adapt.dan import dan
 from jaxtl.methods.adapt.dann import dann
+from jaxtl.methods.adapt.darn import darn
 from jaxtl.methods.adapt.deep_coral import deep_coral, deep_coral_features
 from jaxtl.methods.adapt.deep_jdot import deep_jdot
 from jaxtl.methods.adapt.dirt_t import dirt_t
@@ -38,8 +39,10 @@ from jaxtl.methods.adapt.fix_match import fix_match
 from jaxtl.methods.adapt.information_maximization import information_maximization
 from jaxtl.methods.adapt.iwan import iwan
 from jaxtl.methods.adapt.jan import jan
+from jaxtl.methods.adapt.m3sda import m3sda, m3sda_beta
 from jaxtl.methods.adapt.mcc import mcc
 from jaxtl.methods.adapt.mcd import mcd
+from jaxtl.methods.adapt.mdan import mdan, mdan_hard
 from jaxtl.methods.adapt.mdd import mdd
 from jaxtl.methods.adapt.mean_teacher import mean_teacher
 from jaxtl.methods.adapt.osbp import osbp

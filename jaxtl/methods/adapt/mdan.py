@@ -1,0 +1,97 @@
+"""MDAN: an adversary for each source, and most weight for the source whose bound is worst."""
+
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtl.form import POSITIVE, checked
+from jaxtl.methods.adapt.adversary import DISCRIMINATOR
+from jaxtl.methods.adapt.several_sources import (
+    as_metrics,
+    domain_losses,
+    for_each_source,
+    losses_by_source,
+)
+from jaxtl.methods.adapt.sides import Weight, at_step
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat, mlp_head
+from jaxtl.plan import Method, Module
+
+
+@checked
+def mdan(
+    tx: optax.GradientTransformation | Groups,
+    *,
+    weight: Weight = 0.01,
+    reversal: Weight = 1.0,
+    sharpness: Annotated[float, POSITIVE] = 10.0,
+    discriminator: Module | None = None,
+) -> Method:
+    """sum_i w_i (task loss_i + weight * domain loss_i), most for sources that are hard or far.
+
+    w is softmax(sharpness * (task loss_i - weight * domain loss_i)), a constant of the gradient:
+    the soft maximum of the sources' bounds, whose gradient this is. Domain loss i is that of a
+    discriminator of source i from the targets, behind a reversal; what is small there is far. The
+    paper's Algorithm 1 weighs so; in public code the sign of the domain loss in w is the other.
+
+    A source's task loss is its term of the supervised objective; labels of a target add theirs. A
+    domain loss is the mean of the binary cross-entropies of both sides, in public code their sum.
+
+    Args:
+        weight: factor of the domain losses, which their discriminators also get; the paper's mu.
+        sharpness: the paper's gamma.
+        discriminator: features [..., features] -> [..., 1], one for each source; by default
+            linear, as in public code.
+
+    Raises:
+        ValueError: the stage has fewer than two sources, or no target.
+
+    Zhao et al., "Adversarial Multiple Source Domain Adaptation", NeurIPS 2018. arXiv:1705.09684,
+    Eq. 5 and Algorithm 1.
+    """
+
+    def soft_maximum(bounds: jax.Array) -> jax.Array:
+        return jax.nn.softmax(sharpness * bounds)
+
+    return _bounded(tx, weight, reversal, discriminator, soft_maximum)
+
+
+@checked
+def mdan_hard(
+    tx: optax.GradientTransformation | Groups,
+    *,
+    weight: Weight = 0.01,
+    reversal: Weight = 1.0,
+    discriminator: Module | None = None,
+) -> Method:
+    """`mdan` whose whole weight is that of the source with the largest bound: the paper's Eq. 4.
+
+    Of equal bounds the first counts. The others, their discriminators among them, do not train in
+    that step.
+    """
+
+    def maximum(bounds: jax.Array) -> jax.Array:
+        return jax.nn.one_hot(bounds.argmax(), len(bounds))
+
+    return _bounded(tx, weight, reversal, discriminator, maximum)
+
+
+def _bounded(tx, weight, reversal, discriminator, shares) -> Method:
+    """The method whose sources weigh as `shares` says of their bounds [sources]."""
+    network = for_each_source(discriminator or mlp_head((), 1))
+
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        tasks, on_target = losses_by_source(model, output, batch)
+        domains, metrics = domain_losses(
+            network, params[DISCRIMINATOR], output, batch, at_step(reversal, step)
+        )
+        factor = at_step(weight, step)
+        weights = shares(jax.lax.stop_gradient(tasks - factor * domains))
+        loss = jnp.sum(weights * (tasks + factor * domains)) + on_target
+        metrics |= {"task_loss": tasks.sum(), **as_metrics("source_weight", weights)}
+        return loss, (state, metrics)
+
+    return one_update(as_groups(tx), loss_fn, per_example=False, modules={DISCRIMINATOR: network})
