@@ -33,7 +33,7 @@ def fishr(
     As in the authors' code, for which the weight is: the squared norm is divided by the numbers of
     the heads, and the average by 1 - decay, so that the latest variance counts as it would without
     averaging. In the paper's Eq. 4 and 6 neither is. The optimizer goes on at the end of the
-    warm-up; public code starts it anew, which a stage of `transfer.full` before this one does.
+    warm-up; public code starts it anew, as `restarted` does.
     The objective is the sum over the domains as everywhere, in the paper their mean.
 
     Args:
