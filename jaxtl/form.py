@@ -68,6 +68,7 @@ Rate = Annotated[float, BELOW_1]
 Finite = Annotated[float, FINITE]
 
 EXAMPLES = {  # how the values are written that a class alone does not tell
+    "Combine": "a rule such as multitask.pcgrad()",
     "Data": "a Dataset",
     "Domain": "a domain such as labelled(dataset, 'head')",
     "Evaluation": "an evaluation such as classification(dataset, 'head')",
@@ -79,6 +80,7 @@ EXAMPLES = {  # how the values are written that a class alone does not tell
     "Model": "a model such as models.mlp(heads)",
     "Module": "a module such as models.mlp_head((64,), 2)",
     "Scheme": "names such as those of pretrained.RESNET",
+    "Weigh": "a rule such as multitask.uncertainty_weighting(optax.adam(1e-3))",
     "Weights": "published weights such as pretrained.weights(file, pretrained.RESNET)",
 }
 

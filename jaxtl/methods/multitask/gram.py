@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxtl.form import checked, describe
 from jaxtl.plan import Combine, Metrics, PyTree
 
 Coefficients = Callable[
@@ -12,6 +13,7 @@ Coefficients = Callable[
 ]
 
 
+@checked
 def gram_rule(
     coefficients: Coefficients,
     init: Callable[[jax.Array], PyTree] = lambda losses: (),
@@ -24,10 +26,24 @@ def gram_rule(
             (weights of the gradients [tasks], state, {metric: []}).
         init: losses [tasks] of zeros -> state.
         others: as in `Combine`.
+
+    Raises:
+        ValueError: (while traced) the coefficients return something else.
     """
 
     def update(jacobian: PyTree, losses: jax.Array, state: PyTree, rng: jax.Array):
-        weights, state, metrics = coefficients(gram(jacobian), losses, state, rng)
+        returned = coefficients(gram(jacobian), losses, state, rng)
+        if not isinstance(returned, tuple) or len(returned) != 3:
+            raise ValueError(
+                "the coefficients of a gram_rule must return (weights, state, {metric: value}), "
+                f"they returned {describe(returned)}"
+            )
+        weights, state, metrics = returned
+        if jnp.shape(weights) != losses.shape:
+            raise ValueError(
+                f"the coefficients of a gram_rule must return {len(losses)} weights, one for each "
+                f"task, they returned {describe(weights)}"
+            )
         return weighted_sum(weights, jacobian), state, metrics
 
     return Combine(lambda trainable, losses: init(losses), update, others)

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.form import checked
 from jaxtl.losses import Task, task_losses
+from jaxtl.methods.multitask.angles import watched
 from jaxtl.methods.multitask.gram import weighted_sum
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
@@ -17,6 +19,7 @@ BACKBONE = ("backbone/.*",)
 EVERYTHING = (".*",)
 
 
+@checked
 def joint(
     tx: optax.GradientTransformation | Groups,
     rule: Weigh | Combine,
@@ -29,7 +32,7 @@ def joint(
     The losses are the terms of the supervised objective, domain weights included, and each is
     logged. Where a rule combines gradients, it sees those of shared parameters; what the tasks do
     not share gets the sum of the gradients, as if each task trained its own, or, by a rule that
-    weighs losses as well, a weighted sum.
+    weighs losses as well, a weighted sum. How the gradients agree is logged too: `angles.watched`.
 
     Args:
         rule: such as `multitask.dwa()`, one backward pass, or `multitask.pcgrad()`, one for each
@@ -55,7 +58,7 @@ def joint(
         return losses, (state, metrics)
 
     if isinstance(rule, Combine):
-        rules = {"combine": on_shared(rule, tuple(shared))}
+        rules = {"combine": on_shared(watched(rule), tuple(shared))}
     else:
         rules = {"weigh": rule}
     return one_update(as_groups(tx), loss_fn, per_example=True, **rules)

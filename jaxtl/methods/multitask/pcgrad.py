@@ -6,33 +6,20 @@ import jax.numpy as jnp
 from jaxtl.methods.multitask.gram import gram_rule
 from jaxtl.plan import Combine, PyTree
 
-DECAY = 0.99
-"""Of the moving average of conflicts."""
-
 
 def pcgrad() -> Combine:
     """The sum of the tasks' gradients, each without its conflicts with the others; Algorithm 1.
 
     Each gradient g_i meets the others in an order of its own, drawn for every step: where
-    g_i . g_j < 0 its part along g_j (as it was) is taken away. The share of pairs that conflict is
-    logged as `conflicts`, a moving average.
+    g_i . g_j < 0 its part along g_j (as it was) is taken away.
 
     Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020. arXiv:2001.06782.
     """
 
-    def init(losses: jax.Array) -> PyTree:
-        return {"conflicts": jnp.zeros(()), "steps": jnp.int32(0)}
-
     def coefficients(products: jax.Array, losses: jax.Array, state: PyTree, rng: jax.Array):
-        tasks = len(losses)
-        share = jnp.sum(products < 0) / max(1, tasks * (tasks - 1))
-        steps = state["steps"] + 1
-        average = DECAY * state["conflicts"] + (1 - DECAY) * share
-        metrics = {"conflicts": average / (1 - DECAY**steps)}
-        weights = project_conflicts(products, rng).sum(0)
-        return weights, {"conflicts": average, "steps": steps}, metrics
+        return project_conflicts(products, rng).sum(0), state, {}
 
-    return gram_rule(coefficients, init)
+    return gram_rule(coefficients)
 
 
 def project_conflicts(products: jax.Array, rng: jax.Array) -> jax.Array:
@@ -58,5 +45,10 @@ def project_conflicts(products: jax.Array, rng: jax.Array) -> jax.Array:
 
         return jax.lax.scan(meet, jax.nn.one_hot(task, tasks, dtype=products.dtype), order)[0]
 
-    orders = jax.vmap(lambda key: jax.random.permutation(key, tasks))(jax.random.split(rng, tasks))
-    return jax.vmap(row)(jnp.arange(tasks), orders)
+    return jax.vmap(row)(jnp.arange(tasks), orders(tasks, rng))
+
+
+def orders(tasks: int, rng: jax.Array) -> jax.Array:
+    """[tasks, tasks], a permutation of the tasks for each of them."""
+    keys = jax.random.split(rng, tasks)
+    return jax.vmap(lambda key: jax.random.permutation(key, tasks))(keys)
