@@ -28,5 +28,6 @@ from jaxtl.data.steps.shifts import (
     subsampled,
     thickened,
 )
+from jaxtl.data.steps.together import together
 from jaxtl.data.table import Table
 from jaxtl.data.weights import balanced, effective_number

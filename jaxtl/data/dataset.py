@@ -54,11 +54,13 @@ class Dataset:
         name: for messages; says where it comes from and what was done to it.
         load: call that returns the `Table`.
         steps: what is done to it, in order.
+        parts: of one that `together` made, the datasets whose rows it begins with, per seed.
     """
 
     name: str
     load: Call
     steps: tuple[Step, ...] = ()
+    parts: tuple["Dataset", ...] = ()
 
     def __repr__(self) -> str:
         return f"Dataset({self.name})"
@@ -91,7 +93,7 @@ class Dataset:
                     continue
                 table = result_of(_table_call(self.load, done))
                 if rows is None:
-                    rows, size = np.arange(len(table)), len(table)
+                    rows, size = self._first_rows(seed, len(table)), len(table)
                 if len(table) != size:
                     raise ValueError(
                         f"a map made {len(table)} rows of {size} after a subset was selected; "
@@ -101,6 +103,15 @@ class Dataset:
                 draw = functools.partial(generator, seed, chain)
                 rows = np.sort(step.function(table, rows, draw, *step.arguments))
         return rows
+
+    def _first_rows(self, seed: int, count: int) -> np.ndarray:
+        """The rows that a seed uses before anything is selected."""
+        if not self.parts:
+            return np.arange(count)
+        sizes = [len(part.table()) for part in self.parts]
+        starts = np.cumsum([0, *sizes[:-1]])
+        rows = [s + part.rows(seed) for s, part in zip(starts, self.parts, strict=True)]
+        return np.concatenate(rows)
 
     def history(self) -> Iterator[tuple[Step, Table, Table]]:
         """(transform, the table before it, the table after it), in order, subsets left out."""

@@ -10,13 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.form import Limit, checked
+from jaxtl.form import SHARE, checked
 from jaxtl.models.blocks import Block
 from jaxtl.models.by_task import ByTask, for_each, is_array
 from jaxtl.models.copies import blocks_from, copied
 from jaxtl.plan import Model, PyTree
 
-Share = Annotated[float, Limit("in [0, 1]", lambda value: 0 <= value <= 1)]
+Share = Annotated[float, SHARE]
 
 
 @checked

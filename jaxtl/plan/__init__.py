@@ -34,6 +34,7 @@ from jaxtl.plan.panel import (
     Texts,
 )
 from jaxtl.plan.reading import Data, Model, Wanted, Weights
+from jaxtl.plan.tempered import Tempered
 from jaxtl.plan.update import (
     Aggregate,
     Combine,

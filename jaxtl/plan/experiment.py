@@ -14,6 +14,7 @@ from jaxtl.plan.episode import Episodes, Learner
 from jaxtl.plan.method import Method
 from jaxtl.plan.metric import Metric
 from jaxtl.plan.reading import Data, Model, Weights
+from jaxtl.plan.tempered import Tempered
 from jaxtl.plan.update import PyTree
 
 
@@ -52,6 +53,8 @@ class Domain:
         role: "source" or "target".
         episodes: the form of the episodes that are drawn from it, in place of examples; the stage
             then has no other domain, and its batch size counts episodes.
+        draw: in which proportions groups of its rows are drawn; None draws all rows alike, each
+            once before any comes again.
     """
 
     dataset: Data
@@ -62,6 +65,7 @@ class Domain:
     augment: Callable[[jax.Array, PyTree], PyTree] | None = None
     role: Side = "source"
     episodes: Episodes | None = None
+    draw: Tempered | None = None
 
 
 def labelled(
@@ -72,13 +76,15 @@ def labelled(
     example_weights: Callable | None = None,
     augment: Callable | None = None,
     role: Side = "source",
+    draw: Tempered | None = None,
 ) -> Domain:
     """A domain whose labels train `head`, in the label column "label".
 
     Several heads are {head: label column}, or a list of heads that are called as their columns. A
     target with a few labels has the role "target".
     """
-    return Domain(dataset, _columns(head), True, weight, example_weights, augment, role)
+    columns = _columns(head)
+    return Domain(dataset, columns, True, weight, example_weights, augment, role, draw=draw)
 
 
 def unlabelled(

@@ -40,6 +40,7 @@ def check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, ..
     for head, missing in blind.items():
         if missing:  # a head may train by other means, such as a former model's outputs
             logger.warning("%s", no_labels(dataset, {head: domain.heads[head]}, missing))
+    _check_draw(domain, seeds)
     for seed in seeds:
         rows = dataset.rows(seed)
         if len(rows) == 0:
@@ -63,6 +64,28 @@ def check_domain(domain: Domain, heads: Mapping[str, Head], seeds: tuple[int, ..
                     f"dataset {dataset.name}: example_weights have the shape "
                     f"{list(weights.shape)} for {len(rows)} examples"
                 )
+
+
+def _check_draw(domain: Domain, seeds: tuple[int, ...]) -> None:
+    """Raises ValueError if rows cannot be drawn by group."""
+    if domain.draw is None:
+        return
+    dataset, column = domain.dataset, domain.draw.groups
+    place = f"dataset {dataset.name}: draw={domain.draw}"
+    if domain.episodes is not None or not domain.labelled:
+        what = "are drawn as episodes" if domain.episodes else "have labels that nobody may see"
+        raise ValueError(f"{place}: its examples {what}; leave `draw` out")
+    table = dataset.table()
+    if column not in table.labels:
+        raise ValueError(f"{place}: {unknown('label column', column, table.labels)}")
+    if column not in table.classes or table.labels[column].ndim > 1:
+        raise ValueError(f"{place}: groups are the classes of a column, and {column!r} has none")
+    for seed in seeds:
+        if missing := int((table.labels[column][dataset.rows(seed)] < 0).sum()):
+            raise ValueError(
+                f"{place}: {missing} examples (seed {seed}) have no {column!r} and would never be "
+                "drawn; leave them out or let them be a class of their own"
+            )
 
 
 def _check_episodes(domain: Domain, name: str, head: Head, seeds: tuple[int, ...]) -> None:

@@ -163,6 +163,9 @@ def _stage_problems(stage: Stage, seeds: tuple[int, ...]) -> Iterable[str]:
             f"{name} draws episodes, which its method does not read: fewshot.episodic(learner, tx) "
             "does; labelled(dataset, head) is for methods that read examples"
         )
+    for called, domain in stage.data.items():
+        if domain.draw is not None:
+            yield f"{name}: data {called!r} are read whole; leave `draw` out"
     for domain in (*stage.domains, *stage.data.values()):
         try:
             check_domain(domain, stage.model.heads, seeds)

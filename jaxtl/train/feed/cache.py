@@ -21,6 +21,7 @@ from jaxtl.plan import Params, PyTree, Stage, Statistics
 from jaxtl.train.feed.examples import Feed, host_feed
 from jaxtl.train.feed.order import Stream
 from jaxtl.train.feed.prefix import Prefix, constant_prefix, needs_only_features
+from jaxtl.train.feed.tempered import stream_of
 from jaxtl.train.mesh import on_all_devices, to_host
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import Replicas, replica
@@ -107,7 +108,7 @@ def drawn_rows(stage: Stage, seeds: tuple[int, ...], shared: bool) -> list[np.nd
         groups = []
         for seed in seeds:
             rows = domain.dataset.rows(seed)
-            groups.append(Stream(rows, seed, d).read(0, drawn) if drawn < len(rows) else rows)
+            groups.append(stream_of(domain, seed, d).read(0, drawn) if drawn < len(rows) else rows)
         groups = [np.concatenate(groups)] if shared else groups
         groups = [np.unique(group) for group in groups]
         longest = max(map(len, groups))
@@ -204,6 +205,7 @@ def _feed(
         for i, seed in enumerate(replicas.seeds):
             # A row that is never drawn may point anywhere.
             places = np.searchsorted(drawn[i], domain.dataset.rows(seed))
-            streams[i].append(Stream(np.minimum(places, drawn.shape[1] - 1), seed, d))
+            places = np.minimum(places, drawn.shape[1] - 1)
+            streams[i].append(stream_of(domain, seed, d, places))
     feed = Feed(shared, per_replica)
     return (feed if on_disk else jax.device_put(feed, on_all_devices())), streams

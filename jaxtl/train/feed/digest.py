@@ -45,6 +45,9 @@ def domain_digests(
     if domain.episodes is not None:
         labels["episodes"] = dataset.table().labels[domain.episodes.groups]
         steps = [steps, str(domain.episodes), domain.episodes.queries]
+    if domain.draw is not None:
+        labels["draw"] = dataset.table().labels[domain.draw.groups]
+        steps = [steps, domain.draw.groups, domain.draw.temperature]
     for seed in seeds:
         rows = dataset.rows(seed)
         columns = {name: values[rows] for name, values in labels.items()}

@@ -20,6 +20,7 @@ from jaxtl.plan import Columns, Domain, Head, PyTree, Stage
 from jaxtl.plan.batch import Batch
 from jaxtl.train.feed.episodes import PADDING, EpisodeOrder, groups_of
 from jaxtl.train.feed.order import Stream, index_block
+from jaxtl.train.feed.tempered import stream_of
 from jaxtl.train.mesh import on_all_devices
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.replicas import Replicas
@@ -154,8 +155,7 @@ def make_streams(replicas: Replicas) -> list[Sequence[Stream] | EpisodeOrder]:
         if stage.episodes is not None:
             groups = groups_of(stage.domains[0].dataset, stage.episodes, seed)
             return EpisodeOrder(groups, stage.episodes, seed, stage.batch_size)
-        rows = [domain.dataset.rows(seed) for domain in stage.domains]
-        return [Stream(each, seed, d) for d, each in enumerate(rows)]
+        return [stream_of(domain, seed, d) for d, domain in enumerate(stage.domains)]
 
     of_seed = {seed: order(seed) for seed in set(replicas.seeds)}
     return [of_seed[seed] for seed in replicas.seeds]

@@ -22,8 +22,10 @@ from jaxtl.files import digest
 from jaxtl.fingerprint import Fingerprint, of_jaxpr, of_program, of_value
 from jaxtl.models import forward
 from jaxtl.paths import flatten
+from jaxtl.plan import Stage
 from jaxtl.train.feed.digest import data_digests
 from jaxtl.train.feed.order import Stream, index_block
+from jaxtl.train.feed.tempered import TemperedStream, stream_of
 from jaxtl.train.rehearsal import step_fingerprint
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup
@@ -102,7 +104,7 @@ def stage_identity(
     identity = {
         "stage": stage.name,
         "rules": RULES,
-        "order": of_value((Stream, index_block)).digest,
+        "order": of_value(_orders(stage)).digest,
         **settings,
         "steps": stage.num_steps,
         "batch_size": stage.batch_size,
@@ -128,6 +130,12 @@ def stage_identity(
     if unreadable or any(each.opaque for each in (*prints.values(), *code)):
         identity["experiment_file"] = experiment_digest
     return json.loads(json.dumps(identity))
+
+
+def _orders(stage: Stage) -> tuple[Any, ...]:
+    """The code that says in which order examples come."""
+    drawn = any(domain.draw is not None for domain in stage.domains)
+    return (Stream, index_block, *((TemperedStream, stream_of) if drawn else ()))
 
 
 def seed_digest(identities: Sequence[Identity], seed: int) -> str:
