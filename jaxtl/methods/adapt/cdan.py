@@ -50,7 +50,7 @@ def cdan(
 
     Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018. arXiv:1705.10667.
     """
-    network = _on_products(discriminator, random_features)
+    network = on_products(discriminator, random_features)
     loss_fn = _loss(network, reversal, weight, random_features, lambda logits, present: present)
     modules = {DISCRIMINATOR: network}
     return one_update(as_groups(tx), loss_fn, per_example=True, modules=modules)
@@ -72,7 +72,7 @@ def cdan_e(
     Args:
         reversal, random_features, discriminator: as in `cdan`.
     """
-    network = _on_products(discriminator, random_features)
+    network = on_products(discriminator, random_features)
     loss_fn = _loss(network, reversal, weight, random_features, certainty)
     modules = {DISCRIMINATOR: network}
     return one_update(as_groups(tx), loss_fn, per_example=False, modules=modules)
@@ -140,7 +140,7 @@ def conditioned(
     return projected[0] * projected[1] / np.sqrt(random_features).astype(np.float32)
 
 
-def _on_products(discriminator: Module | None, random_features: int | None) -> Module:
+def on_products(discriminator: Module | None, random_features: int | None) -> Module:
     """The domain classifier, initialised for what `conditioned` makes of a model's features."""
     network = domain_classifier(discriminator, (1024, 1024))
 

@@ -10,7 +10,8 @@ The risk of a domain is the mean loss of its labelled examples, by their weights
 that is missing nor the weight of the whole domain changes it. That weight says how much the domain
 counts, in the objective and in what is added to it alike: with weights of 1 both are sums over the
 domains, as in `transfer.full`, and with 1 / domains they are means, as in most public code. Several
-heads have risks of their own, and what is added is their sum.
+heads have risks of their own, and what is added is their sum. What is added on features, labels
+apart, is a mean over domains, their pairs or their examples, by the examples' own weights.
 
 Arguments of many builders, explained here alone:
 
@@ -27,11 +28,20 @@ Arguments of many builders, explained here alone:
 """
 
 from jaxtl.methods.generalize.and_mask import and_mask
+from jaxtl.methods.generalize.cdann import cdann
+from jaxtl.methods.generalize.coral import coral
+from jaxtl.methods.generalize.dann import dann
+from jaxtl.methods.generalize.domain_mixup import domain_mixup
+from jaxtl.methods.generalize.eqrm import eqrm
 from jaxtl.methods.generalize.fish import fish
 from jaxtl.methods.generalize.fishr import fishr
 from jaxtl.methods.generalize.group_dro import group_dro, worst_domains
+from jaxtl.methods.generalize.information_bottleneck import ib_erm, ib_irm
 from jaxtl.methods.generalize.irm import irm, irm_two_halves
+from jaxtl.methods.generalize.mldg import mldg, mldg_first_order
+from jaxtl.methods.generalize.mmd import mmd
 from jaxtl.methods.generalize.restarted import restarted
 from jaxtl.methods.generalize.rsc import rsc
 from jaxtl.methods.generalize.sand_mask import sand_mask
+from jaxtl.methods.generalize.spectral_decoupling import spectral_decoupling
 from jaxtl.methods.generalize.vrex import vrex

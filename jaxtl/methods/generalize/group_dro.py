@@ -1,16 +1,22 @@
 """Distributionally robust optimisation over groups: the domains that do worst weigh most."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.form import NOT_NEGATIVE, checked
 from jaxtl.methods.generalize.risks import example_losses
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Method, PyTree, Weigh
 
 
-def group_dro(tx: optax.GradientTransformation | Groups, *, rate: float = 0.01) -> Method:
+@checked
+def group_dro(
+    tx: optax.GradientTransformation | Groups, *, rate: Annotated[float, NOT_NEGATIVE] = 0.01
+) -> Method:
     """sum_d q_d L_d with q on the simplex, which moves towards the domains of the largest losses.
 
     L_d is the mean of the weighted losses of the domain's labels, so that a domain of weight 2
@@ -36,7 +42,8 @@ def group_dro(tx: optax.GradientTransformation | Groups, *, rate: float = 0.01) 
     return one_update(as_groups(tx), loss_fn, per_example=False, weigh=worst_domains(rate))
 
 
-def worst_domains(rate: float = 0.01) -> Weigh:
+@checked
+def worst_domains(rate: Annotated[float, NOT_NEGATIVE] = 0.01) -> Weigh:
     """q_i <- q_i exp(rate L_i) / sum_j q_j exp(rate L_j), from equal ones, before each step.
 
     A rule for any losses: `multitask.joint(tx, worst_domains())` is for the worst task.

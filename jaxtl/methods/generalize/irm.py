@@ -1,9 +1,12 @@
 """Invariant risk minimisation: features on which one classifier is the best in every domain."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.form import NOT_NEGATIVE, checked
 from jaxtl.methods.adapt.sides import Weight
 from jaxtl.methods.generalize.risks import Risks, example_losses, mean_risks, penalised
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
@@ -11,11 +14,12 @@ from jaxtl.models import apply_flat
 from jaxtl.plan import Method
 
 
+@checked
 def irm(
     tx: optax.GradientTransformation | Groups,
     *,
     weight: Weight,
-    l2: float = 0.0,
+    l2: Annotated[float, NOT_NEGATIVE] = 0.0,
     rescale: bool = True,
 ) -> Method:
     """sum_d R_d(z) + weight * (d/ds R_d(s z) at s = 1)^2, the logits z of domain d times a dummy s.
@@ -46,11 +50,12 @@ def irm(
     return one_update(as_groups(tx), loss_fn, per_example=False)
 
 
+@checked
 def irm_two_halves(
     tx: optax.GradientTransformation | Groups,
     *,
     weight: Weight,
-    l2: float = 0.0,
+    l2: Annotated[float, NOT_NEGATIVE] = 0.0,
     rescale: bool = True,
 ) -> Method:
     """`irm` whose square is the product of the slopes of two halves of the batch.

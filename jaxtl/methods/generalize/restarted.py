@@ -1,13 +1,19 @@
 """An optimizer that starts anew where the objective changes."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.form import AT_LEAST_0, checked
 from jaxtl.plan import PyTree
 
 
-def restarted(tx: optax.GradientTransformation, at: int) -> optax.GradientTransformationExtraArgs:
+@checked
+def restarted(
+    tx: optax.GradientTransformation, at: Annotated[int, AT_LEAST_0]
+) -> optax.GradientTransformationExtraArgs:
     """The transformation with its initial state again before step `at`, counted from 0.
 
     Moments of the gradients before a penalty jumps say nothing about those after it. Schedules

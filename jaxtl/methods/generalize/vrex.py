@@ -1,8 +1,11 @@
 """Risk extrapolation: the domains' risks shall be equal."""
 
+from typing import Annotated
+
 import jax.numpy as jnp
 import optax
 
+from jaxtl.form import NOT_NEGATIVE, checked
 from jaxtl.methods.adapt.sides import Weight
 from jaxtl.methods.generalize.risks import domain_risks, penalised
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
@@ -10,11 +13,12 @@ from jaxtl.models import apply_flat
 from jaxtl.plan import Method
 
 
+@checked
 def vrex(
     tx: optax.GradientTransformation | Groups,
     *,
     weight: Weight,
-    l2: float = 0.0,
+    l2: Annotated[float, NOT_NEGATIVE] = 0.0,
     rescale: bool = True,
 ) -> Method:
     """sum_d R_d + weight * sum_d (R_d - mean R)^2: with D domains, D times the mean + the variance.
