@@ -26,13 +26,18 @@ from jaxtl.transferability.validation import (
 
 
 def source_accuracy(source: Any, head: str) -> Criterion:
-    """Accuracy on held-out source examples, blind to the target.
+    """Accuracy on held-out source examples, blind to the target; of several sources the mean.
 
     Args:
-        source: labelled `Dataset` that no stage trains on.
+        source: labelled `Dataset` that no stage trains on, or a list of them.
         head: of classes.
     """
-    return Criterion((labelled(source, head),), lambda predict, s: 1 - _errors(s, head).mean())
+    sources = source if isinstance(source, list | tuple) else [source]
+
+    def score(predict, *examples) -> jax.Array:
+        return 1 - jnp.stack([_errors(each, head).mean() for each in examples]).mean()
+
+    return Criterion([labelled(each, head) for each in sources], score)
 
 
 def importance_weighted_validation(source: Any, target: Any, head: str) -> Criterion:
