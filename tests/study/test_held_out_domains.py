@@ -17,6 +17,7 @@ from jaxtl.metrics import Derived, classification
 from jaxtl.plan import Experiment, Stage, labelled, maximize
 from jaxtl.report.held_out import CROSS, TRAINING
 from jaxtl.study.experiment import run_experiment
+from jaxtl.study.front.result import Result
 from jaxtl.study.progress import Reporter
 from jaxtl.study.run import Run
 from jaxtl.study.traced import Sweep
@@ -115,6 +116,17 @@ def test_terminal_and_page_show_each_rule_by_its_name(swept):
         assert "Each of 2 domains held out" in text
         assert f"picked by: {TRAINING}" in text and f"picked by: {CROSS}" in text
         assert f"Over the domains held out ({TRAINING}):" in text
+
+
+def test_python_has_the_means_too(swept):
+    directory, summary, _ = swept
+    result = Result(summary, directory, None)
+    arms = result.held_out[TRAINING]
+    expected = summary["held_out"]["rules"][TRAINING]["slow"]
+    np.testing.assert_allclose(
+        arms["slow"].values, list(expected["metrics"]["held_out/accuracy"]["per_seed"])
+    )
+    assert arms["slow"].gain.mean == pytest.approx(expected["gain"]["held_out/accuracy"]["mean"])
 
 
 def refused(directory, message, **changes):

@@ -81,6 +81,15 @@ class Result(Arms):
         return [Point(each["config"], Arms(self.summary, each["arms"])) for each in sweep]
 
     @property
+    def held_out(self) -> dict[str, Arms]:
+        """{rule of selection: arms, measured by the mean over the domains that were held out}.
+
+        The first rule is the one to go by; empty unless a sweep held out several domains.
+        """
+        rules = self.summary.get("held_out", {}).get("rules", {})
+        return {rule: Arms(self.summary, arms) for rule, arms in rules.items()}
+
+    @property
     def figures(self) -> dict[str, Path]:
         """{name: PNG file} of what the report shows."""
         return {path.stem: path for path in sorted((self.directory / "figures").glob("*.png"))}

@@ -1,0 +1,81 @@
+"""Four looks of digits, each left out in turn: which methods help where nobody has seen the look?
+
+    python launch.py --experiment=digits_generalize --seeds=3
+
+All arms train on three looks and end with the step that is best on other digits of these. For rules
+of selection beyond that, `--sweep=held_out=plain,turned,plain+turned` leaves two out at once.
+
+Result: RESULT
+"""
+
+import dataclasses
+import functools
+
+import optax
+
+from jaxtl import data, models
+from jaxtl.methods import generalize, multitask, transfer
+from jaxtl.metrics import Derived, classification
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+
+LOOKS = {
+    "plain": lambda digits: digits,
+    "turned": functools.partial(data.rotated, degrees=30),
+    "thick": data.thickened,
+    "noisy": functools.partial(data.noisy, stddev=0.3),
+}
+SWEEP = {"held_out": tuple(LOOKS)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    held_out: str = "plain"  # one look, or two as in plain+turned
+    batch_size: int = 16  # of each look
+    steps: int = 400
+    learning_rate: float = 1e-3
+
+
+def build(config: Config) -> Experiment:
+    digits, count = data.digits(), len(LOOKS)
+    dealt = {name: digits.train.slice(i, None, count) for i, name in enumerate(LOOKS)}
+    parts = {name: LOOKS[name](digits).split(0.8) for name, digits in dealt.items()}
+    left_out = config.held_out.split("+")
+    training = [name for name in LOOKS if name not in left_out]
+    domains = [labelled(parts[name][0], "digit", weight=1 / len(training)) for name in training]
+    model, adam = models.conv_net({"digit": models.classes(10)}), optax.adam(config.learning_rate)
+
+    def by(rule):
+        return multitask.joint(adam, rule, per="domain")
+
+    methods = {
+        "erm": transfer.full(adam),
+        "irm": generalize.irm(adam, weight=1.0),
+        "vrex": generalize.vrex(adam, weight=1.0),
+        "group_dro": generalize.group_dro(adam),
+        "fish": generalize.fish(adam),
+        "fishr": generalize.fishr(adam, warm_up=config.steps // 3),
+        "rsc": generalize.rsc(adam),
+        "and_mask": by(generalize.and_mask()),
+        "sand_mask": by(generalize.sand_mask()),
+    }
+    size, steps = config.batch_size, config.steps
+    arms = {
+        name: [Stage(name, model, method, domains=domains, batch_size=size, num_steps=steps)]
+        for name, method in methods.items()
+    }
+
+    def mean_over(names, metrics):
+        return sum(metrics[f"{name}/accuracy"] for name in names) / len(names)
+
+    return Experiment(
+        arms=arms,
+        baseline="erm",
+        evals={name: classification(part[1], "digit") for name, part in parts.items()},
+        primary=maximize("held_out", "accuracy"),
+        derived={
+            "training/accuracy": Derived(functools.partial(mean_over, training), "max"),
+            "held_out/accuracy": Derived(functools.partial(mean_over, left_out), "max"),
+        },
+        select=maximize("training", "accuracy"),
+        held_out="held_out",
+    )
