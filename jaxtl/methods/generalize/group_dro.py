@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.form import NOT_NEGATIVE, checked
-from jaxtl.methods.generalize.risks import example_losses
+from jaxtl.methods.generalize.risks import check_sources, example_losses
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Method, PyTree, Weigh
@@ -19,9 +19,9 @@ def group_dro(
 ) -> Method:
     """sum_d q_d L_d with q on the simplex, which moves towards the domains of the largest losses.
 
-    L_d is the mean of the weighted losses of the domain's labels, so that a domain of weight 2
-    counts as twice as bad, and labels that are missing change nothing. The q are logged as
-    `weight_<domain>`.
+    L_d is the mean of the weighted losses of the domain's labels, over the mean weight of all: a
+    domain of twice the weight of the others counts as twice as bad, one weight of all domains
+    changes nothing, and neither do labels that are missing. The q are logged as `weight_<domain>`.
 
     Args:
         rate: eta >= 0 of `worst_domains`.
@@ -31,10 +31,12 @@ def group_dro(
     """
 
     def loss_fn(model, params, state, batch, rng, step):
+        check_sources(batch)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         losses, weights = example_losses(model.heads, output["logits"], batch)
-        labelled = jnp.sum(weights > 0, 1)
+        labelled, total = jnp.sum(weights > 0, 1), weights.sum()
         losses = jnp.sum(losses.sum(1) / jnp.maximum(labelled, 1), 0)
+        losses *= labelled.sum() / jnp.where(total > 0, total, 1)
         metrics = {f"domain_{number}_loss": loss for number, loss in enumerate(losses)}
         return losses, (state, metrics)
 

@@ -31,6 +31,7 @@ def ib_erm(tx: optax.GradientTransformation | Groups, *, weight: Weight) -> Meth
     """
 
     def loss_fn(model, params, state, batch, rng, step):
+        check_sources(batch)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         spread = variance_within_domains(flat_features(output), batch)
         task, _ = supervised(model.heads, output["logits"], batch)
@@ -51,6 +52,7 @@ def ib_irm(
     """
 
     def loss_fn(model, params, state, batch, rng, step):
+        check_sources(batch)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         losses, slopes, weights = losses_and_slopes(model.heads, output["logits"], batch)
         risks = mean_risks(losses, weights)
@@ -68,12 +70,8 @@ def variance_within_domains(features: jax.Array, batch: Batch) -> jax.Array:
 
     Args:
         features: [batch, domains, width].
-        batch: of several labelled sources, whose `present` are the weights.
-
-    Raises:
-        ValueError: the domains are not several labelled sources.
+        batch: whose `present` are the weights.
     """
-    check_sources(batch)
 
     def variance(rows: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         rows, weights, some = weigh(rows, weights)

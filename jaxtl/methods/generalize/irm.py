@@ -8,7 +8,13 @@ import optax
 
 from jaxtl.form import NOT_NEGATIVE, checked
 from jaxtl.methods.adapt.sides import Weight
-from jaxtl.methods.generalize.risks import Risks, example_losses, mean_risks, penalised
+from jaxtl.methods.generalize.risks import (
+    Risks,
+    check_sources,
+    example_losses,
+    mean_risks,
+    penalised,
+)
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
 from jaxtl.models import apply_flat
 from jaxtl.plan import Method
@@ -38,6 +44,7 @@ def irm(
     """
 
     def loss_fn(model, params, state, batch, rng, step):
+        check_sources(batch)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         losses, slopes, weights = losses_and_slopes(model.heads, output["logits"], batch)
         risks, risk_slopes = mean_risks(losses, weights), mean_risks(slopes, weights)
@@ -70,6 +77,7 @@ def irm_two_halves(
     """
 
     def loss_fn(model, params, state, batch, rng, step):
+        check_sources(batch)
         output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
         losses, slopes, weights = losses_and_slopes(model.heads, output["logits"], batch)
         risks = mean_risks(losses, weights)

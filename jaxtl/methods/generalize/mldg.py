@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.form import AT_LEAST_1, POSITIVE, checked
-from jaxtl.losses import supervised
 from jaxtl.methods.adapt.sides import Weight, at_step
-from jaxtl.methods.generalize.risks import check_sources
+from jaxtl.methods.generalize.risks import check_sources, example_losses, mean_risks
 from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update, trained_paths
 from jaxtl.models import apply_flat
 from jaxtl.paths import join, split
@@ -26,9 +25,10 @@ def mldg(
 ) -> Method:
     """F(theta) + weight * G(theta - inner_rate * F'(theta)): domains of the step, and the others.
 
-    The domains are parted anew in every step: G is the mean loss of `test_domains` of them, F that
-    of the others. They are means, as in the paper, not sums. The gradient goes through the inner
-    step, second derivatives included. Batch statistics follow both.
+    The domains are parted anew in every step: G is the mean risk of `test_domains` of them, F that
+    of the others, both by the domains' weights; means as in the paper, whatever the weights sum to,
+    so that these do not change the inner step. The gradient goes through that step, second
+    derivatives included. Batch statistics follow both.
 
     Args:
         inner_rate: the paper's alpha, 5e-4 there, of one step of gradient descent.
@@ -87,8 +87,8 @@ def _loss(
             output, state = apply_flat(
                 model, join(fast, slow), state, part.inputs, rng=key, train=True
             )
-            total, _ = supervised(model.heads, output["logits"], part)
-            return total / len(positions), state
+            risks = mean_risks(*example_losses(model.heads, output["logits"], part))
+            return risks.mean, state
 
         (train_loss, state), slope = jax.value_and_grad(mean_loss, has_aux=True)(
             fast, state, order[test_domains:], train_key

@@ -30,6 +30,12 @@ class Risks(NamedTuple):
         """The supervised objective []."""
         return jnp.sum(self.weights * self.values)
 
+    @property
+    def mean(self) -> jax.Array:
+        """The sum over heads [] of the means over domains, where weights of heads are alike."""
+        total = self.weights.sum()
+        return self.objective * len(self.weights) / jnp.where(total > 0, total, 1)
+
 
 def check_sources(batch: Batch) -> None:
     """Refuse a stage whose domains are not several labelled sources.
@@ -51,12 +57,7 @@ def check_sources(batch: Batch) -> None:
 def example_losses(
     heads: Mapping[str, Head], logits: Mapping[str, jax.Array], batch: Batch
 ) -> tuple[jax.Array, jax.Array]:
-    """Weighted losses of examples and their weights, both [heads, batch, domains].
-
-    Raises:
-        ValueError: the domains are not several labelled sources.
-    """
-    check_sources(batch)
+    """Weighted losses of examples and their weights, both [heads, batch, domains]."""
     losses, weights = [], []
     for name, head in heads.items():
         if name in batch.labels:
@@ -80,6 +81,7 @@ def domain_risks(
     Raises:
         ValueError: the domains are not several labelled sources.
     """
+    check_sources(batch)
     risks = mean_risks(*example_losses(heads, logits, batch))
     parts = jnp.sum(risks.weights * risks.values, 0)
     return risks, {f"domain_{number}_loss": part for number, part in enumerate(parts)}

@@ -43,22 +43,26 @@ from jaxtl.plan import State
 
 
 def loss_and_slope(params, batch, domains):
-    """(sum of the domains' losses, {path: its gradient}), example by example in float64."""
-    loss, slope = 0.0, {path: np.zeros(leaf.shape) for path, leaf in flatten(params).items()}
+    """(sum of the domains' losses, {path: its gradient}, sum of the weights), in float64."""
+    loss, total, slope = (
+        0.0,
+        0.0,
+        {path: np.zeros(leaf.shape) for path, leaf in flatten(params).items()},
+    )
     for name in HEADS:
         for d in domains:
             for i in range(B):
                 if (w := np.float64(batch.weights[name][i, d]) / B) > 0:
                     outputs = outputs_of(params, batch, name, i, d)
                     label = batch.labels[name][i, d]
-                    loss += w * example_loss(name, outputs, label)
+                    loss, total = loss + w * example_loss(name, outputs, label), total + w
                     if name == "size":
                         error = 2 * (outputs - label)
                     else:
                         error = np.exp(outputs) / np.exp(outputs).sum() - np.eye(CLASSES)[label]
                     slope[f"heads/{name}/kernel"] += w * np.outer(batch.inputs[i, d], error)
                     slope[f"heads/{name}/bias"] += w * error
-    return loss, slope
+    return loss, slope, total
 
 
 @pytest.mark.parametrize("test_domains", [1, 2])
@@ -69,13 +73,15 @@ def test_mldg_goes_through_its_inner_step(test_domains):
 
     def moved(params):
         flat = {path: np.float64(leaf) for path, leaf in flatten(params).items()}
-        loss, slope = loss_and_slope(params, batch, stepping)
-        after = {path: leaf - rate * slope[path] / len(stepping) for path, leaf in flat.items()}
-        return loss / len(stepping), nested(after), slope
+        loss, slope, total = loss_and_slope(params, batch, stepping)
+        slope = {path: leaf * len(HEADS) / total for path, leaf in slope.items()}
+        after = {path: leaf - rate * slope[path] for path, leaf in flat.items()}
+        return loss * len(HEADS) / total, nested(after), slope
 
     def objective(params):
         loss, after, _ = moved(params)
-        return loss + 2 * loss_and_slope(after, batch, tested)[0] / len(tested)
+        test_loss, _, total = loss_and_slope(after, batch, tested)
+        return loss + 2 * test_loss * len(HEADS) / total
 
     arguments = {"inner_rate": rate, "weight": 2.0, "test_domains": test_domains}
     loss, _, gradient = evaluated(generalize.mldg(SGD, **arguments), params, batch)
@@ -85,8 +91,8 @@ def test_mldg_goes_through_its_inner_step(test_domains):
     loss, _, gradient = evaluated(generalize.mldg_first_order(SGD, **arguments), params, batch)
     np.testing.assert_allclose(loss, objective(params), rtol=1e-5)
     _, after, first = moved(params)
-    _, second = loss_and_slope(after, batch, tested)
-    expected = {p: first[p] / len(stepping) + 2 * second[p] / len(tested) for p in first}
+    _, second, total = loss_and_slope(after, batch, tested)
+    expected = {p: first[p] + 2 * second[p] * len(HEADS) / total for p in first}
     assert_slopes(gradient, expected)
 
 

@@ -162,8 +162,9 @@ def test_the_product_of_two_halves_is_unbiased():
 
 
 def group_losses(params, batch):
-    """[domains], sum over heads of the mean of weighted losses over the labels."""
-    result = np.zeros(D)
+    """[domains], sums over heads of means of weighted losses over labels, / the mean weight."""
+    all_weights = np.concatenate([np.ravel(batch.weights[name]) for name in HEADS])
+    result, scale = np.zeros(D), all_weights[all_weights > 0].mean()
     for name in HEADS:
         for d in range(D):
             weights = np.float64(batch.weights[name][:, d])
@@ -175,7 +176,7 @@ def group_losses(params, batch):
                 for i, w in enumerate(weights)
                 if w > 0
             ]
-            result[d] += sum(losses) / max(len(losses), 1)
+            result[d] += sum(losses) / max(len(losses), 1) / scale
     return result
 
 
@@ -194,6 +195,9 @@ def test_group_dro_follows_its_recursion():
         q /= q.sum()
         np.testing.assert_allclose(weights, q, rtol=1e-4, atol=1e-12)
         np.testing.assert_allclose(logged["weight_2"], q[2], rtol=1e-4)
+    lighter = batch.replace(weights={n: w / 8 for n, w in batch.weights.items()})
+    losses, _ = update.loss(MODEL, params, State({}), lighter, KEY, 0)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
     half = batch.weights["kind"].copy()
     half[::2] = 0
     fewer = batch.replace(weights=batch.weights | {"kind": half})  # missing labels are no merit
