@@ -44,16 +44,28 @@ def build(config: Config) -> Experiment:
     domains = [labelled(parts[name][0], "digit", weight=1 / len(training)) for name in training]
     model, adam = models.conv_net({"digit": models.classes(10)}), optax.adam(config.learning_rate)
 
+    def late(value, early=1.0):
+        return optax.piecewise_constant_schedule(early, {config.steps // 10: value / early})
+
     def by(rule):
         return multitask.joint(adam, rule, per="domain")
 
     methods = {
         "erm": transfer.full(adam),
-        "irm": generalize.irm(adam, weight=1.0),
-        "vrex": generalize.vrex(adam, weight=1.0),
+        "irm": generalize.irm(adam, weight=late(100.0)),
+        "vrex": generalize.vrex(adam, weight=late(10.0)),
         "group_dro": generalize.group_dro(adam),
+        "mixup": generalize.domain_mixup(adam),
+        "mldg": generalize.mldg(adam, inner_rate=config.learning_rate),
+        "coral": generalize.coral(adam),
+        "mmd": generalize.mmd(adam),
+        "dann": generalize.dann(adam, reversal=1.0),
+        "cdann": generalize.cdann(adam, reversal=1.0),
+        "sd": generalize.spectral_decoupling(adam, weight=0.1),
+        "ib_erm": generalize.ib_erm(adam, weight=late(100.0, early=1e-3)),
+        "eqrm": generalize.eqrm(adam, burn_in=config.steps // 2),
         "fish": generalize.fish(adam),
-        "fishr": generalize.fishr(adam, warm_up=config.steps // 3),
+        "fishr": generalize.fishr(adam, warm_up=3 * config.steps // 10),
         "rsc": generalize.rsc(adam),
         "and_mask": by(generalize.and_mask()),
         "sand_mask": by(generalize.sand_mask()),
@@ -64,8 +76,8 @@ def build(config: Config) -> Experiment:
         for name, method in methods.items()
     }
 
-    def mean_over(names, metrics):
-        return sum(metrics[f"{name}/accuracy"] for name in names) / len(names)
+    def mean_over(names, values):
+        return sum(values[f"{name}/accuracy"] for name in names) / len(names)
 
     return Experiment(
         arms=arms,

@@ -58,12 +58,12 @@ def build(config: Config) -> Experiment:
             )
         ]
 
-    def mean_over_training(metrics):
-        return sum(metrics[f"{angle}/accuracy"] for angle in training) / len(training)
+    def mean_over_training(values):
+        return sum(values[f"{angle}/accuracy"] for angle in training) / len(training)
 
     derived = {
         "training/accuracy": Derived(mean_over_training, "max"),
-        "held_out/accuracy": Derived(lambda m: m[f"{config.held_out}/accuracy"], "max"),
+        "held_out/accuracy": Derived(lambda values: values[f"{config.held_out}/accuracy"], "max"),
     }
     return Experiment(
         arms={
