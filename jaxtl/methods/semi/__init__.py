@@ -22,4 +22,5 @@ from jaxtl.methods.semi.debias_match import debias_match
 from jaxtl.methods.semi.dst import dst
 from jaxtl.methods.semi.flex_match import flex_match
 from jaxtl.methods.semi.pi_model import gaussian_rise, pi_model
+from jaxtl.methods.semi.self_tuning import self_tuning
 from jaxtl.methods.semi.uda import uda

@@ -1,6 +1,7 @@
 """Semi-supervised losses against NumPy in float64, and what they remember against Python loops."""
 
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -20,7 +21,15 @@ from jaxtl.plan.batch import make_batch
 B, C, ROWS = 6, 3, 9
 SGD, KEY = optax.sgd(0.1), jax.random.key(3)
 SHAPE = StageShape(("source", "target"), (12, ROWS), {"c": C}, B)
-BUILDERS = (semi.debias_match, semi.dst, semi.flex_match, semi.pi_model, semi.uda)
+BUILDERS = (
+    semi.debias_match,
+    semi.dst,
+    semi.flex_match,
+    semi.pi_model,
+    semi.self_tuning,
+    semi.uda,
+)
+TWO_LOOKS = (semi.pi_model, semi.self_tuning)
 
 
 MODEL = from_blocks([Block("first", nn.Dense(5), nn.tanh)], {"c": classes(C)})
@@ -253,9 +262,56 @@ def test_dst_teaches_one_head_and_fears_another():
     assert_slopes(backbone, lambda p: parts(p)[0] - 0.3 * parts(p)[1], params)
 
 
+def test_self_tuning_against_a_loop():
+    """Three steps: the slow copy, the queues, both contrasts; then slopes."""
+    options = {"projection": 3, "queue": 2, "momentum": 0.7, "temperature": 0.5}
+    method = semi.self_tuning(SGD, augment=strong, weight=0.6, **options)
+
+    def project(params, inputs):
+        rows = dense(params["projector"]["output"], features(params, inputs))
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    slow = start(method)
+    memory, queues = method.state(MODEL, slow, {}, SHAPE), {c: [] for c in range(C)}
+    for step in range(3):
+        params, batch = start(method, seed=step + 1), draw(seed=step)
+        slow = jax.tree.map(lambda old, new: 0.7 * old + 0.3 * new, slow, params)
+        keys = [project(slow, strong(None, np.float64(batch.inputs[:, d]))) for d in range(2)]
+        guesses = logits_of(params, batch.inputs[:, 1]).argmax(1)
+        classes_of = [batch.labels["c"][:, 0], guesses]
+        factors = [batch.weights["c"][:, 0], np.ones(B)]
+
+        def expected(params, queues=queues, keys=keys, classes_of=classes_of, factors=factors,
+                     batch=batch):  # fmt: skip
+            total = 0.0
+            for d in range(2):
+                queries = project(params, batch.inputs[:, d])
+                for i in range(B):
+                    group = [keys[d][i], *queues[classes_of[d][i]]]
+                    others = [k for c in range(C) if c != classes_of[d][i] for k in queues[c]]
+                    scores = np.exp(np.array([*group, *others]) @ queries[i] / 0.5)
+                    near = scores[: len(group)] / scores.sum()
+                    total -= factors[d][i] * np.log(near).mean() / B
+            return task(params, batch) + 0.6 * total
+
+        value, memory, _, gradient = evaluated(method, params, batch, memory)
+        np.testing.assert_allclose(value, expected(params), rtol=1e-5)
+        if step == 2:
+            assert_slopes(gradient, expected, params)
+        queues = {c: list(queue) for c, queue in queues.items()}
+        for i, d in itertools.product(range(B), range(2)):  # as the batch's rows follow each other
+            queues[classes_of[d][i]] = [*queues[classes_of[d][i]], keys[d][i]][-2:]
+    assert all(len(queue) == 2 for queue in queues.values())
+    for c, queue in queues.items():  # the places are those of a ring
+        ring = np.asarray(memory["keys"][c])
+        np.testing.assert_allclose(
+            sorted(ring.tolist()), sorted(np.array(queue).tolist()), rtol=1e-4
+        )
+
+
 @pytest.mark.parametrize("build", BUILDERS)
 def test_a_stage_without_targets_or_with_two_heads_is_refused(build):
-    method = build(SGD) if build is semi.pi_model else build(SGD, strong=strong)
+    method = build(SGD, augment=strong) if build in TWO_LOOKS else build(SGD, strong=strong)
     batch, params = draw(), start(method)
     memory = method.state and method.state(MODEL, params, {}, SHAPE)
     loss = functools.partial(method.updates[0].loss, MODEL, params, State({}, memory))
