@@ -15,7 +15,8 @@ def coral(tx: optax.GradientTransformation | Groups, *, weight: Weight = 1.0) ->
     """The supervised objective + weight * the mean over pairs of domains of `losses.coral`.
 
     Of the features before the heads, as in DomainBed, which takes the mean of the squared gaps of
-    the covariances, 4 times as much, and adds that of the means.
+    the covariances, 4 times as much, and adds that of the means. It is small for wide features:
+    the paper chooses the weight so that both terms end about equal.
 
     Sun & Saenko, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation", 2016.
     arXiv:1607.01719; for sources alone Gulrajani & Lopez-Paz, 2021, arXiv:2007.01434.

@@ -65,7 +65,7 @@ def loss_and_slope(params, batch, domains):
     return loss, slope, total
 
 
-@pytest.mark.parametrize("test_domains", [1, 2])
+@pytest.mark.parametrize("test_domains", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_mldg_goes_through_its_inner_step(test_domains):
     batch, params, rate = draw(), start(), 0.3
     order = np.asarray(jax.random.permutation(jax.random.split(KEY, 3)[0], D))
@@ -166,6 +166,7 @@ def test_pairs_of_domains():
     np.testing.assert_allclose(loss, numbers.task + 3 * np.mean(values), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_sources_are_aligned_like_a_source_and_a_target():
     batch = two_domains.draw(2, labelled=(0, 1))
     sides = batch.replace(roles=("source", "target"))
@@ -180,7 +181,9 @@ def test_two_sources_are_aligned_like_a_source_and_a_target():
         two_domains.assert_close(gradient, slopes)
 
 
-@pytest.mark.parametrize("build", [generalize.dann, generalize.cdann])
+@pytest.mark.parametrize(
+    "build", [pytest.param(generalize.dann, marks=pytest.mark.slow), generalize.cdann]
+)
 def test_the_adversary_of_sources(build):
     batch = three()
     method = build(SGD, reversal=2.0, weight=0.5)
@@ -278,7 +281,10 @@ def quantile(values, shares, probability):
     return brentq(reached, values.min() - 9 * width, values.max() + 9 * width, xtol=1e-13)
 
 
-@pytest.mark.parametrize("probability", [0.1, 0.75, 0.99])
+@pytest.mark.parametrize(
+    "probability",
+    [pytest.param(p, marks=pytest.mark.slow if p != 0.75 else ()) for p in (0.1, 0.75, 0.99)],
+)
 def test_a_quantile_of_risks_and_its_gradient(probability):
     values, weights = np.array([0.3, 1.1, 0.4, 0.9]), np.array([1.0, 2.0, 0.5, 1.0])
     shares = weights / weights.sum()
@@ -322,9 +328,12 @@ BUILDS = {
     "mldg": lambda tx: generalize.mldg(tx, inner_rate=0.1),
     "mmd": lambda tx: generalize.mmd(tx),
 }
+SLOW = {"domain_mixup", "ib_irm", "mmd"}
 
 
-@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in BUILDS]
+)
 def test_no_examples_and_one_domain(name):
     method, batch = BUILDS[name](SGD), draw()
     params = start()
@@ -342,7 +351,9 @@ def test_no_examples_and_one_domain(name):
         method.updates[0].loss(MODEL, params, State({}), first, KEY, 0)
 
 
-@pytest.mark.parametrize("name", ["dann", "spectral_decoupling"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("dann", marks=pytest.mark.slow), "spectral_decoupling"]
+)
 def test_parts_of_a_batch_add_up(name):
     """With two heads, one of values."""
     builds = BUILDS | {
