@@ -70,11 +70,8 @@ def build(config: Config) -> Experiment:
         "and_mask": by(generalize.and_mask()),
         "sand_mask": by(generalize.sand_mask()),
     }
-    size, steps = config.batch_size, config.steps
-    arms = {
-        name: [Stage(name, model, method, domains=domains, batch_size=size, num_steps=steps)]
-        for name, method in methods.items()
-    }
+    form = {"domains": domains, "batch_size": config.batch_size, "num_steps": config.steps}
+    arms = {name: [Stage(name, model, method, **form)] for name, method in methods.items()}
 
     def mean_over(names, values):
         return sum(values[f"{name}/accuracy"] for name in names) / len(names)
