@@ -169,6 +169,8 @@ def declaration_problems(
             yield f"analyses: {names.count(name)} are called {name!r}; each needs its own name"
         if name in RESERVED:
             yield f"analyses: none can be called {name!r}, which summary.json means otherwise"
+    for analysis in experiment.analyses or ():
+        yield from analysis.check(experiment)
     stages = {stage.name: stage for chain in experiment.arms.values() for stage in chain}
     for name, stage in stages.items():
         weighted = [d.dataset.name for d in stage.domains if d.example_weights is not None]

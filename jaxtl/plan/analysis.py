@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from jaxtl.form import FILE_NAME, checked
@@ -29,6 +29,8 @@ class Analysis:
         in_summary: what was measured stands in the arm's entry of summary.json too, under `name`:
             numbers are [seeds], written with their mean and interval, NaN for a seed that failed.
         in_sweep: with `in_summary`, at every point of a sweep too; False for what takes long.
+        check: (`Experiment`) -> what is wrong with it for this analysis, a line each, asked before
+            anything trains.
     """
 
     name: Annotated[str, FILE_NAME]
@@ -36,3 +38,4 @@ class Analysis:
     panels: Callable[[Mapping[str, PyTree], Any], Mapping[str, Panel]] = lambda arms, comparison: {}
     in_summary: bool = False
     in_sweep: bool = True
+    check: Callable[[Any], Iterable[str]] = lambda experiment: ()

@@ -20,7 +20,9 @@ from jaxtl.measure.analyses.domain_gap import domain_gap
 from jaxtl.measure.analyses.features import feature_map
 from jaxtl.measure.analyses.forgetting import forgetting
 from jaxtl.measure.analyses.picks import oracle, picks
+from jaxtl.measure.analyses.relative_gain import relative_gain
 from jaxtl.measure.analyses.representation import pretraining, representation
+from jaxtl.measure.analyses.task_weights import task_weights
 from jaxtl.measure.analyses.tasks import backward_transfer, by_stage, own_stages
 from jaxtl.plan import Analysis
 
@@ -35,6 +37,7 @@ def default() -> list[Analysis]:
         pretraining(),
         classes(),
         adversaries(),
+        task_weights(),
         domain_gap(),
         feature_map(),
         forgetting(),
