@@ -22,7 +22,6 @@ MEASURED = ("digit/accuracy", "odd/accuracy", "slant/r2")
 @dataclasses.dataclass(frozen=True)
 class Config:
     examples: int = 400
-    width: int = 32
     steps: int = 600
     weight_odd: float = 1.0
     weight_slant: float = 0.01
@@ -33,42 +32,33 @@ def slant(table: data.Table) -> np.ndarray:
     ink = table.inputs[..., 0] / table.inputs.sum((1, 2, 3))[:, None, None]  # [n, row, column]
     place = np.arange(ink.shape[1])
     row, column = (place - (ink.sum(axis) @ place)[:, None] for axis in (2, 1))
-    shared = np.einsum("nrc,nr,nc->n", ink, row, column)
-    return np.degrees(np.arctan2(shared, np.einsum("nr,nr->n", ink.sum(2), row**2)))
+    both = ((ink @ column[:, :, None])[..., 0] * row).sum(1)
+    return np.degrees(np.arctan2(both, (ink.sum(2) * row**2).sum(1)))
+
+
+def rules(config: Config) -> dict:
+    mt, rate = multitask, optax.adam(0.025)
+    learned = [mt.uncertainty_weighting, mt.imtl_l, mt.gradnorm, mt.imtl]
+    others = [mt.equal_weights, mt.dwa, mt.gls, mt.rlw, mt.famo, mt.stch, mt.imtl_g, mt.db_mtl]
+    others += [mt.excess_mtl, mt.pcgrad, mt.gradvac, mt.graddrop, mt.mgda, mt.cagrad, mt.upgrad]
+    others += [mt.nash_mtl, mt.fairgrad, mt.aligned_mtl, mt.sdmgrad, mt.moco]
+    tuned = multitask.scalarization((1.0, config.weight_odd, config.weight_slant))
+    named = {rule.__name__: rule(rate) for rule in learned}
+    return {"tuned": tuned} | named | {rule.__name__: rule() for rule in others}
 
 
 def build(config: Config) -> Experiment:
-    digits = data.digits()
+    digits = data.digits().relabel("slant", slant)
     digits = digits.relabel("odd", lambda table: table.labels["label"] % 2, ["even", "odd"])
-    digits = digits.relabel("slant", slant)
     pool, validation = digits.train.split(0.7)
     tasks = {"digit": "label", "odd": "odd", "slant": "slant"}
+    few = labelled(pool.take(config.examples), tasks)
     heads = {"digit": models.classes(10), "odd": models.classes(2), "slant": models.regression()}
-    shared = models.mlp(heads, hidden=(config.width, config.width))
+    shared, adam = models.mlp(heads, hidden=(32, 32)), optax.adam(3e-3)
     apart = models.cross_stitch(shared, "dense_0", own=1.0)  # a network for each task
-    adam, rate = optax.adam(3e-3), optax.adam(0.025)
-    rules = {
-        "tuned": multitask.scalarization((1.0, config.weight_odd, config.weight_slant)),
-        "equal": multitask.equal_weights(),
-        "uncertainty": multitask.uncertainty_weighting(rate),
-        "dwa": multitask.dwa(),
-        "gls": multitask.gls(),
-        "rlw": multitask.rlw(),
-        "imtl_l": multitask.imtl_l(rate),
-        "famo": multitask.famo(),
-        "stch": multitask.stch(),
-        "gradnorm": multitask.gradnorm(rate),
-        "imtl_g": multitask.imtl_g(),
-        "imtl": multitask.imtl(rate),
-        "db_mtl": multitask.db_mtl(),
-        "excess_mtl": multitask.excess_mtl(),
-        "pcgrad": multitask.pcgrad(),
-    }
-    methods = {name: multitask.joint(adam, rule) for name, rule in rules.items()}
 
     def arm(name, model, method):
-        few = [labelled(pool.take(config.examples), tasks)]
-        return [Stage(name, model, method, domains=few, batch_size=64, num_steps=config.steps)]
+        return [Stage(name, model, method, domains=[few], batch_size=64, num_steps=config.steps)]
 
     def mean(prefix):
         keys = [f"{prefix}{name}" for name in MEASURED]
@@ -79,10 +69,11 @@ def build(config: Config) -> Experiment:
         for head, column in tasks.items():
             metric = regression if head == "slant" else classification
             evals[prefix + head] = metric(rows, head, column=column)
-    separate = transfer.partial(adam, freeze=("backbone/.*/units",))
-    alone = arm("alone", apart, dataclasses.replace(separate, fresh_frozen=True))
+    alone = transfer.partial(adam, freeze=("backbone/.*/units",))
+    alone = arm("alone", apart, dataclasses.replace(alone, fresh_frozen=True))
+    together = {n: arm(n, shared, multitask.joint(adam, r)) for n, r in rules(config).items()}
     return Experiment(
-        arms={"alone": alone} | {name: arm(name, shared, m) for name, m in methods.items()},
+        arms={"alone": alone} | together,
         baseline="tuned",
         evals=evals,
         primary=maximize("tasks", "mean"),

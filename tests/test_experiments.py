@@ -44,6 +44,7 @@ DOWNLOADED = {  # experiment: (fields, datasets it reads, packages that hold its
 }
 EMBEDDED = [name for name in NAMES if name not in DOWNLOADED]
 FEW_ARMS = {  # where each arm is another program of the same code
+    "balance": ("alone", "tuned", "imtl"),
     "digits": ("scratch", "full"),
     "digits_generalize": ("erm", "vrex"),
     "digits_halves": ("scratch", "full"),
@@ -61,6 +62,7 @@ FEW_ARMS = {  # where each arm is another program of the same code
     "test_time": ("source_only", "t3a"),
 }
 LONG = (
+    "balance",
     "digits",
     "digits_generalize",
     "digits_halves",

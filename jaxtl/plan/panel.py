@@ -131,11 +131,13 @@ class Curve(Panel):
         lines: in the order of the legend.
         x_label: what is along the axis.
         log_x: on a logarithmic axis.
+        limits: of the values; None for those of the lines, logarithmic where most of them fall far.
     """
 
     lines: Sequence[Line]
     x_label: str
     log_x: bool = False
+    limits: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

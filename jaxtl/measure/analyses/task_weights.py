@@ -65,7 +65,7 @@ def panels(arms: Mapping[str, Curves], comparison: Comparison) -> dict[str, Pane
     shown = {
         "task_weights": (
             "Weights of the tasks",
-            "Each task's part of the sum of the weights of all, without their signs.",
+            "Each task's part of the weights of all, which are summed without their signs.",
             "weight of ",
         ),
         "weighted_losses": (
@@ -78,7 +78,9 @@ def panels(arms: Mapping[str, Curves], comparison: Comparison) -> dict[str, Pane
     for name, (title, note, prefix) in shown.items():
         metrics = [key for key in keys if key.startswith(prefix)]
         if lines := chain_lines(arms, comparison, metrics):
-            made[name] = Curve(title, note, lines, x_label="step")
+            least = min(np.nanmin(line.values) for line in lines)
+            limits = (-1.0 if least < 0 else 0.0, 1.0)  # impartial weights may be negative
+            made[name] = Curve(title, note, lines, x_label="step", limits=limits)
     return made
 
 

@@ -1,14 +1,18 @@
 """Dual balancing: logarithms for the scales of the losses, equal lengths for their gradients."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from jaxtl.form import BELOW_1, checked
 from jaxtl.methods.multitask.gram import gram, weighted_sum
 from jaxtl.methods.multitask.weights import at_least, logged_weights
 from jaxtl.plan import Combine, PyTree
 
 
-def db_mtl(decay: float = 0.9) -> Combine:
+@checked
+def db_mtl(decay: Annotated[float, BELOW_1] = 0.9) -> Combine:
     """Averaged gradients of log L_i, each scaled to the length of the longest, and their sum.
 
     The moving averages start at 0 and are of what is shared, one copy of it for each task; what a
@@ -18,13 +22,8 @@ def db_mtl(decay: float = 0.9) -> Combine:
     Args:
         decay: of the moving averages, 0 for none. The paper tries 0.1, 0.5 and 0.9.
 
-    Raises:
-        ValueError: it is not in [0, 1).
-
     Lin et al., "Dual-Balancing for Multi-Task Learning", 2023. arXiv:2308.12029, Algorithm 1.
     """
-    if isinstance(decay, int | float) and not 0 <= decay < 1:
-        raise ValueError(f"the decay of db_mtl must be in [0, 1), got {decay}")
 
     def init(trainable: PyTree, losses: jax.Array) -> PyTree:
         return jax.tree.map(lambda x: jnp.zeros((len(losses), *x.shape), x.dtype), trainable)

@@ -1,8 +1,11 @@
 """Dynamic weight average: what falls slowly weighs more."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from jaxtl.form import POSITIVE, Size, checked
 from jaxtl.methods.multitask.weights import at_least, logged_weights
 from jaxtl.plan import PyTree, Weigh
 
@@ -10,7 +13,8 @@ LARGEST_RATIO = 1e6
 """Of a loss to the one before: a softmax of larger ones is the same."""
 
 
-def dwa(temperature: float = 2.0, every: int = 50) -> Weigh:
+@checked
+def dwa(temperature: Annotated[float, POSITIVE] = 2.0, every: Size = 50) -> Weigh:
     """Weights K softmax(r_i / T) with r_i = L_i(t - 1) / L_i(t - 2).
 
     L_i(t) is the mean of a loss over an epoch in the paper; here over `every` steps, as a stage
@@ -20,16 +24,9 @@ def dwa(temperature: float = 2.0, every: int = 50) -> Weigh:
         temperature: T; larger is more even.
         every: steps of which a mean is taken.
 
-    Raises:
-        ValueError: one of them is not above 0.
-
     Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
     arXiv:1803.10704, Eq. 7.
     """
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise ValueError(f"the temperature of dwa must be above 0, got {temperature}")
-    if every < 1:
-        raise ValueError(f"dwa takes means of at least 1 step, got every={every}")
 
     def init(trainable: PyTree, losses: jax.Array) -> PyTree:
         zeros = jnp.zeros_like(losses)

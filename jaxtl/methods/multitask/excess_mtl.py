@@ -1,8 +1,11 @@
 """Weights that grow with what a task could still gain: noise that stays does not pay."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from jaxtl.form import NOT_NEGATIVE, checked
 from jaxtl.methods.multitask.gram import weighted_sum
 from jaxtl.methods.multitask.weights import bounded, logged_weights
 from jaxtl.plan import Combine, PyTree
@@ -10,7 +13,8 @@ from jaxtl.plan import Combine, PyTree
 LEAST_CURVATURE = 1e-7
 
 
-def excess_mtl(rate: float = 0.01) -> Combine:
+@checked
+def excess_mtl(rate: Annotated[float, NOT_NEGATIVE] = 0.01) -> Combine:
     """Weights w_i, multiplied in each step by exp(rate E_i), with the sum of the tasks' number.
 
     E_i is the excess risk, how far a loss is above the least it can reach, estimated as

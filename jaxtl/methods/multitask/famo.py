@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.form import checked
 from jaxtl.methods.multitask.weights import at_least, logged_weights
 from jaxtl.plan import PyTree, Weigh
 
@@ -11,6 +12,7 @@ PAPER = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))
 """Rate and decay of the paper's code; the decay is part of the gradient that Adam sees."""
 
 
+@checked
 def famo(tx: optax.GradientTransformation = PAPER) -> Weigh:
     """Weights c z_i / L_i with z = softmax(xi) and c = 1 / sum_i z_i / L_i, so that they sum to 1.
 

@@ -1,15 +1,21 @@
 """GradNorm: gradients of tasks are made alike in length, longer for those that lag behind."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.form import NOT_NEGATIVE, checked
 from jaxtl.methods.multitask.gram import gram_rule
 from jaxtl.methods.multitask.weights import logged_weights
 from jaxtl.plan import Combine, PyTree
 
 
-def gradnorm(tx: optax.GradientTransformation, alpha: float = 1.5) -> Combine:
+@checked
+def gradnorm(
+    tx: optax.GradientTransformation, alpha: Annotated[float, NOT_NEGATIVE] = 1.5
+) -> Combine:
     """Learned weights w_i, by sum_i |G_i - mean_j G_j r_i^alpha| with G_i = ||w_i grad L_i||.
 
     r_i is L_i(t) / L_i(0) relative to the mean over the tasks, so a task that has fallen less gets

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.form import checked
 from jaxtl.methods.multitask.gram import gram_rule
 from jaxtl.methods.multitask.weights import bounded, logged_weights
 from jaxtl.plan import Combine, PyTree, Weigh
@@ -29,6 +30,7 @@ def imtl_g() -> Combine:
     return gram_rule(coefficients)
 
 
+@checked
 def imtl_l(tx: optax.GradientTransformation) -> Weigh:
     """sum_i exp(s_i) L_i - s_i; the s_i are learned, so that all losses come near 1.
 
@@ -50,6 +52,7 @@ def imtl_l(tx: optax.GradientTransformation) -> Weigh:
     return Weigh(init, weigh)
 
 
+@checked
 def imtl(tx: optax.GradientTransformation) -> Combine:
     """`imtl_l` for the losses, `imtl_g` for the gradients of what is shared.
 

@@ -1,10 +1,12 @@
 """One weighted sum of the losses, with weights that somebody chose."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from jaxtl.form import NOT_NEGATIVE, checked
 from jaxtl.plan import Weigh
 
 
@@ -13,7 +15,8 @@ def equal_weights() -> Weigh:
     return _constant(jnp.ones_like)
 
 
-def scalarization(weights: Sequence[float]) -> Weigh:
+@checked
+def scalarization(weights: Sequence[Annotated[float, NOT_NEGATIVE]]) -> Weigh:
     """sum_i w_i L_i with given weights.
 
     The weights may be fields of a Config that a sweep goes over: all points and seeds are then
@@ -25,12 +28,8 @@ def scalarization(weights: Sequence[float]) -> Weigh:
             the stage's domains.
 
     Raises:
-        ValueError: a weight is negative, or, when it is first used, there are not as many as
-            losses.
+        ValueError: when it is first used, there are not as many as losses.
     """
-    numbers = [weight for weight in weights if isinstance(weight, int | float)]
-    if wrong := [weight for weight in numbers if not 0 <= weight < float("inf")]:
-        raise ValueError(f"weights of losses are numbers of at least 0, got {wrong[0]}")
 
     def constant(losses: jax.Array) -> jax.Array:
         if len(weights) != len(losses):
@@ -43,7 +42,7 @@ def scalarization(weights: Sequence[float]) -> Weigh:
     return _constant(constant)
 
 
-def _constant(weights_of) -> Weigh:
+def _constant(weights_of: Callable[[jax.Array], jax.Array]) -> Weigh:
     def weigh(losses: jax.Array, state: tuple, rng: jax.Array):
         return weights_of(losses), state, {}
 

@@ -1,13 +1,17 @@
 """Smooth Tchebycheff: the task that is worst, relative to where it stood, weighs most."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from jaxtl.form import POSITIVE, Size, checked
 from jaxtl.methods.multitask.weights import at_least, logged_weights
 from jaxtl.plan import PyTree, Weigh
 
 
-def stch(smoothness: float = 1.0, warm_up: int = 100) -> Weigh:
+@checked
+def stch(smoothness: Annotated[float, POSITIVE] = 1.0, warm_up: Size = 100) -> Weigh:
     """Minimises mu log sum_i exp(log(L_i / n_i) / mu), a smooth largest of the relative losses.
 
     The losses are compared on a logarithmic scale with their nadirs n_i, as in the paper's
@@ -19,16 +23,9 @@ def stch(smoothness: float = 1.0, warm_up: int = 100) -> Weigh:
         smoothness: mu; towards 0 only the worst task counts.
         warm_up: steps.
 
-    Raises:
-        ValueError: one of them is not above 0.
-
     Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML 2024.
     arXiv:2402.19078, Eq. 10.
     """
-    if isinstance(smoothness, int | float) and not smoothness > 0:
-        raise ValueError(f"the smoothness of stch must be above 0, got {smoothness}")
-    if warm_up < 1:
-        raise ValueError(f"the warm-up of stch takes at least 1 step, got {warm_up}")
     measured = -(-warm_up // 4)
 
     def init(trainable: PyTree, losses: jax.Array) -> PyTree:

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.form import checked
 from jaxtl.methods.multitask.weights import bounded, logged_weights
 from jaxtl.plan import PyTree, Weigh
 
 
+@checked
 def uncertainty_weighting(tx: optax.GradientTransformation) -> Weigh:
     """sum_t exp(-s_t) L_t + s_t / 2; s_t = log sigma_t^2 is learned beside the model.
 

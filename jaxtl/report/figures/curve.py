@@ -43,7 +43,7 @@ def curve(panel: Curve, arms: Sequence[str], baseline: str) -> Figure:
             if lines:
                 filled.append(ax)
                 ax.set_ylabel(short(quantity, 30))
-                _scale(ax, panel.log_x)
+                _scale(ax, panel)
                 ax.grid(True)
             else:
                 ax.set_axis_off()
@@ -80,11 +80,14 @@ def _averages(values: np.ndarray, size: int) -> np.ma.MaskedArray:
         return np.ma.masked_invalid(np.add.reduceat(values, starts, axis=0) / counts)
 
 
-def _scale(ax: Axes, log_x: bool) -> None:
+def _scale(ax: Axes, panel: Curve) -> None:
     """Logarithmic where most lines fall and stay above 0, over more than a factor of 30."""
-    if log_x:
+    if panel.log_x:
         ax.set_xscale("log")
         plain_log(ax.xaxis)
+    if panel.limits is not None:
+        ax.set_ylim(*panel.limits)
+        return
     lines = [np.ma.masked_invalid(line.get_ydata()).compressed() for line in ax.get_lines()]
     lines = [values for values in lines if values.size]
     values = np.concatenate(lines) if lines else np.array([0.0])

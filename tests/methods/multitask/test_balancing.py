@@ -75,8 +75,9 @@ def test_what_a_rule_makes_is_finite(name, tasks):
     cases = [(0 * rows, 0 * values), (rows, 0 * values), (0 * rows, values)]
     cases += [(alike, values), (alike * signs, values), (1e-18 * rows, 1e-30 * values)]
     partly = np.where(np.arange(tasks)[:, None] == 0, 0, rows)
+    rule = RULES[name]()
     for gradients, given in [*cases, (partly, values * (np.arange(tasks) > 0))]:
-        made, others = played(RULES[name](), gradients, given)
+        made, others = played(rule, gradients, given)
         assert np.isfinite(made).all() and np.isfinite(others).all()
 
 
@@ -239,9 +240,9 @@ def test_excess_risks():
 def test_units_of_a_loss_do_not_matter(name):
     """Its loss and its gradients in a thousandth of the unit: the same direction of the step."""
     rows, values = sampled(2)
-    made, _ = played(RULES[name](), rows, values)
-    scale = np.array([1.0, 1e-3])
-    again, _ = played(RULES[name](), rows * scale[:, None], values * scale)
+    rule, scale = RULES[name](), np.array([1.0, 1e-3])
+    made, _ = played(rule, rows, values)
+    again, _ = played(rule, rows * scale[:, None], values * scale)
     if made.shape == values.shape:  # weights of losses
         made, again = made[:, None] @ rows, again[:, None] @ (rows * scale[:, None])
     made, again = (x.reshape(len(x), -1) for x in (made, again))
@@ -275,12 +276,12 @@ def test_given_weights():
 
 WRONG = {
     "3 weights were given for 2 losses": lambda: multitask.scalarization((1.0, 1.0, 1.0)),
-    "numbers of at least 0, got -1": lambda: multitask.scalarization((1.0, -1.0)),
-    "temperature of dwa must be above 0": lambda: multitask.dwa(0.0),
-    "at least 1 step, got every=0": lambda: multitask.dwa(every=0),
-    "smoothness of stch must be above 0": lambda: multitask.stch(-1.0),
-    "warm-up of stch takes at least 1": lambda: multitask.stch(warm_up=0),
-    r"decay of db_mtl must be in \[0, 1\)": lambda: multitask.db_mtl(1.0),
+    "weights.1. must be a number of at least 0": lambda: multitask.scalarization((1.0, -1.0)),
+    "dwa: temperature must be a number above 0": lambda: multitask.dwa(0.0),
+    "dwa: every must be": lambda: multitask.dwa(every=0),
+    "stch: smoothness must be": lambda: multitask.stch(-1.0),
+    "db_mtl: decay must be": lambda: multitask.db_mtl(1.0),
+    "famo: tx must be": lambda: multitask.famo(0.025),
 }
 
 
