@@ -42,7 +42,6 @@ def build(config: Config) -> Experiment:
     target = unlabelled(thick.train, "digit")
     adam = optax.adam(1e-3)
     slow = adapt.slow_optimizers(config.steps)["dann"]  # that of the DANN paper
-    rise = reversal_schedule(config.steps)  # likewise, and the adversaries weigh 1 in all three
     labelled_ones = list(sources.values())
 
     def stage(name, method, domains, steps=config.steps):
@@ -62,9 +61,9 @@ def build(config: Config) -> Experiment:
         arms[alone.name] = [alone]
     methods = {
         "pooled": transfer.full(adam),
-        "dann": adapt.dann(slow, reversal=rise),
-        "mdan": adapt.mdan(slow, weight=1.0, reversal=rise),
-        "darn": adapt.darn(slow, weight=1.0, reversal=rise),
+        "dann": adapt.dann(slow, reversal=reversal_schedule(config.steps)),
+        "mdan": adapt.mdan(adam),
+        "darn": adapt.darn(adam),
         "m3sda": adapt.m3sda(adam),
         "m3sda_beta": adapt.m3sda_beta(adam),
     }

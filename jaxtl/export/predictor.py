@@ -228,7 +228,7 @@ def restore(run: SavedRun, choice: Choice) -> Predictor:
     record = run.record(stage.name, choice.seed)
     inputs = abstract_inputs(record["inputs"])
     read = jax.eval_shape(to_float, inputs)
-    shape = StageShape(**record["shape"])
+    shape = StageShape(**record["shape"], inputs=read)
     trees = jax.eval_shape(lambda: initialise(stage, read, shape, 0))
     method_state = None
     if stage.method.state is not None:

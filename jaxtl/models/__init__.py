@@ -22,6 +22,7 @@ from jaxtl.models.blocks import Block, standardize
 from jaxtl.models.conv_net import cifar_conv_net, conv_net
 from jaxtl.models.convolution import convolve, max_pool
 from jaxtl.models.cross_stitch import cross_stitch
+from jaxtl.models.domain_norm import domain_norm
 from jaxtl.models.efficientnet_lite import efficientnet_lite
 from jaxtl.models.episodes import episode_head, episode_logits
 from jaxtl.models.from_functions import from_functions
@@ -30,6 +31,7 @@ from jaxtl.models.from_nnx import from_nnx
 from jaxtl.models.heads import binary, classes, mlp_head, regression
 from jaxtl.models.indices import index_bounds
 from jaxtl.models.lenet import lenet
+from jaxtl.models.mix_style import mix_style
 from jaxtl.models.mlp import linear, mlp
 from jaxtl.models.mmoe import mmoe
 from jaxtl.models.model import (

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxtl.plan.batch import Role
-from jaxtl.plan.update import Params
+from jaxtl.plan.update import Params, PyTree
 
 
 class StageShape(NamedTuple):
@@ -19,6 +19,7 @@ class StageShape(NamedTuple):
         classes: {head: number of outputs}, of the heads that the domains name.
         batch_size: examples per domain and step.
         parameters: {path: shape} of the model's, for a module with as many numbers.
+        inputs: of one example, as the model gets it: leaves [1, ...] with a shape and a dtype.
     """
 
     roles: tuple[Role, ...]
@@ -26,14 +27,15 @@ class StageShape(NamedTuple):
     classes: Mapping[str, int]
     batch_size: int
     parameters: Mapping[str, tuple[int, ...]] = {}
+    inputs: PyTree = None
 
 
 class Module(NamedTuple):
     """A network that a method brings along, such as a domain discriminator.
 
     Attributes:
-        init: (rng, model output of one example, with its `inputs` beside `features` and `logits`,
-            shape of the stage) -> params.
+        init: (rng, model output of one example, with its `inputs` beside `features` and `logits`
+            and `after`, name of a block -> what that puts out; shape of the stage) -> params.
         apply: (params, inputs) -> outputs.
     """
 

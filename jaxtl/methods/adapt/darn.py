@@ -9,6 +9,7 @@ import optax
 from jaxtl.form import POSITIVE, checked
 from jaxtl.methods.adapt.adversary import DISCRIMINATOR
 from jaxtl.methods.adapt.several_sources import (
+    GUESSING,
     as_metrics,
     domain_losses,
     for_each_source,
@@ -32,9 +33,10 @@ def darn(
     """sum_i w_i (task loss_i + weight * domain loss_i), most for sources that are easy and near.
 
     w minimises sum_i w_i g_i + temperature * |w| among shares, with the measured bounds
-    g_i = task loss_i - weight * domain loss_i as constants: a low temperature leaves the nearest
-    source alone, a high one makes all equal. Domain losses, scales and labels of a target are as in
-    `mdan`. The paper's discrepancy is one of hypotheses, estimated by such discriminators.
+    g_i = task loss_i - weight * min(domain loss_i, log 2) as constants: a low temperature leaves
+    the nearest source alone, a high one makes all equal. Domain losses, scales and labels of a
+    target are as in `mdan`. The paper's discrepancy is one of hypotheses, estimated by such
+    discriminators.
 
     Args:
         weight: factor of the domain losses, which their discriminators also get; as in `mdan`.
@@ -56,7 +58,7 @@ def darn(
             network, params[DISCRIMINATOR], output, batch, at_step(reversal, step)
         )
         factor = at_step(weight, step)
-        bounds = jax.lax.stop_gradient(tasks - factor * domains)
+        bounds = jax.lax.stop_gradient(tasks - factor * jnp.minimum(domains, GUESSING))
         weights = smallest_bound_shares(bounds, temperature)
         loss = jnp.sum(weights * (tasks + factor * domains)) + on_target
         metrics |= {"task_loss": tasks.sum(), **as_metrics("source_weight", weights)}

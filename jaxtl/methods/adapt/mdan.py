@@ -9,6 +9,7 @@ import optax
 from jaxtl.form import POSITIVE, checked
 from jaxtl.methods.adapt.adversary import DISCRIMINATOR
 from jaxtl.methods.adapt.several_sources import (
+    GUESSING,
     as_metrics,
     domain_losses,
     for_each_source,
@@ -33,8 +34,10 @@ def mdan(
 
     w is softmax(sharpness * (task loss_i - weight * domain loss_i)), a constant of the gradient:
     the soft maximum of the sources' bounds, whose gradient this is. Domain loss i is that of a
-    discriminator of source i from the targets, behind a reversal; what is small there is far. The
-    paper's Algorithm 1 weighs so; in public code the sign of the domain loss in w is the other.
+    discriminator of source i from the targets, behind a reversal; what is small there is far. In w
+    it is log 2 at most, as the bound is about the best discriminator, which is never worse than
+    guessing. The paper's Algorithm 1 weighs so; in public code the sign of the domain loss in w is
+    the other.
 
     A source's task loss is its term of the supervised objective; labels of a target add theirs. A
     domain loss is the mean of the binary cross-entropies of both sides, in public code their sum.
@@ -89,7 +92,7 @@ def _bounded(tx, weight, reversal, discriminator, shares) -> Method:
             network, params[DISCRIMINATOR], output, batch, at_step(reversal, step)
         )
         factor = at_step(weight, step)
-        weights = shares(jax.lax.stop_gradient(tasks - factor * domains))
+        weights = shares(jax.lax.stop_gradient(tasks - factor * jnp.minimum(domains, GUESSING)))
         loss = jnp.sum(weights * (tasks + factor * domains)) + on_target
         metrics |= {"task_loss": tasks.sum(), **as_metrics("source_weight", weights)}
         return loss, (state, metrics)

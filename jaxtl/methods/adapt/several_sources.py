@@ -9,6 +9,9 @@ from jaxtl.methods.adapt.sides import at_domains, example_mean, flat_features, t
 from jaxtl.plan import Batch, Metrics, Model, Module, Params, StageShape
 from jaxtl.plan.batch import sides_of
 
+GUESSING = float(np.log(2))
+"""The domain loss of a discriminator that answers 1/2: the best of all has no larger one."""
+
 
 def source_places(roles: tuple[str, ...]) -> tuple[int, ...]:
     """Positions of the sources of a stage.

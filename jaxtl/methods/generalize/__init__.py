@@ -2,7 +2,7 @@
 
 Every labelled domain of a stage is a source; `labelled(rotated, "digit")` each. Labels of a domain
 count as they are weighed, and a domain without labels adds nothing unless a method says so. All
-methods need two sources at least: with one there is nothing that could differ. The baseline is
+methods but `rsc` and `sagnet`, which read no domains, need two sources at least. The baseline is
 `transfer.full`, which minimises the sum of the domains' risks (empirical risk minimisation) and is
 hard to beat (Gulrajani & Lopez-Paz, 2021, arXiv:2007.01434).
 
@@ -28,6 +28,7 @@ Arguments of many builders, explained here alone:
 """
 
 from jaxtl.methods.generalize.and_mask import and_mask
+from jaxtl.methods.generalize.arm import arm, context_model, context_network
 from jaxtl.methods.generalize.cdann import cdann
 from jaxtl.methods.generalize.coral import coral
 from jaxtl.methods.generalize.dann import dann
@@ -38,10 +39,12 @@ from jaxtl.methods.generalize.fishr import fishr
 from jaxtl.methods.generalize.group_dro import group_dro, worst_domains
 from jaxtl.methods.generalize.information_bottleneck import ib_erm, ib_irm
 from jaxtl.methods.generalize.irm import irm, irm_two_halves
+from jaxtl.methods.generalize.marginal_transfer import marginal_transfer
 from jaxtl.methods.generalize.mldg import mldg, mldg_first_order
 from jaxtl.methods.generalize.mmd import mmd
 from jaxtl.methods.generalize.restarted import restarted
 from jaxtl.methods.generalize.rsc import rsc
+from jaxtl.methods.generalize.sagnet import sagnet
 from jaxtl.methods.generalize.sand_mask import sand_mask
 from jaxtl.methods.generalize.spectral_decoupling import spectral_decoupling
 from jaxtl.methods.generalize.vrex import vrex

@@ -125,7 +125,15 @@ def initialise(
         return params, statistics
     apply = functools.partial(stage.model.apply, rng=jax.random.key(0))
     output = jax.tree.map(jnp.zeros_like, jax.eval_shape(apply, params, statistics, inputs)[0])
-    output = {**output, "inputs": inputs}
+
+    def after(block: str) -> PyTree:
+        first = stage.model.cut(block)[0]
+        shapes = jax.eval_shape(
+            functools.partial(first.apply, rng=jax.random.key(0)), params, statistics, inputs
+        )
+        return jax.tree.map(jnp.zeros_like, shapes[0]["features"])
+
+    output = {**output, "inputs": inputs, "after": after}
     sizes = {path: leaf.shape for path, leaf in flatten(params).items()}
     shape = shape._replace(parameters=sizes)
     modules = {
@@ -164,7 +172,8 @@ def _initialisation(
 def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     method, model = stage.method, stage.model
     check_method(method)
-    inputs, shape = example_inputs(stage), shape_of(stage)
+    inputs = example_inputs(stage)
+    shape = shape_of(stage)._replace(inputs=inputs)
     initialisation, (params, statistics) = _initialisation(stage, inputs, shape, parent)
     leaves = {**flatten(params), **flatten(statistics)}
     paths, running = list(flatten(params)), list(flatten(statistics))

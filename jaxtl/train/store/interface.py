@@ -28,6 +28,7 @@ def interface(setup: Setup) -> dict[str, Any]:
             if setup.model.heads[head].integer and len(names) > len(classes.get(head, ())):
                 classes[head] = list(names)
     shape = setup.shape._asdict()
+    del shape["inputs"]  # they are said beside it
     del shape["parameters"]  # the model says them, in `initialise`
     return {"inputs": describe(_stored(setup)), "classes": classes, "shape": shape}
 
