@@ -19,6 +19,7 @@ side in their order.
 from jaxtl.models.adapter import Adapter
 from jaxtl.models.bert import BertConfig, bert
 from jaxtl.models.blocks import Block, standardize
+from jaxtl.models.context import context_model, context_network
 from jaxtl.models.conv_net import cifar_conv_net, conv_net
 from jaxtl.models.convolution import convolve, max_pool
 from jaxtl.models.cross_stitch import cross_stitch

@@ -28,7 +28,7 @@ Arguments of many builders, explained here alone:
 """
 
 from jaxtl.methods.generalize.and_mask import and_mask
-from jaxtl.methods.generalize.arm import arm, context_model, context_network
+from jaxtl.methods.generalize.arm import arm
 from jaxtl.methods.generalize.cdann import cdann
 from jaxtl.methods.generalize.coral import coral
 from jaxtl.methods.generalize.dann import dann

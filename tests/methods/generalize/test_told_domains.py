@@ -8,9 +8,16 @@ import optax
 import pytest
 
 from jaxtl.methods import generalize
-from jaxtl.methods.generalize.arm import InContext
 from jaxtl.methods.generalize.sagnet import present_partners, random_contents, random_styles
-from jaxtl.models import Block, classes, from_blocks, mlp_head
+from jaxtl.models import (
+    Block,
+    classes,
+    context_model,
+    context_network,
+    from_blocks,
+    mlp_head,
+)
+from jaxtl.models.context import InContext
 from jaxtl.paths import flatten
 from jaxtl.plan import StageShape, State
 from jaxtl.plan.batch import make_batch
@@ -136,8 +143,8 @@ def test_the_average_forgets_its_start_and_then_the_past():
 
 @pytest.mark.parametrize("roles", ROLES.values(), ids=ROLES)
 def test_arm_reads_the_context_of_the_domain(roles):
-    model = generalize.context_model(MODEL)
-    method, batch = generalize.arm(SGD, network=generalize.context_network((2,))), draw(roles)
+    model = context_model(MODEL)
+    method, batch = generalize.arm(SGD, network=context_network((2,))), draw(roles)
     params, state = begun(method, model, roles)
     assert params["backbone"]["conv"]["kernel"].shape == (3, 3, 2, 2)
     network = method.modules["context"]
@@ -161,23 +168,23 @@ def test_arm_reads_the_context_of_the_domain(roles):
 
 
 def test_a_context_is_zero_where_none_is_told_and_vectors_have_one_too():
-    model = generalize.context_model(MODEL, channels=2)
+    model = context_model(MODEL, channels=2)
     inputs = jnp.ones((3, SIDE, SIDE, 1))
     zeros = InContext(inputs, jnp.zeros((3, SIDE, SIDE, 2)))
     np.testing.assert_array_equal(model.before(inputs), model.before(zeros))
-    network = generalize.context_network((4,), channels=2)
+    network = context_network((4,), channels=2)
     params = network.init(KEY, {"inputs": jnp.zeros((1, 7))}, shape(("source", "source")))
     assert network.apply(params, jnp.zeros((3, 7))).shape == (3, 2)
 
 
 def test_what_does_not_fit_arm_is_refused():
     method = generalize.arm(SGD)
-    with pytest.raises(ValueError, match=r"use generalize.context_model\(model\)"):
+    with pytest.raises(ValueError, match=r"use models.context_model\(model\)"):
         begun(method, MODEL, ("source", "source"))
     with pytest.raises(ValueError, match=r"context_model\(model, channels=1\)"):
-        begun(method, generalize.context_model(MODEL, channels=2), ("source", "source"))
+        begun(method, context_model(MODEL, channels=2), ("source", "source"))
     with pytest.raises(ValueError, match="two sources or more"):
-        begun(method, generalize.context_model(MODEL), ("source", "target"))
+        begun(method, context_model(MODEL), ("source", "target"))
 
 
 def by_hand(maps):
