@@ -29,6 +29,7 @@ Arguments of many builders, explained here alone:
 
 from jaxtl.methods.generalize.and_mask import and_mask
 from jaxtl.methods.generalize.arm import arm
+from jaxtl.methods.generalize.caus_irl import caus_irl_coral, caus_irl_mmd
 from jaxtl.methods.generalize.cdann import cdann
 from jaxtl.methods.generalize.coral import coral
 from jaxtl.methods.generalize.dann import dann
