@@ -11,6 +11,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from jax import lax
 
 # A larger window, such as the 16 x 16 patches of a ViT, would be hundreds of slices.
 _MOST_TAPS = 49
+# Functions that are made once: JAX finds a branch traced, and differentiated, by the function.
+_MOST_FUNCTIONS = 256
 
 
 def convolve(
@@ -53,31 +56,13 @@ def convolve(
     window, rank = kernel.shape[:-2], inputs.ndim
     layout = lax.conv_dimension_numbers(inputs.shape, kernel.shape, dimension_numbers)
     depthwise = feature_group_count == inputs.shape[-1] == kernel.shape[-1]
-
-    def native(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(
-            inputs,
-            kernel,
-            window_strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers,
-            feature_group_count,
-            precision=precision,
-        )
-
-    def dot(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-        patches = jnp.concatenate(_taps(inputs, window, window_strides, pads), axis=-1)
-        weights = kernel.reshape(-1, kernel.shape[-1])
-        outputs = jnp.dot(patches.reshape(-1, len(weights)), weights, precision=precision)
-        return outputs.reshape(*patches.shape[:-1], -1)
-
-    def tap_sum(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-        weights = kernel.reshape(-1, *(1,) * (rank - 1), kernel.shape[-1])
-        taps = _taps(inputs, window, window_strides, pads)
-        return sum(tap * weight for tap, weight in zip(taps, weights, strict=True))
-
+    strides = tuple(window_strides)
+    if not isinstance(padding, str):
+        padding = tuple((int(low), int(high)) for low, high in padding)
+    dilation = [None if each is None else tuple(each) for each in (lhs_dilation, rhs_dilation)]
+    native = _native_convolution(
+        strides, padding, *dilation, dimension_numbers, feature_group_count, precision
+    )
     if (
         layout.lhs_spec == layout.out_spec == (0, rank - 1, *range(1, rank - 1))
         and layout.rhs_spec == (rank - 1, rank - 2, *range(rank - 2))
@@ -85,15 +70,65 @@ def convolve(
         and math.prod(window) <= _MOST_TAPS
         and (feature_group_count == 1 or depthwise)
     ):
-        pads = _pads(inputs.shape[1:-1], window, window_strides, padding)
+        pads = tuple(map(tuple, _pads(inputs.shape[1:-1], window, strides, padding)))
         if depthwise and feature_group_count > 1:
+            tap_sum = _tap_sum(window, strides, pads)
             return lax.platform_dependent(inputs, kernel, cpu=tap_sum, default=native)
+        dot = _patches_dot(window, strides, pads, precision)
         if math.prod(window) == 1:
             return lax.platform_dependent(inputs, kernel, cpu=dot, default=native)
         return _differentiated_as(dot, native)(inputs, kernel)
     return native(inputs, kernel)
 
 
+@functools.lru_cache(_MOST_FUNCTIONS)
+def _native_convolution(*how: Any) -> Callable:
+    """(inputs, kernel) -> outputs by the operation itself.
+
+    Args:
+        how: further arguments of `lax.conv_general_dilated`, in order; the precision last.
+    """
+    *how, precision = how
+
+    def native(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(inputs, kernel, *how, precision=precision)
+
+    return native
+
+
+@functools.lru_cache(_MOST_FUNCTIONS)
+def _patches_dot(
+    window: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    precision: lax.PrecisionLike,
+) -> Callable:
+    """(inputs, kernel) -> outputs as one product of all patches."""
+
+    def dot(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        patches = jnp.concatenate(_taps(inputs, window, strides, pads), axis=-1)
+        weights = kernel.reshape(-1, kernel.shape[-1])
+        outputs = jnp.dot(patches.reshape(-1, len(weights)), weights, precision=precision)
+        return outputs.reshape(*patches.shape[:-1], -1)
+
+    return dot
+
+
+@functools.lru_cache(_MOST_FUNCTIONS)
+def _tap_sum(
+    window: Sequence[int], strides: Sequence[int], pads: Sequence[tuple[int, int]]
+) -> Callable:
+    """(inputs, kernel) -> outputs of a depthwise convolution, tap by tap."""
+
+    def tap_sum(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        weights = kernel.reshape(-1, *(1,) * (inputs.ndim - 1), kernel.shape[-1])
+        taps = _taps(inputs, window, strides, pads)
+        return sum(tap * weight for tap, weight in zip(taps, weights, strict=True))
+
+    return tap_sum
+
+
+@functools.lru_cache(_MOST_FUNCTIONS)
 def _differentiated_as(cpu: Callable, native: Callable) -> Callable:
     """`native`, but values and derivatives by `cpu` on one, where an argument is differentiated.
 
@@ -183,10 +218,27 @@ def max_pool(
         )
     stride = stride or window
 
+    native = _native_pooling(window, stride, padding)
+    if stride != window or padding:
+        return _differentiated_as(_overlapping(window, stride, padding), native)(inputs)
+    return lax.platform_dependent(inputs, cpu=_reshaped(window), default=native)
+
+
+@functools.lru_cache(_MOST_FUNCTIONS)
+def _native_pooling(window: int, stride: int, padding: int) -> Callable:
+    """inputs -> maxima by the operation itself."""
+
     def native(inputs: jax.Array) -> jax.Array:
         sides, strides = (1, window, window, 1), (1, stride, stride, 1)
         edges = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
         return lax.reduce_window(inputs, -jnp.inf, lax.max, sides, strides, edges)
+
+    return native
+
+
+@functools.lru_cache(_MOST_FUNCTIONS)
+def _overlapping(window: int, stride: int, padding: int) -> Callable:
+    """inputs -> maxima of windows that share pixels, or lie on a border."""
 
     def overlapping(inputs: jax.Array) -> jax.Array:
         # Along the rows first, so that of equal maxima the first in reading order is taken.
@@ -199,15 +251,20 @@ def max_pool(
                 inputs = jnp.where((tap > inputs) | jnp.isnan(tap), tap, inputs)
         return inputs
 
+    return overlapping
+
+
+@functools.lru_cache(_MOST_FUNCTIONS)
+def _reshaped(window: int) -> Callable:
+    """inputs -> maxima of windows side by side."""
+
     def reshaped(inputs: jax.Array) -> jax.Array:
         n, height, width, channels = inputs.shape
         rows, columns = height // window, width // window
         cropped = inputs[:, : rows * window, : columns * window]
         return _maximum(cropped.reshape(n, rows, window, columns, window, channels))
 
-    if stride != window or padding:
-        return _differentiated_as(overlapping, native)(inputs)
-    return lax.platform_dependent(inputs, cpu=reshaped, default=native)
+    return reshaped
 
 
 @jax.custom_jvp
