@@ -5,5 +5,6 @@ from jaxtl.fingerprint.programs import (
     combined,
     of_jaxpr,
     of_program,
+    of_traced,
     of_value,
 )

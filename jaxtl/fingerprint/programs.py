@@ -67,8 +67,17 @@ def of_program(function: Callable, *args: Any) -> Fingerprint:
     Raises:
         whatever the function raises.
     """
-    program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-    return combined(of_jaxpr(program), _entries(args), _entries(shapes))
+    return of_traced(*jax.make_jaxpr(function, return_shape=True)(*args), *args)
+
+
+def of_traced(program: jex.ClosedJaxpr, results: Any, *args: Any) -> Fingerprint:
+    """What `of_program` gives of a function that was traced.
+
+    Args:
+        results: what it returns, abstract.
+        args: those that it was traced on.
+    """
+    return combined(of_jaxpr(program), _entries(args), _entries(results))
 
 
 def of_value(value: Any) -> Fingerprint:

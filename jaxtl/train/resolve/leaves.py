@@ -17,6 +17,8 @@ from jaxtl.train.resolve.stage import Setup, initialise
 def initial(replicas: Replicas, mesh: Mesh) -> dict[str, jax.Array]:
     """{path: leaf [replicas, ...]} of what the stage initialises."""
     setup = replicas.setup
+    if not setup.fresh:  # nor is the program traced that would compute nothing
+        return {}
 
     def fresh(seed: jax.Array) -> dict[str, jax.Array]:
         leaves = map(flatten, initialise(setup.stage, setup.inputs, setup.shape, seed))

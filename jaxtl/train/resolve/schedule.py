@@ -20,7 +20,7 @@ from jaxtl.train.mesh import current_mesh
 from jaxtl.train.options import RunOptions
 from jaxtl.train.resolve.convolutions import convolutions
 from jaxtl.train.resolve.stage import Setup
-from jaxtl.train.resolve.traced import Traced, trace
+from jaxtl.train.resolve.traced import Traced, traced_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +54,7 @@ class Schedule:
 
 def convolves(setup: Setup) -> bool:
     """Whether this is a CPU, and the stage's model has convolutions of ours and no others."""
-    args = (setup.params, setup.state.statistics, setup.inputs)
-    outputs = trace(setup, "outputs", lambda *args: setup.model.apply(*args)[0], *args)
-    layers = convolutions(outputs.closed.jaxpr)
+    layers = convolutions(traced_outputs(setup).jaxpr.jaxpr)
     return jax.default_backend() == "cpu" and layers.forward and not layers.native
 
 

@@ -213,7 +213,9 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
 
     live = [path for path in running if _layer_trains(path, groups)]
     check_rules(method, live)
-    model = dataclasses.replace(model, live=tuple(map(re.escape, live)))
+    live = tuple(map(re.escape, live))
+    if live != model.live:  # else what is remembered of the model serves all its stages
+        model = dataclasses.replace(model, live=live)
     memory = None
     if method.state is not None:
         memory = jax.eval_shape(lambda *args: method.state(model, *args, shape), params, statistics)

@@ -8,6 +8,8 @@ import jax
 from jax.extend import core as jex
 
 from jaxtl.fingerprint import Fingerprint, of_jaxpr
+from jaxtl.models.outputs import Predict, batch_outputs
+from jaxtl.models.programs import alone, form_of
 from jaxtl.plan import PyTree
 from jaxtl.train.resolve.stage import Setup
 
@@ -68,3 +70,19 @@ def trace(setup: Setup, name: Hashable, function: Callable, *args: PyTree) -> Tr
         paths = [path for path, _ in jax.tree.leaves_with_path((args, results))]
         setup.traces[key] = Traced(closed, results, tuple(map(jax.tree_util.keystr, paths)))
     return setup.traces[key]
+
+
+def traced_outputs(setup: Setup, predict: Predict | None = None) -> jax.stages.Traced:
+    """(params, state, inputs) -> what the stage's model says of examples when it does not train.
+
+    Traced once for all stages whose models compute the same.
+
+    Args:
+        predict: instead of `model.apply`.
+    """
+    args = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        (setup.params, setup.state, setup.inputs),
+    )
+    with alone():
+        return batch_outputs.trace(form_of(setup.model, predict, None), *args)

@@ -19,8 +19,7 @@ import jax
 
 from jaxtl.data.digest import of_arrays
 from jaxtl.files import digest
-from jaxtl.fingerprint import Fingerprint, of_jaxpr, of_program, of_value
-from jaxtl.models import forward
+from jaxtl.fingerprint import Fingerprint, of_jaxpr, of_traced, of_value
 from jaxtl.paths import flatten
 from jaxtl.plan import Stage
 from jaxtl.train.feed.digest import data_digests
@@ -29,6 +28,7 @@ from jaxtl.train.feed.tempered import TemperedStream, stream_of
 from jaxtl.train.rehearsal import step_fingerprint
 from jaxtl.train.resolve.replicas import Replicas
 from jaxtl.train.resolve.stage import Setup
+from jaxtl.train.resolve.traced import traced_outputs
 
 Identity = dict[str, Any]
 
@@ -68,8 +68,9 @@ def versions() -> dict[str, str]:
 
 def outputs_fingerprint(setup: Setup) -> Fingerprint:
     """Of what the stage's model says of examples that it is not trained on."""
-    outputs = forward(setup.model, setup.stage.method.predict)
-    return of_program(outputs, setup.params, setup.state, setup.inputs)
+    traced = traced_outputs(setup, setup.stage.method.predict)
+    args = (setup.params, setup.state, setup.inputs)
+    return of_traced(traced.jaxpr, traced.out_info, *args)
 
 
 def stage_identity(
