@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import numpy as np
 
-from jaxtl.models.programs import Form, in_threads, is_key, no_values, program
+from jaxtl.models.programs import Form, in_threads, is_key, no_values, on_one_cpu, program
 from jaxtl.plan import PyTree
 from jaxtl.train.resolve.replicas import replica
 
@@ -34,14 +34,20 @@ def call_for_seeds(
     of_seed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), weights)
     run, reads = program(function, form, of_seed, first[1])
     leaves, structure = jax.tree.flatten(weights)
+    on_cpu = on_one_cpu()
     held_once: dict[int, jax.Array] = {}
+
+    def rows_of(leaf: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+        # Of an array of NumPy a row is a view; for one of JAX a program is compiled and called.
+        readable = isinstance(leaf, jax.Array) and leaf.is_fully_addressable and not is_key(leaf)
+        return np.asarray(leaf) if on_cpu and readable else leaf
 
     def part(place: int, seed: int) -> jax.Array | np.ndarray:
         leaf = leaves[place]
         if not reads[place] and not is_key(leaf):
             return no_values(leaf.shape[1:], leaf.dtype)
         if leaf.shape[0] > 1:
-            return jax.device_put(replica(leaf, seed))
+            return jax.device_put(replica(rows_of(leaf), seed))
         if place not in held_once:
             held_once[place] = jax.device_put(replica(leaf, 0))
         return held_once[place]
