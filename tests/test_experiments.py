@@ -45,6 +45,7 @@ DOWNLOADED = {  # experiment: (fields, datasets it reads, packages that hold its
 EMBEDDED = [name for name in NAMES if name not in DOWNLOADED]
 FEW_ARMS = {  # where each arm is another program of the same code
     "balance": ("alone", "tuned", "imtl"),
+    "conflict": ("fixed_0.5", "mgda"),
     "digits": ("scratch", "full"),
     "digits_generalize": ("erm", "vrex"),
     "digits_halves": ("scratch", "full"),
@@ -63,6 +64,7 @@ FEW_ARMS = {  # where each arm is another program of the same code
 }
 LONG = (
     "balance",
+    "conflict",
     "digits",
     "digits_generalize",
     "digits_halves",

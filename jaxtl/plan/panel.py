@@ -150,11 +150,13 @@ class Cloud:
         points: [n, 2] float.
         labels: [n], names that decide the colours (empty: hidden), or floats for a scale of
             colours; None colours the cloud by its name.
+        joined: the points, in their order, are the corners of a line, which is all that is drawn.
     """
 
     name: str
     points: np.ndarray
     labels: np.ndarray | None = None
+    joined: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtl.measure.declarations import declaration_problems
 from jaxtl.measure.results import ArmResult, Comparison
 from jaxtl.methods import multitask
 from jaxtl.metrics import classification, regression
-from jaxtl.plan import Experiment, Metric, maximize
+from jaxtl.plan import Experiment, Metric, maximize, minimize
 
 ACCURACY, ERROR = "kind/accuracy", "size/rmse"
 ALONE = {ACCURACY: "kind_alone", ERROR: "size_alone"}
@@ -80,6 +80,20 @@ def test_a_wrong_name_is_said_before_anything_trains(alone, line):
     assert any(line in problem for problem in declaration_problems(plan, names))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"swept": ("bothh",)}, "swept: unknown arm 'bothh'. Did you mean 'both'"),
+        ({"first": maximize("kind", "acuracy")}, "unknown metric 'kind/acuracy'. Did you mean"),
+    ],
+)
+def test_a_wrong_name_of_a_trade_off_is_said_before_anything_trains(arguments, line):
+    right = {"first": maximize("kind", "accuracy"), "second": minimize("size", "rmse")}
+    plan = experiment(analyses=[analyses.trade_off(**right | arguments)])
+    names = {"kind": ("loss", "accuracy", "macro_f1", "ece"), "size": tuple("lmr")}
+    assert any(line in problem for problem in declaration_problems(plan, names))
+
+
 def logged(losses, steps=3):
     ones = np.ones((steps, 2))
     curves = {"step": np.arange(steps), "weight_0": 3 * ones, "weight_1": -ones}
@@ -122,3 +136,17 @@ def test_whose_the_losses_are(losses, count, names):
     tasks = task_losses_logged(several, count, logged(dict.fromkeys(losses, 1.0)))
     assert list(tasks) == names
     assert [key for key in tasks.values() if key] == losses
+
+
+def test_cosines_have_the_names_of_their_tasks():
+    ones = np.ones((3, 2))
+    curves = logged({"kind_0_loss": 1.0, "kind_1_loss": 2.0})
+    agreement = {"conflicts": 0 * ones, "cosine": 0.5 * ones, "cosine_0_1": 0.25 * ones}
+    pair = analyses.task_angles().measure(trained("both", {}, curves | agreement))["both"]
+    assert pair["cosine, mean of pairs"][0, 0] == 0.5
+    assert pair["cosine, task 0 and task 1"][0, 0] == 0.25
+    how = {"selection": "", "baseline": "both", "primary": maximize("kind", "accuracy")}
+    comparison = Comparison(seeds=(4, 7), arms={"both": ArmResult("both", ("both",), {})}, **how)
+    made = analyses.task_angles().panels({"both": {"both": pair}}, comparison)
+    assert len(made["task_angles"].lines) == 3
+    assert analyses.task_angles().measure(trained("both", {}, curves)) is None

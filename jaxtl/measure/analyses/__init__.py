@@ -22,8 +22,10 @@ from jaxtl.measure.analyses.forgetting import forgetting
 from jaxtl.measure.analyses.picks import oracle, picks
 from jaxtl.measure.analyses.relative_gain import relative_gain
 from jaxtl.measure.analyses.representation import pretraining, representation
+from jaxtl.measure.analyses.task_angles import task_angles
 from jaxtl.measure.analyses.task_weights import task_weights
 from jaxtl.measure.analyses.tasks import backward_transfer, by_stage, own_stages
+from jaxtl.measure.analyses.trade_off import trade_off
 from jaxtl.plan import Analysis
 
 
@@ -38,6 +40,7 @@ def default() -> list[Analysis]:
         classes(),
         adversaries(),
         task_weights(),
+        task_angles(),
         domain_gap(),
         feature_map(),
         forgetting(),

@@ -1,5 +1,6 @@
 """Learning curves: training metrics by step, over the chains of all arms."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +11,8 @@ from jaxtl.plan import CRITERIA, Analysis, Curve, Line, Panel, key_parts
 
 ADVERSARIAL = ("domain_accuracy", "reversal")
 """What stages with domain classifiers log, for a panel of their own."""
+OF_RULES = re.compile(r"conflicts|cosine(_\d+_\d+)?|weight_\d+")
+"""What rules for several losses log, likewise."""
 MOST_METRICS = 3
 
 Curves = Mapping[str, Mapping[str, np.ndarray]]
@@ -29,7 +32,8 @@ def panels(arms: Mapping[str, Curves], comparison: Comparison) -> dict[str, Pane
     stages = {stage: curves for arm in arms.values() for stage, curves in arm.items()}
     count = Counter(metric for curves in stages.values() for metric in curves)
     for metric in list(count):
-        if key_parts(metric)[0] == CRITERIA or metric in ("step", *ADVERSARIAL):
+        elsewhere = key_parts(metric)[0] == CRITERIA or OF_RULES.fullmatch(metric)
+        if elsewhere or metric in ("step", *ADVERSARIAL):
             del count[metric]
     metrics = sorted(count, key=lambda metric: (metric != "loss", -count[metric], metric))
     lines = chain_lines(arms, comparison, metrics[:MOST_METRICS])

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtl.plan.panel import Cloud, Scatter
 from jaxtl.report.figures.canvas import (
     ARMS,
+    DASHES,
     INK,
     MARKERS,
     WIDTH,
@@ -32,8 +33,11 @@ SIDE = 3.2  # inches of axes with what stands around them
 @saved
 def scatter(panel: Scatter) -> Figure:
     """Axes a name; marker by cloud, colour by label, or by cloud where there are no labels."""
+    from matplotlib.lines import Line2D
+
     clouds = [cloud for each in panel.clouds.values() for cloud in each]
-    names = list(dict.fromkeys(cloud.name for cloud in clouds))
+    names = list(dict.fromkeys(cloud.name for cloud in clouds if not cloud.joined))
+    lines = list(dict.fromkeys(cloud.name for cloud in clouds if cloud.joined))
     shades = _shades(clouds)
     figure, axes = tiles(
         len(panel.clouds), min(len(panel.clouds), int(WIDTH / SIDE)), (SIDE, SIDE), panel.title
@@ -41,6 +45,9 @@ def scatter(panel: Scatter) -> Figure:
     titles = shortened(panel.clouds, 24) if len(panel.clouds) > 1 else [""]
     for ax, title, (name, each) in zip(axes, titles, panel.clouds.items(), strict=True):
         for cloud in each:
+            if cloud.joined:
+                ax.plot(*np.asarray(cloud.points, float).T, **_dashes(lines, cloud.name))
+                continue
             index = names.index(cloud.name)
             colour = _colours(cloud, index, shades)
             look = {"color": colour} if index else {"facecolors": "none", "edgecolors": colour}
@@ -51,8 +58,14 @@ def scatter(panel: Scatter) -> Figure:
         if panel.equal:
             ax.set(xticks=[], yticks=[])
             ax.set_aspect("equal", "datalim")
-    legend(figure, _handles(clouds, names, shades), 20)
+    handles = {name: Line2D([], [], **_dashes(lines, name)) for name in lines}
+    legend(figure, handles | _handles(clouds, names, shades), 20)
     return figure
+
+
+def _dashes(lines: Sequence[str], name: str) -> dict[str, Any]:
+    """The look of a line among those of all axes."""
+    return {"color": INK, "linestyle": DASHES[lines.index(name) % len(DASHES)], "linewidth": 1.0}
 
 
 def _is_scale(cloud: Cloud) -> bool:

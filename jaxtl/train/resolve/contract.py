@@ -92,7 +92,8 @@ def check_loss(method: Method, number: int, given: State, returned: Any) -> None
     several = update.weigh is not None or update.combine is not None
     wanted = "a vector [tasks]" if several else "a scalar"
     if len(shape) != several or not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"{place} must be {wanted} of floats, got {dtype}{list(shape)}")
+        remedy = "; losses.task_losses makes one of heads or domains" if several else ""
+        raise ValueError(f"{place} must be {wanted} of floats, got {dtype}{list(shape)}{remedy}")
     if lines := list(differing(given, rest[0])):
         raise ValueError(f"{place} must leave the form of the state as it is: {'; '.join(lines)}")
     for name, value in rest[1].items():

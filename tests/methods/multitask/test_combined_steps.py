@@ -10,6 +10,7 @@ from tiny import assert_same
 
 from jaxtl import paths
 from jaxtl.methods import multitask, transfer
+from jaxtl.plan import Method, Update
 from jaxtl.train.mesh import make_mesh
 from jaxtl.train.step import make_step
 
@@ -78,3 +79,13 @@ def test_only_what_is_shared_is_combined(name):
     for path, rows in paths.flatten(jacobian).items():
         alike = np.allclose(moved[path], rows.sum(0), rtol=1e-4, atol=1e-6)
         assert alike == (path != "backbone/dense_0/kernel"), path
+
+
+def test_a_combiner_of_a_scalar_loss_is_refused():
+    loss = transfer.full(SGD).updates[0].loss
+    update = Update(loss, per_example=True, combine=multitask.mgda())
+    with pytest.raises(
+        ValueError, match=r"must be a vector \[tasks\] .*losses\.task_losses"
+    ) as error:
+        begun(Method({"all": ((".*",), SGD)}, (update,)))
+    assert len(str(error.value).splitlines()) == 1
