@@ -60,10 +60,10 @@ def build(config: Config) -> Experiment:
         "aligned_mtl": multitask.aligned_mtl(),
         "upgrad": multitask.upgrad(),
     }
-    methods = {
+    trained = {
         f"fixed_{w}": transfer.full(sgd, lambdas={"a": 2 * w, "b": 2 - 2 * w}) for w in FIXED
     }
-    methods |= {name: multitask.joint(sgd, rule) for name, rule in rules.items()}
+    trained |= {name: multitask.joint(sgd, rule) for name, rule in rules.items()}
 
     def arm(name, method):
         domains, steps = [labelled(table, {"a": "a", "b": "b"})], config.steps
@@ -80,7 +80,7 @@ def build(config: Config) -> Experiment:
     fixed = [f"fixed_{w}" for w in FIXED]
     both = minimize("a", "error"), minimize("b", "error")
     return Experiment(
-        arms={name: arm(name, method) for name, method in methods.items()},
+        arms={name: arm(name, method) for name, method in trained.items()},
         baseline="fixed_0.5",
         evals={name: regression(table, name, column=name) for name in labels},
         primary=minimize("front", "distance"),
