@@ -35,12 +35,14 @@ DOWNLOADED = {  # experiment: (fields, datasets it reads, packages that hold its
     ),
     "mnist_usps": ([], ["mnist", "usps"], []),
     "office31_adapt": (["--config.dataset=office31_128"], ["office31_128"], [LITE0]),
+    "office31_tasks": (["--config.dataset=office31_128"], ["office31_128"], [LITE0]),
     "office_caltech": ([], ["office_caltech10_surf"], []),
     "office31": (["--config.dataset=office31_128"], ["office31_128"], [LITE0]),
     "rotated_mnist": ([], ["mnist"], []),
     "sentiment": ([], ["multi_domain_sentiment"], [MINILM]),
     "sentiment_adapt": (["--config.reviews=200"], ["multi_domain_sentiment"], [MINILM]),
     "shared_layers": ([], ["mnist", "usps"], []),
+    "trec_tasks": ([], ["trec"], [MINILM]),
 }
 EMBEDDED = [name for name in NAMES if name not in DOWNLOADED]
 FEW_ARMS = {  # where each arm is another program of the same code
