@@ -23,7 +23,7 @@ from jaxtl.plan import Experiment, Stage, labelled, maximize, unlabelled
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    batch_size: int = 32
+    batch_size: int = 16
     source_steps: int = 300
     steps: int = 200
 

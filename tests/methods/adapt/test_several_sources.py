@@ -72,7 +72,9 @@ BUILDERS = {
 }
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    "name", ["darn", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mdan", "mdan_hard"))]
+)
 def test_adversaries_of_the_sources(name):
     method = BUILDERS[name](weight=FACTOR, reversal=COEFFICIENT)
     batch = batch_of_three(unequal())
@@ -140,8 +142,8 @@ def test_distance_of_moments():
     expected = moments_in_loops(sources, target, *weights)
     np.testing.assert_allclose(distance(sources, target, *weights)[0], expected, rtol=1e-5)
     same, ones = np.stack([target] * 3), np.ones((3, 5), np.float32)
-    value, slope = jax.value_and_grad(moment_distance)(same, target, ones, ones[0])
-    assert value == 0 and not slope.any()
+    value, slope = distance(same, target, ones, ones[0])
+    assert abs(value) < 1e-6 and np.isfinite(slope).all()
     weights[0][1, 2] = 0
     with_hole = moments_in_loops(sources, target, *weights)
     sources[1, 2] = np.nan

@@ -102,7 +102,9 @@ def only(batch, d):
     return batch.replace(weights=weights)
 
 
-@pytest.mark.parametrize("inner", [optax.sgd(0.3), optax.adam(0.01)], ids=["sgd", "adam"])
+@pytest.mark.parametrize(
+    "inner", [pytest.param(optax.sgd(0.3), marks=pytest.mark.slow), optax.adam(0.01)]
+)
 def test_fish_is_a_loop_of_inner_steps(inner):
     batch = jax.tree.map(jnp.asarray, three())
     method = generalize.fish(inner, meta_step=0.5)

@@ -102,9 +102,10 @@ ROLES = {
     "sources": ("source", "source"),
     "with a target": ("source", "source", "target"),
 }
+CASES = [pytest.param(ROLES["sources"], marks=pytest.mark.slow), ROLES["with a target"]]
 
 
-@pytest.mark.parametrize("roles", ROLES.values(), ids=ROLES)
+@pytest.mark.parametrize("roles", CASES, ids=ROLES)
 def test_marginal_transfer_reads_the_mean_of_the_domain(roles):
     method, batch = generalize.marginal_transfer(SGD, decay=0.9), draw(roles)
     params, state = begun(method, MODEL, roles)
@@ -141,7 +142,7 @@ def test_the_average_forgets_its_start_and_then_the_past():
     np.testing.assert_allclose(state.method["mean"], expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("roles", ROLES.values(), ids=ROLES)
+@pytest.mark.parametrize("roles", CASES, ids=ROLES)
 def test_arm_reads_the_context_of_the_domain(roles):
     model = context_model(MODEL)
     method, batch = generalize.arm(SGD, network=context_network((2,))), draw(roles)
