@@ -57,7 +57,8 @@ def build(config: Config) -> Experiment:
     start = stage("sources", transfer.full(adam), labelled_ones, config.source_steps)
     arms = {}
     for name, domain in sources.items():
-        alone = stage(f"single_{name}", transfer.full(adam), [domain], config.source_steps)
+        steps = config.source_steps + config.steps  # as many as the others have in all
+        alone = stage(f"single_{name}", transfer.full(adam), [domain], steps)
         arms[alone.name] = [alone]
     methods = {
         "pooled": transfer.full(adam),

@@ -186,6 +186,7 @@ def test_every_source_has_its_classifier():
     np.testing.assert_allclose(found, 0.25 * chances[0] + 0.75 * chances[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_pairs_of_classifiers_disagree_on_the_target():
     method = adapt.m3sda_beta(SGD, weight=0.4)
     batch, params = batch_of_three(unequal()), initial(method, SHAPE)

@@ -180,6 +180,7 @@ def test_fishr_is_the_variance_of_the_gradients_of_examples():
             np.testing.assert_allclose(found[name][d], 0.009 + value, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_fishr_has_the_slope_of_its_loss():
     batch, params = with_a_hidden_label(three()), start()
     method = generalize.fishr(SGD, warm_up=0, weight=200.0)

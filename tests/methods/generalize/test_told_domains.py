@@ -128,6 +128,7 @@ def test_marginal_transfer_reads_the_mean_of_the_domain(roles):
     jax.tree.map(np.testing.assert_array_equal, same.method, after.method)
 
 
+@pytest.mark.slow
 def test_the_average_forgets_its_start_and_then_the_past():
     roles, method = ("source", "source"), generalize.marginal_transfer(SGD, decay=0.75)
     params, state = begun(method, MODEL, roles)
