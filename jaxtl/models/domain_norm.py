@@ -75,6 +75,12 @@ class DomainNorm(Network):
         names = [field.name for field in dataclasses.fields(Network)]
         return Network(**{name: getattr(self, name) for name in names})
 
+    def cut(self, block: str) -> tuple[Network, Network]:
+        raise ValueError(
+            f"a model with domain_norm cannot be cut after block {block!r}: what its blocks make "
+            "of a row depends on the row's domain"
+        )
+
     def init(self, rng: jax.Array, inputs: PyTree) -> tuple[Params, Statistics]:
         params, statistics = self.shared.init(rng, inputs)
         if not statistics:

@@ -143,6 +143,8 @@ def test_what_domain_norms_cannot_do_is_said():
     inputs, params, statistics = begun()
     with pytest.raises(ValueError, match="4 rows are not of 3 domains"):
         MODEL.apply(params, statistics, inputs[:, 0], rng=KEY, train=True)
+    with pytest.raises(ValueError, match="cannot be cut after block 'conv'"):
+        MODEL.cut("conv")
     with pytest.raises(ValueError, match="domain 3 of 3"):
         domain_norm(PLAIN, D, domain=3)
     with pytest.raises(ValueError, match="no batch statistics"):

@@ -5,6 +5,9 @@ domain is `labelled`: sources, and also a target that has a few labels, which sa
 (three streams: `labelled(source, head)`, `labelled(few, head, role="target")`,
 `unlabelled(target, head)`). All domains name one head.
 
+Several sources are one side, pooled, but for the methods that weigh them or give each a network of
+its own: `mdan`, `mdan_hard`, `darn`, `m3sda`, `m3sda_beta`.
+
 What looks at examples without their labels weighs them by `present`, the examples' own weights: a
 weight of 2 is an example that is there twice. Where examples are coupled (kernels, covariances,
 transport, a critic) only the proportions within a side count, or frequencies as the loss says; a

@@ -50,6 +50,8 @@ def arm(
 
     def check(model: Model, params: Params, inputs: PyTree) -> jax.Array:
         """Zeros of the context's shape."""
+        if not hasattr(inputs, "shape"):
+            raise ValueError("arm needs inputs that are one array [n, ..., channels]")
         before = getattr(model, "before", None)
         if not isinstance(before, ContextBeside):
             raise ValueError("arm tells the model a context: use models.context_model(model)")
