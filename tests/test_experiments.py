@@ -183,7 +183,10 @@ def test_reads_without_a_puzzle(path):
         assert not shadows, (path.name, shadows)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",  # a program for each of two dozen arms
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "balance")) for name in NAMES],
+)
 def test_plan(name):
     requires(name)
     module = importlib.import_module(f"experiments.{name}")

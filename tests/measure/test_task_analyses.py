@@ -9,12 +9,12 @@ from several_tasks import SGD, stage
 
 from jaxtl.measure import TrainedArm, analyses
 from jaxtl.measure.analyses.relative_gain import delta_p
-from jaxtl.measure.analyses.task_weights import measure, panels, task_losses_logged
+from jaxtl.measure.analyses.task_weights import measure, panels, side_by_side, task_losses_logged
 from jaxtl.measure.declarations import declaration_problems
 from jaxtl.measure.results import ArmResult, Comparison
 from jaxtl.methods import multitask
 from jaxtl.metrics import classification, regression
-from jaxtl.plan import Experiment, Metric, maximize, minimize
+from jaxtl.plan import Experiment, Line, Metric, maximize, minimize
 
 ACCURACY, ERROR = "kind/accuracy", "size/rmse"
 ALONE = {ACCURACY: "kind_alone", ERROR: "size_alone"}
@@ -114,7 +114,7 @@ def test_weights_are_parts_of_their_sum_and_have_the_tasks_names():
     comparison = Comparison(seeds=(4, 7), arms={"both": ArmResult("both", ("both",), {})}, **how)
     made = panels({"both": measured}, comparison)
     assert list(made) == ["task_weights", "weighted_losses"]
-    assert made["task_weights"].limits == (-1, 1)
+    assert made["task_weights"].limits == (-0.3, 1)
     assert measure(trained("both", {}, {"step": np.arange(3)})) is None
 
 
@@ -150,3 +150,12 @@ def test_cosines_have_the_names_of_their_tasks():
     made = analyses.task_angles().panels({"both": {"both": pair}}, comparison)
     assert len(made["task_angles"].lines) == 3
     assert analyses.task_angles().measure(trained("both", {}, curves)) is None
+
+
+def test_many_arms_stand_in_columns_of_a_few():
+    def lines(count):
+        return [Line(f"a{i}", np.arange(2), np.ones((2, 1)), "w", "all") for i in range(count)]
+
+    assert {line.column for line in side_by_side(lines(6))} == {"all"}
+    columns = [line.column for line in side_by_side(lines(8))]
+    assert columns == ["a0 to a3"] * 4 + ["a4 to a7"] * 4

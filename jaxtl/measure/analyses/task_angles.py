@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from jaxtl.measure.analyses.curves import Curves, chain_lines
-from jaxtl.measure.analyses.task_weights import task_losses_logged
+from jaxtl.measure.analyses.task_weights import side_by_side, task_losses_logged
 from jaxtl.measure.results import Comparison, TrainedArm
 from jaxtl.plan import Analysis, Curve, Panel
 
@@ -41,5 +41,6 @@ def panels(arms: Mapping[str, Curves], comparison: Comparison) -> dict[str, Pane
         "Moving averages of what the gradients of the losses did in what the tasks share: a pair "
         "conflicts where its cosine is below 0."
     )
-    lines = chain_lines(arms, comparison, [key for key in keys if key != "step"])
+    metrics = [key for key in keys if key != "step"]
+    lines = side_by_side(chain_lines(arms, comparison, metrics))
     return {"task_angles": Curve("Do the tasks agree?", note, lines, "step", limits=(-1, 1))}

@@ -1,5 +1,6 @@
 """What the losses of several tasks weighed, step by step."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
@@ -7,9 +8,10 @@ import numpy as np
 
 from jaxtl.measure.analyses.curves import Curves, chain_lines
 from jaxtl.measure.results import Comparison, TrainedArm
-from jaxtl.plan import Analysis, Curve, Panel, Stage
+from jaxtl.plan import Analysis, Curve, Line, Panel, Stage
 
 WEIGHT = re.compile(r"weight_\d+")
+MOST_ARMS = 6  # whose lines can be told apart on the same axes
 
 
 def task_weights() -> Analysis:
@@ -77,11 +79,30 @@ def panels(arms: Mapping[str, Curves], comparison: Comparison) -> dict[str, Pane
     made = {}
     for name, (title, note, prefix) in shown.items():
         metrics = [key for key in keys if key.startswith(prefix)]
-        if lines := chain_lines(arms, comparison, metrics):
-            least = min(np.nanmin(line.values) for line in lines)
-            limits = (-1.0 if least < 0 else 0.0, 1.0)  # impartial weights may be negative
+        if lines := side_by_side(chain_lines(arms, comparison, metrics)):
+            # Some rules have negative weights; a few odd steps of theirs do not set the scale.
+            least = min(np.nanpercentile(line.values, 1) for line in lines)
+            limits = (float(np.floor(10 * min(least + 0.02, 0)) / 10), 1.0)
             made[name] = Curve(title, note, lines, x_label="step", limits=limits)
     return made
+
+
+def side_by_side(lines: Sequence[Line]) -> list[Line]:
+    """The lines, those of many arms in columns of a few each."""
+    by_column: dict[str, list[str]] = {}
+    for line in lines:
+        names = by_column.setdefault(line.column, [])
+        names += [line.name] * (line.name not in names)
+    headings = {}
+    for column, names in by_column.items():
+        if len(names) > MOST_ARMS:
+            count = -(-len(names) // MOST_ARMS)
+            for part in np.array_split(names, count):
+                headings |= {(column, name): f"{part[0]} to {part[-1]}" for name in part}
+    return [
+        dataclasses.replace(line, column=headings.get((line.column, line.name), line.column))
+        for line in lines
+    ]
 
 
 def _parts(values: np.ndarray) -> Sequence[np.ndarray]:
