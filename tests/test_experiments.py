@@ -62,6 +62,8 @@ FEW_ARMS = {  # where each arm is another program of the same code
     "several_sources": ("pooled", "mdan"),
     "sinusoid": ("joint", "maml"),
     "source_free": ("source_only", "shot"),
+    "task_pairs": ("digit", "odd", "digit_odd"),
+    "task_sharing": ("shared", "ple", "lora"),
     "test_time": ("source_only", "t3a"),
 }
 LONG = (
@@ -83,6 +85,8 @@ LONG = (
     "several_sources",
     "sinusoid",
     "source_free",
+    "task_pairs",
+    "task_sharing",
     "test_time",
     "tuned",
     "wine",

@@ -23,6 +23,7 @@ from jaxtl.measure.analyses.picks import oracle, picks
 from jaxtl.measure.analyses.relative_gain import relative_gain
 from jaxtl.measure.analyses.representation import pretraining, representation
 from jaxtl.measure.analyses.task_angles import task_angles
+from jaxtl.measure.analyses.task_gains import task_gains
 from jaxtl.measure.analyses.task_weights import task_weights
 from jaxtl.measure.analyses.tasks import backward_transfer, by_stage, own_stages
 from jaxtl.measure.analyses.trade_off import trade_off

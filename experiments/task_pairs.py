@@ -1,0 +1,81 @@
+"""Five labels of one digit, trained alone and in pairs: which task helps which?
+
+    python launch.py --experiment=task_pairs
+
+The tasks are the digit, odd or even, 0-4 or 5-9, the number of closed strokes, and how much ink
+there is, a number. Arms are named by what trains; "Which task helps which" in the report compares.
+
+Result: not measured.
+"""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import optax
+
+from jaxtl import data, models
+from jaxtl.measure import analyses
+from jaxtl.methods import transfer
+from jaxtl.metrics import classification, regression
+from jaxtl.models import classes
+from jaxtl.plan import Experiment, Stage, labelled, maximize
+
+LOOPS = np.array([1, 0, 0, 0, 1, 0, 1, 0, 2, 1])  # closed strokes of the digits 0, 1, ..., 9
+TASKS = {  # what each is computed from, and its classes
+    "odd": (lambda table: table.labels["label"] % 2, ["even", "odd"]),
+    "high": (lambda table: table.labels["label"] // 5, ["0-4", "5-9"]),
+    "loops": (lambda table: LOOPS[table.labels["label"]], ["none", "one", "two"]),
+    "ink": (lambda table: (table.inputs.mean((1, 2, 3)) - 78) / 8.6, None),
+}
+HEADS = {
+    "digit": classes(10),
+    "odd": classes(2),
+    "high": classes(2),
+    "loops": classes(3),
+    "ink": models.regression(),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    images: int = 200
+    batch_size: int = 64
+    steps: int = 300
+
+
+def build(config: Config) -> Experiment:
+    digits = data.digits()
+    for task, (compute, names) in TASKS.items():
+        digits = digits.relabel(task, compute, names)
+    few, adam = digits.train.take(config.images), optax.adam(1e-3)
+    columns = {task: "label" if task == "digit" else task for task in HEADS}
+    model = models.mlp(HEADS, (64, 64))
+
+    def arm(*tasks):
+        stage = Stage(
+            "_".join(tasks),
+            model,
+            transfer.full(adam),
+            domains=[labelled(few, {task: columns[task] for task in tasks})],
+            batch_size=config.batch_size,
+            num_steps=config.steps,
+        )
+        return {stage.name: [stage]}
+
+    arms = {}
+    for task in HEADS:
+        arms |= arm(task)
+    for first, second in itertools.combinations(HEADS, 2):
+        arms |= arm(first, second)
+    evals = {
+        task: (regression if task == "ink" else classification)(digits.test, task, column=column)
+        for task, column in columns.items()
+    }
+    return Experiment(
+        arms=arms,
+        baseline="digit",
+        evals=evals,
+        primary=maximize("digit", "accuracy"),
+        analyses=[analyses.task_gains()],
+    )
