@@ -71,8 +71,15 @@ def adding(count: int) -> str:
 
 
 def compared(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The arms that are not the baseline."""
-    return {name: arm for name, arm in summary["arms"].items() if name != summary["baseline"]}
+    """The arms that are not the baseline, but for those that do not train the primary task."""
+    silent = {summary["baseline"], *without_primary(summary)}
+    return {name: arm for name, arm in summary["arms"].items() if name not in silent}
+
+
+def without_primary(summary: Mapping[str, Any]) -> list[str]:
+    """Names of the arms that were measured, and not by the primary metric."""
+    key = summary["primary"]["metric"]
+    return [n for n, arm in summary["arms"].items() if arm["metrics"] and key not in arm["metrics"]]
 
 
 def point(config: Mapping[str, Any]) -> str:
@@ -157,6 +164,8 @@ def answer(summary: Mapping[str, Any]) -> str:
         if names:
             verb = "" if outcome == "undecided" else " is" if len(names) == 1 else " are"
             sentences.append(text.format(enumeration(names) + verb))
+    if names := without_primary(summary):
+        sentences.append(f"Without {summary['primary']['metric']}: {enumeration(names)}.")
     return " ".join(sentences)
 
 

@@ -169,3 +169,15 @@ def test_secondary_metrics_prefer_the_primary_evaluation(result):
 def test_ends_beyond_what_can_be_are_words(metric, mean, ends, text):
     limits = wording.limits(metric)
     assert wording.interval({"mean": mean, "ci95": ends}, limits=limits) == text
+
+
+def test_arms_that_do_not_train_the_primary_task_are_named_apart(make):
+    values = {"scratch": {"t/accuracy": [0.5] * 3}, "full": {"t/accuracy": [0.6, 0.61, 0.59]}}
+    values |= {"other": {"u/accuracy": [0.9] * 3}}
+    arms = {
+        name: ArmResult(name, (name,), {key: np.array(v) for key, v in metrics.items()})
+        for name, metrics in values.items()
+    }
+    summary = summarize(make((0, 1, 2), arms=arms, primary=MAX))
+    assert wording.answer(summary) == "Yes: full is better than scratch. Without t/accuracy: other."
+    assert [line.split(":")[0] for line in wording.sentences(summary)] == ["full"]
