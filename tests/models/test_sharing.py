@@ -39,6 +39,11 @@ COUNTS = {  # of all parameters
 }
 
 
+def some(*names):
+    """All of them, of which others than these are slow: each is compiled."""
+    return [pytest.param(n, marks=() if n in names else pytest.mark.slow) for n in SHARING]
+
+
 def plain():
     return models.mlp(HEADS, WIDTHS)
 
@@ -178,7 +183,7 @@ def test_parameters(name):
     assert sum(leaf.size for leaf in leaves.values()) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("name", some("mmoe", "ple"))
 def test_a_task_owns_what_its_head_alone_reads(name):
     model, leaves = built(name)
 
@@ -203,7 +208,7 @@ def test_a_task_owns_what_its_head_alone_reads(name):
         assert not unread or name == "ple", unread
 
 
-@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("name", some("ple", "per_task"))
 def test_cut_at_every_block(name):
     model, leaves = built(name)
     params = paths.nest(leaves)

@@ -108,4 +108,5 @@ def in_words(verdicts: Mapping[tuple[str, str], str]) -> str:
         each = "; ".join(f"{task} by {', '.join(names)}" for task, names in by_task.items())
         parts.append(f"{title}: {each or 'none'}.")
     undecided = sum(value == "undecided" for value in verdicts.values())
-    return " ".join([*parts, f"Undecided: {undecided} of {len(verdicts)}."])
+    chance = "about one in twenty without any effect is framed by chance"
+    return " ".join([*parts, f"Undecided: {undecided} of {len(verdicts)}; {chance}."])
