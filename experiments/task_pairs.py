@@ -54,11 +54,11 @@ def build(config: Config) -> Experiment:
     digits = data.digits()
     for task, (compute, names) in TASKS.items():
         digits = digits.relabel(task, compute, names)
-    train, adam = digits.train, optax.adam(1e-3)
+    mostly_hidden, adam = digits.train, optax.adam(1e-3)
     columns = {task: "label" if task == "digit" else task for task in HEADS}
     for column in columns.values():
-        train = train.hide(column, config.missing)
-    train = train.take(config.images)
+        mostly_hidden = mostly_hidden.hide(column, config.missing)
+    mostly_hidden = mostly_hidden.take(config.images)
     model = models.mlp(HEADS, (64, 64))
 
     def arm(*tasks):
@@ -66,7 +66,7 @@ def build(config: Config) -> Experiment:
             "_".join(tasks),
             model,
             transfer.full(adam),
-            domains=[labelled(train, {task: columns[task] for task in tasks})],
+            domains=[labelled(mostly_hidden, {task: columns[task] for task in tasks})],
             batch_size=config.batch_size,
             num_steps=config.steps,
         )

@@ -2,11 +2,14 @@
 
     python launch.py --experiment=task_sharing
 
-The score is the mean of the accuracies of four tasks and the r2 of the fifth. `lora` goes on from
-`shared`, whose backbone it freezes, with a low-rank update for each task; `longer` goes on for as
-many steps without any.
+The score is the mean of four accuracies and the r2 of ink. `lora` and `longer` go on from `shared`
+for as many steps: a low-rank update a task on its frozen backbone, or nothing new.
 
-Result: not measured.
+Result: mean/score, 5 seeds: shared 0.856 [0.842, 0.871], lora 0.864, separate 0.873, cross_stitch
+0.879, longer 0.881, mmoe 0.909, attention 0.914, embedding 0.922, ple 0.926 [0.918, 0.933]; all
+positive. Nearly all of it is ink, whose r2 of 0.65 becomes 0.91 to 0.96 where gates, masks or
+vectors multiply features; accuracies differ by up to 0.03. 1119 s on 2 CPU cores that many others
+used, 638 s of it compiling.
 """
 
 import dataclasses
@@ -51,13 +54,10 @@ def build(config: Config) -> Experiment:
     few, adam = digits.train.take(config.images), optax.adam(1e-3)
     columns = {task: "label" if task == "digit" else task for task in HEADS}
     domains, shared = [labelled(few, columns)], models.mlp(HEADS, (64, 64))
-    full = transfer.full(adam)
     on_hidden = functools.partial(adapters.lora, targets=["backbone/dense_1/kernel"], rank=4)
     own = transfer.grouped({"all": (("lora_for_.*", "heads/.*"), adam)})
-    # Units that stay at the identity: a network for each task.
-    apart = transfer.partial(adam, freeze=("backbone/.*/units",))
+    apart = transfer.partial(adam, freeze=("backbone/.*/units",))  # which stay the identity
     apart = dataclasses.replace(apart, fresh_frozen=True)
-
     stage = functools.partial(
         Stage, domains=domains, batch_size=config.batch_size, num_steps=config.steps
     )
@@ -69,11 +69,11 @@ def build(config: Config) -> Experiment:
         "attention": models.task_attention(shared, "dense_0"),
         "embedding": models.task_embedding(shared, "dense_0"),
     }
-    arms = {name: [stage(name, model, full)] for name, model in ways.items()}
+    arms = {name: [stage(name, model, transfer.full(adam))] for name, model in ways.items()}
     networks = models.cross_stitch(shared, "dense_0", own=1.0)
     arms["separate"] = [stage("separate", networks, apart)]
     adapted = models.per_task(shared, on_hidden, "lora")
-    arms["longer"] = [*arms["shared"], stage("longer", shared, full)]
+    arms["longer"] = [*arms["shared"], stage("longer", shared, transfer.full(adam))]
     arms["lora"] = [*arms["shared"], stage("lora", adapted, own, fresh=("lora_for_.*",))]
     evals = {
         task: (regression if task == "ink" else classification)(digits.test, task, column=column)
