@@ -18,7 +18,7 @@ from jax.interpreters import partial_eval
 from jaxtl.features.digests import OfObjects
 from jaxtl.fingerprint import combined, of_jaxpr, of_value
 from jaxtl.models import Network, to_float
-from jaxtl.models.programs import alone
+from jaxtl.models.programs import alone, contains
 from jaxtl.paths import flatten, nest
 from jaxtl.plan import Model, Params, PyTree, Statistics
 
@@ -211,11 +211,7 @@ def _trace(
 
 def _multiplies(jaxpr: jex.Jaxpr) -> bool:
     names = {"dot_general", "conv_general_dilated", "ragged_dot_general"}
-    names |= {"pure_callback", "io_callback", "ffi_call", "pallas_call"}
-    return any(
-        eqn.primitive.name in names or any(map(_multiplies, jex.jaxprs_in_params(eqn.params)))
-        for eqn in jaxpr.eqns
-    )
+    return contains(jaxpr, names | {"pure_callback", "io_callback", "ffi_call", "pallas_call"})
 
 
 @functools.cache

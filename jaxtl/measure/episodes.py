@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.measure.examples import Batch, Examples
-from jaxtl.models import episode_logits, to_float
-from jaxtl.models.programs import Form
+from jaxtl.models import episode_logits, fixed_block, to_float
+from jaxtl.models.outputs import batch_outputs, row_shapes
+from jaxtl.models.programs import Form, alone, contains, form_of
+from jaxtl.paths import flatten, select
 from jaxtl.plan import Evaluation, Learner, Method, Model, Params, PyTree, State, make_batch
 from jaxtl.train.feed.episodes import PADDING, EpisodeOrder, groups_of
 
@@ -19,6 +21,33 @@ EVALUATION = 1
 def learner_of(evaluation: Evaluation, method: Method) -> Learner | None:
     """Who answers the queries of an evaluation on episodes, if anybody does."""
     return evaluation.learner or method.learner
+
+
+def fixed_in_evaluation(learner: Learner, model: Model, params: Params) -> str | None:
+    """The last block whose features a learner reads as they are, the same in every episode."""
+    if learner.transductive:
+        return None
+    return fixed_block(model, select(learner.changes, flatten(params)))
+
+
+def adapts_convolutions(
+    learner: Learner, model: Model, params: Params, state: State, inputs: PyTree
+) -> bool:
+    """Whether a learner may change kernels of convolutions.
+
+    Args:
+        params, state: leaves [seeds or 1, ...].
+        inputs: leaves [n, ...], what the model is applied to.
+    """
+    if not learner.changes:
+        return False
+    of_seed = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (params, state)
+    )
+    form = form_of(model, None, "logits")
+    with alone():
+        traced = batch_outputs.trace(form, *of_seed, row_shapes(inputs, 1))
+    return contains(traced.jaxpr.jaxpr, {"conv_general_dilated"})
 
 
 def episode_examples(evaluation: Evaluation, model: Model, seeds: Sequence[int]) -> Examples:

@@ -13,7 +13,12 @@ import numpy as np
 from jaxtl.data.streamed import is_streamed
 from jaxtl.features import cut
 from jaxtl.measure.criteria import CriteriaScorer
-from jaxtl.measure.episodes import episode_examples, learner_of
+from jaxtl.measure.episodes import (
+    adapts_convolutions,
+    episode_examples,
+    fixed_in_evaluation,
+    learner_of,
+)
 from jaxtl.measure.examples import (
     Examples,
     Stacked,
@@ -23,7 +28,7 @@ from jaxtl.measure.examples import (
     table_bytes,
     with_features,
 )
-from jaxtl.measure.frozen import Latest
+from jaxtl.measure.frozen import Latest, features_once
 from jaxtl.measure.sums import sum_at_once, sum_on_host
 from jaxtl.models.outputs import batch_outputs
 from jaxtl.models.programs import batch_rows, form_of, on_one_cpu, rows_at_once
@@ -117,20 +122,12 @@ class Evaluator:
     ) -> Measured:
         """What `measure` says of one evaluation."""
         evaluation = self._evals[name]
-        if name not in self._examples:
-            draw = examples_of if evaluation.episodes is None else episode_examples
-            self._examples[name] = draw(evaluation, model, self.seeds)
-        examples = self._examples[name]
-        if block is not None and evaluation.episodes is None:  # learners may change any block
-            first, rest = cut(model, block)
-            rows = dict(enumerate(examples.rows))
-            start = self._latest.setdefault(name, Latest()).get(
-                first, params, state, examples.inputs[0], rows, functools.partial(_start, examples)
-            )
-            if start is not None:
-                model, examples = rest, start
+        model, examples = self._from_features(name, model, method, params, state, block)
         size, weights = self._size(model, method, params, state, examples), (params, state)
         if evaluation.episodes is not None:
+            learner, inputs = learner_of(evaluation, method), examples.inputs[0]
+            if on_one_cpu(self._place) and adapts_convolutions(learner, model, *weights, inputs):
+                size = 1  # kernels of several episodes are a grouped convolution, which is slow
             size = _whole_episodes(evaluation, size)
         if on_one_cpu(self._place):
             sums, not_finite = sum_on_host(evaluation, model, method, weights, examples, size)
@@ -147,6 +144,39 @@ class Evaluator:
         }
         confusion = sums.get("confusion") if isinstance(sums, Mapping) else None
         return Measured(metrics, confusion, not_finite.astype(int))
+
+    def _from_features(
+        self,
+        name: str,
+        model: Model,
+        method: Method,
+        params: Params,
+        state: State,
+        block: str | None,
+    ) -> tuple[Model, Examples]:
+        """(blocks that are still to be applied, to what) of an evaluation."""
+        evaluation, fixed = self._evals[name], None
+        if name not in self._examples:
+            draw = examples_of if evaluation.episodes is None else episode_examples
+            self._examples[name] = draw(evaluation, model, self.seeds)
+        examples = self._examples[name]
+        if evaluation.episodes is not None:
+            fixed = fixed_in_evaluation(learner_of(evaluation, method), model, params)
+            if block is not None and not _reaches(model, fixed, block):
+                block = None
+        if block is not None:
+            first, rest = cut(model, block)
+            rows = dict(enumerate(map(np.unique, examples.places)))
+            start = self._latest.setdefault(name, Latest()).get(
+                first, params, state, examples.inputs[0], rows, functools.partial(_start, examples)
+            )
+            if start is not None:
+                model, examples = rest, start
+        if fixed in model.blocks:
+            first, model = cut(model, fixed)
+            features = features_once(first, params, state, examples)
+            examples = with_features(examples, features)
+        return model, examples
 
     def _size(
         self, model: Model, method: Method, params: Params, state: State, examples: Examples
@@ -194,6 +224,10 @@ def can_answer(
     if evaluation.episodes is not None:
         return evaluation.head in model.heads and learner_of(evaluation, method) is not None
     return evaluation.head in model.heads and evaluation.head in heads
+
+
+def _reaches(model: Model, fixed: str | None, block: str) -> bool:
+    return fixed is not None and model.blocks.index(block) <= model.blocks.index(fixed)
 
 
 def _start(examples: Examples, features: Sequence[PyTree] | None) -> Examples | None:

@@ -65,10 +65,10 @@ def with_features(examples: Examples, features: Sequence[PyTree]) -> Examples:
     """The examples with features as inputs.
 
     Args:
-        features: of each seed, leaves [k, ...] in the order of its rows; one object for seeds that
-            share them.
+        features: of each seed, leaves [k, ...], of the k rows of inputs that it reads, ascending;
+            one object for seeds that share them.
     """
-    places = [np.arange(len(rows)) for rows in examples.rows]
+    places = [np.unique(places, return_inverse=True)[1] for places in examples.places]
     return examples._replace(inputs=features, places=places)
 
 

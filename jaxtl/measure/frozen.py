@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxtl.data.streamed import select
 from jaxtl.features import Program, cut, store, trace
+from jaxtl.measure.examples import Examples
 from jaxtl.measure.results import TrainedArm
 from jaxtl.models import outputs
 from jaxtl.models.outputs import row_shapes
@@ -95,6 +96,19 @@ class Latest:
             self._made = make(features and [*features.values()])
             self._asked = first, list(map(weakref.ref, read))
         return self._made
+
+
+def features_once(first: Model, params: Params, state: State, examples: Examples) -> list[PyTree]:
+    """Of each seed, the features of the rows of inputs that it reads, ascending; not stored.
+
+    Args:
+        params, state: leaves [seeds or 1, ...].
+    """
+    weights = to_host((params, state))
+    return [
+        outputs(first, *replica(weights, seed), select(inputs, np.unique(places)), "features")
+        for seed, (inputs, places) in enumerate(zip(examples.inputs, examples.places, strict=True))
+    ]
 
 
 def _traced(

@@ -33,7 +33,7 @@ def few_shot(
 
     Args:
         dataset: its classes are none that an arm was trained on, if that is the question.
-        head: has as many classes as an episode at most.
+        head: has at least as many classes as an episode, which are then its first ones.
         ways, shots, queries, groups: as in `Episodes`.
         tasks: how many episodes.
         learner: answers for every arm, trained in episodes or not; None for each arm's own.

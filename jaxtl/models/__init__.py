@@ -20,12 +20,12 @@ from jaxtl.models.adapter import Adapter
 from jaxtl.models.bert import BertConfig, bert
 from jaxtl.models.blocks import Block, standardize
 from jaxtl.models.context import context_model, context_network
-from jaxtl.models.conv_net import cifar_conv_net, conv_net
+from jaxtl.models.conv_net import cifar_conv_net, conv_4, conv_net
 from jaxtl.models.convolution import convolve, max_pool
 from jaxtl.models.cross_stitch import cross_stitch
 from jaxtl.models.domain_norm import domain_norm
 from jaxtl.models.efficientnet_lite import efficientnet_lite
-from jaxtl.models.episodes import episode_head, episode_logits
+from jaxtl.models.episodes import episode_head, episode_logits, fixed_block
 from jaxtl.models.from_functions import from_functions
 from jaxtl.models.from_linen import from_linen
 from jaxtl.models.from_nnx import from_nnx

@@ -1,4 +1,4 @@
-"""Small convolutional networks: the seed ConvNet, and a wider one for 32 x 32 colour images."""
+"""Small convolutional networks: the seed ConvNet, that of few-shot learning, and a wider one."""
 
 import functools
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from jaxtl.form import Rate, checked
+from jaxtl.form import Rate, Size, checked
 from jaxtl.models.blocks import Block
 from jaxtl.models.convolution import max_pool
 from jaxtl.models.layers import Conv, Dense
@@ -38,6 +38,29 @@ def conv_net(
         Block("dense_0", Dense(64), nn.relu),
     ]
     return from_blocks(blocks, heads)
+
+
+@checked
+def conv_4(
+    heads: Mapping[str, Head],
+    width: Size = 64,
+    downsampling: Literal["pool", "stride"] = "pool",
+) -> Model:
+    """`conv_0` to `conv_3`, 3 x 3, each with batch normalisation and ReLU, at half the size.
+
+    The network of few-shot learning (Vinyals et al., 2016, arXiv:1606.04080, Section 4.1.2): 64
+    features at 28 x 28.
+
+    Args:
+        width: channels of each convolution.
+        downsampling: "pool" takes the maximum of 2 x 2 outputs and needs at least 16 x 16 pixels;
+            "stride" computes one of four, about a quarter of the work, as Finn et al. do for
+            Omniglot (2017, arXiv:1703.03400, Section 5.2).
+    """
+    stride = 2 if downsampling == "stride" else 1
+    then = nn.relu if downsampling == "stride" else relu_max_pool
+    layer = Conv(width, (3, 3), strides=stride, use_bias=False, batch_norm=True)
+    return from_blocks([Block(f"conv_{i}", layer, then) for i in range(4)], heads)
 
 
 @checked

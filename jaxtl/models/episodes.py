@@ -1,6 +1,8 @@
 """What a learner says about the queries of many episodes, side by side in one program."""
 
 import dataclasses
+import itertools
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +31,8 @@ def episode_logits(
         model, params, state: of one seed; the model may have other heads too.
         batch: of [tasks, rows], with one head; `roles` says which rows are support and which are
             queries, `present` which are padding. The learner does not see the labels of queries.
-        ways: most classes of an episode; the size of the head if None.
+        ways: most classes of an episode; the size of the head if None. Classes that no episode
+            has are such without support.
         rng: each task gets a key of its own.
         train: as in `Learner`.
 
@@ -44,7 +47,7 @@ def episode_logits(
     ways = head.size if ways is None else ways
     if ways > head.size:
         raise ValueError(
-            f"episodes of {ways} classes need a head of that size; head {name!r} has {head.size} "
+            f"episodes of {ways} classes need a head of as many; head {name!r} has {head.size} "
             f"outputs: classes({ways})"
         )
     alone = dataclasses.replace(model, heads={name: head})
@@ -64,6 +67,22 @@ def episode_logits(
     # What no task changed stays as it is, to the bit: a mean of equal numbers may round.
     changes = jax.tree.map(lambda leaf: leaf.mean(0), changes)
     return logits, jax.tree.map(jnp.add, state.statistics, changes)
+
+
+def fixed_block(model: Model, changed: Collection[str]) -> str | None:
+    """The last block before the first that an inner loop changes; None if there is none.
+
+    Args:
+        changed: paths of the parameters that it changes, if any.
+    """
+    # What an adapter changes is not told by the paths of its parameters.
+    if changed and model.adapters:
+        return None
+    before = itertools.takewhile(
+        lambda block: not any(path.startswith(f"backbone/{block}/") for path in changed),
+        model.blocks,
+    )
+    return next(reversed([*before]), None)
 
 
 def episode_head(model: Model, batch: Batch) -> str:

@@ -11,7 +11,7 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -199,6 +199,15 @@ def _largest(jaxpr: jex.Jaxpr, varying: set[jex.Var]) -> int:
             passed = zip(reversed(inner.invars), reversed(given), strict=False)
             sizes.append(_largest(inner, {var for var, varies in passed if varies}))
     return max([0, *sizes])
+
+
+def contains(jaxpr: jex.Jaxpr, names: Collection[str]) -> bool:
+    """Whether a program or one inside of it has a primitive of these names."""
+    return any(
+        eqn.primitive.name in names
+        or any(contains(inner, names) for inner in jex.jaxprs_in_params(eqn.params))
+        for eqn in jaxpr.eqns
+    )
 
 
 def batch_rows(count: int, most: int) -> int:

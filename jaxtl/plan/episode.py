@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxtl.form import Limit, Name, Size, checked
+from jaxtl.form import Limit, Name, Patterns, Size, checked
 from jaxtl.plan.module import Module
 
 PyTree = Any
@@ -114,9 +114,14 @@ class Learner:
         transductive: in evaluation too, batch statistics that follow the data are those of the
             episode, so that a query's answer depends on the other queries; dropout stays on with
             them.
+        changes: path patterns of the parameters of the model that it changes, as an inner loop
+            does; none of one that reads features. In evaluation the blocks before the first of them
+            are applied to each example once, not in each episode, unless it is transductive:
+            `predict` then gets the rest of the model, and features as inputs.
     """
 
     name: str
     predict: Callable[..., tuple[jax.Array, PyTree]]
     modules: Mapping[Name, Module] = dataclasses.field(default_factory=dict, hash=False)
     transductive: bool = False
+    changes: Patterns = (".*",)

@@ -114,7 +114,8 @@ def episodes(
     """A domain that is drawn in episodes, small tasks with a support and queries.
 
     Args:
-        head: has as many classes as an episode at most; or one of values, as {head: label column}.
+        head: has at least as many classes as an episode, which are then its first ones; or one of
+            values, as {head: label column}.
         ways, shots, queries, groups: as in `Episodes`. Regression has groups of examples of one
             function each, and `ways=1`.
     """

@@ -22,6 +22,8 @@ TABLE = [
     ("conv_net", {}, (8, 8, 1), 55_744 + 256 * 64 + 64 + 650),
     # Each of the 160 biases gives way to a scale and a bias.
     ("conv_net", {"batch_norm": True}, (8, 8, 1), 55_744 + 160 + 256 * 64 + 64 + 650),
+    ("conv_4", {}, (28, 28, 1), 9 * (64 + 3 * 64**2) + 4 * 128 + 650),
+    ("conv_4", {"downsampling": "stride"}, (28, 28, 1), 111_168 + 512 + 2_570),  # 2 x 2 are left
     ("lenet", {"dropout": 0.5}, (28, 28, 1), 431_080),  # Caffe's
     ("cifar_conv_net", {}, (32, 32, 3), 896 + 18_496 + 4096 * 512 + 512 + 5_130),
 ]
@@ -29,6 +31,8 @@ TABLE = [
 SMALL = [
     ("mlp", {"hidden": (8, 6), "dropout": 0.5}, (4,)),
     ("conv_net", {"batch_norm": True}, (5, 4, 1)),
+    ("conv_4", {"width": 5}, (16, 17, 1)),
+    ("conv_4", {"width": 5, "downsampling": "stride"}, (5, 6, 1)),
     ("lenet", {"dropout": 0.5}, (16, 17, 1)),
     ("cifar_conv_net", {"dropout": 0.5}, (6, 6, 3)),
 ]

@@ -184,7 +184,7 @@ UNLABELLED = data.arrays(np.zeros((30, 6), np.float32), None, name="nameless")
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: experiment(prototypical(ways=4)), "4 classes need a head of that size"),
+        (lambda: experiment(prototypical(ways=4)), "4 classes need a head of as many"),
         (
             lambda: experiment(prototypical(shots=8, queries=5)),
             "12 examples of its class .* an episode needs 13: 8 shots and 5 queries",

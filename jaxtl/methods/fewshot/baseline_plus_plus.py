@@ -59,4 +59,4 @@ def baseline_plus_plus(
         task = Adaptation(start, loss, lambda rows: (logits(rows, of_queries), statistics))
         return task.answer(descend(task, inner, num_steps, rng=rng, first_order=True))
 
-    return Learner("Baseline++", predict, transductive=transductive)
+    return Learner("Baseline++", predict, transductive=transductive, changes=())

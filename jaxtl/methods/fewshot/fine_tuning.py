@@ -53,7 +53,7 @@ def fine_tuning(
         )
         return task.answer(descend(task, inner, num_steps, rng=rng, first_order=True))
 
-    return Learner("fine-tuning", predict, transductive=transductive)
+    return Learner("fine-tuning", predict, transductive=transductive, changes=tuple(patterns))
 
 
 def with_zero_head(model: Model, params: Params, state: State, inputs: PyTree) -> Params:

@@ -69,4 +69,4 @@ def implicit_maml(
 
         return task.answer(minimum(slope, jax.lax.stop_gradient(theta), solve, solver_steps))
 
-    return Learner("implicit MAML", predict, transductive=transductive)
+    return Learner("implicit MAML", predict, transductive=transductive, changes=tuple(patterns))

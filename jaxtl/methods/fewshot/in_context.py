@@ -32,4 +32,4 @@ def in_context(module: Module | None = None, *, transductive: bool = False) -> L
         logits = network.apply(params["context"], inputs)[:, :ways]
         return (among_present(logits, support, ways) if head.integer else logits), statistics
 
-    return Learner("in context", predict, {"context": network}, transductive)
+    return Learner("in context", predict, {"context": network}, transductive, ())

@@ -9,6 +9,7 @@ import optax
 
 from jaxtl.losses import weighted_losses
 from jaxtl.methods.fewshot.reading import among_present, head_of, weighted_mean
+from jaxtl.models import fixed_block
 from jaxtl.paths import flatten, join, select, split
 from jaxtl.plan import Examples, Model, Params, State, Statistics
 
@@ -59,7 +60,8 @@ def adaptation(
     """
     chosen = select(patterns, adaptable(model, flatten(params)))
     fast, slow = split(params, chosen.__contains__)
-    first, rest = _cut(model, chosen)
+    block = fixed_block(model, chosen)
+    first, rest = (None, model) if block is None else model.cut(block)
     head, shots_rng, query_rng = head_of(model), *jax.random.split(rng)
     statistics = state.statistics
 
@@ -138,18 +140,6 @@ def adaptable(model: Model, params: dict[str, jax.Array] | Sequence[str]) -> lis
     heads = "|".join(map(re.escape, model.heads))
     own = re.compile(f"(backbone|heads/({heads}){'|' + rooms if rooms else ''})/.*")
     return [path for path in params if own.fullmatch(path)]
-
-
-def _cut(model: Model, chosen: set[str]) -> tuple[Model | None, Model]:
-    """(blocks before the first with a chosen parameter, if there are any; the rest)."""
-    count = 0
-    # What an adapter changes is not told by the paths of its parameters.
-    if not model.adapters:
-        touched = [
-            any(path.startswith(f"backbone/{block}/") for path in chosen) for block in model.blocks
-        ]
-        count = touched.index(True) if any(touched) else len(touched)
-    return model.cut(model.blocks[count - 1]) if count else (None, model)
 
 
 def _is_present(examples: Examples) -> jax.Array:

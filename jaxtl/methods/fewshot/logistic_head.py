@@ -71,7 +71,7 @@ def logistic_head(
         logits = scales.factor(params, scale, learn_scale) * (with_constant(of_queries) @ kernel)
         return among_present(logits, support, ways), statistics
 
-    return Learner("logistic head", predict, scales.modules(scale, learn_scale), transductive)
+    return Learner("logistic head", predict, scales.modules(scale, learn_scale), transductive, ())
 
 
 def minimise(

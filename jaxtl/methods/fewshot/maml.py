@@ -57,4 +57,4 @@ def maml(
         fast = descend(task, inner, steps, rng=rng, first_order=first_order, remat=remat)
         return task.answer(fast)
 
-    return Learner("MAML", predict, transductive=transductive)
+    return Learner("MAML", predict, transductive=transductive, changes=tuple(patterns))

@@ -53,4 +53,4 @@ def matching(
         logits = logits - jax.nn.logsumexp(logits, 1, keepdims=True)
         return among_present(logits, support, ways), statistics
 
-    return Learner("matching", predict, scales.modules(scale, learn_scale), transductive)
+    return Learner("matching", predict, scales.modules(scale, learn_scale), transductive, ())

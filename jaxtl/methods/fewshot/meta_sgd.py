@@ -69,4 +69,6 @@ def meta_sgd(
     def apply(rates, gradient):
         return jax.tree.map(jnp.multiply, rates, gradient)
 
-    return Learner("Meta-SGD", predict, {"rates": Module(init, apply)}, transductive)
+    return Learner(
+        "Meta-SGD", predict, {"rates": Module(init, apply)}, transductive, tuple(patterns)
+    )

@@ -48,4 +48,4 @@ def prototypical(
         logits = scales.factor(params, scale, learn_scale) * similarity(of_queries, prototypes)
         return among_present(logits, support, ways), statistics
 
-    return Learner("prototypical", predict, scales.modules(scale, learn_scale), transductive)
+    return Learner("prototypical", predict, scales.modules(scale, learn_scale), transductive, ())

@@ -45,4 +45,4 @@ def relation(module: Module | None = None, *, transductive: bool = False) -> Lea
         scores = network.apply(params["relation"], pairs.reshape(-1, pairs.shape[-1]))
         return among_present(scores.reshape(shape[:2]), support, ways), statistics
 
-    return Learner("relation", predict, {"relation": Module(init, network.apply)}, transductive)
+    return Learner("relation", predict, {"relation": Module(init, network.apply)}, transductive, ())

@@ -57,7 +57,7 @@ def ridge_head(
         return outputs, statistics
 
     modules = {"ridge_head": Module(init, lambda params, inputs: params["scale"] * inputs)}
-    return Learner("ridge head", predict, modules if learned else {}, transductive)
+    return Learner("ridge head", predict, modules if learned else {}, transductive, ())
 
 
 def with_constant(features: jax.Array) -> jax.Array:

@@ -56,7 +56,7 @@ def simple_shot(
         logits = squared_euclidean(of_queries, class_means(of_support, support, ways))
         return among_present(logits, support, ways), statistics
 
-    return Learner("SimpleShot", predict, transductive=transductive)
+    return Learner("SimpleShot", predict, transductive=transductive, changes=())
 
 
 def feature_mean() -> Method:

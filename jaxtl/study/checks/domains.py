@@ -99,10 +99,10 @@ def _check_episodes(domain: Domain, name: str, head: Head, seeds: tuple[int, ...
             f"dataset {dataset.name}: episodes draw from the classes of a label column; "
             f"{form.groups!r} has none"
         )
-    if head.integer and head.size != form.most_ways:
+    if head.integer and head.size < form.most_ways:
         raise ValueError(
-            f"dataset {dataset.name}: episodes of {form.most_ways} classes need a head of that "
-            f"size; head {name!r} has {head.size} outputs: classes({form.most_ways})"
+            f"dataset {dataset.name}: episodes of {form.most_ways} classes need a head of as "
+            f"many; head {name!r} has {head.size} outputs: classes({form.most_ways})"
         )
     if not head.integer and domain.heads[name] == form.groups:
         raise ValueError(

@@ -139,9 +139,7 @@ def test_what_a_batch_of_episodes_must_be():
 
     with pytest.raises(ValueError, match=r"learners read episodes.*are source, source"):
         run(batch.replace(roles=("source",) * len(batch.roles)))
-    with pytest.raises(
-        ValueError, match=r"episodes of 5 classes need a head of that size; .* has 3"
-    ):
+    with pytest.raises(ValueError, match=r"episodes of 5 classes need a head of as many; .* has 3"):
         run(batch, ways=5)
     with pytest.raises(ValueError, match="have one head; these name other, task"):
         run(batch.replace(labels={**batch.labels, "other": batch.labels["task"]}))
