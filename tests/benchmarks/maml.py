@@ -1,11 +1,15 @@
 """Meta-training steps of MAML: one inner step, second order, Adam outside.
 
 python maml.py jaxtl|torch mlp|conv
+python maml.py memory mlp|conv
 
 Parts: an MLP on 25 sinusoids of 10 + 10 points; four convolutions with pooling on 8 tasks of 5
-ways, 1 shot and 5 queries. PyTorch goes through the tasks in a loop, as public code does.
+ways, 1 shot and 5 queries. PyTorch goes through the tasks in a loop, as public code does. `memory`
+prints XLA's temporary memory of a compiled meta-gradient, with the inner steps kept and with them
+computed again, as a line of JSON: {number of inner steps: [MB kept, MB computed again]}.
 """
 
+import json
 import sys
 
 import numpy as np
@@ -14,6 +18,7 @@ from plain import layer, scanned, to_torch
 
 SIZES = {"mlp": (25, 10, 10), "conv": (8, 5, 25)}
 """Tasks of a step, rows of the support, queries of a task."""
+INNER_STEPS = {"mlp": (1, 5, 10, 20, 50), "conv": (1, 5, 10, 20)}
 MANY, WIDTH, WAYS, RATE = 64, 32, 5, 0.01
 
 
@@ -41,7 +46,28 @@ def parameters(part: str) -> dict:
 
 
 def jaxtl(part: str):
-    """The loss of `fewshot.episodic`, steps scanned."""
+    """Steps of Adam, scanned."""
+    import optax
+
+    loss_fn, steps = meta_loss(part), np.arange(MANY)
+    return scanned(loss_fn, optax.adam(1e-3), parameters(part), {}, tasks(part), steps)
+
+
+def memory(part: str) -> dict[int, list[float]]:
+    import jax
+
+    batch = jax.tree.map(lambda leaf: leaf[0], tasks(part))
+
+    def megabytes(num_steps: int, remat: bool) -> float:
+        gradient = jax.jit(jax.grad(meta_loss(part, num_steps=num_steps, remat=remat)))
+        compiled = gradient.lower(parameters(part), {}, batch).compile()
+        return round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 2)
+
+    return {k: [megabytes(k, remat) for remat in (False, True)] for k in INNER_STEPS[part]}
+
+
+def meta_loss(part: str, **inner):
+    """The loss of `fewshot.episodic`, (params, fixed, (inputs, labels)) -> []."""
     import jax
     import optax
 
@@ -59,15 +85,14 @@ def jaxtl(part: str):
         model = models.from_blocks(blocks, {"task": models.classes(WAYS)})
     _, shots, queries = SIZES[part]
     roles = ("support",) * shots + ("query",) * queries
-    learner = fewshot.maml(optax.sgd(RATE))
+    learner = fewshot.maml(optax.sgd(RATE), **inner)
     loss = fewshot.episodic(learner, optax.adam(1e-3)).updates[0].loss
 
     def loss_fn(params, fixed, batch):
         episodes = make_batch(batch[0], {"task": batch[1]}, roles=roles)
         return loss(model, params, State({}), episodes, jax.random.key(0), 0)[0]
 
-    steps = np.arange(MANY)
-    return scanned(loss_fn, optax.adam(1e-3), parameters(part), {}, tasks(part), steps)
+    return loss_fn
 
 
 def torch(part: str):
@@ -124,4 +149,7 @@ def torch(part: str):
 
 if __name__ == "__main__":
     variant, part = sys.argv[1:]
-    serve({"jaxtl": jaxtl, "torch": torch}[variant](part))
+    if variant == "memory":
+        print(json.dumps(memory(part)))
+    else:
+        serve({"jaxtl": jaxtl, "torch": torch}[variant](part))
