@@ -18,7 +18,7 @@ from plain import layer, scanned, to_torch
 
 SIZES = {"mlp": (25, 10, 10), "conv": (8, 5, 25)}
 """Tasks of a step, rows of the support, queries of a task."""
-INNER_STEPS = {"mlp": (1, 5, 10, 20, 50), "conv": (1, 5, 10, 20)}
+INNER_STEPS = {"mlp": (1, 5, 10, 20, 50), "conv": (1, 5, 10)}
 MANY, WIDTH, WAYS, RATE = 64, 32, 5, 0.01
 
 

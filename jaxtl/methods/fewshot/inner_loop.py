@@ -14,7 +14,7 @@ from jaxtl.paths import flatten, join, select, split
 from jaxtl.plan import Examples, Model, Params, State, Statistics
 
 UNROLLED = 5
-"""Inner steps up to which the loop is written out."""
+"""Inner steps up to which a loop is written out that keeps its activations."""
 
 
 class Adaptation(NamedTuple):
@@ -128,9 +128,10 @@ def descend(
 
     carry = task.fast, inner.init(task.fast)
     keys = jax.random.split(rng, num_steps)
-    body = jax.checkpoint(step, prevent_cse=num_steps <= UNROLLED) if remat else step
-    # A CPU computes the convolutions of a loop on one core, so short ones are written out.
-    (fast, _), _ = jax.lax.scan(body, carry, keys, unroll=num_steps <= UNROLLED)
+    body = jax.checkpoint(step, prevent_cse=False) if remat else step
+    # A CPU computes the convolutions of a loop on one core, so short ones are written out; but of
+    # steps that are written out its scheduler keeps all that was to be computed again.
+    (fast, _), _ = jax.lax.scan(body, carry, keys, unroll=num_steps <= UNROLLED and not remat)
     return fast
 
 
