@@ -13,7 +13,10 @@ Measured on the same photographs at 128 x 128 pixels:
 
     python launch.py --experiment=office31_few_shot --seeds=3 --config.dataset=office31_128
 
-Result: not measured.
+Result: webcam_1_shot/accuracy, 5-way: prototypes 0.720, simple_shot 0.746, source 0.689, ridge
+0.689, cosine 0.665, prototypical 0.631, in_context 0.198, at chance in training too. Whatever was
+trained on the 16 classes is worse than plain prototypes on others; on amazon's pictures, where it
+trained, ridge has 0.603 and cosine 0.607 against 0.581; 3 seeds.
 """
 
 import dataclasses
