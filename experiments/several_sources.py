@@ -9,7 +9,7 @@ Result: target/accuracy: single_plain 0.546, single_noisy 0.608, single_rotated 
 [0.610, 0.694], dann 0.749 [0.681, 0.817], mdan 0.620 [0.541, 0.700], darn 0.643 [0.637, 0.650],
 m3sda 0.632 [0.406, 0.859], m3sda_beta 0.705 [0.570, 0.840]; 3 seeds, 7 min on 2 busy cores. Pooled
 sources are above each alone on average; adaptation to the target is undecided in all five arms:
-MDAN and DARN, whose adversaries weigh 0.01 as in the papers, do not gain on average.
+MDAN and DARN, whose adversaries weigh 0.01 by default, do not gain on average.
 """
 
 import dataclasses
