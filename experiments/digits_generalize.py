@@ -50,7 +50,7 @@ def build(config: Config) -> Experiment:
     def by(rule):
         return multitask.joint(adam, rule, per="domain")
 
-    methods = {
+    candidates = {
         "erm": transfer.full(adam),
         "irm": generalize.irm(adam, weight=late(100.0)),
         "vrex": generalize.vrex(adam, weight=late(10.0)),
@@ -71,7 +71,7 @@ def build(config: Config) -> Experiment:
         "sand_mask": by(generalize.sand_mask()),
     }
     form = {"domains": domains, "batch_size": config.batch_size, "num_steps": config.steps}
-    arms = {name: [Stage(name, model, method, **form)] for name, method in methods.items()}
+    arms = {name: [Stage(name, model, method, **form)] for name, method in candidates.items()}
 
     def mean_over(names, values):
         return sum(values[f"{name}/accuracy"] for name in names) / len(names)

