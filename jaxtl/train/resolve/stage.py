@@ -214,7 +214,9 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
     live = [path for path in running if _layer_trains(path, groups)]
     check_rules(method, live)
     live = tuple(map(re.escape, live))
-    if live != model.live:  # else what is remembered of the model serves all its stages
+    if parent is not None and parent.stage.model is model and parent.model.live == live:
+        model = parent.model  # what is remembered of it serves this stage too
+    else:
         model = dataclasses.replace(model, live=live)
     memory = None
     if method.state is not None:
