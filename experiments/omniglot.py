@@ -1,5 +1,6 @@
 """Handwritten characters, told apart after one example each: does meta-learning beat a classifier?
 
+    pip install 'jaxtl[prepare]'
     python launch.py --prepare=omniglot
     python launch.py --experiment=omniglot --seeds=2
 

@@ -58,13 +58,13 @@ def build(config: Config) -> Experiment:
             num_steps=steps,
         )
 
-    start = stage("sources", transfer.full(adam), labelled_ones, config.source_steps)
+    start = stage("sources", transfer.full(adam), labelled_ones, steps=config.source_steps)
     arms = {}
     for name, domain in sources.items():
         steps = config.source_steps + config.steps  # as many as the others have in all
-        alone = stage(f"single_{name}", transfer.full(adam), [domain], steps)
+        alone = stage(f"single_{name}", transfer.full(adam), [domain], steps=steps)
         arms[alone.name] = [alone]
-    methods = {
+    candidates = {
         "pooled": transfer.full(adam),
         "dann": adapt.dann(slow, reversal=reversal_schedule(config.steps)),
         "mdan": adapt.mdan(adam),
@@ -72,7 +72,7 @@ def build(config: Config) -> Experiment:
         "m3sda": adapt.m3sda(adam),
         "m3sda_beta": adapt.m3sda_beta(adam),
     }
-    for name, method in methods.items():
+    for name, method in candidates.items():
         domains = labelled_ones if name == "pooled" else [*labelled_ones, target]
         arms[name] = [start, stage(name, method, domains)]
     return Experiment(
