@@ -80,7 +80,8 @@ def test_a_docstring_brings_all_that_its_experiment_needs(path, built):
     assert len(prepared) == bool(datasets)
     for line in prepared:
         assert line.startswith("python launch.py --prepare=")
-        assert set(line.partition("=")[2].split(",")) == datasets
+        prepared_names = line.partition("=")[2].split(",")
+        assert {parse_name(name)[0] for name in prepared_names} == datasets
     needed = {"prepare"} if datasets - OWN.keys() else set()  # official builders need TensorFlow
     needed |= {"pretrained"} if locations else set()
     assert extras == needed

@@ -244,9 +244,8 @@ def _resolve(stage: Stage, parent: Setup | None) -> Setup:
 
 def _owned_by(model: Model, head: str) -> tuple[str, ...]:
     """Path patterns of what no other head of a model reads."""
-    if hasattr(model, "owned_by"):
-        return model.owned_by(head)
-    return (f"heads/{re.escape(head)}/.*",)
+    owned_by = getattr(model, "owned_by", None)
+    return owned_by(head) if owned_by else (f"heads/{re.escape(head)}/.*",)
 
 
 def _groups(stage: Stage, paths: list[str], idle: list[str], fixed: list[str]) -> dict[str, str]:
