@@ -4,7 +4,7 @@
 
 The weights of `tuned` are those of 16 that validation data prefer, trained in one program by
 `--arms=tuned --sweep=weight_odd=0.3,1.0,3.0,10.0 --sweep=weight_slant=0.01,0.03,0.1,0.3`. Rules
-have the constants of their papers; `alone` is a network for each task.
+have the constants of their papers or those below, and are not tuned; `alone` is a network a task.
 
 Result: no rule beats tuned weights: of 24, 13 are worse in tasks/mean and 11 undecided, of which
 imtl is best (+0.005 [-0.001, 0.012]). Delta_p: imtl -0.003 [-0.011, 0.004], stch -0.005, tuned

