@@ -52,7 +52,9 @@ def rsc(
             labels = jnp.maximum(batch.labels[name], 0)
             kernel = jax.lax.stop_gradient(params["heads"][name]["kernel"])
             gradient = kernel.T[labels]  # [batch, domains, width]
-            largest = jnp.quantile(gradient, 1 - features_dropped, -1, keepdims=True)
+            largest = jnp.inf  # a quantile would still mute one
+            if features_dropped:
+                largest = jnp.quantile(gradient, 1 - features_dropped, -1, keepdims=True)
             muted = jnp.where(gradient < largest, features, 0)
 
             def sureness(logits: jax.Array, labels: jax.Array = labels) -> jax.Array:
@@ -61,7 +63,10 @@ def rsc(
 
             fall = sureness(output["logits"][name]) - sureness(head_logits(params, name, muted))
             fall = jnp.where(batch.weights[name] > 0, fall, jnp.nan)
-            challenge = fall >= jnp.nanquantile(fall, 1 - examples_challenged)
+            least = jnp.inf
+            if examples_challenged:
+                least = jnp.nanquantile(fall, 1 - examples_challenged)
+            challenge = fall >= least
             chosen = jnp.where(challenge[..., None], muted, features)
             logits[name] = head_logits(params, name, chosen)
             challenged.append(challenge.mean())

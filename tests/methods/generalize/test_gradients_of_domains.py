@@ -244,6 +244,10 @@ def test_rsc_mutes_what_speaks_for_the_class():
     )
     constant = -(weights * of_class(log_p(0 * features))).sum() / B  # nothing is left
     np.testing.assert_allclose(plain, constant, rtol=1e-5)
+    ordinary = -(weights * of_class(log_p(features))).sum() / B
+    for nothing in ({"features_dropped": 0.0}, {"examples_challenged": 0.0}):
+        untouched, _, _ = evaluated(generalize.rsc(SGD, **nothing), params, batch)
+        np.testing.assert_allclose(untouched, ordinary, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["fish", "fishr"])
