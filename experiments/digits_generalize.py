@@ -2,10 +2,12 @@
 
     python launch.py --experiment=digits_generalize --seeds=3
 
-All arms train on three looks and end with the step that is best on other digits of these. For rules
-of selection beyond that, `--sweep=held_out=plain,turned,plain+turned` leaves two out at once.
+All arms train on three looks and end with the step that is best on other digits of these;
+`--sweep=held_out=plain,turned,plain+turned` leaves two out at once.
 
-Result: not measured yet.
+Result: mean over looks: erm 0.663 [0.633, 0.693]; undecided: rsc 0.685, sd 0.682, and_mask 0.679,
+mixup, group_dro, fish, sand_mask 0.670, coral, mldg, eqrm 0.650, cdann 0.640, mmd 0.418; worse: vrex
+0.628, fishr 0.575, dann 0.503, ib_erm 0.214, irm 0.156; constants of longer training; 3 seeds.
 """
 
 import dataclasses
@@ -44,11 +46,8 @@ def build(config: Config) -> Experiment:
     domains = [labelled(parts[name][0], "digit", weight=1 / len(training)) for name in training]
     model, adam = models.conv_net({"digit": models.classes(10)}), optax.adam(config.learning_rate)
 
-    def late(value, early=1.0):
+    def late(value, early=1.0):  # DomainBed's 500 of 5,001 steps
         return optax.piecewise_constant_schedule(early, {config.steps // 10: value / early})
-
-    def by(rule):
-        return multitask.joint(adam, rule, per="domain")
 
     candidates = {
         "erm": transfer.full(adam),
@@ -67,8 +66,8 @@ def build(config: Config) -> Experiment:
         "fish": generalize.fish(adam),
         "fishr": generalize.fishr(adam, warm_up=3 * config.steps // 10),
         "rsc": generalize.rsc(adam),
-        "and_mask": by(generalize.and_mask()),
-        "sand_mask": by(generalize.sand_mask()),
+        "and_mask": multitask.joint(adam, generalize.and_mask(), per="domain"),
+        "sand_mask": multitask.joint(adam, generalize.sand_mask(), per="domain"),
     }
     form = {"domains": domains, "batch_size": config.batch_size, "num_steps": config.steps}
     arms = {name: [Stage(name, model, method, **form)] for name, method in candidates.items()}

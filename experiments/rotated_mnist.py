@@ -8,7 +8,9 @@ All arms train on five angles, end with the step that is best on other digits of
 sixth. With a network of 64 to 128 channels and 5,001 steps the literature has 98.0 for plain
 training and 97.6 to 98.2 for fourteen methods.
 
-Result: not measured yet.
+Result: mean over six angles: erm 0.919 [0.914, 0.925], group_dro 0.921 [0.919, 0.923], vrex 0.914
+[0.905, 0.922]: neither is shown to help. erm at 0 degrees 0.830, at 15 0.951,
+30 0.955, 45 0.953, 60 0.953, 75 0.872; images of 14 x 14, 3 seeds.
 """
 
 import dataclasses
