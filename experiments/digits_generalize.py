@@ -6,8 +6,8 @@ All arms train on three looks and end with the step that is best on other digits
 `--sweep=held_out=plain,turned,plain+turned` leaves two out at once.
 
 Result: mean over looks: erm 0.663 [0.633, 0.693]; undecided: rsc 0.685, sd 0.682, and_mask 0.679,
-mixup, group_dro, fish, sand_mask 0.670, coral, mldg, eqrm 0.650, cdann 0.640, mmd 0.418; worse: vrex
-0.628, fishr 0.575, dann 0.503, ib_erm 0.214, irm 0.156; constants of longer training; 3 seeds.
+mixup, group_dro, fish, sand_mask 0.670, coral, mldg, eqrm 0.650, cdann 0.640, mmd 0.418; worse:
+vrex 0.628, fishr 0.575, dann 0.503, ib_erm 0.214, irm 0.156; constants of longer training; 3 seeds.
 """
 
 import dataclasses
