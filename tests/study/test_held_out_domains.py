@@ -15,6 +15,7 @@ from jaxtl import models, report
 from jaxtl.methods import transfer
 from jaxtl.metrics import Derived, classification
 from jaxtl.plan import Experiment, Stage, labelled, maximize
+from jaxtl.report.across.results import entry_of, summary_of
 from jaxtl.report.held_out import CROSS, TRAINING
 from jaxtl.study.experiment import run_experiment
 from jaxtl.study.front.result import Result
@@ -127,6 +128,19 @@ def test_python_has_the_means_too(swept):
         arms["slow"].values, list(expected["metrics"]["held_out/accuracy"]["per_seed"])
     )
     assert arms["slow"].gain.mean == pytest.approx(expected["gain"]["held_out/accuracy"]["mean"])
+
+
+def test_what_is_published_says_the_same(swept):
+    _, summary, _ = swept
+    rules = summary_of(entry_of(summary, {}))["held_out"]["rules"]
+    for rule, arms in summary["held_out"]["rules"].items():
+        for name, arm in arms.items():
+            again = rules[rule][name]
+            assert (again["verdict"], again["picked"]) == (arm["verdict"], arm["picked"])
+            key = "held_out/accuracy"
+            np.testing.assert_allclose(
+                again["metrics"][key]["per_seed"], arm["metrics"][key]["per_seed"], atol=1e-3
+            )
 
 
 def refused(directory, message, **changes):

@@ -48,8 +48,7 @@ def summary_of(entry: Mapping[str, Any]) -> Summary:
             {"config": point["config"], "arms": _measured_arms(point["arms"], entry["seeds"])}
             for point in entry["sweep"]
         ]
-    if "select" in entry:
-        summary["select"] = entry["select"]
+    summary |= {key: entry[key] for key in ("select", "held_out") if key in entry}
     return compare(summary)
 
 
@@ -77,6 +76,7 @@ def claims(summary: Summary) -> list[Any]:
     key = summary["primary"]["metric"]
     places = [summary["arms"], *(point["arms"] for point in summary.get("sweep", ()))]
     places += [summary.get("tuned", {}), summary.get("over_points", {})]
+    places += summary.get("held_out", {}).get("rules", {}).values()
     said = []
     for arms in places:
         for name, arm in arms.items():
@@ -97,12 +97,16 @@ def _entry(summary: Summary, about: Mapping[str, Any], keys: Sequence[str], digi
     if "sweep" in summary:
         picking = summary["select"]["metric"] if "select" in summary else ""
         decisive = [key for key in keys if key in (summary["primary"]["metric"], picking)]
+        if "held_out" in summary:
+            decisive = keys  # a rule may read every domain's
         entry["sweep"] = [
             {"config": point["config"], "arms": _at_point(point["arms"], decisive, digits)}
             for point in summary["sweep"]
         ]
     if "select" in summary:
         entry["select"] = summary["select"]
+    if "held_out" in summary:
+        entry["held_out"] = {k: v for k, v in summary["held_out"].items() if k != "rules"}
     return entry
 
 

@@ -162,6 +162,14 @@ def _sweep(summary: Mapping[str, Any]) -> list[str]:
             "",
             *_table(["arm", *head], rows),
         ]
+    for number, (rule, arms) in enumerate(summary.get("held_out", {}).get("rules", {}).items()):
+        rows = [_compared(name, arm, summary) for name, arm in arms.items()]
+        parts += [
+            "",
+            f"{_escaped(wording.held_out(summary, rule, number > 0))}:",
+            "",
+            *_table(["arm", *head], rows),
+        ]
     for points in sweeps.points_of(summary):
         if len(points.arms) > MOST_ARMS or len(points.points) > MOST_POINTS:
             count = len(points.points)
