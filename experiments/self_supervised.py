@@ -8,6 +8,9 @@ Result: target/accuracy of a probe | all fine-tuned: scratch 0.774 [0.734, 0.815
 supervised 0.919 | 0.821, simclr 0.848 [0.831, 0.865] | 0.807, vicreg 0.818 | 0.789, autoencoder
 0.747 | 0.782, rotation 0.495 | 0.757: two views help a probe, no pretext helps where all is tuned,
 source labels help more; telling rotations hurts; 5 seeds, 268 CPU seconds.
+
+With --config.source=mnist --config.target=usps --config.source_steps=600, two undecided seeds:
+scratch 0.727, random 0.585, supervised 0.889 | 0.815, simclr 0.797 | 0.766, vicreg 0.808.
 """
 
 import dataclasses
@@ -73,13 +76,11 @@ def build(config: Config) -> Experiment:
     for name, first in {"supervised": on_labels, **blind}.items():
         arms[f"{name}_full"] = [first, full(f"{name}_full")]
         arms[f"{name}_probe"] = [first, probe(f"{name}_probe")]
+    asked = {"target": classification(target.test, "t"), "source": classification(source.test, "s")}
     return Experiment(
         arms=arms,
         baseline="scratch",
-        evals={
-            "target": classification(target.test, "t"),
-            "source": classification(source.test, "s"),
-        },
+        evals=asked,
         primary=maximize("target", "accuracy"),
         criteria={
             "linear": linear_probe(validation, "s"),
