@@ -165,7 +165,9 @@ def test_two_tasks_in_closed_form():
         np.testing.assert_allclose(apply(name, conflict), factor * sum(freed), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("tasks", [2, 3, 5])
+@pytest.mark.parametrize(
+    "tasks", [*(pytest.param(few, marks=pytest.mark.slow) for few in (2, 3)), 5]
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_what_the_papers_promise(tasks, seed):
     rows = gradients(tasks, seed, 3.0 ** np.arange(tasks))
