@@ -2,15 +2,17 @@
 
     pip install 'jaxtl[prepare]'
     python launch.py --prepare=mnist
-    python launch.py --experiment=colored_mnist --seeds=1
+    python launch.py --experiment=colored_mnist --seeds=1 --config.digits=20000
 
-Two environments of 25,000 digits, 0-4 or 5-9 with a quarter of the labels wrong; red or green tells
-the label rightly in 90 and 80 % of them, and in 10 % of the test's. Network and constants are those
-of the IRM paper, which were found with the test environment in sight: an oracle. The second table
-says what accuracy on other digits of the training environments would have picked. `grey` sees no
-colour.
+Two environments of 25,000 digits, or fewer, are told as 0-4 or 5-9 with a quarter of the labels
+wrong; red or green tells the label rightly in 90 and 80 % of them, and in 10 % of the test's.
+Network and constants are those of the IRM paper, found with the test environment in sight: an
+oracle. The second table says what accuracy on other digits of the training environments picks.
+`grey` sees no colour.
 
-Result: not measured yet.
+Result: reversed/accuracy with 10,000 digits an environment, at the last step | picked by training
+domains: erm 0.246 | 0.104, irm 0.518 | 0.107, vrex 0.464 | 0.113, grey 0.671 | 0.720. The paper has
+0.17, 0.67 and, grey, 0.73 from 25,000, which memorise less; 1 seed, no interval.
 """
 
 import dataclasses
