@@ -12,7 +12,7 @@ oracle. The second table says what accuracy on other digits of the training envi
 
 Result: reversed/accuracy with 10,000 digits an environment, at the last step | picked by training
 domains: erm 0.246 | 0.104, irm 0.518 | 0.107, vrex 0.464 | 0.113, grey 0.671 | 0.720. The paper has
-0.17, 0.67 and, grey, 0.73 from 25,000, which memorise less; 1 seed, no interval.
+0.17, 0.67 and, grey, 0.73 from 25,000; 1 seed, so no interval.
 """
 
 import dataclasses

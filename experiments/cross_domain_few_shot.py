@@ -15,8 +15,8 @@ Measured on the same characters in a smaller dataset, and with printed letters:
 
 Result: mean/accuracy over digits, letters and clothes: source 0.488 [0.484, 0.493], pixels 0.549,
 random 0.502, cosine 0.557, ridge 0.574 [0.558, 0.590], all positive; prototypical 0.426, negative.
-On new characters all that was trained is far above pixels (0.243); elsewhere ridge and cosine alone
-are above them on average. 3 seeds of 300 episodes.
+On the characters that select, all that was trained is far above pixels (0.243); elsewhere ridge
+and cosine alone are above them on average. 3 seeds of 300 episodes.
 """
 
 import dataclasses

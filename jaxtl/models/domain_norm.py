@@ -115,14 +115,14 @@ class DomainNorm(Network):
             if self.domain is None:
                 output, _ = every(params, statistics, inputs, rng)
                 return jax.tree.map(lambda leaf: leaf.mean(0), output), statistics
-            here = jax.tree.map(
+            chosen_params = jax.tree.map(
                 lambda axis, leaf: leaf if axis is None else leaf[self.domain],
                 by_domain,
                 params,
                 is_leaf=lambda axis: axis is None,
             )
-            own = jax.tree.map(lambda leaf: leaf[self.domain], statistics)
-            return apply(here, own, inputs, rng)[0], statistics
+            chosen = jax.tree.map(lambda leaf: leaf[self.domain], statistics)
+            return apply(chosen_params, chosen, inputs, rng)[0], statistics
         rows = len(jax.tree.leaves(inputs)[0])
         if rows % self.domains:
             raise ValueError(

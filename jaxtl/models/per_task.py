@@ -54,8 +54,10 @@ def of_task(model: Model, params: Params, task: str) -> tuple[Model, Params]:
 
     dropped = [adapter for adapter in model.adapters if adapter.task not in (None, task)]
     chain = tuple(alone(adapter) for adapter in model.adapters if adapter not in dropped)
-    kept = {name: tree for name, tree in params.items() if name not in {a.name for a in dropped}}
+    remaining = {
+        name: tree for name, tree in params.items() if name not in {a.name for a in dropped}
+    }
     if "heads" in params:
-        kept["heads"] = {task: params["heads"][task]}
+        remaining["heads"] = {task: params["heads"][task]}
     heads = {task: model.heads[task]}
-    return dataclasses.replace(model, heads=heads, adapters=chain), kept
+    return dataclasses.replace(model, heads=heads, adapters=chain), remaining

@@ -77,13 +77,13 @@ class _Level(nn.Module):
         common = inputs.shared if isinstance(inputs, ByTask) else inputs
         by_task = for_each(self.tasks, inputs)
         shared = [Chain(self.blocks, name=f"expert_{i}")(common, train) for i in range(self.shared)]
-        own, outputs = [], []
+        task_experts, outputs = [], []
         for task, value in zip(self.tasks, by_task.values, strict=True):
             experts = [
                 Chain(self.blocks, name=f"expert_{i}_for_{task}")(value, train)
                 for i in range(self.own)
             ]
             outputs.append(mixed(f"gate_for_{task}", value, [*experts, *shared]))
-            own += experts
-        onwards = None if self.last else mixed("gate_shared", common, [*own, *shared])
+            task_experts += experts
+        onwards = None if self.last else mixed("gate_shared", common, [*task_experts, *shared])
         return ByTask(self.tasks, tuple(outputs), onwards)

@@ -5,7 +5,7 @@ At a point of a sweep the held-out domains are named by a field of the config, "
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,9 @@ AS_TRAINED = "as trained"
 
 Point = Mapping[str, Any]
 Others = tuple[tuple[str, Any], ...]
+"""The values of the other fields at a point."""
+Score = Callable[[str, str, Others, Point], float]
+"""(arm, held-out domain, other fields, point) -> what a rule goes by, better when larger."""
 
 
 class Chosen(NamedTuple):
@@ -70,18 +73,15 @@ def by_rules(
         return np.nan if mean is None else mean
 
     def on_others(arm: str, domain: str, others: Others) -> float:
-        return float(
-            np.mean(
-                [
-                    measured(double.get(frozenset((domain, other)), {}).get(others), arm, key)
-                    for other in single
-                    if other != domain
-                    for key in (f"{other}/{primary.name}",)
-                ]
-            )
-        )
+        points = {
+            other: double.get(frozenset((domain, other)), {}).get(others)
+            for other in single
+            if other != domain
+        }
+        key = primary.name
+        return np.mean([measured(point, arm, f"{d}/{key}") for d, point in points.items()])
 
-    rules: dict[str, Any] = {}
+    rules: dict[str, Score] = {}
     if select is not None:
         rules[TRAINING] = lambda arm, domain, others, point: (
             select.sign * measured(point, arm, select.key)
@@ -105,8 +105,14 @@ def by_rules(
 
 
 def _choose(
-    arm: str, single: Mapping[str, Mapping[Others, Point]], key: str, score: Any
+    arm: str, single: Mapping[str, Mapping[Others, Point]], key: str, score: Score
 ) -> Chosen | None:
+    """The point with the best score for each held-out domain; None if one has none.
+
+    Args:
+        single: {held-out domain: {other fields: point}}.
+        key: of the primary metric.
+    """
     domains, picked = {}, {}
     for domain, candidates in single.items():
         scores = {others: score(arm, domain, others, point) for others, point in candidates.items()}

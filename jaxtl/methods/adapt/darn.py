@@ -7,17 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.form import POSITIVE, checked
-from jaxtl.methods.adapt.adversary import DISCRIMINATOR
-from jaxtl.methods.adapt.several_sources import (
-    GUESSING,
-    as_metrics,
-    domain_losses,
-    for_each_source,
-    losses_by_source,
-)
-from jaxtl.methods.adapt.sides import Weight, at_step
-from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
-from jaxtl.models import apply_flat, mlp_head
+from jaxtl.methods.adapt.several_sources import weighted_by_bounds
+from jaxtl.methods.adapt.sides import Weight
+from jaxtl.methods.transfer.fine_tuning import Groups
 from jaxtl.plan import Method, Module
 
 
@@ -49,22 +41,11 @@ def darn(
     Wen et al., "Domain Aggregation Networks for Multi-Source Domain Adaptation", ICML 2020.
     arXiv:1909.05352, Section 4.
     """
-    network = for_each_source(discriminator or mlp_head((), 1))
 
-    def loss_fn(model, params, state, batch, rng, step):
-        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
-        tasks, on_target = losses_by_source(model, output, batch)
-        domains, metrics = domain_losses(
-            network, params[DISCRIMINATOR], output, batch, at_step(reversal, step)
-        )
-        factor = at_step(weight, step)
-        bounds = jax.lax.stop_gradient(tasks - factor * jnp.minimum(domains, GUESSING))
-        weights = smallest_bound_shares(bounds, temperature)
-        loss = jnp.sum(weights * (tasks + factor * domains)) + on_target
-        metrics |= {"task_loss": tasks.sum(), **as_metrics("source_weight", weights)}
-        return loss, (state, metrics)
+    def shares(bounds: jax.Array) -> jax.Array:
+        return smallest_bound_shares(bounds, temperature)
 
-    return one_update(as_groups(tx), loss_fn, per_example=False, modules={DISCRIMINATOR: network})
+    return weighted_by_bounds(tx, weight, reversal, discriminator, shares)
 
 
 def smallest_bound_shares(bounds: jax.Array, temperature: float) -> jax.Array:

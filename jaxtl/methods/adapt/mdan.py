@@ -3,21 +3,12 @@
 from typing import Annotated
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxtl.form import POSITIVE, checked
-from jaxtl.methods.adapt.adversary import DISCRIMINATOR
-from jaxtl.methods.adapt.several_sources import (
-    GUESSING,
-    as_metrics,
-    domain_losses,
-    for_each_source,
-    losses_by_source,
-)
-from jaxtl.methods.adapt.sides import Weight, at_step
-from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
-from jaxtl.models import apply_flat, mlp_head
+from jaxtl.methods.adapt.several_sources import weighted_by_bounds
+from jaxtl.methods.adapt.sides import Weight
+from jaxtl.methods.transfer.fine_tuning import Groups
 from jaxtl.plan import Method, Module
 
 
@@ -58,7 +49,7 @@ def mdan(
     def soft_maximum(bounds: jax.Array) -> jax.Array:
         return jax.nn.softmax(sharpness * bounds)
 
-    return _bounded(tx, weight, reversal, discriminator, soft_maximum)
+    return weighted_by_bounds(tx, weight, reversal, discriminator, soft_maximum)
 
 
 @checked
@@ -78,23 +69,4 @@ def mdan_hard(
     def maximum(bounds: jax.Array) -> jax.Array:
         return jax.nn.one_hot(bounds.argmax(), len(bounds))
 
-    return _bounded(tx, weight, reversal, discriminator, maximum)
-
-
-def _bounded(tx, weight, reversal, discriminator, shares) -> Method:
-    """The method whose sources weigh as `shares` says of their bounds [sources]."""
-    network = for_each_source(discriminator or mlp_head((), 1))
-
-    def loss_fn(model, params, state, batch, rng, step):
-        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
-        tasks, on_target = losses_by_source(model, output, batch)
-        domains, metrics = domain_losses(
-            network, params[DISCRIMINATOR], output, batch, at_step(reversal, step)
-        )
-        factor = at_step(weight, step)
-        weights = shares(jax.lax.stop_gradient(tasks - factor * jnp.minimum(domains, GUESSING)))
-        loss = jnp.sum(weights * (tasks + factor * domains)) + on_target
-        metrics |= {"task_loss": tasks.sum(), **as_metrics("source_weight", weights)}
-        return loss, (state, metrics)
-
-    return one_update(as_groups(tx), loss_fn, per_example=False, modules={DISCRIMINATOR: network})
+    return weighted_by_bounds(tx, weight, reversal, discriminator, maximum)

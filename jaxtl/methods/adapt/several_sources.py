@@ -1,12 +1,25 @@
 """What adaptation from several sources shares: a network for each source, and how far each is."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxtl.losses import reverse_gradient, task_losses
-from jaxtl.methods.adapt.sides import at_domains, example_mean, flat_features, target_rows
-from jaxtl.plan import Batch, Metrics, Model, Module, Params, StageShape
+from jaxtl.methods.adapt.adversary import DISCRIMINATOR
+from jaxtl.methods.adapt.sides import (
+    Weight,
+    at_domains,
+    at_step,
+    example_mean,
+    flat_features,
+    target_rows,
+)
+from jaxtl.methods.transfer.fine_tuning import Groups, as_groups, one_update
+from jaxtl.models import apply_flat, mlp_head
+from jaxtl.plan import Batch, Method, Metrics, Model, Module, Params, StageShape
 from jaxtl.plan.batch import sides_of
 
 GUESSING = float(np.log(2))
@@ -94,3 +107,36 @@ def domain_losses(
 def as_metrics(name: str, values: jax.Array) -> Metrics:
     """{"<name>_<number>": []} of [sources]."""
     return {f"{name}_{number}": value for number, value in enumerate(values)}
+
+
+def weighted_by_bounds(
+    tx: optax.GradientTransformation | Groups,
+    weight: Weight,
+    reversal: Weight,
+    discriminator: Module | None,
+    shares: Callable[[jax.Array], jax.Array],
+) -> Method:
+    """sum_i w_i (task loss_i + weight * domain loss_i), the loss of MDAN and DARN.
+
+    Args:
+        weight: factor of the domain losses.
+        reversal: coefficient of the features' gradient.
+        discriminator: features -> [..., 1], one for each source; linear if None.
+        shares: bounds [sources], task loss_i - weight * min(domain loss_i, log 2) -> w [sources],
+            constants of the gradient.
+    """
+    network = for_each_source(discriminator or mlp_head((), 1))
+
+    def loss_fn(model, params, state, batch, rng, step):
+        output, state = apply_flat(model, params, state, batch.inputs, rng=rng, train=True)
+        tasks, on_target = losses_by_source(model, output, batch)
+        domains, metrics = domain_losses(
+            network, params[DISCRIMINATOR], output, batch, at_step(reversal, step)
+        )
+        factor = at_step(weight, step)
+        weights = shares(jax.lax.stop_gradient(tasks - factor * jnp.minimum(domains, GUESSING)))
+        loss = jnp.sum(weights * (tasks + factor * domains)) + on_target
+        metrics |= {"task_loss": tasks.sum(), **as_metrics("source_weight", weights)}
+        return loss, (state, metrics)
+
+    return one_update(as_groups(tx), loss_fn, per_example=False, modules={DISCRIMINATOR: network})

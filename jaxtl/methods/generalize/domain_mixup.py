@@ -74,8 +74,8 @@ def mix_domains(rng: jax.Array, batch: Batch, alpha: float) -> tuple[PyTree, Bat
     def mix(leaf: jax.Array) -> jax.Array:
         return aligned(leaf) * leaf + (1 - aligned(leaf)) * of_partner(leaf)
 
-    own = {name: aligned(leaf) * leaf for name, leaf in batch.weights.items()}
+    weights = {name: aligned(leaf) * leaf for name, leaf in batch.weights.items()}
     others = {name: (1 - aligned(leaf)) * of_partner(leaf) for name, leaf in batch.weights.items()}
     labels = {name: of_partner(leaf) for name, leaf in batch.labels.items()}
     inputs = jax.tree.map(mix, batch.inputs)
-    return inputs, batch.replace(weights=own), batch.replace(labels=labels, weights=others)
+    return inputs, batch.replace(weights=weights), batch.replace(labels=labels, weights=others)
